@@ -1,0 +1,45 @@
+"""`spikesep-convert`: turn the trained separator into spiking neurons (stage 3)."""
+
+from rich.console import Console
+from rich.table import Table
+
+from spikesep.cli.common import recipe_of, recipe_parser, run
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = recipe_parser(
+        "spikesep-convert", "Convert the separator by progressive tandem learning; a stopped run goes on."
+    )
+    run(parser, convert, argv)
+
+
+def convert(options) -> None:
+    """Call stage 3 and print the report a layer."""
+    from spikesep.separation.experiment import convert_snn
+
+    folder, reports = convert_snn(options.data, options.exp, recipe_of(options))
+    if reports:
+        Console().print(_table(reports))
+    print(f"spiking separator: {folder}")
+
+
+def _table(reports) -> Table:
+    table = Table("layer", title="Conversion report", caption="count error in spikes; quantization error relative")
+    for name in ("threshold", "percentile", "clipped", "rate", "quantization error", "count error"):
+        table.add_column(name, justify="right")
+    for r in reports:
+        table.add_row(
+            r.layer,
+            f"{r.threshold:.4g}",
+            f"{r.percentile:g}",
+            f"{r.clipped_share:.2%}",
+            f"{r.firing_rate:.3f}",
+            f"{r.quantization_error:.3f}",
+            f"{r.count_error:.3f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

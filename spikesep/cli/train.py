@@ -1,0 +1,19 @@
+"""`spikesep-train`: pre-train the analog separator (stage 2)."""
+
+from spikesep.cli.common import recipe_of, recipe_parser, run
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    run(recipe_parser("spikesep-train", "Pre-train the analog separator; a stopped run goes on."), train, argv)
+
+
+def train(options) -> None:
+    """Call stage 2 and say where the model is."""
+    from spikesep.separation.experiment import train_ann
+
+    print(f"analog separator: {train_ann(options.data, options.exp, recipe_of(options))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Settings of the speech task: plain records, read without importing torch. `RecipeConfig` is one `conf/*.yaml`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from spikesep.training.config import ConversionConfig, LaunchConfig, PretrainConfig
+
+
+@dataclass
+class CorpusConfig:
+    """Which recordings to use.
+
+    Attributes:
+        name: `debian` (real voices from Debian packages), `folder` (one folder a speaker), `librispeech`, or `espeak`
+            (synthetic voices).
+        root: the corpus folder, for `folder` and `librispeech`.
+        fallback: corpus to take, with a notice, where the packages of `debian` cannot be fetched; empty for none.
+        min_seconds: shorter recordings are left out.
+        max_seconds_per_speaker: most speech taken of one voice, shortest files last; 0 for all.
+        seen_speakers: voices of training and the closed condition; empty takes the corpus's own choice.
+        unseen_speakers: voices of the open condition; empty takes the corpus's own choice.
+        closed_share: share of each seen voice's utterances kept for the closed condition.
+    """
+
+    name: Literal["debian", "folder", "librispeech", "espeak"] = "debian"
+    root: str = ""
+    fallback: str = "espeak"
+    min_seconds: float = 1.5
+    max_seconds_per_speaker: float = 0.0
+    seen_speakers: list[str] = field(default_factory=list)
+    unseen_speakers: list[str] = field(default_factory=list)
+    closed_share: float = 0.1
+
+
+@dataclass
+class MixingConfig:
+    """How two-speaker mixtures are made.
+
+    Attributes:
+        sample_rate: of the written files, Hz.
+        max_seconds: longest mixture; longer utterances are cut at a random place.
+        snr_db: the first speaker is this much louder, uniform between the two, on active speech level.
+        n_train, n_closed, n_open: mixtures in `tr`, `cv` and `tt`.
+    """
+
+    sample_rate: int = 8000
+    max_seconds: float = 4.0
+    snr_db: tuple[float, float] = (0.0, 5.0)
+    n_train: int = 3000
+    n_closed: int = 150
+    n_open: int = 150
+
+
+@dataclass
+class SeparatorConfig:
+    """The separator's sizes (paper, section 6.3.2).
+
+    Attributes:
+        n_speakers: voices to separate.
+        sample_rate: Hz.
+        n_filters: encoder filters, N.
+        kernel_size: encoder window in samples, L; the stride is L/2.
+        n_channels: channels of the spiking layers.
+        conv_kernel_size: taps of the dilated convolutions.
+        dilations: one dilated convolution each, in order.
+        identity: add a path around each dilated convolution; it becomes part of the kernel on conversion.
+    """
+
+    n_speakers: int = 2
+    sample_rate: int = 8000
+    n_filters: int = 512
+    kernel_size: int = 20
+    n_channels: int = 512
+    conv_kernel_size: int = 3
+    dilations: list[int] = field(default_factory=lambda: [2**k for k in range(10)])
+    identity: bool = False
+
+
+@dataclass
+class ScoringConfig:
+    """What is scored.
+
+    Attributes:
+        metrics: computed beside SI-SDR, which is always there.
+        max_utterances: score only the first of each set; 0 for all.
+    """
+
+    metrics: list[Literal["sdr", "pesq", "stoi"]] = field(default_factory=lambda: ["sdr", "pesq", "stoi"])
+    max_utterances: int = 0
+
+
+@dataclass
+class DemoConfig:
+    """The listening page.
+
+    Attributes:
+        examples_per_group: mixtures shown of each of closed/open x different/same sex.
+    """
+
+    examples_per_group: int = 1
+
+
+@dataclass
+class RecipeConfig:
+    """Everything a speech recipe can be told: one section a stage."""
+
+    seed: int = 0
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    model: SeparatorConfig = field(default_factory=SeparatorConfig)
+    ann: PretrainConfig = field(default_factory=PretrainConfig)
+    ptl: ConversionConfig = field(default_factory=ConversionConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    demo: DemoConfig = field(default_factory=DemoConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)

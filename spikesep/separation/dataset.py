@@ -1,0 +1,247 @@
+"""Mixtures as training examples: random, remixed crops for pre-training, fixed crops for conversion and validation.
+
+The mixture is the sum of its sources, so only the sources are read. Every random choice follows from
+(seed, epoch, index): a run that goes on after a break sees what an unbroken one would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.kaldi import Mixture
+
+QUIET = 1e-3
+"""A source whose root mean square in a crop is below this says nothing there; SI-SDR against it means nothing."""
+MAX_GAIN_DB = 20.0
+"""A near-silent crop is not raised by more than this: its noise would become the voice."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Part of a mixture: the sources, float32 [n_speakers, samples], their speakers, and a seed for what follows."""
+
+    sources: np.ndarray
+    speakers: tuple[str, ...]
+    seed: tuple[int, ...]
+
+
+class RandomCrops(Dataset):
+    """One crop of `n_samples` from each mixture, another in each epoch; indexed by (epoch, index).
+
+    Args:
+        mixtures: a data directory.
+        sample_rate: that the files must have, Hz.
+        n_samples: of a crop; a shorter mixture is followed by zeros.
+        seed: of the crops.
+    """
+
+    TRIES = 4  # places to look for a crop in which everybody speaks
+
+    def __init__(self, mixtures: Sequence[Mixture], sample_rate: int, n_samples: int, seed: int):
+        self.mixtures = mixtures
+        self.sample_rate = sample_rate
+        self.n_samples = n_samples
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.mixtures)
+
+    def __getitem__(self, key: tuple[int, int]) -> Crop:
+        epoch, index = key
+        seed = (self.seed, epoch, index)
+        mixture = self.mixtures[index]
+        rng = np.random.default_rng(seed)
+        n_samples = _n_samples(mixture)
+        for _ in range(self.TRIES):
+            start = int(rng.integers(0, max(1, n_samples - self.n_samples + 1)))
+            sources = read_sources(mixture, self.sample_rate, start, self.n_samples)
+            if _rms(sources).min() > QUIET:
+                break
+        return Crop(sources, mixture.speakers, seed)
+
+
+class FixedCrops(Dataset):
+    """Consecutive crops of every mixture in which all speak: (mixture [samples], sources [n_speakers, samples]).
+
+    Args:
+        mixtures: a data directory.
+        sample_rate: that the files must have, Hz.
+        n_samples: of a crop; the last crop of a mixture is followed by zeros.
+        at_most: take this many, drawn from all by `seed`; None takes all.
+        seed: of the draw.
+    """
+
+    def __init__(
+        self, mixtures: Sequence[Mixture], sample_rate: int, n_samples: int, at_most: int | None = None, seed: int = 0
+    ):
+        self.sample_rate = sample_rate
+        self.n_samples = n_samples
+        places = [(m, start) for m in mixtures for start in range(0, max(1, _n_samples(m) - n_samples // 2), n_samples)]
+        order = np.random.default_rng(seed).permutation(len(places))
+        self.crops: list[Tensor] = []
+        for k in order:
+            if at_most is not None and len(self.crops) == at_most:
+                break
+            mixture, start = places[k]
+            sources = read_sources(mixture, sample_rate, start, n_samples)
+            if _rms(sources).min() > QUIET:
+                self.crops.append(torch.from_numpy(sources))
+        if not self.crops:
+            raise SpikeSepError(
+                "no crop in which all speakers are heard; check the mixtures (stage 1), or the segment length"
+            )
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.crops[index].sum(0), self.crops[index]
+
+
+class EpochSampler(Sampler):
+    """(epoch, index) of every example, shuffled; Lightning tells it the epoch.
+
+    Args:
+        n: number of examples.
+        seed: of the order.
+    """
+
+    def __init__(self, n: int, seed: int):
+        self.n = n
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the crops and the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+        return ((self.epoch, int(index)) for index in order)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Crops -> (mixtures [B, samples], sources [B, n_speakers, samples]).
+
+    Attributes:
+        remix: re-pair the sources within the batch at new levels.
+        snr_db: range of a new level.
+    """
+
+    remix: bool
+    snr_db: tuple[float, float]
+
+    def __call__(self, crops: list[Crop]) -> tuple[Tensor, Tensor]:
+        """Stack, and remix."""
+        sources = np.stack([crop.sources for crop in crops])
+        if self.remix:
+            sources = remix(
+                sources, [crop.speakers for crop in crops], self.snr_db, np.random.default_rng(crops[0].seed)
+            )
+        sources = torch.from_numpy(sources)
+        return sources.sum(1), sources
+
+
+def remix(
+    sources: np.ndarray, speakers: Sequence[tuple[str, ...]], snr_db: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Re-pair the sources of a batch, never a speaker with himself, each pair at a level drawn anew.
+
+    Args:
+        sources: [B, n_speakers, samples].
+        speakers: of each example.
+        snr_db: one source, drawn by lot, is louder by a level uniform in this range.
+        rng: of all choices.
+
+    Returns:
+        [B, n_speakers, samples]. Where no re-pairing is found that keeps speakers apart, the pairs stay as they were.
+    """
+    n_batch, n_speakers, _ = sources.shape
+    names = np.array(speakers)
+    order = np.tile(np.arange(n_batch), (n_speakers, 1))
+    for s in range(1, n_speakers):
+        for _ in range(20):
+            order[s] = rng.permutation(n_batch)
+            if all((names[order[s], s] != names[order[e], e]).all() for e in range(s)):
+                break
+        else:
+            return sources
+    paired = np.stack([sources[order[s], s] for s in range(n_speakers)], 1)
+    # Half of the level difference on either side of the batch's own mean level; by lot, the one or the other is louder.
+    offset = (
+        rng.uniform(*snr_db, (n_batch, 1)) / 2 * rng.choice([-1, 1], (n_batch, 1)) * (-1.0) ** np.arange(n_speakers)
+    )
+    gain_db = _level(sources).mean() + offset - _level(paired)
+    return (paired * 10 ** (np.minimum(gain_db, MAX_GAIN_DB) / 20)[..., None]).astype(np.float32)
+
+
+def read_sources(mixture: Mixture, sample_rate: int, start: int, n_samples: int) -> np.ndarray:
+    """Samples start..start+n_samples of every source, float32 [n_speakers, n_samples], followed by zeros where it ends.
+
+    Raises:
+        SpikeSepError: a file is missing, broken, or of another sample rate.
+    """
+    sources = np.zeros((len(mixture.sources), n_samples), np.float32)
+    for row, path in zip(sources, mixture.sources, strict=True):
+        try:
+            with soundfile.SoundFile(path) as file:
+                rate = file.samplerate
+                file.seek(min(start, file.frames))
+                samples = file.read(n_samples, dtype="float32")
+        except (soundfile.SoundFileError, OSError) as error:
+            raise SpikeSepError(f"{path}: cannot be read ({error}); run stage 1 again to repair it") from error
+        if rate != sample_rate:
+            raise SpikeSepError(
+                f"{path}: is at {rate} Hz, the model at {sample_rate}; mix at the model's rate (stage 1)"
+            )
+        row[: len(samples)] = samples
+    return sources
+
+
+def training_loader(
+    mixtures: Sequence[Mixture],
+    sample_rate: int,
+    n_samples: int,
+    batch_size: int,
+    seed: int,
+    collate: Collate,
+    n_workers: int = 0,
+) -> DataLoader:
+    """Batches of random crops; the last, smaller batch of an epoch is left out where there is a whole one."""
+    crops = RandomCrops(mixtures, sample_rate, n_samples, seed)
+    return DataLoader(
+        crops,
+        batch_size,
+        sampler=EpochSampler(len(crops), seed),
+        collate_fn=collate,
+        drop_last=len(crops) > batch_size,
+        num_workers=n_workers,
+    )
+
+
+def _n_samples(mixture: Mixture) -> int:
+    try:
+        return soundfile.info(mixture.sources[0]).frames
+    except soundfile.SoundFileError as error:
+        raise SpikeSepError(
+            f"{mixture.sources[0]}: cannot be read ({error}); run stage 1 again to repair it"
+        ) from error
+
+
+def _rms(sources: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.square(sources).mean(-1))
+
+
+def _level(sources: np.ndarray) -> np.ndarray:
+    """dB relative to full scale."""
+    return 20 * np.log10(_rms(sources) + 1e-8)

@@ -1,0 +1,150 @@
+"""The two training stages of a speech recipe: data directories and settings in, a model folder out."""
+
+import random
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from asteroid.losses import PITLossWrapper, pairwise_neg_sisdr
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.config import RecipeConfig
+from spikesep.separation.dataset import Collate, FixedCrops, training_loader
+from spikesep.separation.kaldi import Mixture, read_data_dir
+from spikesep.separation.model import Separator, load_separator, save_separator
+from spikesep.spiking.report import LayerReport, conversion_report
+from spikesep.training.convert import convert
+from spikesep.training.history import History
+from spikesep.training.pretrain import pretrain
+from spikesep.training.run_folder import claim, hash_of_files
+
+VALID_SECONDS = 4.0
+
+
+class NegativeSiSdr:
+    """Training loss: permutation-invariant negative SI-SDR in dB, zero-mean (eq. 14), mean over speakers and batch."""
+
+    def __init__(self):
+        self._pit = PITLossWrapper(pairwise_neg_sisdr, pit_from="pw_mtx")
+
+    def __call__(self, estimates: Tensor, sources: Tensor) -> Tensor:
+        """Of estimates and sources, each [B, n_speakers, T]."""
+        return self._pit(estimates, sources)
+
+
+def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
+    """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`."""
+    folder = exp / "ann"
+    train, valid = _mixtures(data, recipe)
+    claim(exp, "ann", _settings(data, recipe, "model", "ann"))
+    if folder.exists():
+        print(f"{folder} is there and complete; delete {exp} to train again")
+        return folder
+    _seed(recipe.seed)
+    rate, config = recipe.model.sample_rate, recipe.ann
+    loader = training_loader(
+        train,
+        rate,
+        round(config.segment_seconds * rate),
+        config.batch_size,
+        recipe.seed,
+        Collate(config.remix, recipe.mixing.snr_db),
+    )
+    crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
+    loss = NegativeSiSdr()
+    model = Separator(recipe.model)
+    print(
+        f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(train)} mixtures, "
+        f"{len(crops)} crops for validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
+    )
+    valid_loader = DataLoader(crops, batch_size=config.batch_size)
+    history = History(exp / "history.csv")
+    metric = _improvement(crops, loss)
+    n_gpus = _check_gpus(recipe.launch.n_gpus)
+    pretrain(model, loss, loader, valid_loader, config, exp / "checkpoints" / "ann", history, metric, n_gpus)
+    save_separator(model, folder)
+    return folder
+
+
+def convert_snn(data: Path, exp: Path, recipe: RecipeConfig) -> tuple[Path, list[LayerReport]]:
+    """Convert `exp/ann` by progressive tandem learning; returns the model folder `exp/snn` and a report a layer.
+
+    The report is written into that folder as `report.json`.
+    """
+    folder = exp / "snn"
+    if not (exp / "ann").exists():
+        raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) first")
+    train, valid = _mixtures(data, recipe)
+    claim(exp, "snn", _settings(data, recipe, "ptl"))
+    if folder.exists():
+        print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
+        return folder, []
+    _seed(recipe.seed)
+    model = load_separator(exp / "ann")
+    config = recipe.ptl
+    n_samples = round(config.segment_seconds * model.sample_rate)
+    train_crops = FixedCrops(train, model.sample_rate, n_samples, config.train_segments, recipe.seed)
+    valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
+    print(f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}")
+    loss = NegativeSiSdr()
+    choices = convert(
+        model,
+        loss,
+        train_crops,
+        valid_crops,
+        config,
+        exp / "checkpoints" / "snn",
+        History(exp / "history.csv"),
+        _improvement(valid_crops, loss),
+        recipe.seed,
+        "cuda" if _check_gpus(recipe.launch.n_gpus) else "cpu",
+    )
+    model.cpu()
+    with torch.no_grad():
+        inputs = [model.encode(valid_crops[i][0][None])[0] for i in range(min(32, len(valid_crops)))]
+    reports = conversion_report(model.network, inputs, choices)
+    save_separator(model, folder, report=[r.to_dict() for r in reports])
+    return folder, reports
+
+
+def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:
+    train, valid = read_data_dir(data / "tr"), read_data_dir(data / "cv")
+    for mixtures, name in ((train, "tr"), (valid, "cv")):
+        if not mixtures:
+            raise SpikeSepError(f"{data / name}: holds no mixtures; run stage 1 (spikesep-prepare mixtures) again")
+        if len(mixtures[0].sources) != recipe.model.n_speakers:
+            raise SpikeSepError(
+                f"{data / name}: mixtures of {len(mixtures[0].sources)} speakers; set model.n_speakers accordingly"
+            )
+    return train, valid
+
+
+def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
+    """The metric of the history: SI-SDR improvement over the mixture, dB, from the validation loss."""
+    pairs = [crops[i] for i in range(len(crops))]
+    mixture_loss = np.mean([float(loss(x.expand_as(sources)[None], sources[None])) for x, sources in pairs])
+    return lambda valid_loss: float(mixture_loss - valid_loss)
+
+
+def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
+    """What a stage depends on: settings, seed and the data lists."""
+    lists = [data / split / name for split in ("tr", "cv") for name in ("wav.scp", "spk1.scp", "spk2.scp")]
+    everything = asdict(recipe)
+    return {"seed": recipe.seed, "data": hash_of_files(lists), **{s: everything[s] for s in sections}}
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _check_gpus(n_gpus: int) -> int:
+    if n_gpus > torch.cuda.device_count():
+        raise SpikeSepError(
+            f"launch.n_gpus: {n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
+        )
+    return n_gpus

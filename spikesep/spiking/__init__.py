@@ -1,0 +1,1 @@
+"""The spiking core: neurons, convertible layers, conversion. It knows tensors; no audio, images or files."""

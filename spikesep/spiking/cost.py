@@ -1,0 +1,136 @@
+"""What a network costs: multiply-accumulates of the analog network against synaptic operations of the spiking one.
+
+A synaptic operation is one spike arriving at one neuron: an addition. A layer with an analog input (the first one)
+multiplies, so its work stays in MACs. Connections that end in zero padding are not there, and not counted, in both.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.signal import Signal
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of one or more forward passes; costs of several passes add up.
+
+    Attributes:
+        macs: multiply-accumulates that the analog network does.
+        analog_macs: those that remain in the spiking network: all where it is analog, else of the first layer.
+        synops: synaptic operations of the spiking network.
+        n_steps: N_s; 0 for an analog network.
+        spikes: fired by each spiking layer.
+        neurons: of each spiking layer, summed over the passes.
+    """
+
+    macs: float = 0.0
+    analog_macs: float = 0.0
+    synops: float = 0.0
+    n_steps: int = 0
+    spikes: tuple[float, ...] = field(default=())
+    neurons: tuple[float, ...] = field(default=())
+
+    def __add__(self, other: "Cost") -> "Cost":
+        if not self.macs or not other.macs:
+            return self if self.macs else other
+        if self.n_steps != other.n_steps or len(self.spikes) != len(other.spikes):
+            raise ValueError("costs of different networks do not add up")
+        return Cost(
+            self.macs + other.macs,
+            self.analog_macs + other.analog_macs,
+            self.synops + other.synops,
+            self.n_steps,
+            tuple(a + b for a, b in zip(self.spikes, other.spikes, strict=True)),
+            tuple(a + b for a, b in zip(self.neurons, other.neurons, strict=True)),
+        )
+
+    @property
+    def synops_ratio(self) -> float:
+        """Synaptic operations over the analog network's MACs (the paper's Fig. 6B)."""
+        return self.synops / self.macs if self.macs else 0.0
+
+    @property
+    def firing_rate(self) -> list[float]:
+        """Mean spikes of a neuron in a time step, for each spiking layer."""
+        return [s / (n * self.n_steps) for s, n in zip(self.spikes, self.neurons, strict=True)]
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        return {
+            "macs": self.macs,
+            "analog_macs": self.analog_macs,
+            "synops": self.synops,
+            "n_steps": self.n_steps,
+            "synops_ratio": self.synops_ratio,
+            "firing_rate": self.firing_rate,
+        }
+
+
+class CostMeter:
+    """An observer of a `SpikingNetwork` that adds up its cost: pass it as `observe`, then read `cost`."""
+
+    def __init__(self):
+        self.cost = Cost()
+        self._passing = Cost()
+
+    def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
+        """See `spikesep.spiking.network.Observer`."""
+        macs = connections(module, torch.ones_like(signal.value))
+        spiking_input = signal.spikes is not None
+        synops = connections(module, signal.count.to(signal.value.dtype)) if spiking_input else 0.0
+        fires = out.spikes is not None
+        p = self._passing
+        self._passing = Cost(
+            p.macs + macs,
+            p.analog_macs + (0.0 if spiking_input else macs),
+            p.synops + synops,
+            out.spikes.shape[0] if fires else p.n_steps,
+            (*p.spikes, float(out.spikes.sum())) if fires else p.spikes,
+            (*p.neurons, float(out.value.numel())) if fires else p.neurons,
+        )
+        if isinstance(module, Readout):  # the readout ends the pass
+            self.cost, self._passing = self.cost + self._passing, Cost()
+
+
+def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
+    """Synaptic operations when input element i sends count[i] spikes; with a count of one everywhere, the MACs.
+
+    Args:
+        module: a `SpikingLayer` or a `Readout`.
+        count: [batch, ...], the shape of the module's input.
+    """
+    synapse = module.synapse
+    if module.before is not None:
+        count = module.before(count) * _pooled(module.before)
+    if isinstance(synapse, nn.Linear):
+        return float(count.double().sum()) * synapse.out_features
+    # Each output neuron receives all spikes within its receptive field: a convolution with ones.
+    per_group = count.unflatten(1, (synapse.groups, -1)).sum(2)
+    ones = torch.ones(synapse.groups, 1, *synapse.kernel_size, dtype=count.dtype, device=count.device)
+    convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
+    arriving = convolve(per_group, ones, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+    return float(arriving.double().sum()) * (synapse.out_channels // synapse.groups)
+
+
+def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:
+    """Run the network on x, [batch, ...]; its readout potential and what it cost."""
+    meter = CostMeter()
+    with torch.no_grad():
+        potential = network(x, observe=meter)
+    return potential, meter.cost
+
+
+def _pooled(before: nn.Module) -> float:
+    """How many inputs one output of the pooling in `before` stands for: its spikes all reach the synapse."""
+    factor = 1.0
+    for module in before.modules():
+        if isinstance(module, (nn.AvgPool1d, nn.AvgPool2d)):
+            size = module.kernel_size
+            n_dims = 2 if isinstance(module, nn.AvgPool2d) else 1
+            factor *= size**n_dims if isinstance(size, int) else float(torch.tensor(size).prod())
+    return factor

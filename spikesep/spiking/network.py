@@ -1,0 +1,154 @@
+"""An ordered stack of convertible layers with an analog readout; which of them spike; what cannot be converted."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from spikesep.errors import SpikeSepError
+from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
+from spikesep.spiking.signal import Coding, Signal
+
+Observer = Callable[[str, nn.Module, Signal, Signal], None]
+
+BEFORE = (nn.Flatten, nn.AvgPool1d, nn.AvgPool2d, nn.Dropout, nn.Identity)
+REMEDIES = {
+    nn.MaxPool1d: "take AvgPool1d or a stride",
+    nn.MaxPool2d: "take AvgPool2d or a stride",
+    nn.PReLU: "take ReLU and train again: a spiking neuron has no negative output",
+    nn.LeakyReLU: "take ReLU and train again: a spiking neuron has no negative output",
+    nn.GELU: "take ReLU and train again",
+    nn.SiLU: "take ReLU and train again",
+    nn.Sigmoid: "take ReLU inside the stack; a sigmoid may follow the readout, outside of it",
+    nn.LayerNorm: "take batch norm: a norm over the input at hand cannot be folded into weights",
+    nn.GroupNorm: "take batch norm: a norm over the input at hand cannot be folded into weights",
+    nn.InstanceNorm1d: "take batch norm: a norm over the input at hand cannot be folded into weights",
+}
+
+
+class NotConvertibleError(SpikeSepError):
+    """A part of a network that integrate-and-fire neurons cannot stand for; the message names it and the remedy."""
+
+
+class SpikingNetwork(nn.Module):
+    """Layers that can be converted one by one, and the readout behind them.
+
+    Args:
+        layers: the convertible layers in order, by name or in a list.
+        readout: reads the potential of the last layer's neurons, which do not fire (eq. 9).
+    """
+
+    def __init__(self, layers: "dict[str, SpikingLayer] | list[SpikingLayer]", readout: Readout):
+        super().__init__()
+        named = layers if isinstance(layers, dict) else {str(i): layer for i, layer in enumerate(layers)}
+        self.layers = nn.ModuleDict(named)
+        self.readout = readout
+
+    @classmethod
+    def from_sequential(cls, network: nn.Sequential) -> "SpikingNetwork":
+        """Group a Sequential of known modules into layers; its last synapse, without ReLU, is the readout.
+
+        Weights are taken as they are, not copied.
+
+        Raises:
+            NotConvertibleError: a module has no spiking counterpart, or hides its operations in its own `forward`.
+        """
+        layers, before, synapse, norm, name = {}, [], None, None, ""
+        for key, module in network.named_children():
+            if isinstance(module, SYNAPSES):
+                if synapse is not None:
+                    raise NotConvertibleError(
+                        f"layer '{key}': follows synapse '{name}' without a ReLU between; merge the two"
+                    )
+                synapse, name = module, key
+            elif isinstance(module, NORMS) and synapse is not None and norm is None:
+                norm = module
+            elif isinstance(module, nn.ReLU) and synapse is not None:
+                layers[name] = SpikingLayer(synapse, norm, _sequential(before))
+                before, synapse, norm = [], None, None
+            elif isinstance(module, BEFORE):
+                if synapse is not None:
+                    raise NotConvertibleError(f"layer '{key}' ({type(module).__name__}): move it behind the ReLU")
+                before.append(module)
+            else:
+                raise NotConvertibleError(f"layer '{key}' ({type(module).__name__}): {_remedy(module)}")
+        if synapse is None or norm is not None:
+            raise NotConvertibleError(
+                "the network must end in a Linear or Conv layer without norm and ReLU: the readout"
+            )
+        return cls(layers, Readout(synapse, _sequential(before)))
+
+    def forward(self, x: Tensor | Signal, observe: Observer | None = None) -> Tensor:
+        """Readout potential for an analog input or a signal, [batch, ...].
+
+        `observe`, if given, is called with (name, module, input signal, output signal) for each layer and the readout.
+        """
+        return self.read(self.propagate(x, 0, len(self.layers), observe), observe)
+
+    def propagate(self, x: Tensor | Signal, start: int, stop: int, observe: Observer | None = None) -> Signal:
+        """The signal behind layers start..stop-1, given the signal before layer `start`."""
+        signal = x if isinstance(x, Signal) else Signal(x)
+        for name, layer in list(self.layers.items())[start:stop]:
+            out = layer(signal)
+            if observe is not None:
+                observe(name, layer, signal, out)
+            signal = out
+        return signal
+
+    def read(self, signal: Signal, observe: Observer | None = None) -> Tensor:
+        """The free aggregate membrane potential (eq. 9) of the signal behind the last layer."""
+        out = self.readout(signal)
+        if observe is not None:
+            observe("readout", self.readout, signal, out)
+        return out.value
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> SpikingLayer:
+        return list(self.layers.values())[index]
+
+    @property
+    def names(self) -> list[str]:
+        """The layers' names, in order."""
+        return list(self.layers)
+
+    @property
+    def n_converted(self) -> int:
+        """How many layers, from the first on, are tandem or spiking."""
+        return sum(layer.mode != "analog" for layer in self.layers.values())
+
+    @property
+    def coding(self) -> Coding | None:
+        """How the converted layers code values as spikes; None where all are analog."""
+        return self[0].coding
+
+    def plan(self) -> str:
+        """What conversion makes of each layer, a line each."""
+        lines = []
+        for name, layer in self.layers.items():
+            folded = [part for part, there in (("norm", layer.norm is not None), ("identity", layer.identity)) if there]
+            lines.append(f"{name}: {_shape(layer.synapse)}" + (f" + {' + '.join(folded)} folded" if folded else ""))
+            lines[-1] += " -> integrate-and-fire"
+        return "\n".join([*lines, f"readout: {_shape(self.readout.synapse)} -> aggregate membrane potential (analog)"])
+
+
+def _sequential(modules: list[nn.Module]) -> nn.Module | None:
+    return nn.Sequential(*modules) if modules else None
+
+
+def _remedy(module: nn.Module) -> str:
+    for kind, remedy in REMEDIES.items():
+        if isinstance(module, kind):
+            return remedy
+    if isinstance(module, NORMS):
+        return "a batch norm must stand right behind its Linear or Conv layer"
+    if isinstance(module, nn.ReLU):
+        return "a ReLU must stand behind a Linear or Conv layer"
+    return "its forward() hides what it does; write it as Linear/Conv, batch norm and ReLU modules in one Sequential"
+
+
+def _shape(synapse: nn.Module) -> str:
+    text = f"{type(synapse).__name__} {synapse.weight.shape[1]}->{synapse.weight.shape[0]}"
+    if isinstance(synapse, nn.Linear):
+        return text
+    return f"{text} k{'x'.join(map(str, synapse.kernel_size))} d{'x'.join(map(str, synapse.dilation))}"

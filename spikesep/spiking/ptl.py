@@ -1,0 +1,232 @@
+"""Progressive tandem learning (paper, section 4 and Algorithm 1): convert one layer, fine-tune it together with all
+analog layers after it until validation stops improving, restore the best weights, freeze, go on to the next layer.
+
+The algorithm is here; batches, gradients, devices and files belong to the `StageTrainer` it is given.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.signal import Coding
+from spikesep.spiking.threshold import ActivationHistogram
+
+
+class StageTrainer(Protocol):
+    """What the algorithm needs of a training loop. Stages count from 0; stage k converts layer k."""
+
+    def advance(self, stage: int) -> None:
+        """The layers before `stage` are frozen, and a constant function of the input from now on."""
+
+    def activations(self, stage: int) -> Iterable[Tensor]:
+        """Activations of the still analog layer `stage` over the calibration data, in inference."""
+
+    def begin(self, stage: int) -> None:
+        """Layer `stage` has become tandem: make a new optimizer."""
+
+    def train_epoch(self, stage: int, epoch: int) -> float:
+        """One pass over the training data; the mean loss."""
+
+    def validate(self, stage: int) -> float:
+        """Loss of the network as it stands, in inference."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that an unbroken run would carry into the next epoch (optimizer)."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up such a state."""
+
+
+@dataclass
+class AdaptiveSchedule:
+    """The adaptive training scheduler of Fig. 2(D): a stage ends T_p epochs after its best validation loss.
+
+    Attributes:
+        patience: T_p.
+        max_epochs: most epochs, whatever validation says.
+        epoch: epochs done.
+        waited: epochs since the best.
+        best_loss: best validation loss of the stage.
+    """
+
+    patience: int
+    max_epochs: int
+    epoch: int = 0
+    waited: int = 0
+    best_loss: float = math.inf
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage is at its end."""
+        return self.waited >= self.patience or self.epoch >= self.max_epochs
+
+    def start(self, loss: float) -> None:
+        """Take the loss right after conversion, before training, as the one to improve on."""
+        self.best_loss = loss
+
+    def update(self, loss: float) -> bool:
+        """Count an epoch with this validation loss; whether it is the best yet."""
+        self.epoch += 1
+        improved = loss < self.best_loss
+        self.waited = 0 if improved else self.waited + 1
+        self.best_loss = min(loss, self.best_loss)
+        return improved
+
+
+@dataclass
+class Progress:
+    """What a listener is told after each epoch (epoch 0: converted, not yet trained)."""
+
+    stage: int
+    epoch: int
+    train_loss: float
+    valid_loss: float
+    improved: bool
+
+
+@dataclass
+class ThresholdChoice:
+    """How a layer's threshold was set.
+
+    Attributes:
+        percentile: the one taken.
+        upper_bound: a_u, the activation at it; the threshold is a_u / N_s.
+        clipped_share: share of the activations above it.
+        histogram: of the activations, see `ActivationHistogram.summary`.
+    """
+
+    percentile: float
+    upper_bound: float
+    clipped_share: float
+    histogram: dict = field(default_factory=dict)
+
+
+def choose_threshold(activations: Iterable[Tensor], percentile: float | str, n_steps: int) -> ThresholdChoice:
+    """Threshold LayerNorm (section 3.3) over streamed activations.
+
+    Args:
+        activations: batches of any shape.
+        percentile: in 0..100, or "auto" for the one with the least coding error at N_s.
+        n_steps: N_s.
+    """
+    histogram = ActivationHistogram()
+    for batch in activations:
+        histogram.update(batch)
+    p = histogram.best_percentile(n_steps) if percentile == "auto" else float(percentile)
+    upper_bound = histogram.percentile(p)
+    return ThresholdChoice(p, upper_bound, histogram.clipped_share(upper_bound), histogram.summary())
+
+
+class ProgressiveTandemLearning:
+    """Algorithm 1, resumable after every epoch.
+
+    Args:
+        model: all that is trained: `network` and what stands around it.
+        network: the stack to convert, a part of `model`.
+        trainer: the training loop.
+        coding: N_s, encoding, initial potential.
+        percentile: for Threshold LayerNorm, or "auto".
+        patience: T_p.
+        max_epochs: most epochs of a stage; 0 converts without fine-tuning.
+        on_epoch: called with a `Progress` after each epoch, when `state_dict` is up to date.
+        on_stage: called with the stage's number when its layer has been frozen.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        network: SpikingNetwork,
+        trainer: StageTrainer,
+        coding: Coding,
+        percentile: float | str = "auto",
+        patience: int = 3,
+        max_epochs: int = 100,
+        on_epoch: Callable[[Progress], None] = lambda progress: None,
+        on_stage: Callable[[int], None] = lambda stage: None,
+    ):
+        self.model = model
+        self.network = network
+        self.trainer = trainer
+        self.coding = coding
+        self.percentile = percentile
+        self.patience = patience
+        self.max_epochs = max_epochs
+        self.on_epoch = on_epoch
+        self.on_stage = on_stage
+        self.choices: list[ThresholdChoice] = []
+        self._schedule: AdaptiveSchedule | None = None
+        self._best: dict[str, Tensor] = {}
+
+    @property
+    def stage(self) -> int:
+        """The stage in progress, or the next one to begin; the number of layers once all are done."""
+        return sum(layer.mode == "spiking" for layer in self.network.layers.values())
+
+    def run(self) -> None:
+        """Convert all layers that are not yet frozen."""
+        while self.stage < len(self.network):
+            stage = self.stage
+            if self._schedule is None:
+                self._begin(stage)
+            self._train(stage)
+            self.model.load_state_dict(self._best)
+            self.network[stage].freeze()
+            self._schedule = None
+            self.on_stage(stage)
+
+    def _begin(self, stage: int) -> None:
+        self.trainer.advance(stage)
+        choice = choose_threshold(self.trainer.activations(stage), self.percentile, self.coding.n_steps)
+        self.choices.append(choice)
+        self.network[stage].convert(choice.upper_bound / self.coding.n_steps, self.coding)
+        self.trainer.begin(stage)
+        self._schedule = AdaptiveSchedule(self.patience, self.max_epochs)
+        loss = self.trainer.validate(stage)
+        self._schedule.start(loss)
+        self._best = _copy(self.model)
+        self.on_epoch(Progress(stage, 0, math.nan, loss, True))
+
+    def _train(self, stage: int) -> None:
+        schedule = self._schedule
+        while not schedule.finished:
+            train_loss = self.trainer.train_epoch(stage, schedule.epoch + 1)
+            loss = self.trainer.validate(stage)
+            improved = schedule.update(loss)
+            if improved:
+                self._best = _copy(self.model)
+            self.on_epoch(Progress(stage, schedule.epoch, train_loss, loss, improved))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on as if nothing had happened. Tensors and plain values only."""
+        return {
+            "stage": self.stage,
+            "model": _copy(self.model),
+            "best": self._best,
+            "schedule": asdict(self._schedule) if self._schedule else None,
+            "choices": [asdict(choice) for choice in self.choices],
+            "trainer": self.trainer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the state of a run that was stopped; the model must be the analog one it began with."""
+        self.choices = [ThresholdChoice(**choice) for choice in state["choices"]]
+        for stage, choice in enumerate(self.choices):
+            self.network[stage].convert(choice.upper_bound / self.coding.n_steps, self.coding)
+            if stage < state["stage"]:
+                self.network[stage].freeze()
+        self.model.load_state_dict(state["model"])
+        self._best = state["best"]
+        self._schedule = AdaptiveSchedule(**state["schedule"]) if state["schedule"] else None
+        if self._schedule is not None:
+            self.trainer.advance(state["stage"])
+            self.trainer.begin(state["stage"])
+            self.trainer.load_state_dict(state["trainer"])
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(model.state_dict())

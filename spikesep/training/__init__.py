@@ -1,0 +1,1 @@
+"""What all tasks share: pre-training, conversion, their records and their resumption."""

@@ -1,0 +1,91 @@
+"""Settings of pre-training and conversion: plain records, read without importing torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class PretrainConfig:
+    """How the analog network is trained.
+
+    Attributes:
+        epochs: most passes over the training list.
+        batch_size: examples a step and process.
+        segment_seconds: length of the random crop taken of each mixture in each epoch.
+        remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
+        learning_rate: Adam's step size after warm-up.
+        warmup_steps: steps over which the learning rate rises from zero.
+        schedule: `plateau` halves the rate when validation has not improved for `halve_patience` epochs (the paper);
+            `cosine` holds it, then lets it fall to zero over the last part of the run (best for a short, fixed run).
+        cosine_from: share of the run after which `cosine` starts to fall.
+        halve_patience: epochs without improvement before `plateau` halves.
+        stop_patience: epochs without improvement before training stops (with `plateau`).
+        clip_norm: largest gradient norm.
+        precision: `auto` takes bf16 autocast where the processor computes in it, float32 elsewhere.
+        max_minutes: time budget; where the machine is too slow for `epochs`, `cosine` follows the clock instead.
+    """
+
+    epochs: int = 40
+    batch_size: int = 8
+    segment_seconds: float = 1.0
+    remix: bool = True
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    cosine_from: float = 0.5
+    halve_patience: int = 3
+    stop_patience: int = 10
+    clip_norm: float = 5.0
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    max_minutes: float | None = None
+
+
+@dataclass
+class ConversionConfig:
+    """How the trained network is converted (paper, section 4 and Algorithm 1).
+
+    Attributes:
+        n_steps: encoding time window N_s.
+        percentile: of all activations of a layer, taken as their upper bound (section 3.3); `auto` takes, per layer,
+            the one whose clipping and rounding leave the least squared error at this N_s.
+        encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
+        initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
+        patience: T_p, epochs without improvement before a stage ends.
+        max_epochs: most epochs of one stage; 0 converts without fine-tuning.
+        learning_rate: Adam's step size in every stage.
+        batch_size: examples a step.
+        segment_seconds: length of the fixed crops that conversion trains on.
+        train_segments: most training segments (all where there are fewer).
+        valid_segments: most validation segments.
+        calibration_segments: training segments over which the percentiles are taken.
+        cache_gib: memory for the spikes of the frozen prefix; 0 computes them anew in each step.
+        clip_norm: largest gradient norm.
+    """
+
+    n_steps: int = 8
+    percentile: float | Literal["auto"] = "auto"
+    encoding: Literal["constant", "impulse"] = "constant"
+    initial_potential: float = 0.5
+    patience: int = 3
+    max_epochs: int = 100
+    learning_rate: float = 1e-4
+    batch_size: int = 8
+    segment_seconds: float = 1.0
+    train_segments: int = 512
+    valid_segments: int = 128
+    calibration_segments: int = 64
+    cache_gib: float = 4.0
+    clip_norm: float = 5.0
+
+
+@dataclass
+class LaunchConfig:
+    """Where a command computes.
+
+    Attributes:
+        n_gpus: accelerators to use; 0 computes on the CPU.
+        n_jobs: worker processes for work on files; 0 takes all cores.
+    """
+
+    n_gpus: int = 0
+    n_jobs: int = 0

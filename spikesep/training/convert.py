@@ -1,0 +1,269 @@
+"""Conversion as a resumable run: the loop behind `ProgressiveTandemLearning`, its spike cache and its checkpoints."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from spikesep.files import atomic_path
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.packed import SpikeCache
+from spikesep.spiking.ptl import Progress, ProgressiveTandemLearning, ThresholdChoice
+from spikesep.spiking.signal import Coding, Signal
+from spikesep.training.config import ConversionConfig
+from spikesep.training.history import Epoch, History
+from spikesep.training.precision import autocast
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+STATE_FILE = "state.pt"
+
+
+class ConvertibleModel(Protocol):
+    """A model around a `SpikingNetwork`: prediction = decode(network(features), context)."""
+
+    network: SpikingNetwork
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Any]:
+        """The network's input for a batch, and what `decode` needs of it besides."""
+
+    def decode(self, potential: Tensor, context: Any) -> Tensor:
+        """Predictions from the network's readout."""
+
+    def front(self) -> list[nn.Module]:
+        """The modules that `encode` runs; they stay as they are during conversion."""
+
+
+def convert(
+    model: ConvertibleModel,
+    loss: Loss,
+    train_set: Dataset,
+    valid_set: Dataset,
+    config: ConversionConfig,
+    folder: Path,
+    history: History,
+    metric: Callable[[float], float],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> list[ThresholdChoice]:
+    """Convert all layers of `model.network` by progressive tandem learning.
+
+    A run that was stopped goes on from the end of its last whole epoch; each finished stage leaves `stageNN.pt`.
+
+    Args:
+        model: trained, analog; it is changed in place.
+        loss: of (predictions, targets), a scalar.
+        train_set, valid_set: fixed examples (input, target), by index.
+        config: the schedule.
+        folder: of the checkpoints.
+        history: gets a row an epoch.
+        metric: the task's figure of merit from the validation loss.
+        seed: of the order of the batches.
+        device: where to compute.
+
+    Returns:
+        How each threshold was chosen.
+    """
+    device = torch.device(device)
+    model.to(device)
+    trainer = TandemTrainer(model, loss, train_set, valid_set, config, seed, device)
+    clock = _Clock()
+
+    def on_epoch(progress: Progress) -> None:
+        seconds = clock.lap()
+        metric_value = metric(progress.valid_loss)
+        row = Epoch(
+            progress.stage + 1,
+            progress.epoch,
+            progress.train_loss,
+            progress.valid_loss,
+            metric_value,
+            config.learning_rate,
+            seconds,
+        )
+        history.add(row)
+        _save(folder / STATE_FILE, learning.state_dict())
+        trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.3f}, "
+        layer = model.network.names[progress.stage]
+        print(
+            f"stage {progress.stage + 1}/{len(model.network)} ({layer}), epoch {progress.epoch}: {trained}"
+            f"validation loss {progress.valid_loss:.3f} (metric {metric_value:.2f}), {seconds:.0f} s",
+            flush=True,
+        )
+
+    def on_stage(stage: int) -> None:
+        _save(folder / f"stage{stage + 1:02d}.pt", model.state_dict())
+
+    coding = Coding(config.n_steps, config.encoding, config.initial_potential)
+    learning = ProgressiveTandemLearning(
+        model, model.network, trainer, coding, config.percentile, config.patience, config.max_epochs, on_epoch, on_stage
+    )
+    state_file = folder / STATE_FILE
+    if state_file.exists():
+        learning.load_state_dict(torch.load(state_file, map_location=device, weights_only=True))
+        print(f"going on from stage {min(learning.stage + 1, len(model.network))}/{len(model.network)}", flush=True)
+    learning.run()
+    model.eval()
+    return learning.choices
+
+
+class TandemTrainer:
+    """The `StageTrainer` of a model in memory: batches, gradients, and the spikes of the frozen prefix."""
+
+    def __init__(
+        self,
+        model: ConvertibleModel,
+        loss: Loss,
+        train_set: Dataset,
+        valid_set: Dataset,
+        config: ConversionConfig,
+        seed: int,
+        device: torch.device,
+    ):
+        self.model = model
+        self.loss = loss
+        self.sets = {"train": train_set, "valid": valid_set}
+        self.config = config
+        self.seed = seed
+        self.device = device
+        self.caches: dict[str, SpikeCache | None] = {"train": None, "valid": None}
+        self.cached_stage = 0
+        self.optimizer: torch.optim.Optimizer | None = None
+        for module in model.front():
+            module.requires_grad_(False)
+
+    def advance(self, stage: int) -> None:
+        """Bring the caches to the spikes behind the frozen layers 0..stage-1."""
+        self.model.eval()
+        while self.cached_stage < stage:
+            for name in self.sets:
+                self._advance_cache(name, self.cached_stage)
+            self.cached_stage += 1
+
+    def activations(self, stage: int) -> Iterator[Tensor]:
+        """See `StageTrainer`."""
+        self.model.eval()
+        layer = self.model.network[stage]
+        n = min(self.config.calibration_segments, len(self.sets["train"]))
+        with torch.no_grad():
+            for indices in self._batches(range(n)):
+                x, _ = self._examples("train", indices)
+                yield layer.activation(self._prefix("train", indices, self.model.encode(x)[0], stage).value)
+
+    def begin(self, stage: int) -> None:
+        """See `StageTrainer`."""
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(learning, self.config.learning_rate)
+
+    def train_epoch(self, stage: int, epoch: int) -> float:
+        """See `StageTrainer`."""
+        self.model.train()
+        for module in self.model.front():
+            module.eval()
+        generator = torch.Generator().manual_seed(hash((self.seed, stage, epoch)) % 2**63)
+        order = torch.randperm(len(self.sets["train"]), generator=generator).tolist()
+        total = 0.0
+        for indices in self._batches(order):
+            total += self._train_step(indices, stage) * len(indices)
+        return total / len(order)
+
+    def validate(self, stage: int) -> float:
+        """See `StageTrainer`."""
+        self.model.eval()
+        total, n = 0.0, len(self.sets["valid"])
+        with torch.no_grad():
+            for indices in self._batches(range(n)):
+                prediction, target = self._predict("valid", indices, stage)
+                total += float(self.loss(prediction, target)) * len(indices)
+        return total / n
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `StageTrainer`."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `StageTrainer`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _train_step(self, indices: list[int], stage: int) -> float:
+        with autocast("auto", self.device):
+            prediction, target = self._predict("train", indices, stage)
+        loss = self.loss(prediction.float(), target)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _predict(self, name: str, indices: list[int], stage: int) -> tuple[Tensor, Tensor]:
+        x, target = self._examples(name, indices)
+        network = self.model.network
+        # What is frozen gives the same, exact numbers in training, in validation and in the cache: no autocast.
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            features, context = self.model.encode(x)
+            signal = self._prefix(name, indices, features, stage)
+        signal = network.propagate(signal, stage, len(network))
+        return self.model.decode(network.read(signal), context), target
+
+    def _prefix(self, name: str, indices: list[int], features: Tensor, stage: int) -> Signal:
+        """The signal behind the frozen layers 0..stage-1."""
+        if stage > 0 and self.caches[name] is not None:
+            return self.caches[name].get(indices)
+        return self.model.network.propagate(features, 0, stage)
+
+    def _advance_cache(self, name: str, stage: int) -> None:
+        """Run every example through frozen layer `stage` and keep its spikes, if there is room for them."""
+        indices = list(range(len(self.sets[name])))
+        if stage > 0 and self.caches[name] is None:
+            return
+        for batch in self._batches(indices):
+            x, _ = self._examples(name, batch)
+            with torch.no_grad():
+                signal = self._prefix(name, batch, self.model.encode(x)[0], stage)
+                signal = self.model.network.propagate(signal, stage, stage + 1)
+            if stage == 0 and batch[0] == 0 and not self._fits(name, signal):
+                return
+            if self.caches[name] is None:
+                self.caches[name] = SpikeCache(self.config.n_steps)
+            self.caches[name].put(batch, signal)
+
+    def _fits(self, name: str, signal: Signal) -> bool:
+        words = -(-self.config.n_steps // 8)
+        need = words * signal.value[0].numel() * len(self.sets[name]) / 2**30
+        if need <= self.config.cache_gib:
+            return True
+        print(
+            f"spike cache off for the {name} examples: they need {need:.2f} GiB, the limit (ptl.cache_gib) is "
+            f"{self.config.cache_gib:g} GiB; the frozen layers are run anew in each step",
+            flush=True,
+        )
+        return False
+
+    def _batches(self, indices) -> Iterator[list[int]]:
+        indices = list(indices)
+        for start in range(0, len(indices), self.config.batch_size):
+            yield indices[start : start + self.config.batch_size]
+
+    def _examples(self, name: str, indices: list[int]) -> tuple[Tensor, Tensor]:
+        x, target = zip(*(self.sets[name][i] for i in indices), strict=True)
+        return torch.stack(x).to(self.device), torch.stack(target).to(self.device)
+
+
+class _Clock:
+    def __init__(self):
+        self.then = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last call."""
+        now = time.monotonic()
+        seconds, self.then = now - self.then, now
+        return seconds
+
+
+def _save(path: Path, state: dict) -> None:
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)

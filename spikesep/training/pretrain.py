@@ -1,0 +1,201 @@
+"""Pre-training of the analog network: Lightning does the loop; here is what a step, a schedule and an epoch are."""
+
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from spikesep.training.config import PretrainConfig
+from spikesep.training.history import Epoch, History
+from spikesep.training.precision import supports_bf16
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def pretrain(
+    model: nn.Module,
+    loss: Loss,
+    train_loader: DataLoader,
+    valid_loader: DataLoader,
+    config: PretrainConfig,
+    folder: Path,
+    history: History,
+    metric: Callable[[float], float],
+    n_gpus: int = 0,
+) -> None:
+    """Train `model` on batches (input, target) until the schedule ends; leave it with the best weights on validation.
+
+    A run that was stopped goes on from the end of its last whole epoch, with optimizer, schedule, patience and best.
+
+    Args:
+        model: maps a batch of inputs to predictions.
+        loss: of (predictions, targets), a scalar.
+        train_loader, valid_loader: the data; a sampler with `set_epoch` is told the epoch.
+        config: the schedule.
+        folder: of the checkpoints and logs.
+        history: gets a row an epoch.
+        metric: the task's figure of merit from the validation loss.
+        n_gpus: accelerators; 0 trains on the CPU.
+    """
+    task = PretrainTask(model, loss, config, steps_per_epoch=len(train_loader))
+    best = ModelCheckpoint(folder, "best", monitor="valid_loss", save_last=True, enable_version_counter=False)
+    callbacks = [best, EpochRecord(history, metric, config)]
+    if config.schedule == "plateau":
+        callbacks.append(EarlyStopping("valid_loss", patience=config.stop_patience))
+    interactive = sys.stderr.isatty()
+    if interactive:
+        callbacks.append(RichProgressBar(leave=False))
+    last = folder / "last.ckpt"
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="gpu" if n_gpus else "cpu",
+            devices=n_gpus or 1,
+            precision=_precision(config, torch.device("cuda" if n_gpus else "cpu")),
+            max_epochs=config.epochs,
+            gradient_clip_val=config.clip_norm,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+            enable_progress_bar=interactive,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=20,
+        )
+        trainer.fit(task, train_loader, valid_loader, ckpt_path=last if last.exists() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    task.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"])
+    model.cpu().eval()
+
+
+class PretrainTask(pl.LightningModule):
+    """A model, its loss and its learning rate schedule."""
+
+    def __init__(self, model: nn.Module, loss: Loss, config: PretrainConfig, steps_per_epoch: int):
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.config = config
+        self.steps_per_epoch = steps_per_epoch
+        self.spent_seconds = 0.0
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Loss of one batch."""
+        x, target = batch
+        loss = self.loss(self.model(x).float(), target)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(x))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Log the loss of one batch."""
+        x, target = batch
+        self.log("valid_loss", self.loss(self.model(x).float(), target), batch_size=len(x))
+
+    def configure_optimizers(self):
+        """Adam, with the schedule of the configuration."""
+        optimizer = torch.optim.Adam(self.model.parameters(), self.config.learning_rate)
+        if self.config.schedule == "cosine":
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.5, patience=self.config.halve_patience - 1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid_loss"}}
+
+    def optimizer_step(self, epoch: int, batch_index: int, optimizer, optimizer_closure=None) -> None:
+        """A step; the first ones at a rate that rises from zero."""
+        warm = min(1.0, (self.global_step + 1) / max(1, self.config.warmup_steps))
+        if warm < 1:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * warm
+        optimizer.step(closure=optimizer_closure)
+
+    def _cosine(self, step: int) -> float:
+        start = self.config.cosine_from
+        falling = max(0.0, (self._progress(step) - start) / (1 - start)) if start < 1 else 0.0
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, falling)))
+
+    def _progress(self, step: int) -> float:
+        """Share of the run that is over, by steps or, where that is further, by the clock."""
+        done = step / (self.config.epochs * self.steps_per_epoch)
+        if self.config.max_minutes:
+            done = max(done, self.spent_seconds / (60 * self.config.max_minutes))
+        return done
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep the time that was spent."""
+        checkpoint["spent_seconds"] = self.spent_seconds
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Take it up."""
+        self.spent_seconds = checkpoint["spent_seconds"]
+
+
+class EpochRecord(pl.Callback):
+    """Writes and prints each epoch, and ends the run when its time is spent."""
+
+    def __init__(self, history: History, metric: Callable[[float], float], config: PretrainConfig):
+        self.history = history
+        self.metric = metric
+        self.config = config
+        self._begun = self._ticked = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, task: PretrainTask) -> None:
+        """Start the clock."""
+        self._begun = self._ticked = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: PretrainTask, *args) -> None:
+        """Let the clock go on."""
+        self._tick(task)
+
+    def on_validation_end(self, trainer: pl.Trainer, task: PretrainTask) -> None:
+        """Count validation in."""
+        self._tick(task)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: PretrainTask) -> None:
+        """Write the row; stop when the time is over."""
+        seconds = time.monotonic() - self._begun
+        loss = {k: float(trainer.callback_metrics[k]) for k in ("train_loss_epoch", "valid_loss")}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        epoch = trainer.current_epoch + 1
+        metric = self.metric(loss["valid_loss"])
+        self.history.add(Epoch(0, epoch, loss["train_loss_epoch"], loss["valid_loss"], metric, rate, seconds))
+        print(
+            f"epoch {epoch}/{self.config.epochs}: training loss {loss['train_loss_epoch']:.3f}, validation loss "
+            f"{loss['valid_loss']:.3f} (metric {metric:.2f}), learning rate {rate:.1e}, {seconds:.0f} s",
+            flush=True,
+        )
+        budget = self.config.max_minutes and 60 * self.config.max_minutes
+        if budget and task.spent_seconds + seconds / 2 >= budget and epoch < self.config.epochs:
+            print(f"stopping: the time budget of {self.config.max_minutes:g} minutes is spent", flush=True)
+            trainer.should_stop = True
+
+    def _tick(self, task: PretrainTask) -> None:
+        now = time.monotonic()
+        task.spent_seconds += now - self._ticked
+        self._ticked = now
+
+
+def _precision(config: PretrainConfig, device: torch.device) -> str:
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and supports_bf16(device))
+    return "bf16-mixed" if bf16 else "32-true"
+
+
+class _quiet_lightning(warnings.catch_warnings):  # noqa: N801
+    """Without Lightning's advice on hardware, workers and its own products."""
+
+    def __enter__(self):
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        return self

@@ -1,0 +1,43 @@
+"""The folder of an experiment: which settings made it, so that a run goes on only with what it began with."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from spikesep.errors import SpikeSepError
+from spikesep.files import read_json, write_json
+
+
+def claim(folder: Path, stage: str, settings: dict[str, Any]) -> None:
+    """Note the settings of a stage when it first begins; later, see that they are the same.
+
+    Raises:
+        SpikeSepError: the folder was made with other settings; the first that differs is named.
+    """
+    path = folder / "settings" / f"{stage}.json"
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before, now = _flat(read_json(path)), _flat(settings)
+    for key in sorted(before | now):
+        if before.get(key) != now.get(key):
+            raise SpikeSepError(
+                f"{folder}: stage {stage} was begun with {key} = {before.get(key)}, not {now.get(key)}; "
+                "take another --tag, or delete the folder to start anew"
+            )
+
+
+def hash_of_files(paths: list[Path]) -> str:
+    """A short hash of the files' contents, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {
+            k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()
+        }
+    return {prefix: list(value) if isinstance(value, tuple) else value}

@@ -1,0 +1,88 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from spikesep.spiking.cost import Cost, CostMeter, connections, measure
+from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.signal import Coding
+
+SYNAPSES = {
+    "linear": (nn.Linear(5, 7), (2, 5)),
+    "conv1d strided": (nn.Conv1d(4, 6, 3, stride=2, padding=1), (2, 4, 9)),
+    "conv1d dilated": (nn.Conv1d(4, 6, 3, dilation=3, padding=3), (2, 4, 9)),
+    "conv1d grouped": (nn.Conv1d(4, 6, 3, groups=2), (2, 4, 9)),
+    "conv2d": (nn.Conv2d(3, 4, 3, stride=2, padding=1), (2, 3, 6, 5)),
+}
+
+
+def arrivals(synapse, count):
+    """Send the spikes of one input element at a time through weights of one, and count where they arrive."""
+    ones = type(synapse)(**{k: getattr(synapse, k) for k in signature(synapse)}, bias=False)
+    nn.init.ones_(ones.weight)
+    total = 0
+    for place in itertools.product(*map(range, count.shape)):
+        x = torch.zeros(count.shape)
+        x[place] = 1
+        total += int((ones(x) != 0).sum()) * int(count[place])
+    return total
+
+
+def signature(synapse):
+    if isinstance(synapse, nn.Linear):
+        return ("in_features", "out_features")
+    return ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+
+
+@pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
+def test_every_spike_is_counted_at_every_neuron_it_reaches(synapse, shape):
+    count = torch.randint(0, 5, shape).float()
+    assert connections(Readout(synapse), count) == arrivals(synapse, count)
+    assert connections(Readout(synapse), torch.ones(shape)) == arrivals(synapse, torch.ones(shape))
+
+
+def test_macs_of_a_conv_worked_out_by_hand():
+    # 5 outputs; padding takes one tap from the first and the last: 13 taps, 2 channels in, 3 out.
+    assert connections(SpikingLayer(nn.Conv1d(2, 3, 3, padding=1)), torch.ones(1, 2, 5)) == 13 * 2 * 3
+
+
+def test_spikes_of_a_pooled_input_all_reach_the_synapse():
+    layer = SpikingLayer(nn.Linear(4, 10), before=nn.Sequential(nn.AvgPool2d(2), nn.Flatten()))
+    assert connections(layer, torch.ones(1, 1, 4, 4)) == 16 * 10
+
+
+def converted():
+    torch.manual_seed(0)
+    network = SpikingNetwork([SpikingLayer(nn.Linear(5, 6)), SpikingLayer(nn.Linear(6, 7))], Readout(nn.Linear(7, 3)))
+    for k in range(2):
+        network[k].convert(0.05, Coding(8))
+        network[k].freeze()
+    return network.eval()
+
+
+def test_the_first_layer_stays_in_macs_and_the_rest_is_counted_in_spikes():
+    network, x = converted(), torch.rand(4, 5)
+    _, cost = measure(network, x)
+    first = network.propagate(x, 0, 1)
+    second = network.propagate(first, 1, 2)
+    assert cost.macs == 4 * (5 * 6 + 6 * 7 + 7 * 3)
+    assert cost.analog_macs == 4 * 5 * 6
+    assert cost.synops == int(first.count.sum()) * 7 + int(second.count.sum()) * 3
+    assert cost.firing_rate == pytest.approx([float(s.spikes.float().mean()) for s in (first, second)])
+
+
+def test_costs_of_passes_add_up():
+    network, x = converted(), torch.rand(4, 5)
+    meter = CostMeter()
+    for row in x:
+        network(row[None], observe=meter)
+    whole = measure(network, x)[1]
+    assert meter.cost == whole
+    assert Cost() + whole == whole
+
+
+def test_costs_of_different_networks_do_not():
+    with pytest.raises(ValueError, match="different networks"):
+        Cost(1.0, n_steps=8) + Cost(1.0, n_steps=4)

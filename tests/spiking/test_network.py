@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
+from spikesep.spiking.signal import Coding
+
+
+def image_network():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(64, 10),
+    ).eval()
+
+
+def test_a_sequential_becomes_layers_that_compute_the_same():
+    torch.manual_seed(0)
+    plain = image_network()
+    network = SpikingNetwork.from_sequential(plain).eval()
+    x = torch.rand(3, 1, 8, 8)
+    assert network.names == ["0", "4"]
+    torch.testing.assert_close(network(x), plain(x))
+
+
+def test_a_converted_network_with_pooling_stays_near_the_analog_one():
+    torch.manual_seed(0)
+    network = SpikingNetwork.from_sequential(image_network()).eval()
+    x = torch.rand(3, 1, 8, 8)
+    analog = network(x)
+    for k in range(len(network)):
+        bound = float(network[k](network.propagate(x, 0, k)).value.max())
+        network[k].convert(bound / 256, Coding(256))
+    assert (network(x) - analog).norm() < 0.02 * analog.norm()
+
+
+class Hidden(nn.Module):
+    def forward(self, x):
+        return F.relu(x)
+
+
+@pytest.mark.parametrize(
+    ("culprit", "remedy"),
+    [
+        (nn.MaxPool2d(2), "AvgPool2d or a stride"),
+        (nn.PReLU(), "take ReLU"),
+        (nn.GroupNorm(1, 4), "batch norm"),
+        (nn.Sigmoid(), "outside"),
+        (Hidden(), "hides what it does"),
+        (nn.ReLU(), "behind a Linear or Conv"),
+        (nn.BatchNorm2d(4), "right behind"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_cannot_be_converted_is_named_with_its_remedy(culprit, remedy):
+    network = nn.Sequential()
+    network.add_module("conv", nn.Conv2d(1, 4, 3))
+    network.add_module("relu", nn.ReLU())
+    network.add_module("culprit", culprit)
+    network.add_module("out", nn.Conv2d(4, 2, 1))
+    with pytest.raises(NotConvertibleError, match=f"'culprit' .*{remedy}"):
+        SpikingNetwork.from_sequential(network)
+
+
+def test_a_network_without_an_analog_readout_is_refused():
+    with pytest.raises(NotConvertibleError, match="must end"):
+        SpikingNetwork.from_sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+
+
+def test_two_synapses_in_a_row_are_refused():
+    with pytest.raises(NotConvertibleError, match="merge the two"):
+        SpikingNetwork.from_sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+
+
+def test_the_readout_is_the_aggregate_potential_of_the_last_spikes():
+    """Eq. 9, in activation units: sum over steps of W (theta s[t]) + b / N_s."""
+    torch.manual_seed(1)
+    network = SpikingNetwork([SpikingLayer(nn.Linear(5, 6))], Readout(nn.Linear(6, 3)))
+    network[0].convert(0.1, Coding(8))
+    x = torch.rand(4, 5)
+    spikes = network.propagate(x, 0, 1).spikes
+    w, b = network.readout.synapse.weight, network.readout.synapse.bias
+    potential = sum((0.1 * s.float()) @ w.T + b / 8 for s in spikes)
+    torch.testing.assert_close(network(x), potential)
+
+
+def test_the_plan_names_every_layer_and_what_is_folded():
+    layer = SpikingLayer(nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), identity=True)
+    plan = SpikingNetwork({"first": layer}, Readout(nn.Conv1d(4, 2, 1))).plan().splitlines()
+    assert plan[0].startswith("first: Conv1d 4->4 k3 d1 + norm + identity folded")
+    assert plan[1].startswith("readout: Conv1d 4->2")

@@ -1,0 +1,34 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spikesep.spiking.packed import SpikeCache, pack, unpack
+from spikesep.spiking.signal import Signal
+
+
+@given(st.integers(1, 40), st.integers(0, 1000), st.floats(0, 1))
+def test_unpacking_gives_back_every_spike(n_steps, seed, rate):
+    spikes = torch.rand(n_steps, 3, 5, generator=torch.Generator().manual_seed(seed)) < rate
+    words = pack(spikes)
+    assert words.shape == (-(-n_steps // 8), 3, 5)
+    assert torch.equal(unpack(words, n_steps), spikes)
+
+
+def test_bits_count_steps_from_the_lowest():
+    spikes = torch.zeros(10, 1, dtype=torch.bool)
+    spikes[[0, 3, 9]] = True
+    assert pack(spikes).flatten().tolist() == [0b1001, 0b10]
+
+
+@pytest.mark.parametrize("n_steps", [1, 8, 9, 32])
+def test_a_cached_batch_in_any_order_is_the_signal_that_went_in(n_steps):
+    spikes = torch.rand(n_steps, 4, 6, 7) < 0.2
+    threshold = torch.tensor(0.3)
+    cache = SpikeCache(n_steps)
+    cache.put([10, 11, 12, 13], Signal.from_spikes(spikes, threshold))
+    got = cache.get([12, 10])
+    assert torch.equal(got.spikes, spikes[:, [2, 0]])
+    torch.testing.assert_close(got.value, spikes[:, [2, 0]].sum(0) * threshold)
+    assert len(cache) == 4
+    assert cache.nbytes == 4 * 6 * 7 * -(-n_steps // 8)
