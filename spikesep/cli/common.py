@@ -35,9 +35,9 @@ def run(parser: ArgumentParser, action: Callable[[Namespace], int | None], argv:
         options = parser.instantiate_classes(parser.parse_args(argv))
         status = action(options)
     except ParseError as error:
-        status = _complain(parser.prog, f"{error} (see {parser.prog} --help)")
+        status = complain(parser.prog, f"{error} (see {parser.prog} --help)")
     except SpikeSepError as error:
-        status = _complain(parser.prog, error)
+        status = complain(parser.prog, error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
@@ -45,10 +45,11 @@ def run(parser: ArgumentParser, action: Callable[[Namespace], int | None], argv:
         print(f"{parser.prog}: stopped; the same command goes on from here", file=sys.stderr)
         status = 130
     except OSError as error:
-        status = _complain(parser.prog, error)
+        status = complain(parser.prog, error)
     sys.exit(status or 0)
 
 
-def _complain(prog: str, error: object) -> int:
+def complain(prog: str, error: object) -> int:
+    """One line on standard error; the status to end with."""
     print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2

@@ -158,7 +158,7 @@ def load_separator(folder: str | Path) -> Separator:
             model.network[index].convert(1.0, coding)  # the true threshold is among the tensors
             model.network[index].freeze()
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SpikeSepError(f"{folder}: not a whole separator ({reason}); train or copy it again") from error
     return model.eval()

@@ -40,7 +40,13 @@ class SpikeCache:
         self._words: dict[int, Tensor] = {}
 
     def put(self, indices: list[int], signal: Signal) -> None:
-        """Keep the spikes of a batch, one index an example; what was there under an index is replaced."""
+        """Keep the spikes of a batch, one index an example.
+
+        Raises:
+            ValueError: they come from a layer of another threshold than those that are there.
+        """
+        if self.threshold is not None and not torch.equal(self.threshold, signal.threshold):
+            raise ValueError("a cache holds the spikes of one layer")
         self.threshold = signal.threshold
         words = pack(signal.spikes).cpu()
         for column, index in enumerate(indices):
@@ -50,6 +56,11 @@ class SpikeCache:
         """The signal of a batch, as if it had just come out of the frozen layer."""
         words = torch.stack([self._words[index] for index in indices], 1).to(self.threshold.device)
         return Signal.from_spikes(unpack(words, self.n_steps), self.threshold)
+
+    def forget(self, indices: list[int]) -> None:
+        """Free the memory of a batch."""
+        for index in indices:
+            del self._words[index]
 
     def __len__(self) -> int:
         return len(self._words)

@@ -217,19 +217,20 @@ class TandemTrainer:
 
     def _advance_cache(self, name: str, stage: int) -> None:
         """Run every example through frozen layer `stage` and keep its spikes, if there is room for them."""
-        indices = list(range(len(self.sets[name])))
-        if stage > 0 and self.caches[name] is None:
+        behind, ahead = self.caches[name], SpikeCache(self.config.n_steps)
+        if stage > 0 and behind is None:
             return
-        for batch in self._batches(indices):
-            x, _ = self._examples(name, batch)
+        for indices in self._batches(range(len(self.sets[name]))):
+            x, _ = self._examples(name, indices)
             with torch.no_grad():
-                signal = self._prefix(name, batch, self.model.encode(x)[0], stage)
+                signal = self._prefix(name, indices, self.model.encode(x)[0], stage)
                 signal = self.model.network.propagate(signal, stage, stage + 1)
-            if stage == 0 and batch[0] == 0 and not self._fits(name, signal):
+            if stage == 0 and not len(ahead) and not self._fits(name, signal):
                 return
-            if self.caches[name] is None:
-                self.caches[name] = SpikeCache(self.config.n_steps)
-            self.caches[name].put(batch, signal)
+            ahead.put(indices, signal)
+            if behind is not None:
+                behind.forget(indices)
+        self.caches[name] = ahead
 
     def _fits(self, name: str, signal: Signal) -> bool:
         words = -(-self.config.n_steps // 8)

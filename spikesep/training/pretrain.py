@@ -70,9 +70,10 @@ def pretrain(
             num_sanity_val_steps=0,
             log_every_n_steps=20,
         )
-        trainer.fit(task, train_loader, valid_loader, ckpt_path=last if last.exists() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(task, train_loader, valid_loader, ckpt_path=last if last.exists() else None)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
     task.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"])
     model.cpu().eval()
 

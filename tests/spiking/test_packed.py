@@ -32,3 +32,12 @@ def test_a_cached_batch_in_any_order_is_the_signal_that_went_in(n_steps):
     torch.testing.assert_close(got.value, spikes[:, [2, 0]].sum(0) * threshold)
     assert len(cache) == 4
     assert cache.nbytes == 4 * 6 * 7 * -(-n_steps // 8)
+    cache.forget([11, 13])
+    assert len(cache) == 2
+
+
+def test_spikes_of_two_layers_do_not_mix():
+    cache, spikes = SpikeCache(4), torch.rand(4, 2, 3) < 0.2
+    cache.put([0, 1], Signal.from_spikes(spikes, torch.tensor(0.3)))
+    with pytest.raises(ValueError, match="one layer"):
+        cache.put([2, 3], Signal.from_spikes(spikes, torch.tensor(0.4)))

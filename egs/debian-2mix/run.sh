@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Two-speaker separation of real voices from Debian packages: from nothing to a table and a listening page.
+set -euo pipefail
+cd "$(dirname "$0")"
+. ./path.sh
+
+stage=0
+stop_stage=5
+config=conf/default.yaml
+tag=
+data=data
+ngpu=0
+nj=0
+launcher=local
+overrides=()
+
+usage() {
+    cat <<EOF
+Usage: ./run.sh [options] [--section.key VALUE ...]
+
+  --stage N         first stage to run (default $stage)
+  --stop-stage N    last stage to run (default $stop_stage)
+  --config FILE     settings (default $config)
+  --tag NAME        name of the experiment, exp/NAME (default: the config's name)
+  --data DIR        lists and mixtures (default $data)
+  --ngpu N          accelerators (default $ngpu: the CPU)
+  --nj N            processes for work on files (default $nj: all cores)
+  --launcher NAME   local (slurm is not there yet)
+  --help            this text
+
+Stages: 0 corpus, 1 mixtures, 2 ANN pre-training, 3 conversion, 4 scoring, 5 listening page.
+A stage that is complete says so and is not done again. Any setting of the config can be given, e.g. --ptl.n_steps 16.
+EOF
+}
+
+fail() {
+    echo "run.sh: error: $1 (see ./run.sh --help)" >&2
+    exit 2
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --help | -h) usage; exit 0 ;;
+        --stage | --stop-stage | --config | --tag | --data | --ngpu | --nj | --launcher)
+            [ $# -ge 2 ] || fail "$1 needs a value"
+            name=${1#--}
+            printf -v "${name//-/_}" %s "$2"
+            shift 2 ;;
+        --*.*)
+            [ $# -ge 2 ] || fail "$1 needs a value"
+            overrides+=("$1" "$2")
+            shift 2 ;;
+        *) fail "unknown option $1" ;;
+    esac
+done
+[[ $stage =~ ^[0-5]$ && $stop_stage =~ ^[0-5]$ ]] || fail "--stage and --stop-stage take 0 to 5"
+[ "$launcher" = local ] || fail "--launcher $launcher: only local is there"
+[ -f "$config" ] || fail "--config $config: no such file"
+command -v spikesep-prepare >/dev/null || fail "spikesep is not installed: run make in the repository's top folder"
+
+exp=exp/${tag:-$(basename "$config" .yaml)}
+settings=(--config "$config" --launch.n_gpus "$ngpu" --launch.n_jobs "$nj" ${overrides[@]+"${overrides[@]}"})
+
+run_stage() {
+    local number=$1 title=$2
+    shift 2
+    if [ "$stage" -le "$number" ] && [ "$number" -le "$stop_stage" ]; then
+        echo "== stage $number: $title =="
+        "$@" "${settings[@]}"
+    fi
+}
+
+run_stage 0 "corpus" spikesep-prepare corpus --data "$data"
+run_stage 1 "mixtures" spikesep-prepare mixtures --data "$data"
+run_stage 2 "ANN pre-training" spikesep-train --data "$data" --exp "$exp"
+run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp"
+run_stage 4 "scoring" spikesep-score --data "$data" --exp "$exp"
+run_stage 5 "listening page" spikesep-demo --data "$data" --exp "$exp"

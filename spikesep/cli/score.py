@@ -1,0 +1,36 @@
+"""`spikesep-score`: score the mixture, the analog and the spiking network, on heard and unheard voices."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from spikesep.cli.common import recipe_parser, run
+from spikesep.files import read_json
+
+PROG = "spikesep-score"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, score, print the table."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = recipe_parser(PROG, "Score both networks; leaves results.json, scores.csv and RESULTS.md in --exp.")
+    parser.add_argument("--redo", action="store_true", help="score again what is scored already")
+    run(parser, lambda options: _score(options, shlex.join([PROG, *argv])), argv)
+
+
+def _score(options: Namespace, command: str) -> None:
+    from spikesep.separation import results, scoring  # brings torch
+
+    data, exp, config = options.data, options.exp, options.scoring
+    if not options.redo and scoring.is_scored(data, exp, config):
+        found = read_json(exp / "results.json")
+        print(f"{exp / 'results.json'}: complete, and models, data and metrics are unchanged; --redo scores again")
+    else:
+        found = scoring.score(
+            data, exp, config, options.launch.n_jobs, options.seed, redo=options.redo, command=command
+        )
+        print(f"{exp / 'RESULTS.md'}: written, with results.json and scores.csv")
+    Console().print(results.terminal_table(found))

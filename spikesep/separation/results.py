@@ -1,0 +1,162 @@
+"""From scores to a page: means in the groups of the paper's Table 4, and their rendering as Markdown and on a terminal.
+
+Nothing here computes a score; `scoring` does, and hands over one record an utterance.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from spikesep.separation.metrics import DEFINITION
+from spikesep.spiking.cost import Cost
+
+GROUPS = {"diff": "Diff.", "same": "Same", "overall": "Overall"}
+CONDITIONS = {"closed": "Closed", "open": "Open"}
+METHODS = {"mixture": "Mixture", "ann": "ANN", "snn": "SNN"}
+METRICS = {"si_sdr": "SI-SDR (dB)", "si_sdri": "SI-SDRi (dB)", "sdr": "SDR (dB)", "pesq": "PESQ", "stoi": "STOI"}
+DECIMALS = {"si_sdr": 1, "si_sdri": 1, "sdr": 1, "pesq": 2, "stoi": 3}
+
+
+def group_of(sexes: Sequence[str]) -> str | None:
+    """`same` where all voices are of one sex, `diff` where not; None where the sex of one is unknown."""
+    if "u" in sexes:
+        return None
+    return "same" if len(set(sexes)) == 1 else "diff"
+
+
+def summarize(records: Sequence[dict], metrics: Iterable[str]) -> dict[str, Any]:
+    """Mean scores by condition, method, metric and group; the cost; the utterances that a metric refused.
+
+    An utterance that a metric refused for one method is left out of that metric's mean for all of them, so that a
+    column compares the same utterances. A mean over no utterance is None.
+    """
+    names = ["si_sdr", "si_sdri", *metrics]
+    refused = {name: sorted(record["utt"] for record in records if _is_refused(record, name)) for name in names}
+    summary: dict[str, Any] = {}
+    for condition in CONDITIONS:
+        chosen = [record for record in records if record["condition"] == condition]
+        summary[condition] = {method: {name: _means(chosen, method, name) for name in names} for method in METHODS}
+    summary["cost"] = mean_cost(records)
+    summary["refused"] = {name: utts for name, utts in refused.items() if utts or name == "pesq"}
+    summary["n_utterances"] = {
+        condition: {group: len(_members(records, condition, group)) for group in GROUPS} for condition in CONDITIONS
+    }
+    return summary
+
+
+def mean_cost(records: Sequence[dict]) -> dict[str, Any]:
+    """Operations of the spiking separator for a second of audio, over all utterances."""
+    seconds = sum(record["seconds"] for record in records)
+    total = sum((Cost(**record["cost"]) for record in records), Cost())
+    return {
+        "macs_per_second": total.macs / seconds,
+        "analog_macs_per_second": total.analog_macs / seconds,
+        "synops_per_second": total.synops / seconds,
+        "synops_ratio": total.synops_ratio,
+        "firing_rate": total.firing_rate,
+        "n_steps": total.n_steps,
+    }
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The whole of `RESULTS.md`."""
+    metrics = _metrics(results)
+    head = ["Cond.", "Method"]
+    for name in metrics:  # as in Table 4, a metric's name stands over its first column
+        first, *others = GROUPS.values()
+        head += [f"{METRICS[name]} {first}", *others]
+    rows = [[CONDITIONS[c], METHODS[m], *values] for c, m, values in table_rows(results)]
+    align = ["---", "---", *["---:"] * (len(head) - 2)]
+    lines = ["# Results", "", *(f"| {' | '.join(row)} |" for row in (head, align, *rows)), ""]
+    lines += [f"{note}\n" for note in notes(results)]
+    return "\n".join(lines)
+
+
+def terminal_table(results: dict[str, Any]) -> Table:
+    """The same numbers for a terminal of 80 columns: a line each for Diff., Same and Overall."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("Cond.", "Method", ""):
+        table.add_column(name)
+    for name in _metrics(results):
+        table.add_column(METRICS[name], justify="right", no_wrap=True)
+    previous = None
+    for condition, method, values in table_rows(results):
+        for k, label in enumerate(GROUPS.values()):
+            titles = ("" if condition == previous else CONDITIONS[condition], "" if k else METHODS[method])
+            table.add_row(*titles, label, *values[k :: len(GROUPS)], end_section=k == len(GROUPS) - 1)
+            previous = condition
+    return table
+
+
+def table_rows(results: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """Condition, method and the printed values of each metric and group, a row each."""
+    return [
+        (condition, method, [decimal(results[condition][method][name][group], name)
+                             for name in _metrics(results) for group in GROUPS])
+        for condition in CONDITIONS for method in METHODS
+    ]  # fmt: skip
+
+
+def decimal(value: float | None, metric: str) -> str:
+    """A score as it is printed; an en dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{round(value, DECIMALS[metric]) + 0.0:.{DECIMALS[metric]}f}".replace("-", "−")  # + 0.0: no minus zero
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What must stand below the table, a paragraph each, in Markdown."""
+    cost, versions, machine = results["cost"], results["versions"], results["machine"]
+    n = results["n_utterances"]
+    counts = ", ".join(
+        f"{CONDITIONS[c].lower()} {n[c]['overall']} ({n[c]['diff']} different sex, {n[c]['same']} same)" for c in n
+    )
+    rates = ", ".join(f"{rate:.3f}" for rate in cost["firing_rate"])
+    synops, macs, analog = (f"{cost[f'{name}_per_second'] / 1e6:,.1f}" for name in ("synops", "macs", "analog_macs"))
+    return [
+        f"Means over utterances: {counts}. Closed: voices heard in training; open: voices never heard.",
+        f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is narrow-band P.862.1 (MOS-LQO).",
+        f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio {cost['synops_ratio']:.3f}: "
+        f"{synops} million synaptic operations for a second of audio, where the ANN's separator does "
+        f"{macs} million multiply-accumulates; {analog} million of these remain, in the spiking network's first layer.",
+        f"Mean spikes a neuron and time step, layer by layer: {rates or 'none'}.",
+        *(_refusal_note(name, utts) for name, utts in results["refused"].items()),
+        f"Seed {results['seed']}. "
+        + (f"Command: `{results['command']}`. " if results["command"] else "")
+        + f"Python {versions['python']}, torch {versions['torch']}, spikesep {versions['spikesep']}; "
+        f"{machine['processor']}, {machine['cores']} cores. Data {results['data_hash'][:12]}.",
+    ]
+
+
+def _refusal_note(name: str, utts: list[str]) -> str:
+    label = METRICS[name].removesuffix(" (dB)")
+    if not utts:
+        return f"{label} refused no utterance."
+    listed = ", ".join(f"`{utt}`" for utt in utts)
+    return f"{label} refused {len(utts)}, left out of its means for every method: {listed}."
+
+
+def _metrics(results: dict[str, Any]) -> list[str]:
+    return [name for name in METRICS if name in results["closed"]["ann"]]
+
+
+def _members(records: Sequence[dict], condition: str, group: str) -> list[dict]:
+    return [r for r in records if r["condition"] == condition and group in ("overall", group_of(r["sexes"]))]
+
+
+def _means(records: Sequence[dict], method: str, name: str) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for group in GROUPS:
+        values = [
+            record["scores"][method][name]
+            for record in records
+            if not _is_refused(record, name) and group in ("overall", group_of(record["sexes"]))
+        ]
+        means[group] = sum(values) / len(values) if values else None
+    return means
+
+
+def _is_refused(record: dict, name: str) -> bool:
+    return any(name in scores["refused"] for scores in record["scores"].values())

@@ -1,0 +1,344 @@
+"""Score the mixture, the analog and the spiking network on both conditions, on all cores.
+
+Each finished utterance is one line of a journal, so that a killed run goes on where it stopped; the journal belongs to
+one set of models and data and is not read for another. The means and how they are laid out are in `results`.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import spikesep
+from spikesep.errors import SpikeSepError
+from spikesep.files import atomic_path, read_json, write_json, write_text
+from spikesep.separation import figures, results
+from spikesep.separation.audio import read_audio
+from spikesep.separation.config import ScoringConfig
+from spikesep.separation.kaldi import Mixture, read_data_dir
+from spikesep.separation.metrics import score_utterance
+from spikesep.separation.model import load_separator
+
+SETS = {"closed": "cv", "open": "tt"}
+MODEL_FILES = ("config.json", "model.safetensors")
+STAGES = {"ann": ("pre-training", "spikesep-train"), "snn": ("conversion", "spikesep-convert")}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a set of scores depends on.
+
+    Attributes:
+        mixtures: those to score, by condition.
+        model_hash: SHA-256 of each model's files.
+        data_hash: SHA-256 of the lists and of every file in them.
+        key: SHA-256 of all of it, of the metrics and of this package's version.
+    """
+
+    mixtures: dict[str, list[Mixture]]
+    model_hash: dict[str, str]
+    data_hash: str
+    key: str
+
+
+def find_inputs(data: Path, exp: Path, config: ScoringConfig) -> Inputs:
+    """Find the models under `exp` and the lists under `data`.
+
+    Raises:
+        SpikeSepError: a model or a list is missing; the message names the stage that makes it.
+    """
+    for name, (stage, command) in STAGES.items():
+        for file in MODEL_FILES:
+            if not (exp / name / file).is_file():
+                raise SpikeSepError(f"{exp / name / file}: not found; run {stage} first ({command} --exp {exp})")
+    limit = config.max_utterances or None
+    mixtures = {condition: read_data_dir(data / folder)[:limit] for condition, folder in SETS.items()}
+    model_hash = {name: _digest(exp / name / file for file in MODEL_FILES) for name in STAGES}
+    data_hash = _digest_of_data(mixtures)
+    told = json.dumps([model_hash, data_hash, sorted(config.metrics), spikesep.__version__])
+    return Inputs(mixtures, model_hash, data_hash, hashlib.sha256(told.encode()).hexdigest())
+
+
+def is_scored(data: Path, exp: Path, config: ScoringConfig) -> bool:
+    """Whether `exp` holds complete scores of these very models, data and metrics."""
+    written = [exp / name for name in ("results.json", "scores.csv", "RESULTS.md")]
+    return all(path.is_file() for path in written) and read_json(written[0]).get("key") == (
+        find_inputs(data, exp, config).key
+    )
+
+
+def score(
+    data: Path,
+    exp: Path,
+    config: ScoringConfig,
+    n_jobs: int = 0,
+    seed: int = 0,
+    *,
+    redo: bool = False,
+    command: str = "",
+) -> dict[str, Any]:
+    """Score `exp/ann` and `exp/snn` on `data/cv` and `data/tt`.
+
+    Leaves `results.json`, `scores.csv`, `RESULTS.md` and `figures/` in `exp`, and gives what `results.json` holds.
+
+    Args:
+        data: folder of the Kaldi data directories.
+        exp: folder of the two models.
+        config: the metrics.
+        n_jobs: processes; 0 takes all cores, 1 computes in this one.
+        seed: recorded beside the results; scoring draws nothing.
+        redo: score finished utterances again.
+        command: recorded beside the results.
+
+    Raises:
+        SpikeSepError: a model, a list or an audio file is missing or unreadable, or a process died.
+    """
+    inputs = find_inputs(data, exp, config)
+    journal = exp / "scores.partial.jsonl"
+    finished = {} if redo else _read_journal(journal, inputs.key)
+    jobs = [(condition, mixture) for condition, group in inputs.mixtures.items() for mixture in group]
+    waiting = [job for job in jobs if _name(*job) not in finished]
+    waiting.sort(key=lambda job: job[1].mixture.stat().st_size, reverse=True)  # a long one last would leave cores idle
+    workers = min(n_jobs or available_cores(), max(len(waiting), 1))
+    with _open_journal(journal, inputs.key, finished) as append, _progress(len(jobs), len(finished)) as advance:
+        for record in _records(waiting, exp, tuple(config.metrics), workers):
+            append(record)
+            finished[_name(record["condition"], record["utt"])] = record
+            advance()
+    records = [finished[_name(*job)] for job in jobs]
+    found = {
+        **results.summarize(records, config.metrics),
+        "config": {"scoring": asdict(config), **{name: read_json(exp / name / "config.json") for name in STAGES}},
+        "seed": seed,
+        "command": command,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "spikesep": spikesep.__version__},
+        "model_hash": inputs.model_hash,
+        "data_hash": inputs.data_hash,
+        "machine": {"processor": processor_name(), "cores": available_cores()},
+        "key": inputs.key,
+    }
+    _write_scores(exp / "scores.csv", records, config.metrics)
+    write_text(exp / "RESULTS.md", results.markdown(found))
+    figures.draw(exp, exp / "figures")
+    write_json(exp / "results.json", found)  # last: it is what says that scoring is complete
+    journal.unlink()
+    return found
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """The processor's name as its maker gives it, or its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+# --- one utterance, in any process ---------------------------------------------------------------------------------
+
+
+def score_mixture(condition: str, mixture: Mixture, models: dict[str, torch.nn.Module], metrics: Iterable[str]) -> dict:
+    """Score the mixture itself and what each model makes of it: one record of the journal, plain values throughout.
+
+    Raises:
+        SpikeSepError: a file is unreadable, the sources differ from the mixture in length, or the model separates
+            another number of voices.
+    """
+    sample_rate = models["ann"].sample_rate
+    mixed = read_audio(mixture.mixture, sample_rate)
+    sources = [read_audio(path, sample_rate) for path in mixture.sources]
+    if any(len(source) != len(mixed) for source in sources):
+        raise SpikeSepError(f"{mixture.mixture}: its sources have another length; make the mixtures again")
+    sources = np.stack(sources)
+    waves, cost = {"mixture": np.stack([mixed] * len(sources))}, None
+    with torch.inference_mode():
+        for name, model in models.items():
+            estimates, cost = model.separate_with_cost(torch.from_numpy(mixed))
+            if len(estimates) != len(sources):
+                raise SpikeSepError(
+                    f"{mixture.mixture}: holds {len(sources)} voices where the model separates {len(estimates)}; "
+                    "give --data with as many"
+                )
+            waves[name] = estimates.numpy()
+    return {
+        "condition": condition,
+        "utt": mixture.utt_id,
+        "sexes": list(mixture.sexes),
+        "seconds": len(mixed) / sample_rate,
+        "scores": {name: _plain(score_utterance(wave, sources, mixed, sample_rate, metrics), metrics)
+                   for name, wave in waves.items()},
+        "cost": asdict(cost),  # of the last model, the spiking one
+    }  # fmt: skip
+
+
+def _plain(scores: Any, metrics: Iterable[str]) -> dict[str, Any]:
+    values = {name: getattr(scores, name) for name in ("si_sdr", "si_sdri", *metrics)}
+    return {
+        **{name: None if math.isnan(value) else value for name, value in values.items()},
+        "refused": scores.refusals,
+    }
+
+
+def load_models(exp: Path) -> dict[str, torch.nn.Module]:
+    """Both separators, the analog one first."""
+    return {name: load_separator(exp / name) for name in STAGES}
+
+
+# --- many utterances ------------------------------------------------------------------------------------------------
+
+_worker: dict[str, Any] = {}
+
+
+def _records(jobs: list[tuple[str, Mixture]], exp: Path, metrics: tuple[str, ...], workers: int) -> Iterator[dict]:
+    """The record of each job, as they are finished."""
+    if workers == 1:
+        models = load_models(exp) if jobs else {}
+        yield from (score_mixture(condition, mixture, models, metrics) for condition, mixture in jobs)
+        return
+    with _single_threaded_children():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (exp, metrics))
+        try:
+            futures = [pool.submit(_work, *job) for job in jobs]
+            yield from (future.result() for future in as_completed(futures))
+        except BrokenProcessPool as error:
+            raise SpikeSepError(
+                "a scoring process was killed, perhaps for memory: lower --launch.n_jobs; the same command goes on"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(exp: Path, metrics: tuple[str, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: what is begun is finished
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker.update(models=load_models(exp), metrics=metrics)
+
+
+def _end_with_parent() -> None:
+    """A killed parent closes no queue, and its workers would wait for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _work(condition: str, mixture: Mixture) -> dict:
+    return score_mixture(condition, mixture, _worker["models"], _worker["metrics"])
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Have children start with one thread each in the libraries that read the environment when they are imported."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task("scoring", total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _name(condition: str, mixture: Mixture | str) -> tuple[str, str]:
+    return condition, mixture if isinstance(mixture, str) else mixture.utt_id
+
+
+def _read_journal(path: Path, key: str) -> dict[tuple[str, str], dict]:
+    """The finished records; none where the journal belongs to other inputs. A torn last line is left out."""
+    if not path.is_file():
+        return {}
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            records.append(json.loads(line) if line.endswith("\n") else None)
+        except ValueError:
+            records.append(None)
+    if not records or not records[0] or records[0].get("key") != key:
+        return {}
+    return {_name(record["condition"], record["utt"]): record for record in records[1:] if record}
+
+
+@contextmanager
+def _open_journal(path: Path, key: str, finished: dict[Any, dict]) -> Iterator[Callable[[dict], None]]:
+    """Write the journal anew with what is finished, then give a function that appends a line for good."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(json.dumps(record) + "\n" for record in ({"key": key}, *finished.values())))
+    with path.open("a", encoding="utf-8") as file:
+
+        def append(record: dict) -> None:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+        yield append
+
+
+def _write_scores(path: Path, records: list[dict], metrics: Iterable[str]) -> None:
+    columns = ("si_sdr", "si_sdri", *metrics)
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["utt", "condition", "sexes", "method", *columns, "refused"])
+        for record in records:
+            for method, scores in record["scores"].items():
+                values = ["" if scores[name] is None else f"{scores[name]:.4f}" for name in columns]
+                refused = "; ".join(f"{name}: {reason}" for name, reason in scores["refused"].items())
+                whose = [record["utt"], record["condition"], "-".join(record["sexes"]), method]
+                table.writerow([*whose, *values, refused])
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _digest_of_data(mixtures: dict[str, list[Mixture]]) -> str:
+    """Of what is in the files and lists, not of where they lie."""
+    digest = hashlib.sha256()
+    for condition, group in mixtures.items():
+        for mixture in group:
+            digest.update(json.dumps([condition, mixture.utt_id, mixture.speakers, mixture.sexes]).encode())
+            for path in (mixture.mixture, *mixture.sources):
+                if not path.is_file():
+                    raise SpikeSepError(f"{path}: not found; make the mixtures again (spikesep-prepare)")
+            digest.update(_digest((mixture.mixture, *mixture.sources)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,46 @@
+import pytest
+
+from spikesep.cli import demo, score
+
+OPTIONS = ["--launch.n_jobs", "1", "--scoring.metrics", "[stoi]"]
+
+
+def command(module, experiment, *more) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        module.main(["--data", str(experiment.data), "--exp", str(experiment.exp), *more])
+    return stopped.value.code
+
+
+def test_scoring_prints_the_table_and_a_second_run_says_that_it_is_complete(experiment, capsys):
+    assert command(score, experiment, *OPTIONS) == 0
+    first = capsys.readouterr().out
+    assert "RESULTS.md: written" in first
+    assert "SI-SDRi (dB)" in first
+    report = (experiment.exp / "RESULTS.md").read_text()
+    assert "`spikesep-score --data" in report
+
+    assert command(score, experiment, *OPTIONS) == 0
+    second = capsys.readouterr().out
+    assert "--redo scores again" in second
+    assert "SI-SDRi (dB)" in second
+
+    (experiment.exp / "RESULTS.md").write_text("old")
+    assert command(score, experiment, *OPTIONS, "--redo") == 0
+    assert (experiment.exp / "RESULTS.md").read_text() != "old"
+
+
+def test_a_missing_conversion_is_one_line_that_names_it(experiment, capsys):
+    (experiment.exp / "snn" / "config.json").unlink()
+    assert command(score, experiment, *OPTIONS) == 2
+    error = capsys.readouterr().err
+    assert "spikesep-convert" in error
+    assert error.count("\n") == 1
+
+
+def test_the_listening_page_wants_scores_first_and_then_says_where_it_is(experiment, capsys):
+    assert command(demo, experiment) == 2
+    assert "spikesep-score" in capsys.readouterr().err
+    command(score, experiment, *OPTIONS)
+    assert command(demo, experiment) == 0
+    assert str(experiment.exp / "demo" / "index.html") in capsys.readouterr().out
+    assert (experiment.exp / "demo" / "index.html").is_file()

@@ -1,0 +1,122 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spikesep
+from spikesep.errors import SpikeSepError
+from spikesep.separation.config import SeparatorConfig
+from spikesep.separation.model import Separator, save_separator
+from spikesep.separation.separate import Model, load_model, set_level
+from spikesep.spiking.signal import Coding
+
+
+def make_model(spiking):
+    torch.manual_seed(0)
+    separator = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2, 4], identity=True))
+    for _ in range(3):
+        separator(torch.randn(2, 800))
+    if spiking:
+        for layer in separator.network.layers.values():
+            layer.convert(0.2, Coding(8))
+            layer.freeze()
+    return Model(separator)
+
+
+def noise(n, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.1, n).astype(np.float32)
+
+
+@pytest.mark.parametrize("spiking", [False, True])
+@pytest.mark.parametrize("seconds", [0.05, 0.1234, 0.5])
+def test_blocks_give_what_one_piece_gives(spiking, seconds):
+    model, wave = make_model(spiking), noise(9001)
+    whole = model.separate(wave, 8000, "none", 100.0)
+    np.testing.assert_allclose(model.separate(wave, 8000, "none", seconds), whole, rtol=0, atol=1e-5)
+
+
+def test_torch_in_torch_out():
+    model, wave = make_model(True), noise(2000)
+    out = model.separate(torch.from_numpy(wave))
+    assert isinstance(out, torch.Tensor)
+    np.testing.assert_array_equal(out.numpy(), model.separate(wave))
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100])
+def test_voices_have_the_rate_and_length_of_the_recording(rate):
+    assert make_model(False).separate(noise(rate // 3), rate).shape == (2, rate // 3)
+
+
+def test_channels_are_averaged():
+    model, stereo = make_model(False), np.stack([noise(2000), noise(2000, 1)])
+    np.testing.assert_allclose(model.separate(stereo), model.separate(stereo.mean(0)), atol=1e-7)
+
+
+def test_a_second_call_knows_nothing_of_the_first():
+    model, wave = make_model(True), noise(2000)
+    first = model.separate(wave)
+    model.separate(noise(3000, 5))
+    np.testing.assert_array_equal(model.separate(wave), first)
+
+
+@pytest.mark.parametrize("wave", [np.zeros(0), np.zeros((2, 3, 4)), np.array([0.1, np.nan]), np.array([np.inf])])
+def test_what_is_no_recording_is_refused(wave):
+    with pytest.raises(ValueError, match="recording"):
+        make_model(False).separate(wave)
+
+
+def test_silence_stays_silence():
+    assert (make_model(True).separate(np.zeros(500, np.float32)) == 0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(0.01, 100), st.booleans())
+def test_match_mix_finds_the_gains_that_make_the_mixture(seed, first, second, wrong):
+    """Against brute force over a grid of gains around its answer."""
+    rng = np.random.default_rng(seed)
+    voices = rng.normal(0, 0.01, (2, 300))
+    mixture = voices.sum(0) if not wrong else rng.normal(0, 0.01, 300)
+    estimates = voices * [[first], [second]]
+    leveled, scale = set_level(estimates, mixture, "match-mix")
+    assert scale == 1
+    if not wrong:
+        np.testing.assert_allclose(leveled, voices, atol=1e-6)
+    error = np.square(leveled.sum(0) - mixture).sum()
+    for a, b in itertools.product((0.0, 0.9, 1.0, 1.1), repeat=2):
+        assert error <= np.square(a * leveled[0] + b * leveled[1] - mixture).sum() + 1e-9
+
+
+def test_match_mix_never_turns_a_voice_over():
+    voice = noise(300).astype(np.float64)
+    leveled, _ = set_level(np.stack([voice, -voice]), voice, "match-mix")
+    np.testing.assert_allclose(leveled[0], voice, atol=1e-6)
+    assert (leveled[1] == 0).all()
+
+
+def test_peak_brings_every_voice_to_its_peak_and_leaves_silence():
+    leveled, _ = set_level(np.stack([noise(100) * 50, noise(100, 1) * 0.01, np.zeros(100)]), np.zeros(100), "peak")
+    np.testing.assert_allclose(np.abs(leveled).max(1), [0.9, 0.9, 0], rtol=1e-6)
+
+
+def test_voices_past_full_scale_are_lowered_together():
+    estimates = np.stack([noise(100) * 50, noise(100, 1) * 5])
+    leveled, scale = set_level(estimates, np.zeros(100), "none")
+    assert np.abs(leveled).max() == pytest.approx(1)
+    np.testing.assert_allclose(leveled, estimates * scale, rtol=1e-5)
+
+
+def test_the_model_of_an_experiment_is_the_spiking_one_unless_asked(tmp_path):
+    for kind in ("ann", "snn"):
+        save_separator(make_model(kind == "snn").separator, tmp_path / kind)
+    assert load_model(tmp_path).kind == "snn"
+    assert load_model(tmp_path, "ann").kind == "ann"
+    assert spikesep.load_model(tmp_path / "ann").kind == "ann"
+    with pytest.raises(SpikeSepError, match="is of kind ann"):
+        load_model(tmp_path / "ann", "snn")
+    with pytest.raises(SpikeSepError, match="holds no model"):
+        load_model(tmp_path / "elsewhere")
+    with pytest.raises(SpikeSepError, match="--device tpu9"):
+        load_model(tmp_path, device="tpu9")

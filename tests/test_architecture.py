@@ -1,0 +1,68 @@
+"""Who may import whom (docs/architecture.md): cli -> separation -> training -> spiking, never the other way."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "spikesep"
+MAY_IMPORT = {
+    "spiking": {"spiking"},
+    "training": {"training", "spiking"},
+    "separation": {"separation", "training", "spiking"},
+    "cli": {"cli", "separation", "training", "spiking"},
+}
+COMMON = {"errors", "files"}
+UNKNOWN_TO_THE_CORE = {
+    "pytorch_lightning",
+    "asteroid",
+    "asteroid_filterbanks",
+    "soundfile",
+    "torchaudio",
+    "torchvision",
+}
+WITHOUT_TORCH = ["separation/config.py", "training/config.py", "cli/common.py", "errors.py", "files.py"]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_only(path):
+    room = path.relative_to(PACKAGE).parts[0]
+    if room not in MAY_IMPORT:
+        return
+    for name in imports(path):
+        if name.startswith("spikesep."):
+            assert name.split(".")[1] in MAY_IMPORT[room] | COMMON, f"{path} imports {name}"
+
+
+def test_every_room_of_the_package_has_a_rule():
+    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert rooms <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "spiking").rglob("*.py")), ids=lambda p: p.name)
+def test_the_spiking_core_knows_tensors_only(path):
+    assert not {name.split(".")[0] for name in imports(path)} & UNKNOWN_TO_THE_CORE
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_settings_and_options_are_read_without_torch(name):
+    assert not {n.split(".")[0] for n in imports(PACKAGE / name)} & {"torch", "pytorch_lightning", "asteroid"}
+
+
+def test_every_command_is_a_file_of_the_cli():
+    scripts = re.findall(r'^spikesep-(\w+) = "spikesep\.cli\.(\w+):main"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    files = {p.stem for p in (PACKAGE / "cli").glob("*.py")} - {"__init__", "common"}
+    assert {name for name, _ in scripts} == {file for _, file in scripts} == files

@@ -1,0 +1,152 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.training import convert as conversion
+from spikesep.training.config import ConversionConfig
+from spikesep.training.history import History
+
+
+class Model(nn.Module):
+    """A scaling in front, three layers, a sum behind."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = nn.Linear(6, 6)
+        layers = [SpikingLayer(nn.Conv1d(6, 6, 3, padding=1), nn.BatchNorm1d(6), identity=k > 0) for k in range(3)]
+        self.network = SpikingNetwork(layers, Readout(nn.Conv1d(6, 2, 1)))
+
+    def encode(self, x):
+        return self.scale(x.mT).mT, x
+
+    def decode(self, potential, x):
+        return potential + x[:, :2]
+
+    def forward(self, x):
+        features, context = self.encode(x)
+        return self.decode(self.network(features), context)
+
+    def front(self):
+        return [self.scale]
+
+
+class Examples(torch.utils.data.Dataset):
+    def __init__(self, n, seed):
+        x = torch.rand(n, 6, 10, generator=torch.Generator().manual_seed(seed))
+        self.pairs = [(v, torch.stack([v.sum(0), v[0]])) for v in x]
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, index):
+        return self.pairs[index]
+
+
+def trained():
+    model, data = Model(), Examples(64, 1)
+    for _ in range(5):
+        model(torch.stack([x for x, _ in data.pairs]))
+    return model.eval()
+
+
+def mean_square(prediction, target):
+    return (prediction - target).square().mean()
+
+
+def convert(folder, model=None, loss=mean_square, **settings):
+    model = model or trained()
+    config = ConversionConfig(**{"max_epochs": 2, "patience": 2, "learning_rate": 3e-3, "batch_size": 7, **settings})
+    history = History(folder / "history.csv")
+    choices = conversion.convert(
+        model, loss, Examples(40, 2), Examples(17, 3), config, folder / "snn", history, lambda v: -v, seed=5
+    )
+    return model, choices, history.read()
+
+
+def same(one, other):
+    return all(torch.equal(v, other.state_dict()[k]) for k, v in one.state_dict().items())
+
+
+def without_time(history):
+    return [(r.stage, r.epoch, r.valid_loss) for r in history]
+
+
+@pytest.mark.parametrize("n_steps", [1, 8, 12])
+def test_the_cache_changes_nothing(tmp_path, n_steps):
+    cached, choices, history = convert(tmp_path / "cached", n_steps=n_steps)
+    plain, plain_choices, plain_history = convert(tmp_path / "plain", n_steps=n_steps, cache_gib=0)
+    assert [c.upper_bound for c in choices] == [c.upper_bound for c in plain_choices]
+    assert without_time(history) == without_time(plain_history)
+    assert same(cached, plain)
+
+
+def test_what_does_not_fit_is_not_cached_and_said(tmp_path, capsys):
+    convert(tmp_path, cache_gib=1e-9)
+    assert "spike cache off for the train examples" in capsys.readouterr().out
+
+
+def test_each_example_runs_through_each_frozen_layer_once(tmp_path, monkeypatch):
+    """The saving that the cache is there for: passes through frozen layers grow with L, not with L squared."""
+    passes = []
+    fire = SpikingLayer.fire
+
+    def counting(self, signal):
+        if self.mode == "spiking":
+            passes.append(len(signal.value))
+        return fire(self, signal)
+
+    monkeypatch.setattr(SpikingLayer, "fire", counting)
+    convert(tmp_path)
+    assert sum(passes) == 2 * (40 + 17)  # the first two of three layers
+
+
+def test_the_front_stays_as_it_is_and_everything_behind_learns(tmp_path):
+    before = copy.deepcopy(trained().state_dict())
+    model, _, _ = convert(tmp_path)
+    after = model.state_dict()
+    assert torch.equal(before["scale.weight"], after["scale.weight"])
+    assert not torch.equal(before["network.readout.synapse.weight"], after["network.readout.synapse.weight"])
+
+
+def test_fine_tuning_makes_up_for_conversion(tmp_path):
+    _, _, tuned = convert(tmp_path / "tuned", n_steps=4, max_epochs=20, patience=20)
+    _, _, primitive = convert(tmp_path / "primitive", n_steps=4, max_epochs=0)
+    assert tuned[-1].valid_loss < primitive[-1].valid_loss
+
+
+def test_each_stage_leaves_a_checkpoint(tmp_path):
+    convert(tmp_path)
+    assert sorted(p.name for p in (tmp_path / "snn").iterdir()) == [
+        "stage01.pt",
+        "stage02.pt",
+        "stage03.pt",
+        "state.pt",
+    ]
+
+
+@pytest.mark.parametrize("n_calls", [3, 11, 20, 30, 37])
+def test_a_run_stopped_anywhere_ends_as_an_unbroken_one(tmp_path, n_calls):
+    unbroken, choices, expected = convert(tmp_path / "unbroken")
+    left = n_calls
+
+    class StopError(Exception):
+        pass
+
+    def failing(prediction, target):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise StopError
+        return mean_square(prediction, target)
+
+    with pytest.raises(StopError):
+        convert(tmp_path / "broken", loss=failing)
+    resumed, again, history = convert(tmp_path / "broken")
+    assert [c.upper_bound for c in again] == [c.upper_bound for c in choices]
+    assert without_time(history) == without_time(expected)
+    assert same(resumed, unbroken)

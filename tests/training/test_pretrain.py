@@ -1,0 +1,113 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from spikesep.training.config import PretrainConfig
+from spikesep.training.history import History
+from spikesep.training.precision import autocast, supports_bf16
+from spikesep.training.pretrain import PretrainTask, pretrain
+
+CONFIG = {"epochs": 4, "learning_rate": 0.05, "warmup_steps": 3, "precision": "float32"}
+
+
+def mean_square(prediction, target):
+    return (prediction - target).square().mean()
+
+
+class StopAt:
+    """A loss that fails on its n-th call in training."""
+
+    class StopError(Exception):
+        pass
+
+    def __init__(self, n):
+        self.left = n
+
+    def __call__(self, prediction, target):
+        if prediction.requires_grad:
+            self.left -= 1
+            if self.left < 0:
+                raise self.StopError
+        return mean_square(prediction, target)
+
+
+def train(folder, loss=mean_square, **settings):
+    torch.manual_seed(0)
+    x = torch.rand(40, 3)
+    data = TensorDataset(x, x.sum(1, keepdim=True))
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
+    history = History(folder / "history.csv")
+    loader = DataLoader(data, batch_size=8)
+    pretrain(
+        model, loss, loader, loader, PretrainConfig(**{**CONFIG, **settings}), folder / "ann", history, lambda v: -v
+    )
+    return model, history.read()
+
+
+def test_training_learns_and_every_epoch_is_in_the_history(tmp_path):
+    _, history = train(tmp_path, epochs=6)
+    assert [(r.stage, r.epoch) for r in history] == [(0, k) for k in range(1, 7)]
+    assert history[-1].valid_loss < history[0].valid_loss
+    assert all(r.valid_metric == -r.valid_loss for r in history)
+
+
+def test_the_model_is_left_with_its_best_weights(tmp_path):
+    model, history = train(tmp_path, epochs=6, learning_rate=1.0)  # a rate at which it jumps about
+    x = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    x = torch.rand(40, 3)
+    with torch.no_grad():
+        loss = float(mean_square(model(x), x.sum(1, keepdim=True)))
+    assert loss == pytest.approx(min(r.valid_loss for r in history), rel=1e-4)
+    assert not model.training
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_a_run_stopped_within_an_epoch_ends_as_an_unbroken_one(tmp_path, schedule):
+    unbroken, expected = train(tmp_path / "unbroken", schedule=schedule)
+    with pytest.raises(StopAt.StopError):
+        train(tmp_path / "broken", StopAt(12), schedule=schedule)  # five steps an epoch: in the third
+    resumed, history = train(tmp_path / "broken", schedule=schedule)
+    without_time = lambda rows: [(r.epoch, r.train_loss, r.valid_loss, r.learning_rate) for r in rows]  # noqa: E731
+    assert without_time(history) == without_time(expected)
+    for name, tensor in unbroken.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_plateau_halves_and_then_stops(tmp_path):
+    settings = {"schedule": "plateau", "halve_patience": 2, "stop_patience": 5, "epochs": 50, "learning_rate": 1e-3}
+    _, history = train(tmp_path, loss=lambda p, t: mean_square(p, t) * 0 + 1, warmup_steps=0, **settings)
+    rates = [r.learning_rate / 1e-3 for r in history]
+    assert len(history) == 6  # the first is the best; five without improvement
+    assert rates == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
+
+
+def test_cosine_warms_up_holds_and_falls_to_zero():
+    task = PretrainTask(nn.Linear(1, 1), mean_square, PretrainConfig(epochs=10, schedule="cosine", cosine_from=0.5), 10)
+    factors = [task._cosine(step) for step in range(101)]
+    assert factors[:51] == [1.0] * 51
+    assert factors[75] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
+
+
+def test_where_the_clock_is_ahead_of_the_steps_cosine_follows_it():
+    task = PretrainTask(nn.Linear(1, 1), mean_square, PretrainConfig(epochs=10, schedule="cosine", max_minutes=1), 10)
+    task.spent_seconds = 45.0
+    assert task._cosine(10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+
+
+def test_a_run_ends_when_its_time_is_spent(tmp_path):
+    _, history = train(tmp_path, epochs=500, schedule="cosine", max_minutes=1e-3)
+    assert 1 <= len(history) < 20
+
+
+def test_float32_is_taken_where_bf16_is_emulated():
+    cpu = torch.device("cpu")
+    with autocast("auto", cpu):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if supports_bf16(cpu) else torch.float32)
+    with autocast("float32", cpu):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
