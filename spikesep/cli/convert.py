@@ -39,7 +39,3 @@ def _table(reports) -> Table:
             f"{r.count_error:.3f}",
         )
     return table
-
-
-if __name__ == "__main__":
-    main()

@@ -126,7 +126,3 @@ def _summary(model, cost, seconds: float, sample_rate: int, spent: float) -> str
         work = f"{cost.synops / 1e6:.0f} M SynOps ({cost.synops_ratio:.2f} of the ANN's MACs)"
     factor = f"real-time factor {spent / seconds:.3f}"
     return f"{seconds:.2f} s at {sample_rate} Hz in {spent:.2f} s, {factor}, {model.kind} {work}"
-
-
-if __name__ == "__main__":
-    main()

@@ -171,7 +171,3 @@ def _print_mixtures(made: dict[str, list[tuple[PlannedMixture, Mixture]]], sampl
         minutes = sum(planned.samples for planned, _ in rows) / sample_rate / 60
         shown.add_row(split, *map(str, (len(rows), groups["same"], groups["diff"], len(speakers))), f"{minutes:.1f}")
     Console().print(shown)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,3 @@ def train(options) -> None:
     from spikesep.separation.experiment import train_ann
 
     print(f"analog separator: {train_ann(options.data, options.exp, recipe_of(options))}")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 channels and levels are handled in one place, and a bad file is one line that names it.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,17 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     if from_rate == to_rate:
         return samples
     import torch
-    import torchaudio.functional
 
-    return torchaudio.functional.resample(torch.from_numpy(samples), from_rate, to_rate).numpy()
+    with torch.inference_mode():
+        return _resampler(from_rate, to_rate)(torch.from_numpy(samples)).numpy()
+
+
+@lru_cache
+def _resampler(from_rate: int, to_rate: int):
+    """torchaudio's resampling with its kernel, which takes longer to make than to apply to a few seconds."""
+    import torchaudio.transforms
+
+    return torchaudio.transforms.Resample(from_rate, to_rate)
 
 
 def to_pcm16(samples: np.ndarray) -> np.ndarray:

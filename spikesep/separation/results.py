@@ -76,11 +76,11 @@ def markdown(results: dict[str, Any]) -> str:
 
 def terminal_table(results: dict[str, Any]) -> Table:
     """The same numbers for a terminal of 80 columns: a line each for Diff., Same and Overall."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, caption="SI-SDR, SI-SDRi and SDR in dB; means over utterances")
     for name in ("Cond.", "Method", ""):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in _metrics(results):
-        table.add_column(METRICS[name], justify="right", no_wrap=True)
+        table.add_column(METRICS[name].removesuffix(" (dB)"), justify="right", no_wrap=True)
     previous = None
     for condition, method, values in table_rows(results):
         for k, label in enumerate(GROUPS.values()):

@@ -21,10 +21,10 @@ def pack(spikes: Tensor) -> Tensor:
 
 def unpack(words: Tensor, n_steps: int) -> Tensor:
     """Inverse of `pack`: [ceil(N_s / 8), ...] uint8 -> [N_s, ...] bool."""
-    spikes = torch.empty(n_steps, *words.shape[1:], dtype=torch.bool, device=words.device)
+    spikes = torch.empty(n_steps, *words.shape[1:], dtype=torch.uint8, device=words.device)
     for t in range(n_steps):
-        torch.ne(words[t // 8] & (1 << (t % 8)), 0, out=spikes[t])
-    return spikes
+        torch.bitwise_right_shift(words[t // 8], t % 8, out=spikes[t]).bitwise_and_(1)
+    return spikes.view(torch.bool)  # bytes of 0 and 1 are bools already
 
 
 class SpikeCache:

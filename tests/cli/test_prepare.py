@@ -133,6 +133,15 @@ def test_other_settings_mix_anew_and_say_so(tmp_path, prepare):
     assert prepare("mixtures", "--seed", "7").count("made with other settings") == 3
 
 
+def test_another_table_mixes_anew_though_the_settings_stay(tmp_path, prepare):
+    prepare("corpus")
+    prepare("mixtures")
+    path = tmp_path / "data" / "local" / "utterances.tsv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-1], lines[-1].replace("\ttr\t", "\tcv\t").replace("\ttt\t", "\ttr\t")]))
+    assert prepare("mixtures").count("made with other settings") == 3
+
+
 def test_a_folder_of_somebody_elses_wavs_is_not_removed(tmp_path, prepare):
     prepare("corpus")
     theirs = tmp_path / "data" / "wav" / "tr" / "mine.wav"

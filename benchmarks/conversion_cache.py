@@ -1,0 +1,98 @@
+"""Conversion with the spike cache against the same conversion without it: time, thresholds, result.
+
+    python -m benchmarks.conversion_cache --exp egs/debian-2mix/exp/default --data egs/debian-2mix/data
+
+Both convert the same trained separator on the same examples in the same process, one after the other; `--repeat` gives
+medians. The schedule is that of the configuration, with fewer examples by default so that it ends in minutes.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import machine
+from spikesep.separation.dataset import FixedCrops
+from spikesep.separation.experiment import NegativeSiSdr
+from spikesep.separation.kaldi import read_data_dir
+from spikesep.separation.model import load_separator
+from spikesep.training.config import ConversionConfig
+from spikesep.training.convert import convert
+from spikesep.training.history import History
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--exp", type=Path, required=True, help="experiment folder with a trained ann/")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--train-segments", type=int, default=64)
+    parser.add_argument("--valid-segments", type=int, default=32)
+    parser.add_argument("--max-epochs", type=int, default=2)
+    parser.add_argument("--n-steps", type=int, default=8)
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write the figures")
+    options = parser.parse_args()
+    rate = load_separator(options.exp / "ann").sample_rate
+    sets = [
+        FixedCrops(read_data_dir(options.data / split), rate, rate, n)
+        for split, n in (("tr", options.train_segments), ("cv", options.valid_segments))
+    ]
+    times, outcomes = {"cache": [], "no cache": []}, {}
+    for _ in range(options.repeat):
+        for name, gib in (("cache", 8.0), ("no cache", 0.0)):
+            seconds, outcomes[name] = one_conversion(options, sets, gib)
+            times[name].append(seconds)
+    median = {name: statistics.median(seconds) for name, seconds in times.items()}
+    (thresholds, losses, weights), other = outcomes["cache"], outcomes["no cache"]
+    same_weights = all(torch.equal(tensor, other[2][name]) for name, tensor in weights.items())
+    found = {
+        "seconds": median,
+        "ratio": median["cache"] / median["no cache"],
+        "same_thresholds": thresholds == other[0],
+        "same_losses": losses == other[1],
+        "same_weights": same_weights,
+        "machine": machine(),
+    }
+    print_table(found, times)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def one_conversion(options: argparse.Namespace, sets: list[FixedCrops], cache_gib: float):
+    """Seconds it took; thresholds, validation losses and weights that came out."""
+    model, loss = load_separator(options.exp / "ann"), NegativeSiSdr()
+    config = ConversionConfig(
+        n_steps=options.n_steps, patience=options.max_epochs, max_epochs=options.max_epochs, cache_gib=cache_gib
+    )
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        history = History(Path(folder) / "history.csv")
+        begun = time.perf_counter()
+        choices = convert(model, loss, *sets, config, Path(folder), history, lambda value: -value)
+        seconds = time.perf_counter() - begun
+        losses = [row.valid_loss for row in history.read()]
+    return seconds, ([c.upper_bound for c in choices], losses, model.state_dict())
+
+
+def print_table(found: dict, times: dict[str, list[float]]) -> None:
+    console = Console()
+    console.print(found["machine"])
+    table = Table("conversion", "median s", "min", "max")
+    for name, seconds in times.items():
+        table.add_row(name, f"{statistics.median(seconds):.1f}", f"{min(seconds):.1f}", f"{max(seconds):.1f}")
+    console.print(table)
+    same = ", ".join(
+        f"{what}: {'yes' if found[f'same_{what}'] else 'NO'}" for what in ("thresholds", "losses", "weights")
+    )
+    console.print(f"cache / no cache = {found['ratio']:.3f}; the same {same}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The recipe as a user runs it: every stage of `conf/tiny.yaml`, killed once on the way."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).parents[1] / "egs" / "debian-2mix"
+COMMANDS = Path(sys.executable).parent
+
+pytestmark = pytest.mark.skipif(
+    not (COMMANDS / "spikesep-train").exists(), reason="the spikesep-* commands are not installed beside this Python"
+)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A copy of the recipe outside the checkout, with nothing left over from another run."""
+    folder = tmp_path_factory.mktemp("recipe") / "debian-2mix"
+    folder.mkdir()
+    for name in ("run.sh", "path.sh"):
+        shutil.copy(RECIPE / name, folder)
+    shutil.copytree(RECIPE / "conf", folder / "conf")
+    return folder
+
+
+def command(recipe, *argv):
+    environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+    return {"args": ["./run.sh", *argv], "cwd": recipe, "env": environment, "text": True}
+
+
+def run(recipe, *argv):
+    return subprocess.run(**command(recipe, *argv), capture_output=True, timeout=900)
+
+
+def kill_when(recipe, condition, *argv):
+    """Start the recipe and kill all of it, without warning, as soon as the condition holds."""
+    process = subprocess.Popen(**command(recipe, *argv), stdout=subprocess.DEVNULL, start_new_session=True)
+    end = time.monotonic() + 600
+    while not condition():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_the_tiny_recipe_killed_twice_ends_with_a_table_and_a_page(recipe):
+    exp = recipe / "exp" / "tiny"
+    history = exp / "history.csv"
+    kill_when(recipe, lambda: history.exists(), "--config", "conf/tiny.yaml")
+    assert not (exp / "ann").exists()
+    kill_when(recipe, lambda: "\n2,0," in history.read_text(), "--config", "conf/tiny.yaml", "--stage", "2")
+    assert (exp / "ann").exists()
+    assert not (exp / "snn").exists()
+    ended = run(recipe, "--config", "conf/tiny.yaml", "--stage", "2")
+    assert ended.returncode == 0, ended.stderr
+    assert "exp/tiny/ann is there and complete" in ended.stdout
+    assert "going on from stage 2/" in ended.stdout
+
+    rows = [(int(r["stage"]), int(r["epoch"])) for r in csv.DictReader(history.open())]
+    assert rows == sorted(set(rows))
+    results = json.loads((exp / "results.json").read_text())
+    for condition in ("closed", "open"):
+        for network in ("mixture", "ann", "snn"):
+            assert set(results[condition][network]) == {"si_sdr", "si_sdri", "sdr", "pesq", "stoi"}
+            assert set(results[condition][network]["si_sdri"]) == {"diff", "same", "overall"}
+    assert results["cost"]["n_steps"] == 8
+    assert 0 < results["cost"]["synops_ratio"] < 8
+    assert len(results["cost"]["firing_rate"]) == len(json.loads((exp / "snn" / "report.json").read_text()))
+    assert "| SNN" in (exp / "RESULTS.md").read_text()
+    for name in ("demo/index.html", "scores.csv", "figures/training.png", "figures/activations.png"):
+        assert (exp / name).exists(), name
+
+
+@pytest.mark.slow
+def test_a_second_run_says_what_is_there(recipe):
+    if not (recipe / "exp" / "tiny" / "results.json").exists():
+        pytest.skip("the recipe has not run")
+    ended = run(recipe, "--config", "conf/tiny.yaml", "--stop-stage", "4")
+    assert ended.returncode == 0, ended.stderr
+    for said in (
+        "utterances are listed as asked",
+        "ann is there and complete",
+        "snn is there and complete",
+        "unchanged",
+    ):
+        assert said in ended.stdout
+
+
+@pytest.mark.slow
+def test_voices_of_a_mixture_come_out_of_the_model_just_made(recipe):
+    if not (recipe / "exp" / "tiny" / "snn").exists():
+        pytest.skip("the recipe has not run")
+    mixture = sorted((recipe / "data" / "wav" / "tt" / "mix").glob("*.wav"))[0]
+    argv = [COMMANDS / "spikesep-infer", mixture, "--model", recipe / "exp" / "tiny", "--out-dir", recipe / "voices"]
+    ended = subprocess.run(argv, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert len(list((recipe / "voices").glob("*_spk?.wav"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--stagee", "1"], "unknown option --stagee"),
+        (["--stage"], "--stage needs a value"),
+        (["--stage", "7"], "take 0 to 5"),
+        (["--config", "nowhere.yaml"], "no such file"),
+        (["--launcher", "cloud"], "only local"),
+        (["--stage", "2", "--stop-stage", "2", "--ann.epochz", "3"], "epochz"),
+        (["--stage", "2", "--stop-stage", "2", "--data", "nowhere"], "nowhere"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_a_wrong_option_is_one_line_and_status_2(recipe, argv, message):
+    ended = run(recipe, *argv)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_help_lists_the_options_and_the_stages(recipe):
+    ended = run(recipe, "--help")
+    assert ended.returncode == 0
+    for option in ("--stage", "--stop-stage", "--config", "--tag", "--ngpu", "--nj", "--launcher"):
+        assert option in ended.stdout
