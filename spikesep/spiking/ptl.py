@@ -79,7 +79,7 @@ class AdaptiveSchedule:
 
 
 @dataclass
-class Progress:
+class StageEpoch:
     """What a listener is told after each epoch (epoch 0: converted, not yet trained)."""
 
     stage: int
@@ -133,7 +133,7 @@ class ProgressiveTandemLearning:
         percentile: for Threshold LayerNorm, or "auto".
         patience: T_p.
         max_epochs: most epochs of a stage; 0 converts without fine-tuning.
-        on_epoch: called with a `Progress` after each epoch, when `state_dict` is up to date.
+        on_epoch: called with a `StageEpoch` after each epoch, when `state_dict` is up to date.
         on_stage: called with the stage's number when its layer has been frozen.
     """
 
@@ -146,7 +146,7 @@ class ProgressiveTandemLearning:
         percentile: float | str = "auto",
         patience: int = 3,
         max_epochs: int = 100,
-        on_epoch: Callable[[Progress], None] = lambda progress: None,
+        on_epoch: Callable[[StageEpoch], None] = lambda progress: None,
         on_stage: Callable[[int], None] = lambda stage: None,
     ):
         self.model = model
@@ -189,7 +189,7 @@ class ProgressiveTandemLearning:
         loss = self.trainer.validate(stage)
         self._schedule.start(loss)
         self._best = _copy(self.model)
-        self.on_epoch(Progress(stage, 0, math.nan, loss, True))
+        self.on_epoch(StageEpoch(stage, 0, math.nan, loss, True))
 
     def _train(self, stage: int) -> None:
         schedule = self._schedule
@@ -199,7 +199,7 @@ class ProgressiveTandemLearning:
             improved = schedule.update(loss)
             if improved:
                 self._best = _copy(self.model)
-            self.on_epoch(Progress(stage, schedule.epoch, train_loss, loss, improved))
+            self.on_epoch(StageEpoch(stage, schedule.epoch, train_loss, loss, improved))
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened. Tensors and plain values only."""

@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from spikesep.files import atomic_path
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.packed import SpikeCache
-from spikesep.spiking.ptl import Progress, ProgressiveTandemLearning, ThresholdChoice
+from spikesep.spiking.ptl import ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
@@ -73,7 +76,7 @@ def convert(
     trainer = TandemTrainer(model, loss, train_set, valid_set, config, seed, device)
     clock = _Clock()
 
-    def on_epoch(progress: Progress) -> None:
+    def on_epoch(progress: StageEpoch) -> None:
         seconds = clock.lap()
         metric_value = metric(progress.valid_loss)
         row = Epoch(
@@ -133,6 +136,7 @@ class TandemTrainer:
         self.caches: dict[str, SpikeCache | None] = {"train": None, "valid": None}
         self.cached_stage = 0
         self.optimizer: torch.optim.Optimizer | None = None
+        self.console = Console(stderr=True)
         for module in model.front():
             module.requires_grad_(False)
 
@@ -164,11 +168,12 @@ class TandemTrainer:
         self.model.train()
         for module in self.model.front():
             module.eval()
-        generator = torch.Generator().manual_seed(hash((self.seed, stage, epoch)) % 2**63)
-        order = torch.randperm(len(self.sets["train"]), generator=generator).tolist()
+        order = np.random.default_rng((self.seed, stage, epoch)).permutation(len(self.sets["train"])).tolist()
         total = 0.0
-        for indices in self._batches(order):
-            total += self._train_step(indices, stage) * len(indices)
+        batches = list(self._batches(order))
+        with Progress(console=self.console, disable=not self.console.is_terminal, transient=True) as bar:
+            for indices in bar.track(batches, description=f"stage {stage + 1}, epoch {epoch}"):
+                total += self._train_step(indices, stage) * len(indices)
         return total / len(order)
 
     def validate(self, stage: int) -> float:
