@@ -63,7 +63,7 @@ class SeparatorConfig:
         n_channels: channels of the spiking layers.
         conv_kernel_size: taps of the dilated convolutions.
         dilations: one dilated convolution each, in order.
-        identity: add a path around each dilated convolution; it becomes part of the kernel on conversion.
+        identity: add a path around each dilated convolution: what follows receives the spikes of all layers before.
     """
 
     n_speakers: int = 2

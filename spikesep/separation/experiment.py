@@ -45,14 +45,7 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
         return folder
     _seed(recipe.seed)
     rate, config = recipe.model.sample_rate, recipe.ann
-    loader = training_loader(
-        train,
-        rate,
-        round(config.segment_seconds * rate),
-        config.batch_size,
-        recipe.seed,
-        Collate(config.remix, recipe.mixing.snr_db),
-    )
+    loader = _random_crops(train, recipe, round(config.segment_seconds * rate), config.batch_size)
     crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
     loss = NegativeSiSdr()
     model = Separator(recipe.model)
@@ -90,6 +83,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig) -> tuple[Path, list
     valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
     print(f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}")
     loss = NegativeSiSdr()
+    fresh = _random_crops(train, recipe, n_samples, config.batch_size) if config.discretize else None
     choices = convert(
         model,
         loss,
@@ -101,6 +95,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig) -> tuple[Path, list
         _improvement(valid_crops, loss),
         recipe.seed,
         "cuda" if _check_gpus(recipe.launch.n_gpus) else "cpu",
+        fresh,
     )
     model.cpu()
     with torch.no_grad():
@@ -120,6 +115,11 @@ def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mix
                 f"{data / name}: mixtures of {len(mixtures[0].sources)} speakers; set model.n_speakers accordingly"
             )
     return train, valid
+
+
+def _random_crops(train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int) -> DataLoader:
+    collate = Collate(recipe.ann.remix, recipe.mixing.snr_db)
+    return training_loader(train, recipe.model.sample_rate, n_samples, batch_size, recipe.seed, collate)
 
 
 def _improvement(crops: FixedCrops, loss: NegativeSiSdr):

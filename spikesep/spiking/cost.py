@@ -81,16 +81,16 @@ class CostMeter:
     def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
         """See `spikesep.spiking.network.Observer`."""
         macs = connections(module, torch.ones_like(signal.value))
-        spiking_input = signal.spikes is not None
+        spiking_input = signal.is_spiking
         synops = connections(module, signal.count.to(signal.value.dtype)) if spiking_input else 0.0
-        fires = out.spikes is not None
+        fires = out.is_spiking
         p = self._passing
         self._passing = Cost(
             p.macs + macs,
             p.analog_macs + (0.0 if spiking_input else macs),
             p.synops + synops,
-            out.spikes.shape[0] if fires else p.n_steps,
-            (*p.spikes, float(out.spikes.sum())) if fires else p.spikes,
+            out.trains[0].spikes.shape[0] if fires else p.n_steps,
+            (*p.spikes, float(out.count.sum())) if fires else p.spikes,
             (*p.neurons, float(out.value.numel())) if fires else p.neurons,
         )
         if isinstance(module, Readout):  # the readout ends the pass

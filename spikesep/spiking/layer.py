@@ -1,8 +1,9 @@
 """One synapse + norm + ReLU that is born analog, becomes tandem, and ends spiking.
 
-analog    value -> synapse -> norm (+ identity) -> ReLU -> value
-tandem    the norm and the identity are folded into the synapse; the spiking neurons give the value, the analog
-          twin, which shares the folded weights, gives the gradient (Fig. 2B)
+analog    value -> synapse -> norm -> ReLU -> value
+discrete  the same, but the value is clipped and rounded to the N_s + 1 levels that spikes will have (eq. 10)
+tandem    the norm is folded into the synapse; the spiking neurons give the value, the analog twin, which shares the
+          folded weights, gives the gradient (Fig. 2B)
 spiking   the spiking neurons alone; nothing learns
 """
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from spikesep.spiking.neuron import integrate_and_fire
-from spikesep.spiking.signal import Coding, Signal, steps_as_batch, straight_through
+from spikesep.spiking.signal import Coding, Signal, straight_through
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -27,11 +28,10 @@ class SpikingLayer(nn.Module):
         synapse: Linear, Conv1d or Conv2d.
         norm: batch norm over the synapse's output, or None.
         before: a linear map without weights that comes before the synapse (flattening, average pooling), or None.
-        identity: add the input to the normed output of the synapse. It needs a synapse whose output has its input's
-            shape; folding makes it part of the kernel, so that it costs no spike.
+        identity: the network adds the layer's input to its output: the layers behind receive the spikes of both.
 
     Raises:
-        ValueError: a part that cannot be converted, or an identity that does not fit.
+        ValueError: a part that cannot be converted.
     """
 
     def __init__(
@@ -42,20 +42,21 @@ class SpikingLayer(nn.Module):
             raise ValueError(f"a synapse is Linear, Conv1d or Conv2d, not {type(synapse).__name__}")
         if norm is not None and not isinstance(norm, NORMS):
             raise ValueError(f"a norm is batch norm, not {type(norm).__name__}")
-        if identity:
-            _centre(synapse)
         self.synapse = synapse
         self.norm = norm
         self.before = before
         self.identity = identity
         self.coding: Coding | None = None
-        self.mode: Literal["analog", "tandem", "spiking"] = "analog"
+        self.mode: Literal["analog", "discrete", "tandem", "spiking"] = "analog"
         self.register_buffer("threshold", torch.tensor(0.0))
 
     def forward(self, signal: Signal) -> Signal:
-        """Map the signal of the layer before: value [batch, ...], spikes [N_s, batch, ...] or none."""
+        """What the layer's neurons make of a signal of value [batch, ...]; the identity path is the network's."""
         if self.mode == "analog":
             return Signal(self.activation(signal.value))
+        if self.mode == "discrete":
+            twin = self.activation(signal.value)
+            return Signal(straight_through(self.rounded(twin), twin))
         if self.mode == "tandem" and torch.is_grad_enabled():
             with torch.no_grad():
                 fired = self.fire(signal)
@@ -65,64 +66,76 @@ class SpikingLayer(nn.Module):
 
     def activation(self, value: Tensor) -> Tensor:
         """The analog neurons (eq. 7)."""
-        x = value if self.before is None else self.before(value)
-        potential = self.synapse(x)
-        if self.norm is not None:
-            potential = self.norm(potential)
-        if self.identity:
-            potential = potential + x
-        return torch.relu(potential)
+        potential = self.synapse(value if self.before is None else self.before(value))
+        return torch.relu(potential if self.norm is None else self.norm(potential))
+
+    def rounded(self, activation: Tensor) -> Tensor:
+        """Activations clipped and rounded as a constant current is by spiking neurons (eq. 10)."""
+        share = self.coding.initial_potential  # one half rounds to nearest
+        count = (activation.detach() / self.threshold + share).floor().clamp(0, self.coding.n_steps)
+        return (count * self.threshold).to(activation.dtype)
 
     def fire(self, signal: Signal) -> Signal:
         """The spiking neurons (eqs. 3-6)."""
+        current = self.current(signal).float()
         threshold = float(self.threshold)
-        spikes, _ = integrate_and_fire(
-            self.current(signal).float(), threshold, self.coding.initial_potential * threshold
-        )
+        spikes, _ = integrate_and_fire(current, threshold, self.coding.initial_potential * threshold)
         return Signal.from_spikes(spikes, self.threshold)
 
     def current(self, signal: Signal) -> Tensor:
-        """Synaptic current in activation units, [N_s, batch, ...]; the bias is spread over the steps, b / N_s each."""
+        """Synaptic current in activation units, [N_s, batch, ...]; the bias is spread over the steps, b / N_s each.
+
+        Behind spiking layers, the synapses of all steps are one product.
+        """
         n_steps = self.coding.n_steps
         weight, bias = self.synapse.weight, self.synapse.bias / n_steps
-        if signal.spikes is not None:
-            x = steps_as_batch(signal.spikes, _product_dtype(weight))
-            x = x if self.before is None else self.before(x)
-            current = functional_call(self.synapse, {"weight": weight * signal.threshold, "bias": bias}, (x,))
-            return current.unflatten(0, (n_steps, -1))
-        x = signal.value if self.before is None else self.before(signal.value)
+        if signal.is_spiking:
+            if len(signal.trains) == 1:  # zeros and ones: exact in any number format
+                x, weight = signal.trains[0].spikes.to(_product_dtype(weight)), weight * signal.trains[0].threshold
+            else:
+                x = signal.drive.to(_product_dtype(weight))
+            return self._transmit(x.flatten(0, 1), weight, bias).unflatten(0, (n_steps, -1))
         if self.coding.encoding == "constant":
-            current = functional_call(self.synapse, {"weight": weight / n_steps, "bias": bias}, (x,))
+            current = self._transmit(signal.value, weight / n_steps, bias)
             return current.expand(n_steps, *current.shape)
-        impulse = functional_call(self.synapse, {"weight": weight, "bias": bias}, (x,))
-        rest = (bias if isinstance(self.synapse, nn.Linear) else bias.view(-1, *[1] * (weight.ndim - 2))).expand_as(
-            impulse
-        )
-        return torch.stack([impulse, *[rest] * (n_steps - 1)])
+        impulse = self._transmit(signal.value, weight, bias)
+        rest = bias if isinstance(self.synapse, nn.Linear) else bias.view(-1, *[1] * (weight.ndim - 2))
+        return torch.stack([impulse, *[rest.expand_as(impulse)] * (n_steps - 1)])
+
+    def _transmit(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        x = x if self.before is None else self.before(x)
+        return functional_call(self.synapse, {"weight": weight, "bias": bias}, (x,))
 
     def fold(self) -> None:
-        """Make norm (running statistics, with its eps) and identity part of the synapse's weight and bias, in place.
+        """Make the norm (running statistics, with its eps) part of the synapse's weight and bias, in place.
 
         In inference the layer computes the same as before, up to rounding.
         """
         with torch.no_grad():
-            self.synapse = fold(self.synapse, self.norm, self.identity)
+            self.synapse = fold(self.synapse, self.norm)
         self.norm = None
-        self.identity = False
 
-    def convert(self, threshold: float, coding: Coding) -> None:
-        """Analog -> tandem: fold, then put spiking neurons of this threshold (activation units) beside the analog twin.
+    def discretize(self, threshold: float, coding: Coding) -> None:
+        """Analog -> discrete: round from now on, with the gradient of the ReLU.
 
         Raises:
             ValueError: the layer is converted already, or the threshold is not a positive number.
         """
-        if self.mode != "analog":
-            raise ValueError(f"the layer is {self.mode} already")
-        if not 0 < threshold < float("inf"):
-            raise ValueError(f"a threshold must be positive and finite, not {threshold}: is the layer silent?")
+        self._set(threshold, coding)
+        self.mode = "discrete"
+
+    def convert(self, threshold: float, coding: Coding) -> None:
+        """Analog or discrete -> tandem: fold, then put spiking neurons beside the analog twin.
+
+        Args:
+            threshold: of the neurons, activation units.
+            coding: N_s, encoding, initial potential.
+
+        Raises:
+            ValueError: the layer is converted already, or the threshold is not a positive number.
+        """
+        self._set(threshold, coding)
         self.fold()
-        self.coding = coding
-        self.threshold.fill_(threshold)
         self.mode = "tandem"
         self.train(self.training)
 
@@ -135,7 +148,7 @@ class SpikingLayer(nn.Module):
 
     def train(self, mode: bool = True) -> "SpikingLayer":
         """As in torch, but dropout stays off once the layer spikes."""
-        return super().train(mode and self.mode == "analog")
+        return super().train(mode and self.mode in ("analog", "discrete"))
 
     def extra_repr(self) -> str:
         """Mode, threshold and identity beside the submodules that torch lists."""
@@ -146,11 +159,19 @@ class SpikingLayer(nn.Module):
             parts.append("identity")
         return ", ".join(parts)
 
+    def _set(self, threshold: float, coding: Coding) -> None:
+        if self.mode in ("tandem", "spiking"):
+            raise ValueError(f"the layer is {self.mode} already")
+        if not 0 < threshold < float("inf"):
+            raise ValueError(f"a threshold must be positive and finite, not {threshold}: is the layer silent?")
+        self.coding = coding
+        self.threshold.fill_(threshold)
+
 
 class Readout(nn.Module):
     """The free aggregate membrane potential (eq. 9): a synapse onto neurons that do not fire.
 
-    In activation units it is one analog product with the values of the layer before, spiking or not.
+    In activation units it is one analog product with the values of the layers before, spiking or not.
 
     Args:
         synapse: Linear, Conv1d or Conv2d.
@@ -168,47 +189,25 @@ class Readout(nn.Module):
         return Signal(self.synapse(value))
 
 
-def fold(synapse: nn.Module, norm: nn.Module | None, identity: bool = False) -> nn.Module:
-    """A synapse with bias that computes norm(synapse(x)), plus x where `identity`, as in inference.
+def fold(synapse: nn.Module, norm: nn.Module | None) -> nn.Module:
+    """A synapse with bias that computes norm(synapse(x)) as in inference.
 
     The norm's running statistics and its eps are used; the modules given are left as they are.
     """
     folded = copy.deepcopy(synapse)
     weight = synapse.weight.detach().clone()
-    bias = (
-        torch.zeros_like(weight[:, *[0] * (weight.ndim - 1)]) if synapse.bias is None else synapse.bias.detach().clone()
-    )
+    bias = weight.new_zeros(len(weight)) if synapse.bias is None else synapse.bias.detach().clone()
     if norm is not None:
         scale = torch.rsqrt(norm.running_var + norm.eps)
         scale = scale if norm.weight is None else norm.weight.detach() * scale
         shift = 0.0 if norm.bias is None else norm.bias.detach()
         weight *= scale.view(-1, *[1] * (weight.ndim - 1))
         bias = (bias - norm.running_mean) * scale + shift
-    if identity:
-        rows = torch.arange(weight.shape[0], device=weight.device)
-        weight[(rows, rows % weight.shape[1], *_centre(synapse))] += 1.0
     folded.weight = nn.Parameter(weight)
     folded.bias = nn.Parameter(bias)
     return folded
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:
-    """What the product is computed in; spikes are 0 and 1, so that casting them loses nothing."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-
-
-def _centre(synapse: nn.Module) -> tuple[int, ...]:
-    """The kernel tap that an identity falls on; ValueError where the synapse changes the shape of its input."""
-    if isinstance(synapse, nn.Linear):
-        fits, centre = synapse.in_features == synapse.out_features, ()
-    else:
-        centre = tuple(k // 2 for k in synapse.kernel_size)
-        same = synapse.padding == "same" or synapse.padding == tuple(
-            c * d for c, d in zip(centre, synapse.dilation, strict=True)
-        )
-        odd = all(k % 2 == 1 for k in synapse.kernel_size) and all(s == 1 for s in synapse.stride)
-        fits = synapse.in_channels == synapse.out_channels and same and odd
-    if not fits:
-        raise ValueError(f"an identity path needs a synapse that keeps the shape of its input: {synapse}")
-    return centre

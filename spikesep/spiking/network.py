@@ -91,7 +91,7 @@ class SpikingNetwork(nn.Module):
             out = layer(signal)
             if observe is not None:
                 observe(name, layer, signal, out)
-            signal = out
+            signal = signal + out if layer.identity else out
         return signal
 
     def read(self, signal: Signal, observe: Observer | None = None) -> Tensor:
@@ -115,7 +115,7 @@ class SpikingNetwork(nn.Module):
     @property
     def n_converted(self) -> int:
         """How many layers, from the first on, are tandem or spiking."""
-        return sum(layer.mode != "analog" for layer in self.layers.values())
+        return sum(layer.mode in ("tandem", "spiking") for layer in self.layers.values())
 
     @property
     def coding(self) -> Coding | None:
@@ -126,9 +126,9 @@ class SpikingNetwork(nn.Module):
         """What conversion makes of each layer, a line each."""
         lines = []
         for name, layer in self.layers.items():
-            folded = [part for part, there in (("norm", layer.norm is not None), ("identity", layer.identity)) if there]
-            lines.append(f"{name}: {_shape(layer.synapse)}" + (f" + {' + '.join(folded)} folded" if folded else ""))
-            lines[-1] += " -> integrate-and-fire"
+            norm = "" if layer.norm is None else " + norm folded"
+            path = ", beside an identity path" if layer.identity else ""
+            lines.append(f"{name}: {_shape(layer.synapse)}{norm} -> integrate-and-fire{path}")
         return "\n".join([*lines, f"readout: {_shape(self.readout.synapse)} -> aggregate membrane potential (analog)"])
 
 

@@ -7,7 +7,7 @@ so that each stage of a conversion runs each example through one frozen layer mo
 import torch
 from torch import Tensor
 
-from spikesep.spiking.signal import Signal
+from spikesep.spiking.signal import Signal, SpikeTrains
 
 
 def pack(spikes: Tensor) -> Tensor:
@@ -28,27 +28,26 @@ def unpack(words: Tensor, n_steps: int) -> Tensor:
 
 
 class SpikeCache:
-    """Packed spikes behind the frozen prefix, one entry an example; all entries come from one layer.
+    """Packed spikes of one frozen layer, one entry an example.
 
     Args:
-        n_steps: N_s.
+        trains: the first batch of them, of which N_s and the threshold are taken.
     """
 
-    def __init__(self, n_steps: int):
-        self.n_steps = n_steps
-        self.threshold: Tensor | None = None
+    def __init__(self, trains: SpikeTrains):
+        self.n_steps = len(trains.spikes)
+        self.threshold = trains.threshold.clone()
         self._words: dict[int, Tensor] = {}
 
-    def put(self, indices: list[int], signal: Signal) -> None:
+    def put(self, indices: list[int], trains: SpikeTrains) -> None:
         """Keep the spikes of a batch, one index an example.
 
         Raises:
-            ValueError: they come from a layer of another threshold than those that are there.
+            ValueError: they come from a layer of another threshold.
         """
-        if self.threshold is not None and not torch.equal(self.threshold, signal.threshold):
+        if not torch.equal(self.threshold, trains.threshold):
             raise ValueError("a cache holds the spikes of one layer")
-        self.threshold = signal.threshold
-        words = pack(signal.spikes).cpu()
+        words = pack(trains.spikes).cpu()
         for column, index in enumerate(indices):
             self._words[index] = words[:, column].clone()
 
@@ -56,11 +55,6 @@ class SpikeCache:
         """The signal of a batch, as if it had just come out of the frozen layer."""
         words = torch.stack([self._words[index] for index in indices], 1).to(self.threshold.device)
         return Signal.from_spikes(unpack(words, self.n_steps), self.threshold)
-
-    def forget(self, indices: list[int]) -> None:
-        """Free the memory of a batch."""
-        for index in indices:
-            del self._words[index]
 
     def __len__(self) -> int:
         return len(self._words)

@@ -23,8 +23,8 @@ class StageTrainer(Protocol):
     def advance(self, stage: int) -> None:
         """The layers before `stage` are frozen, and a constant function of the input from now on."""
 
-    def activations(self, stage: int) -> Iterable[Tensor]:
-        """Activations of the still analog layer `stage` over the calibration data, in inference."""
+    def activations(self, index: int) -> Iterable[Tensor]:
+        """What the ReLU of layer `index`, not yet converted, gives over the calibration data, in inference."""
 
     def begin(self, stage: int) -> None:
         """Layer `stage` has become tandem: make a new optimizer."""
@@ -131,8 +131,12 @@ class ProgressiveTandemLearning:
         trainer: the training loop.
         coding: N_s, encoding, initial potential.
         percentile: for Threshold LayerNorm, or "auto".
+        discretize: from the first stage on, layers not yet converted round to the levels that spikes will have
+            (eq. 10): all layers learn together what rounding does, and each later stage is left with what the timing
+            of its spikes adds. False leaves them analog, as the paper does.
         patience: T_p.
         max_epochs: most epochs of a stage; 0 converts without fine-tuning.
+        first_stage_epochs: most epochs of the first stage, in which all layers still learn; None for `max_epochs`.
         on_epoch: called with a `StageEpoch` after each epoch, when `state_dict` is up to date.
         on_stage: called with the stage's number when its layer has been frozen.
     """
@@ -144,8 +148,10 @@ class ProgressiveTandemLearning:
         trainer: StageTrainer,
         coding: Coding,
         percentile: float | str = "auto",
+        discretize: bool = True,
         patience: int = 3,
         max_epochs: int = 100,
+        first_stage_epochs: int | None = None,
         on_epoch: Callable[[StageEpoch], None] = lambda progress: None,
         on_stage: Callable[[int], None] = lambda stage: None,
     ):
@@ -154,8 +160,10 @@ class ProgressiveTandemLearning:
         self.trainer = trainer
         self.coding = coding
         self.percentile = percentile
+        self.discretize = discretize
         self.patience = patience
         self.max_epochs = max_epochs
+        self.first_stage_epochs = max_epochs if first_stage_epochs is None else first_stage_epochs
         self.on_epoch = on_epoch
         self.on_stage = on_stage
         self.choices: list[ThresholdChoice] = []
@@ -181,15 +189,21 @@ class ProgressiveTandemLearning:
 
     def _begin(self, stage: int) -> None:
         self.trainer.advance(stage)
-        choice = choose_threshold(self.trainer.activations(stage), self.percentile, self.coding.n_steps)
+        choice = self._choose(stage)
         self.choices.append(choice)
         self.network[stage].convert(choice.upper_bound / self.coding.n_steps, self.coding)
+        if self.discretize and stage == 0:
+            for later in range(1, len(self.network)):
+                self.network[later].discretize(self._choose(later).upper_bound / self.coding.n_steps, self.coding)
         self.trainer.begin(stage)
-        self._schedule = AdaptiveSchedule(self.patience, self.max_epochs)
+        self._schedule = AdaptiveSchedule(self.patience, self.max_epochs if stage else self.first_stage_epochs)
         loss = self.trainer.validate(stage)
         self._schedule.start(loss)
         self._best = _copy(self.model)
         self.on_epoch(StageEpoch(stage, 0, math.nan, loss, True))
+
+    def _choose(self, index: int) -> ThresholdChoice:
+        return choose_threshold(self.trainer.activations(index), self.percentile, self.coding.n_steps)
 
     def _train(self, stage: int) -> None:
         schedule = self._schedule
@@ -219,6 +233,9 @@ class ProgressiveTandemLearning:
             self.network[stage].convert(choice.upper_bound / self.coding.n_steps, self.coding)
             if stage < state["stage"]:
                 self.network[stage].freeze()
+        if self.discretize and self.choices:
+            for later in range(len(self.choices), len(self.network)):
+                self.network[later].discretize(1.0, self.coding)  # the true threshold is among the tensors
         self.model.load_state_dict(state["model"])
         self._best = state["best"]
         self._schedule = AdaptiveSchedule(**state["schedule"]) if state["schedule"] else None

@@ -48,11 +48,15 @@ class ConversionConfig:
         n_steps: encoding time window N_s.
         percentile: of all activations of a layer, taken as their upper bound (section 3.3); `auto` takes, per layer,
             the one whose clipping and rounding leave the least squared error at this N_s.
+        discretize: from the first stage on, layers not yet converted already round to the levels that spikes will have
+            (eq. 10), so that all layers learn together what rounding does; false leaves them analog, as the paper does.
         encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
         patience: T_p, epochs without improvement before a stage ends.
         max_epochs: most epochs of one stage; 0 converts without fine-tuning.
-        learning_rate: Adam's step size in every stage.
+        first_stage_epochs: most epochs of the first stage, in which all layers still learn; null for `max_epochs`.
+        first_stage_learning_rate: Adam's step size there; it falls to zero over the most epochs, along a half cosine.
+        learning_rate: Adam's step size in all later stages; it falls likewise.
         batch_size: examples a step.
         segment_seconds: length of the fixed crops that conversion trains on.
         train_segments: most training segments (all where there are fewer).
@@ -64,10 +68,13 @@ class ConversionConfig:
 
     n_steps: int = 8
     percentile: float | Literal["auto"] = "auto"
+    discretize: bool = True
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
     patience: int = 3
     max_epochs: int = 100
+    first_stage_epochs: int | None = None
+    first_stage_learning_rate: float = 1e-3
     learning_rate: float = 1e-4
     batch_size: int = 8
     segment_seconds: float = 1.0

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from spikesep.files import atomic_path
 from spikesep.spiking.network import SpikingNetwork
@@ -52,6 +53,7 @@ def convert(
     metric: Callable[[float], float],
     seed: int = 0,
     device: torch.device | str = "cpu",
+    fresh: DataLoader | None = None,
 ) -> list[ThresholdChoice]:
     """Convert all layers of `model.network` by progressive tandem learning.
 
@@ -67,13 +69,15 @@ def convert(
         metric: the task's figure of merit from the validation loss.
         seed: of the order of the batches.
         device: where to compute.
+        fresh: batches (inputs, targets) that differ in each epoch, for the first stage, when nothing is frozen yet; its
+            sampler is told the epoch. Without it, the first stage trains on `train_set` as the others do.
 
     Returns:
         How each threshold was chosen.
     """
     device = torch.device(device)
     model.to(device)
-    trainer = TandemTrainer(model, loss, train_set, valid_set, config, seed, device)
+    trainer = TandemTrainer(model, loss, train_set, valid_set, config, seed, device, fresh)
     clock = _Clock()
 
     def on_epoch(progress: StageEpoch) -> None:
@@ -85,7 +89,7 @@ def convert(
             progress.train_loss,
             progress.valid_loss,
             metric_value,
-            config.learning_rate,
+            trainer.optimizer.param_groups[0]["lr"],
             seconds,
         )
         history.add(row)
@@ -103,7 +107,17 @@ def convert(
 
     coding = Coding(config.n_steps, config.encoding, config.initial_potential)
     learning = ProgressiveTandemLearning(
-        model, model.network, trainer, coding, config.percentile, config.patience, config.max_epochs, on_epoch, on_stage
+        model,
+        model.network,
+        trainer,
+        coding,
+        config.percentile,
+        config.discretize,
+        config.patience,
+        config.max_epochs,
+        config.first_stage_epochs,
+        on_epoch,
+        on_stage,
     )
     state_file = folder / STATE_FILE
     if state_file.exists():
@@ -126,6 +140,7 @@ class TandemTrainer:
         config: ConversionConfig,
         seed: int,
         device: torch.device,
+        fresh: DataLoader | None = None,
     ):
         self.model = model
         self.loss = loss
@@ -133,7 +148,8 @@ class TandemTrainer:
         self.config = config
         self.seed = seed
         self.device = device
-        self.caches: dict[str, SpikeCache | None] = {"train": None, "valid": None}
+        self.fresh = fresh
+        self.caches: dict[str, list[SpikeCache] | None] = {"train": [], "valid": []}  # a layer each; None: no room
         self.cached_stage = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self.console = Console(stderr=True)
@@ -148,15 +164,15 @@ class TandemTrainer:
                 self._advance_cache(name, self.cached_stage)
             self.cached_stage += 1
 
-    def activations(self, stage: int) -> Iterator[Tensor]:
+    def activations(self, index: int) -> Iterator[Tensor]:
         """See `StageTrainer`."""
         self.model.eval()
-        layer = self.model.network[stage]
+        layer = self.model.network[index]
         n = min(self.config.calibration_segments, len(self.sets["train"]))
         with torch.no_grad():
             for indices in self._batches(range(n)):
                 x, _ = self._examples("train", indices)
-                yield layer.activation(self._prefix("train", indices, self.model.encode(x)[0], stage).value)
+                yield layer.activation(self._prefix("train", indices, self.model.encode(x)[0], index).value)
 
     def begin(self, stage: int) -> None:
         """See `StageTrainer`."""
@@ -166,15 +182,22 @@ class TandemTrainer:
     def train_epoch(self, stage: int, epoch: int) -> float:
         """See `StageTrainer`."""
         self.model.train()
-        for module in self.model.front():
+        for module in self._settled(stage):
             module.eval()
-        order = np.random.default_rng((self.seed, stage, epoch)).permutation(len(self.sets["train"])).tolist()
-        total = 0.0
-        batches = list(self._batches(order))
+        total, n = 0.0, 0
+        predictions, n_batches = self._epoch(stage, epoch)
+        title = f"stage {stage + 1}, epoch {epoch}"
         with Progress(console=self.console, disable=not self.console.is_terminal, transient=True) as bar:
-            for indices in bar.track(batches, description=f"stage {stage + 1}, epoch {epoch}"):
-                total += self._train_step(indices, stage) * len(indices)
-        return total / len(order)
+            for k, (prediction, target) in enumerate(bar.track(predictions, n_batches, description=title)):
+                self._set_rate(stage, epoch - 1 + k / n_batches)
+                loss = self.loss(prediction.float(), target)
+                self.optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+                self.optimizer.step()
+                total += float(loss.detach()) * len(target)
+                n += len(target)
+        return total / n
 
     def validate(self, stage: int) -> float:
         """See `StageTrainer`."""
@@ -182,7 +205,8 @@ class TandemTrainer:
         total, n = 0.0, len(self.sets["valid"])
         with torch.no_grad():
             for indices in self._batches(range(n)):
-                prediction, target = self._predict("valid", indices, stage)
+                x, target = self._examples("valid", indices)
+                prediction = self._predict(x, stage, partial(self._prefix, "valid", indices, stage=stage))
                 total += float(self.loss(prediction, target)) * len(indices)
         return total / n
 
@@ -194,52 +218,79 @@ class TandemTrainer:
         """See `StageTrainer`."""
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def _train_step(self, indices: list[int], stage: int) -> float:
-        with autocast("auto", self.device):
-            prediction, target = self._predict("train", indices, stage)
-        loss = self.loss(prediction.float(), target)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        return float(loss.detach())
+    def _settled(self, stage: int) -> list[nn.Module]:
+        """What does not go into training mode: the front, and norms after the first stage. By then their statistics are
+        good; those of the fixed crops, fewer and less varied, would be worse."""
+        norms = [layer.norm for layer in self.model.network.layers.values() if layer.norm is not None]
+        return [*self.model.front(), *(norms if stage > 0 else [])]
 
-    def _predict(self, name: str, indices: list[int], stage: int) -> tuple[Tensor, Tensor]:
-        x, target = self._examples(name, indices)
+    def _set_rate(self, stage: int, epochs_done: float) -> None:
+        """The rate falls to zero along a half cosine over the most epochs that a stage can have."""
+        config = self.config
+        rate, epochs = config.learning_rate, config.max_epochs
+        if stage == 0:
+            rate, epochs = config.first_stage_learning_rate, config.first_stage_epochs or epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, epochs_done / epochs)))
+
+    def _epoch(self, stage: int, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor]], int]:
+        """Predictions and targets of every batch of an epoch, one after the other, and how many there are."""
+        if stage == 0 and self.fresh is not None:
+            self.fresh.sampler.set_epoch(epoch)
+            return (self._autocast(x, y, lambda features: Signal(features), stage) for x, y in self.fresh), len(
+                self.fresh
+            )
+        order = np.random.default_rng((self.seed, stage, epoch)).permutation(len(self.sets["train"])).tolist()
+        batches = list(self._batches(order))
+        predictions = (
+            self._autocast(
+                *self._examples("train", indices), partial(self._prefix, "train", indices, stage=stage), stage
+            )
+            for indices in batches
+        )
+        return predictions, len(batches)
+
+    def _autocast(self, x: Tensor, target: Tensor, prefix: Callable[[Tensor], Signal], stage: int):
+        with autocast("auto", self.device):
+            return self._predict(x.to(self.device), stage, prefix), target.to(self.device)
+
+    def _predict(self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal]) -> Tensor:
         network = self.model.network
         # What is frozen gives the same, exact numbers in training, in validation and in the cache: no autocast.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             features, context = self.model.encode(x)
-            signal = self._prefix(name, indices, features, stage)
+            signal = prefix(features)
         signal = network.propagate(signal, stage, len(network))
-        return self.model.decode(network.read(signal), context), target
+        return self.model.decode(network.read(signal), context)
 
     def _prefix(self, name: str, indices: list[int], features: Tensor, stage: int) -> Signal:
-        """The signal behind the frozen layers 0..stage-1."""
-        if stage > 0 and self.caches[name] is not None:
-            return self.caches[name].get(indices)
-        return self.model.network.propagate(features, 0, stage)
+        """The signal behind layers 0..stage-1, from the spikes of the frozen ones where they are cached."""
+        caches = self.caches[name]
+        if not caches:
+            return self.model.network.propagate(features, 0, stage)
+        signal = sum((cache.get(indices) for cache in caches[1:]), start=caches[0].get(indices))
+        return self.model.network.propagate(signal, self.cached_stage, stage)
 
     def _advance_cache(self, name: str, stage: int) -> None:
         """Run every example through frozen layer `stage` and keep its spikes, if there is room for them."""
-        behind, ahead = self.caches[name], SpikeCache(self.config.n_steps)
-        if stage > 0 and behind is None:
+        caches, layer, ahead = self.caches[name], self.model.network[stage], None
+        if caches is None:
             return
         for indices in self._batches(range(len(self.sets[name]))):
             x, _ = self._examples(name, indices)
             with torch.no_grad():
-                signal = self._prefix(name, indices, self.model.encode(x)[0], stage)
-                signal = self.model.network.propagate(signal, stage, stage + 1)
-            if stage == 0 and not len(ahead) and not self._fits(name, signal):
+                (trains,) = layer(self._prefix(name, indices, self.model.encode(x)[0], stage)).trains
+            ahead = ahead or SpikeCache(trains)
+            ahead.put(indices, trains)
+            if len(ahead) == len(indices) and not self._fits(name, caches, ahead):
+                self.caches[name] = None
                 return
-            ahead.put(indices, signal)
-            if behind is not None:
-                behind.forget(indices)
-        self.caches[name] = ahead
+        self.caches[name] = [*caches, ahead] if layer.identity else [ahead]
 
-    def _fits(self, name: str, signal: Signal) -> bool:
-        words = -(-self.config.n_steps // 8)
-        need = words * signal.value[0].numel() * len(self.sets[name]) / 2**30
+    def _fits(self, name: str, caches: list[SpikeCache], ahead: SpikeCache) -> bool:
+        """Whether there is room for the caches and for the one that is begun."""
+        whole = ahead.nbytes / len(ahead) * len(self.sets[name])
+        need = (sum(cache.nbytes for cache in caches) + whole) / 2**30
         if need <= self.config.cache_gib:
             return True
         print(

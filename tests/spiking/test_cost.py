@@ -70,7 +70,7 @@ def test_the_first_layer_stays_in_macs_and_the_rest_is_counted_in_spikes():
     assert cost.macs == 4 * (5 * 6 + 6 * 7 + 7 * 3)
     assert cost.analog_macs == 4 * 5 * 6
     assert cost.synops == int(first.count.sum()) * 7 + int(second.count.sum()) * 3
-    assert cost.firing_rate == pytest.approx([float(s.spikes.float().mean()) for s in (first, second)])
+    assert cost.firing_rate == pytest.approx([float(s.trains[0].spikes.float().mean()) for s in (first, second)])
 
 
 def test_costs_of_passes_add_up():

@@ -29,15 +29,13 @@ def trained_norm(kind):
 @cases
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("with_norm", [False, True])
-@pytest.mark.parametrize("identity", [False, True])
-def test_folding_changes_nothing_in_inference(make, norm, shape, bias, with_norm, identity):
+def test_folding_changes_nothing_in_inference(make, norm, shape, bias, with_norm):
     torch.manual_seed(0)
-    layer = SpikingLayer(make(bias), trained_norm(norm) if with_norm else None, identity=identity).double().eval()
+    layer = SpikingLayer(make(bias), trained_norm(norm) if with_norm else None).double().eval()
     x = torch.randn(shape, dtype=torch.float64)
     before = layer(Signal(x)).value
     layer.fold()
     assert layer.norm is None
-    assert not layer.identity
     torch.testing.assert_close(layer(Signal(x)).value, before, rtol=1e-12, atol=1e-12)
 
 
@@ -137,14 +135,42 @@ def test_a_layer_is_converted_and_frozen_once():
         layer.convert(1.0, Coding())
 
 
-@pytest.mark.parametrize(
-    "synapse",
-    [nn.Linear(3, 4), nn.Conv1d(4, 4, 3), nn.Conv1d(4, 4, 2, padding="same"), nn.Conv2d(4, 4, 3, stride=2, padding=1)],
-    ids=str,
-)
-def test_an_identity_path_needs_a_synapse_that_keeps_the_shape(synapse):
-    with pytest.raises(ValueError, match="keeps the shape"):
-        SpikingLayer(synapse, identity=True)
+def test_a_discrete_layer_rounds_as_the_spikes_of_a_constant_current_do():
+    torch.manual_seed(4)
+    layer = SpikingLayer(nn.Linear(5, 7), nn.BatchNorm1d(7)).eval()
+    x = torch.rand(50, 5)
+    with torch.no_grad():
+        analog = layer(Signal(x)).value
+        layer.discretize(0.1, Coding(4))
+        discrete = layer(Signal(x)).value
+        layer.convert(0.1, Coding(4))
+        spiking = layer(Signal(x)).value
+    torch.testing.assert_close(discrete, spiking)
+    torch.testing.assert_close(discrete, (analog / 0.1).round().clamp(0, 4) * 0.1)
+
+
+def test_a_discrete_layer_has_the_gradient_of_the_analog_one():
+    layer = SpikingLayer(nn.Linear(5, 7))
+    x, downstream = torch.rand(3, 5, requires_grad=True), torch.randn(3, 7)
+    (layer(Signal(x)).value * downstream).sum().backward()
+    analog, x.grad = x.grad, None
+    layer.discretize(0.1, Coding(4))
+    (layer(Signal(x)).value * downstream).sum().backward()
+    torch.testing.assert_close(x.grad, analog)
+
+
+def test_currents_of_several_layers_add_up_each_weighed_with_its_own_threshold():
+    torch.manual_seed(5)
+    layer = SpikingLayer(nn.Conv1d(6, 4, 3, padding=1)).eval()
+    layer.convert(0.3, Coding(8))
+    one, other = (
+        Signal.from_spikes(torch.rand(8, 2, 6, 9) < 0.3, torch.tensor(threshold)) for threshold in (0.5, 0.125)
+    )
+    together = layer.current(one + other)
+    bias = (layer.synapse.bias / 8)[:, None]
+    torch.testing.assert_close(together, layer.current(one) + layer.current(other) - bias)
+    torch.testing.assert_close((one + other).value, one.value + other.value)
+    assert torch.equal((one + other).count, one.count + other.count)
 
 
 @pytest.mark.parametrize("settings", [{"n_steps": 0}, {"encoding": "poisson"}, {"initial_potential": 1.0}])

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
-from spikesep.spiking.signal import Coding
+from spikesep.spiking.signal import Coding, Signal
 
 
 def image_network():
@@ -86,7 +86,7 @@ def test_the_readout_is_the_aggregate_potential_of_the_last_spikes():
     network = SpikingNetwork([SpikingLayer(nn.Linear(5, 6))], Readout(nn.Linear(6, 3)))
     network[0].convert(0.1, Coding(8))
     x = torch.rand(4, 5)
-    spikes = network.propagate(x, 0, 1).spikes
+    spikes = network.propagate(x, 0, 1).trains[0].spikes
     w, b = network.readout.synapse.weight, network.readout.synapse.bias
     potential = sum((0.1 * s.float()) @ w.T + b / 8 for s in spikes)
     torch.testing.assert_close(network(x), potential)
@@ -95,5 +95,38 @@ def test_the_readout_is_the_aggregate_potential_of_the_last_spikes():
 def test_the_plan_names_every_layer_and_what_is_folded():
     layer = SpikingLayer(nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), identity=True)
     plan = SpikingNetwork({"first": layer}, Readout(nn.Conv1d(4, 2, 1))).plan().splitlines()
-    assert plan[0].startswith("first: Conv1d 4->4 k3 d1 + norm + identity folded")
+    assert plan[0].startswith("first: Conv1d 4->4 k3 d1 + norm folded")
+    assert plan[0].endswith("beside an identity path")
     assert plan[1].startswith("readout: Conv1d 4->2")
+
+
+def test_an_identity_path_hands_on_the_spikes_of_all_layers_before():
+    torch.manual_seed(2)
+    layers = [SpikingLayer(nn.Linear(5, 5), identity=k > 0) for k in range(3)]
+    network = SpikingNetwork(layers, Readout(nn.Linear(5, 3)))
+    x = torch.rand(4, 5)
+    with torch.no_grad():
+        outputs = [layers[0].activation(x)]
+        for layer in layers[1:]:
+            outputs.append(layer.activation(sum(outputs)))
+        torch.testing.assert_close(network.propagate(x, 0, 3).value, sum(outputs))
+        for layer in layers:
+            layer.convert(0.1, Coding(8))
+        signal = network.propagate(x, 0, 3)
+    assert len(signal.trains) == 3
+    torch.testing.assert_close(signal.drive.sum(0), signal.value)
+
+
+def test_a_sum_that_goes_on_from_a_shorter_one_is_the_same_to_the_bit():
+    parts = [Signal.from_spikes(torch.rand(8, 2, 5) < 0.4, torch.tensor(0.1 * (k + 1))) for k in range(4)]
+    at_once = sum(parts[1:], start=parts[0])
+    step_by_step = parts[0]
+    for part in parts[1:]:
+        assert step_by_step.drive is not None
+        step_by_step = step_by_step + part
+    assert torch.equal(at_once.drive, step_by_step.drive)
+
+
+def test_a_sum_with_an_analog_signal_is_analog():
+    spiking = Signal.from_spikes(torch.rand(8, 2, 5) < 0.4, torch.tensor(0.1))
+    assert not (spiking + Signal(torch.ones(2, 5))).is_spiking

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikesep.spiking.packed import SpikeCache, pack, unpack
-from spikesep.spiking.signal import Signal
+from spikesep.spiking.signal import SpikeTrains
 
 
 @given(st.integers(1, 40), st.integers(0, 1000), st.floats(0, 1))
@@ -23,21 +23,18 @@ def test_bits_count_steps_from_the_lowest():
 
 @pytest.mark.parametrize("n_steps", [1, 8, 9, 32])
 def test_a_cached_batch_in_any_order_is_the_signal_that_went_in(n_steps):
-    spikes = torch.rand(n_steps, 4, 6, 7) < 0.2
-    threshold = torch.tensor(0.3)
-    cache = SpikeCache(n_steps)
-    cache.put([10, 11, 12, 13], Signal.from_spikes(spikes, threshold))
+    trains = SpikeTrains(torch.rand(n_steps, 4, 6, 7) < 0.2, torch.tensor(0.3))
+    cache = SpikeCache(trains)
+    cache.put([10, 11, 12, 13], trains)
     got = cache.get([12, 10])
-    assert torch.equal(got.spikes, spikes[:, [2, 0]])
-    torch.testing.assert_close(got.value, spikes[:, [2, 0]].sum(0) * threshold)
+    assert torch.equal(got.trains[0].spikes, trains.spikes[:, [2, 0]])
+    torch.testing.assert_close(got.value, trains.spikes[:, [2, 0]].sum(0) * 0.3)
     assert len(cache) == 4
     assert cache.nbytes == 4 * 6 * 7 * -(-n_steps // 8)
-    cache.forget([11, 13])
-    assert len(cache) == 2
 
 
 def test_spikes_of_two_layers_do_not_mix():
-    cache, spikes = SpikeCache(4), torch.rand(4, 2, 3) < 0.2
-    cache.put([0, 1], Signal.from_spikes(spikes, torch.tensor(0.3)))
+    spikes = torch.rand(4, 2, 3) < 0.2
+    cache = SpikeCache(SpikeTrains(spikes, torch.tensor(0.3)))
     with pytest.raises(ValueError, match="one layer"):
-        cache.put([2, 3], Signal.from_spikes(spikes, torch.tensor(0.4)))
+        cache.put([2, 3], SpikeTrains(spikes, torch.tensor(0.4)))

@@ -58,12 +58,21 @@ def mean_square(prediction, target):
     return (prediction - target).square().mean()
 
 
-def convert(folder, model=None, loss=mean_square, **settings):
+def convert(folder, model=None, loss=mean_square, fresh=None, **settings):
     model = model or trained()
     config = ConversionConfig(**{"max_epochs": 2, "patience": 2, "learning_rate": 3e-3, "batch_size": 7, **settings})
     history = History(folder / "history.csv")
     choices = conversion.convert(
-        model, loss, Examples(40, 2), Examples(17, 3), config, folder / "snn", history, lambda v: -v, seed=5
+        model,
+        loss,
+        Examples(40, 2),
+        Examples(17, 3),
+        config,
+        folder / "snn",
+        history,
+        lambda v: -v,
+        seed=5,
+        fresh=fresh,
     )
     return model, choices, history.read()
 
@@ -150,3 +159,43 @@ def test_a_run_stopped_anywhere_ends_as_an_unbroken_one(tmp_path, n_calls):
     assert [c.upper_bound for c in again] == [c.upper_bound for c in choices]
     assert without_time(history) == without_time(expected)
     assert same(resumed, unbroken)
+
+
+class Sampler(torch.utils.data.SequentialSampler):
+    def __init__(self, data):
+        super().__init__(data)
+        self.epochs = []
+
+    def set_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+
+def test_the_first_stage_takes_fresh_examples_and_the_others_the_fixed_ones(tmp_path):
+    data, seen = Examples(24, 9), []
+    loader = torch.utils.data.DataLoader(data, batch_size=8, sampler=Sampler(data))
+
+    def watching(prediction, target):
+        if prediction.requires_grad:
+            seen.append(len(target))
+        return mean_square(prediction, target)
+
+    _, _, history = convert(tmp_path, loss=watching, fresh=loader, max_epochs=1, first_stage_epochs=3, patience=9)
+    assert loader.sampler.epochs == [1, 2, 3]
+    assert seen == [8] * 9 + [7, 7, 7, 7, 7, 5] * 2
+    assert [(r.stage, r.epoch) for r in history] == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (3, 0), (3, 1)]
+
+
+@pytest.mark.parametrize("discretize", [False, True])
+def test_layers_not_yet_converted_round_if_asked(tmp_path, discretize):
+    modes = []
+
+    def watching(prediction, target):
+        modes.append([layer.mode for layer in model.network.layers.values()])
+        return mean_square(prediction, target)
+
+    model = trained()
+    convert(tmp_path, model, loss=watching, max_epochs=1, discretize=discretize)
+    later = "discrete" if discretize else "analog"
+    assert modes[0] == ["tandem", later, later]
+    assert ["spiking", "tandem", later] in modes
+    assert modes[-1] == ["spiking", "spiking", "tandem"]
