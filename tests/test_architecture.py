@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "separation": {"separation", "training", "spiking"},
     "cli": {"cli", "separation", "training", "spiking"},
 }
-COMMON = {"errors", "files"}
+COMMON = {"errors", "files", "checks"}
 UNKNOWN_TO_THE_CORE = {
     "pytorch_lightning",
     "asteroid",
@@ -23,7 +23,7 @@ UNKNOWN_TO_THE_CORE = {
     "torchaudio",
     "torchvision",
 }
-WITHOUT_TORCH = ["separation/config.py", "training/config.py", "cli/common.py", "errors.py", "files.py"]
+WITHOUT_TORCH = ["separation/config.py", "training/config.py", "cli/common.py", "errors.py", "files.py", "checks.py"]
 
 
 def imports(path):

@@ -13,6 +13,7 @@ ngpu=0
 nj=0
 launcher=local
 overrides=()
+ann=()
 
 usage() {
     cat <<EOF
@@ -23,13 +24,16 @@ Usage: ./run.sh [options] [--section.key VALUE ...]
   --config FILE     settings (default $config)
   --tag NAME        name of the experiment, exp/NAME (default: the config's name)
   --data DIR        lists and mixtures (default $data)
-  --ngpu N          accelerators (default $ngpu: the CPU)
+  --seed N          of everything that is drawn (default: the config's)
+  --ann DIR         an analog separator to convert, instead of training one (with --stage 3)
+  --ngpu N          1 trains and converts on an accelerator (default $ngpu: the CPU)
   --nj N            processes for work on files (default $nj: all cores)
   --launcher NAME   local (slurm is not there yet)
   --help            this text
 
 Stages: 0 corpus, 1 mixtures, 2 ANN pre-training, 3 conversion, 4 scoring, 5 listening page.
 A stage that is complete says so and is not done again. Any setting of the config can be given, e.g. --ptl.n_steps 16.
+Relative paths are taken from the recipe's folder.
 EOF
 }
 
@@ -46,14 +50,22 @@ while [ $# -gt 0 ]; do
             name=${1#--}
             printf -v "${name//-/_}" %s "$2"
             shift 2 ;;
-        --*.*)
+        --*.*=*)
+            overrides+=("$1")
+            shift ;;
+        --*.* | --seed)
             [ $# -ge 2 ] || fail "$1 needs a value"
             overrides+=("$1" "$2")
+            shift 2 ;;
+        --ann)
+            [ $# -ge 2 ] || fail "$1 needs a value"
+            ann=("$1" "$2")
             shift 2 ;;
         *) fail "unknown option $1" ;;
     esac
 done
 [[ $stage =~ ^[0-5]$ && $stop_stage =~ ^[0-5]$ ]] || fail "--stage and --stop-stage take 0 to 5"
+[ "$stage" -le "$stop_stage" ] || fail "--stage $stage comes after --stop-stage $stop_stage"
 [ "$launcher" = local ] || fail "--launcher $launcher: only local is there"
 [ -f "$config" ] || fail "--config $config: no such file"
 command -v spikesep-prepare >/dev/null || fail "spikesep is not installed: run make in the repository's top folder"
@@ -73,6 +85,6 @@ run_stage() {
 run_stage 0 "corpus" spikesep-prepare corpus --data "$data"
 run_stage 1 "mixtures" spikesep-prepare mixtures --data "$data"
 run_stage 2 "ANN pre-training" spikesep-train --data "$data" --exp "$exp"
-run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp"
+run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp" ${ann[@]+"${ann[@]}"}
 run_stage 4 "scoring" spikesep-score --data "$data" --exp "$exp"
 run_stage 5 "listening page" spikesep-demo --data "$data" --exp "$exp"

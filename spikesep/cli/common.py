@@ -42,7 +42,7 @@ def run(parser: ArgumentParser, action: Callable[[Namespace], int | None], argv:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped; the same command goes on from here", file=sys.stderr)
+        print(f"{parser.prog}: stopped", file=sys.stderr)
         status = 130
     except OSError as error:
         status = complain(parser.prog, error)

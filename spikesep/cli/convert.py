@@ -1,5 +1,7 @@
 """`spikesep-convert`: turn the trained separator into spiking neurons (stage 3)."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
@@ -11,6 +13,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = recipe_parser(
         "spikesep-convert", "Convert the separator by progressive tandem learning; a stopped run goes on."
     )
+    parser.add_argument("--ann", type=Path | None, default=None, help="analog separator to convert, if --exp has none")
     run(parser, convert, argv)
 
 
@@ -18,7 +21,7 @@ def convert(options) -> None:
     """Call stage 3 and print the report a layer."""
     from spikesep.separation.experiment import convert_snn
 
-    folder, reports = convert_snn(options.data, options.exp, recipe_of(options))
+    folder, reports = convert_snn(options.data, options.exp, recipe_of(options), options.ann)
     if reports:
         Console().print(_table(reports))
     print(f"spiking separator: {folder}")

@@ -32,7 +32,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--model", type=Path, required=True, help="a model folder, or exp/<tag> of a recipe")
     parser.add_argument("--network", type=Literal["snn", "ann"] | None, default=None, help="which network of exp/<tag>")
     parser.add_argument("--out-dir", type=Path, default=Path("."), help="where the voices go")
-    parser.add_argument("--overwrite", type=bool, nargs="?", const=True, default=False, help="replace files there")
+    parser.add_argument("--overwrite", action="store_true", help="replace files there")
     parser.add_argument(
         "--level",
         type=Literal["match-mix", "peak", "none"],
@@ -79,6 +79,9 @@ def _targets(options: Namespace, n_speakers: int) -> dict[Path, list[Path]]:
             raise SpikeSepError(
                 f"{file}: would be written for {times} recordings of the same name; separate them apart"
             )
+    recordings = {path.resolve() for path in options.recordings}
+    for file in (file for files in targets.values() for file in files if file.resolve() in recordings):
+        raise SpikeSepError(f"{file}: is one of the recordings; give another --out-dir")
     if not options.overwrite:
         for file in (file for files in targets.values() for file in files if file.exists()):
             raise SpikeSepError(f"{file}: is there already; give --overwrite, or another --out-dir")

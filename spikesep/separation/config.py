@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from spikesep.checks import check
+from spikesep.errors import SpikeSepError
 from spikesep.training.config import ConversionConfig, LaunchConfig, PretrainConfig
 
 
@@ -74,6 +76,20 @@ class SeparatorConfig:
     conv_kernel_size: int = 3
     dilations: list[int] = field(default_factory=lambda: [2**k for k in range(10)])
     identity: bool = False
+
+    def __post_init__(self):
+        check(
+            "model",
+            self,
+            n_speakers="at least 1",
+            sample_rate="positive",
+            n_filters="at least 1",
+            kernel_size="even and at least 2",
+            n_channels="at least 1",
+            conv_kernel_size="odd",
+        )
+        if any(dilation < 1 for dilation in self.dilations):
+            raise SpikeSepError(f"--model.dilations {self.dilations}: each must be at least 1")
 
 
 @dataclass

@@ -215,7 +215,6 @@ def training_loader(
     batch_size: int,
     seed: int,
     collate: Collate,
-    n_workers: int = 0,
 ) -> DataLoader:
     """Batches of random crops; the last, smaller batch of an epoch is left out where there is a whole one."""
     crops = RandomCrops(mixtures, sample_rate, n_samples, seed)
@@ -225,7 +224,6 @@ def training_loader(
         sampler=EpochSampler(len(crops), seed),
         collate_fn=collate,
         drop_last=len(crops) > batch_size,
-        num_workers=n_workers,
     )
 
 

@@ -39,16 +39,19 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
     """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`."""
     folder = exp / "ann"
     train, valid = _mixtures(data, recipe)
-    claim(exp, "ann", _settings(data, recipe, "model", "ann"))
+    settings = _settings(data, recipe, "model", "ann")
     if folder.exists():
+        claim(exp, "ann", settings)
         print(f"{folder} is there and complete; delete {exp} to train again")
         return folder
     _seed(recipe.seed)
     rate, config = recipe.model.sample_rate, recipe.ann
-    loader = _random_crops(train, recipe, round(config.segment_seconds * rate), config.batch_size)
+    loader = _random_crops(train, recipe, round(config.segment_seconds * rate), config.batch_size, recipe.seed)
     crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
     loss = NegativeSiSdr()
     model = Separator(recipe.model)
+    n_gpus = _check_gpus(recipe.launch.n_gpus)
+    claim(exp, "ann", settings)
     print(
         f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(train)} mixtures, "
         f"{len(crops)} crops for validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
@@ -56,46 +59,46 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
     valid_loader = DataLoader(crops, batch_size=config.batch_size)
     history = History(exp / "history.csv")
     metric = _improvement(crops, loss)
-    n_gpus = _check_gpus(recipe.launch.n_gpus)
     pretrain(model, loss, loader, valid_loader, config, exp / "checkpoints" / "ann", history, metric, n_gpus)
     save_separator(model, folder)
     return folder
 
 
-def convert_snn(data: Path, exp: Path, recipe: RecipeConfig) -> tuple[Path, list[LayerReport]]:
+def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None) -> tuple[Path, list[LayerReport]]:
     """Convert `exp/ann` by progressive tandem learning; returns the model folder `exp/snn` and a report a layer.
 
-    The report is written into that folder as `report.json`.
+    Where there is no `exp/ann`, the analog separator in folder `ann` is copied there first: one network can be
+    converted in several experiments. The report is written into the model folder as `report.json`.
     """
     folder = exp / "snn"
+    if ann is not None and not (exp / "ann").exists():
+        save_separator(load_separator(ann), exp / "ann")
     if not (exp / "ann").exists():
-        raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) first")
+        raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --ann")
     train, valid = _mixtures(data, recipe)
-    claim(exp, "snn", _settings(data, recipe, "ptl"))
+    settings = _settings(data, recipe, "ptl") | {"remix": recipe.ann.remix}
     if folder.exists():
+        claim(exp, "snn", settings)
         print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
         return folder, []
     _seed(recipe.seed)
     model = load_separator(exp / "ann")
+    if model.kind != "ann":
+        raise SpikeSepError(f"{exp / 'ann'}: is converted already; give an analog separator")
     config = recipe.ptl
     n_samples = round(config.segment_seconds * model.sample_rate)
     train_crops = FixedCrops(train, model.sample_rate, n_samples, config.train_segments, recipe.seed)
     valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
+    # Other crops than those of pre-training.
+    fresh = _random_crops(train, recipe, n_samples, config.batch_size, recipe.seed + 1) if config.discretize else None
+    device = "cuda" if _check_gpus(recipe.launch.n_gpus) else "cpu"
+    claim(exp, "snn", settings)
     print(f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}")
-    loss = NegativeSiSdr()
-    fresh = _random_crops(train, recipe, n_samples, config.batch_size) if config.discretize else None
+    loss, history = NegativeSiSdr(), History(exp / "history.csv")
+    metric = _improvement(valid_crops, loss)
+    checkpoints = exp / "checkpoints" / "snn"
     choices = convert(
-        model,
-        loss,
-        train_crops,
-        valid_crops,
-        config,
-        exp / "checkpoints" / "snn",
-        History(exp / "history.csv"),
-        _improvement(valid_crops, loss),
-        recipe.seed,
-        "cuda" if _check_gpus(recipe.launch.n_gpus) else "cpu",
-        fresh,
+        model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh
     )
     model.cpu()
     with torch.no_grad():
@@ -117,9 +120,9 @@ def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mix
     return train, valid
 
 
-def _random_crops(train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int) -> DataLoader:
+def _random_crops(train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int, seed: int) -> DataLoader:
     collate = Collate(recipe.ann.remix, recipe.mixing.snr_db)
-    return training_loader(train, recipe.model.sample_rate, n_samples, batch_size, recipe.seed, collate)
+    return training_loader(train, recipe.model.sample_rate, n_samples, batch_size, seed, collate)
 
 
 def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
@@ -130,10 +133,16 @@ def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
 
 
 def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
-    """What a stage depends on: settings, seed and the data lists."""
-    lists = [data / split / name for split in ("tr", "cv") for name in ("wav.scp", "spk1.scp", "spk2.scp")]
+    """What a stage depends on: settings, seed and which mixtures there are (not where they lie)."""
+    lists = [data / split / name for split in ("tr", "cv") for name in ("utt2spk", "mixtures.tsv")]
+    mixtures = hash_of_files([path for path in lists if path.exists()])
     everything = asdict(recipe)
-    return {"seed": recipe.seed, "data": hash_of_files(lists), **{s: everything[s] for s in sections}}
+    return {
+        "seed": recipe.seed,
+        "data": mixtures,
+        "snr_db": recipe.mixing.snr_db,
+        **{section: everything[section] for section in sections},
+    }
 
 
 def _seed(seed: int) -> None:
@@ -143,8 +152,10 @@ def _seed(seed: int) -> None:
 
 
 def _check_gpus(n_gpus: int) -> int:
+    if n_gpus not in (0, 1):
+        raise SpikeSepError(f"--launch.n_gpus {n_gpus}: give 0 (the CPU) or 1; several are not there yet")
     if n_gpus > torch.cuda.device_count():
         raise SpikeSepError(
-            f"launch.n_gpus: {n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
+            f"--launch.n_gpus: {n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
         )
     return n_gpus

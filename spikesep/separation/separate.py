@@ -13,6 +13,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.audio import resample
 from spikesep.separation.model import Separator, load_separator
 from spikesep.spiking.cost import Cost
+from spikesep.training.precision import exact_products
 
 Level = Literal["match-mix", "peak", "none"]
 Wave = TypeVar("Wave", np.ndarray, Tensor)
@@ -25,7 +26,7 @@ class Separated:
 
     Attributes:
         estimates: float32 [n_speakers, samples], at the recording's sample rate.
-        cost: of the mask network over the whole recording.
+        cost: of the mask network, all blocks together; where there are several, their shared context is counted twice.
         scale: all voices were lowered by this common factor to stay within full scale; 1 where that was not needed.
     """
 
@@ -45,6 +46,7 @@ class Model:
     def __init__(self, separator: Separator, device: str = "cpu"):
         self.separator = separator.to(device).eval()
         self.device = torch.device(device)
+        exact_products(self.device)
 
     @property
     def sample_rate(self) -> int:
@@ -67,7 +69,8 @@ class Model:
         """Separate the voices of a recording.
 
         Args:
-            wave: [samples], or [channels, samples], which are averaged; numpy or torch, the voices come in the same.
+            wave: [samples], or [channels, samples], which are averaged; full scale is 1. Numpy or torch: the voices
+                come in the same, in floating point.
             sample_rate: of `wave`, Hz; None for the network's own.
             level: see `set_level`.
             segment_seconds: length of the blocks it is worked through in.
@@ -76,12 +79,15 @@ class Model:
             Voices [n_speakers, samples], at `sample_rate`.
 
         Raises:
-            ValueError: `wave` has another shape, is empty, or holds NaN or Inf.
+            ValueError: `wave` has another shape ([samples, channels] among them), is empty, or holds NaN or Inf.
         """
         is_tensor = isinstance(wave, Tensor)
         samples = np.asarray(wave.detach().cpu() if is_tensor else wave, dtype=np.float32)
         result = self.separate_recording(samples, sample_rate or self.sample_rate, level, segment_seconds)
-        return torch.from_numpy(result.estimates).to(wave) if is_tensor else result.estimates
+        if not is_tensor:
+            return result.estimates
+        estimates = torch.from_numpy(result.estimates).to(wave.device)
+        return estimates.to(wave.dtype) if wave.is_floating_point() else estimates
 
     def separate_recording(
         self,
@@ -189,6 +195,8 @@ def _matching_gains(estimates: np.ndarray, mixture: np.ndarray) -> np.ndarray:
 
 def _mono(samples: np.ndarray) -> np.ndarray:
     if samples.ndim == 2:
+        if samples.shape[0] > samples.shape[1]:
+            raise ValueError(f"a recording is [channels, samples]; transpose this one of shape {samples.shape}")
         samples = samples.mean(0)
     if samples.ndim != 1 or not samples.size:
         raise ValueError(f"a recording is [samples] or [channels, samples] and not empty; this one is {samples.shape}")

@@ -80,14 +80,14 @@ class CostMeter:
 
     def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
         """See `spikesep.spiking.network.Observer`."""
-        macs = connections(module, torch.ones_like(signal.value))
+        n_macs = macs(module, signal.value)
         spiking_input = signal.is_spiking
         synops = connections(module, signal.count.to(signal.value.dtype)) if spiking_input else 0.0
         fires = out.is_spiking
         p = self._passing
         self._passing = Cost(
-            p.macs + macs,
-            p.analog_macs + (0.0 if spiking_input else macs),
+            p.macs + n_macs,
+            p.analog_macs + (0.0 if spiking_input else n_macs),
             p.synops + synops,
             out.trains[0].spikes.shape[0] if fires else p.n_steps,
             (*p.spikes, float(out.count.sum())) if fires else p.spikes,
@@ -98,15 +98,23 @@ class CostMeter:
 
 
 def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
-    """Synaptic operations when input element i sends count[i] spikes; with a count of one everywhere, the MACs.
+    """Synaptic operations when input element i sends count[i] spikes.
 
     Args:
-        module: a `SpikingLayer` or a `Readout`.
+        module: a layer or a readout; spikes that go through its pooling all reach the synapse.
         count: [batch, ...], the shape of the module's input.
     """
-    synapse = module.synapse
     if module.before is not None:
         count = module.before(count) * _pooled(module.before)
+    return _arrivals(module.synapse, count)
+
+
+def macs(module: SpikingLayer | Readout, value: Tensor) -> float:
+    """Multiply-accumulates of the synapse, for an input of the shape of `value`; pooling comes first."""
+    return _arrivals(module.synapse, torch.ones_like(value if module.before is None else module.before(value)))
+
+
+def _arrivals(synapse: nn.Module, count: Tensor) -> float:
     if isinstance(synapse, nn.Linear):
         return float(count.double().sum()) * synapse.out_features
     # Each output neuron receives all spikes within its receptive field: a convolution with ones.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikesep.spiking.neuron import integrate_and_fire
+from spikesep.spiking.neuron import constant_current_count, integrate_and_fire
 from spikesep.spiking.signal import Coding, Signal, straight_through
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -71,8 +71,8 @@ class SpikingLayer(nn.Module):
 
     def rounded(self, activation: Tensor) -> Tensor:
         """Activations clipped and rounded as a constant current is by spiking neurons (eq. 10)."""
-        share = self.coding.initial_potential  # one half rounds to nearest
-        count = (activation.detach() / self.threshold + share).floor().clamp(0, self.coding.n_steps)
+        charge = activation.detach().float() / self.threshold
+        count = constant_current_count(charge, 1.0, self.coding.initial_potential, self.coding.n_steps)
         return (count * self.threshold).to(activation.dtype)
 
     def fire(self, signal: Signal) -> Signal:

@@ -52,8 +52,12 @@ class SpikingNetwork(nn.Module):
         Raises:
             NotConvertibleError: a module has no spiking counterpart, or hides its operations in its own `forward`.
         """
-        layers, before, synapse, norm, name = {}, [], None, None, ""
-        for key, module in network.named_children():
+        layers, before, synapse, norm, name, seen = {}, [], None, None, "", set()
+        for key, module in network._modules.items():  # not named_children(), which leaves out a module's second place
+            if isinstance(module, (*SYNAPSES, *NORMS)):
+                if module in seen:
+                    raise NotConvertibleError(f"layer '{key}': its weights are used twice; give each layer its own")
+                seen.add(module)
             if isinstance(module, SYNAPSES):
                 if synapse is not None:
                     raise NotConvertibleError(

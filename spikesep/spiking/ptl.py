@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from spikesep.errors import SpikeSepError
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding
 from spikesep.spiking.threshold import ActivationHistogram
@@ -106,19 +107,28 @@ class ThresholdChoice:
     histogram: dict = field(default_factory=dict)
 
 
-def choose_threshold(activations: Iterable[Tensor], percentile: float | str, n_steps: int) -> ThresholdChoice:
+def choose_threshold(activations: Iterable[Tensor], percentile: float | str, coding: Coding) -> ThresholdChoice:
     """Threshold LayerNorm (section 3.3) over streamed activations.
 
     Args:
         activations: batches of any shape.
-        percentile: in 0..100, or "auto" for the one with the least coding error at N_s.
-        n_steps: N_s.
+        percentile: in 0..100, or "auto" for the one with the least coding error.
+        coding: N_s and initial potential.
+
+    Raises:
+        SpikeSepError: all activations up to the percentile are zero.
     """
     histogram = ActivationHistogram()
     for batch in activations:
         histogram.update(batch)
-    p = histogram.best_percentile(n_steps) if percentile == "auto" else float(percentile)
+    best = histogram.best_percentile(coding.n_steps, coding.initial_potential)
+    p = best if percentile == "auto" else float(percentile)
     upper_bound = histogram.percentile(p)
+    if upper_bound <= 0:
+        raise SpikeSepError(
+            f"no activation lies above zero at percentile {p:g}: the layer is silent; take a higher percentile "
+            "or auto, or train the network anew"
+        )
     return ThresholdChoice(p, upper_bound, histogram.clipped_share(upper_bound), histogram.summary())
 
 
@@ -203,7 +213,10 @@ class ProgressiveTandemLearning:
         self.on_epoch(StageEpoch(stage, 0, math.nan, loss, True))
 
     def _choose(self, index: int) -> ThresholdChoice:
-        return choose_threshold(self.trainer.activations(index), self.percentile, self.coding.n_steps)
+        try:
+            return choose_threshold(self.trainer.activations(index), self.percentile, self.coding)
+        except SpikeSepError as error:
+            raise SpikeSepError(f"layer {self.network.names[index]}: {error}") from error
 
     def _train(self, stage: int) -> None:
         schedule = self._schedule

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.neuron import constant_current_count
 from spikesep.spiking.ptl import ThresholdChoice
 from spikesep.spiking.signal import Signal
 
@@ -23,7 +24,7 @@ class LayerReport:
         clipped_share: share of the twin's activations above N_s * threshold, after training.
         firing_rate: mean spikes of a neuron and step.
         quantization_error: root mean square that clipping and rounding add to the twin's activation, over its own.
-        count_error: mean distance between the spike count and the twin's rounded activation, in spikes: what the
+        count_error: mean distance between the spike count and the twin's coded activation, in spikes: what the
             order of the incoming spikes adds to quantization.
         histogram: of the activations at calibration.
     """
@@ -51,7 +52,7 @@ class _Sums:
     def update(self, layer: SpikingLayer, signal: Signal, out: Signal) -> None:
         twin = layer.activation(signal.value).double()
         threshold, n_steps = float(layer.threshold), layer.coding.n_steps
-        expected = (twin / threshold).round().clamp(max=n_steps)
+        expected = constant_current_count(twin / threshold, 1.0, layer.coding.initial_potential, n_steps).double()
         count = out.count
         self.neurons += twin.numel()
         self.clipped += float((twin > threshold * n_steps).sum())

@@ -17,6 +17,7 @@ class ActivationHistogram:
 
     def __init__(self):
         self.counts = torch.zeros(N_BINS, dtype=torch.float64)
+        self.zeros = 0  # among the first bin
         self.top = 0.0
 
     def update(self, activations: Tensor) -> None:
@@ -29,6 +30,7 @@ class ActivationHistogram:
         low, high = (float(v) for v in torch.aminmax(values))
         if not (low >= 0 and high < float("inf")):
             raise ValueError(f"activations must be finite and not negative, found {low}..{high}")
+        self.zeros += int((values == 0).sum())
         if self.top == 0:
             self.top = high
         while high > self.top:
@@ -46,6 +48,8 @@ class ActivationHistogram:
             raise ValueError(f"a percentile lies in 0..100, not {p}")
         cumulated = self.counts.cumsum(0)
         rank = cumulated[-1] * p / 100
+        if rank <= self.zeros:
+            return 0.0
         index = int(torch.searchsorted(cumulated, rank).clamp(max=N_BINS - 1))
         before = cumulated[index] - self.counts[index]
         inside = ((rank - before) / self.counts[index].clamp(min=1)).clamp(0, 1)
@@ -55,20 +59,23 @@ class ActivationHistogram:
         """Share of the activations above `upper_bound`."""
         return float(self.counts[self._middles() > upper_bound].sum() / self.counts.sum())
 
-    def coding_error(self, upper_bound: float, n_steps: int) -> float:
-        """Root mean square error of clipping at `upper_bound` and rounding to N_s levels (eq. 8)."""
+    def coding_error(self, upper_bound: float, n_steps: int, initial_potential: float = 0.5) -> float:
+        """Root mean square error of clipping at `upper_bound` and rounding to N_s levels (eq. 8).
+
+        An initial potential of half a threshold rounds to nearest, one of zero rounds down.
+        """
         values, unit = self._middles(), upper_bound / n_steps
-        coded = (values / unit).round().clamp(0, n_steps) * unit
+        coded = (values / unit + initial_potential).floor().clamp(0, n_steps) * unit
         weight = self.counts.clone()
-        weight[0] *= 0.5  # most of the first bin is exact zeros, which are coded without error
+        weight[0] -= self.zeros  # coded without error
         return float(((coded - values).square() * weight).sum() / self.counts.sum()) ** 0.5
 
-    def best_percentile(self, n_steps: int) -> float:
+    def best_percentile(self, n_steps: int, initial_potential: float = 0.5) -> float:
         """Of PERCENTILES, the one that leaves the least coding error: few steps want a lower one."""
         bounds = {p: self.percentile(p) for p in PERCENTILES}
         return min(
             (p for p in PERCENTILES if bounds[p] > 0),
-            key=lambda p: self.coding_error(bounds[p], n_steps),
+            key=lambda p: self.coding_error(bounds[p], n_steps, initial_potential),
             default=100.0,
         )
 

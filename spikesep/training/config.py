@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from spikesep.checks import check
+from spikesep.errors import SpikeSepError
+
 
 @dataclass
 class PretrainConfig:
@@ -10,7 +13,7 @@ class PretrainConfig:
 
     Attributes:
         epochs: most passes over the training list.
-        batch_size: examples a step and process.
+        batch_size: examples a step.
         segment_seconds: length of the random crop taken of each mixture in each epoch.
         remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
         learning_rate: Adam's step size after warm-up.
@@ -39,6 +42,22 @@ class PretrainConfig:
     precision: Literal["auto", "bf16", "float32"] = "auto"
     max_minutes: float | None = None
 
+    def __post_init__(self):
+        check(
+            "ann",
+            self,
+            epochs="at least 1",
+            batch_size="at least 1",
+            segment_seconds="positive",
+            learning_rate="positive",
+            warmup_steps="not negative",
+            cosine_from="between 0 and 1",
+            halve_patience="at least 1",
+            stop_patience="at least 1",
+            clip_norm="positive",
+            max_minutes="positive",
+        )
+
 
 @dataclass
 class ConversionConfig:
@@ -64,6 +83,7 @@ class ConversionConfig:
         calibration_segments: training segments over which the percentiles are taken.
         cache_gib: memory for the spikes of the frozen prefix; 0 computes them anew in each step.
         clip_norm: largest gradient norm.
+        precision: of what still learns, as in pre-training; what is frozen always runs in float32.
     """
 
     n_steps: int = 8
@@ -83,6 +103,29 @@ class ConversionConfig:
     calibration_segments: int = 64
     cache_gib: float = 4.0
     clip_norm: float = 5.0
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+
+    def __post_init__(self):
+        check(
+            "ptl",
+            self,
+            n_steps="at least 1",
+            initial_potential="between 0 and 1",
+            patience="at least 1",
+            max_epochs="not negative",
+            first_stage_epochs="not negative",
+            learning_rate="positive",
+            first_stage_learning_rate="positive",
+            batch_size="at least 1",
+            segment_seconds="positive",
+            train_segments="at least 1",
+            valid_segments="at least 1",
+            calibration_segments="at least 1",
+            cache_gib="not negative",
+            clip_norm="positive",
+        )
+        if self.percentile != "auto" and not 0 < self.percentile <= 100:
+            raise SpikeSepError(f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100")
 
 
 @dataclass
@@ -90,9 +133,12 @@ class LaunchConfig:
     """Where a command computes.
 
     Attributes:
-        n_gpus: accelerators to use; 0 computes on the CPU.
+        n_gpus: 1 trains and converts on an accelerator; 0 computes on the CPU.
         n_jobs: worker processes for work on files; 0 takes all cores.
     """
 
     n_gpus: int = 0
     n_jobs: int = 0
+
+    def __post_init__(self):
+        check("launch", self, n_gpus="not negative", n_jobs="not negative")

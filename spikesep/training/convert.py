@@ -21,7 +21,7 @@ from spikesep.spiking.ptl import ProgressiveTandemLearning, StageEpoch, Threshol
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
-from spikesep.training.precision import autocast
+from spikesep.training.precision import autocast, exact_products
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 STATE_FILE = "state.pt"
@@ -76,6 +76,7 @@ def convert(
         How each threshold was chosen.
     """
     device = torch.device(device)
+    exact_products(device)
     model.to(device)
     trainer = TandemTrainer(model, loss, train_set, valid_set, config, seed, device, fresh)
     clock = _Clock()
@@ -231,7 +232,7 @@ class TandemTrainer:
         if stage == 0:
             rate, epochs = config.first_stage_learning_rate, config.first_stage_epochs or epochs
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, epochs_done / epochs)))
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, epochs_done / max(1, epochs))))
 
     def _epoch(self, stage: int, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor]], int]:
         """Predictions and targets of every batch of an epoch, one after the other, and how many there are."""
@@ -251,7 +252,7 @@ class TandemTrainer:
         return predictions, len(batches)
 
     def _autocast(self, x: Tensor, target: Tensor, prefix: Callable[[Tensor], Signal], stage: int):
-        with autocast("auto", self.device):
+        with autocast(self.config.precision, self.device):
             return self._predict(x.to(self.device), stage, prefix), target.to(self.device)
 
     def _predict(self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal]) -> Tensor:
@@ -282,19 +283,20 @@ class TandemTrainer:
                 (trains,) = layer(self._prefix(name, indices, self.model.encode(x)[0], stage)).trains
             ahead = ahead or SpikeCache(trains)
             ahead.put(indices, trains)
-            if len(ahead) == len(indices) and not self._fits(name, caches, ahead):
+            if len(ahead) == len(indices) and not self._fits(name, ahead):
                 self.caches[name] = None
                 return
         self.caches[name] = [*caches, ahead] if layer.identity else [ahead]
 
-    def _fits(self, name: str, caches: list[SpikeCache], ahead: SpikeCache) -> bool:
+    def _fits(self, name: str, ahead: SpikeCache) -> bool:
         """Whether there is room for the caches and for the one that is begun."""
         whole = ahead.nbytes / len(ahead) * len(self.sets[name])
-        need = (sum(cache.nbytes for cache in caches) + whole) / 2**30
+        kept = sum(cache.nbytes for caches_of_set in self.caches.values() for cache in caches_of_set or ())
+        need = (kept + whole) / 2**30
         if need <= self.config.cache_gib:
             return True
         print(
-            f"spike cache off for the {name} examples: they need {need:.2f} GiB, the limit (ptl.cache_gib) is "
+            f"spike cache off for the {name} examples: it would grow to {need:.2f} GiB, the limit (ptl.cache_gib) is "
             f"{self.config.cache_gib:g} GiB; the frozen layers are run anew in each step",
             flush=True,
         )

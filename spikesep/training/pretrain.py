@@ -88,6 +88,9 @@ class PretrainTask(pl.LightningModule):
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.spent_seconds = 0.0
+        self.finished = False
+        self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
+        self._plateau_state: dict | None = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch."""
@@ -107,17 +110,19 @@ class PretrainTask(pl.LightningModule):
         if self.config.schedule == "cosine":
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        # Lightning would step this one after it has written the epoch's checkpoint; `EpochRecord` does it before.
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=0.5, patience=self.config.halve_patience - 1
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "valid_loss"}}
+        if self._plateau_state:
+            self.plateau.load_state_dict(self._plateau_state)
+        return optimizer
 
     def optimizer_step(self, epoch: int, batch_index: int, optimizer, optimizer_closure=None) -> None:
         """A step; the first ones at a rate that rises from zero."""
-        warm = min(1.0, (self.global_step + 1) / max(1, self.config.warmup_steps))
-        if warm < 1:
+        if self.global_step < self.config.warmup_steps:
             for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * warm
+                group["lr"] = self.config.learning_rate * (self.global_step + 1) / self.config.warmup_steps
         optimizer.step(closure=optimizer_closure)
 
     def _cosine(self, step: int) -> float:
@@ -133,12 +138,18 @@ class PretrainTask(pl.LightningModule):
         return done
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the time that was spent."""
+        """Keep the time that was spent, the patience of the schedule, and whether it is over."""
         checkpoint["spent_seconds"] = self.spent_seconds
+        checkpoint["finished"] = self.finished
+        checkpoint["plateau"] = self.plateau.state_dict() if self.plateau else None
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Take it up."""
+        """Take them up."""
         self.spent_seconds = checkpoint["spent_seconds"]
+        self.finished = checkpoint["finished"]
+        self._plateau_state = checkpoint["plateau"]
+        if self.plateau and self._plateau_state:
+            self.plateau.load_state_dict(self._plateau_state)
 
 
 class EpochRecord(pl.Callback):
@@ -149,6 +160,10 @@ class EpochRecord(pl.Callback):
         self.metric = metric
         self.config = config
         self._begun = self._ticked = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, task: PretrainTask) -> None:
+        """A run that was at its end when it was stopped has nothing left to do."""
+        trainer.should_stop = task.finished
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: PretrainTask) -> None:
         """Start the clock."""
@@ -175,10 +190,13 @@ class EpochRecord(pl.Callback):
             f"{loss['valid_loss']:.3f} (metric {metric:.2f}), learning rate {rate:.1e}, {seconds:.0f} s",
             flush=True,
         )
+        if task.plateau:
+            task.plateau.step(loss["valid_loss"])
         budget = self.config.max_minutes and 60 * self.config.max_minutes
         if budget and task.spent_seconds + seconds / 2 >= budget and epoch < self.config.epochs:
             print(f"stopping: the time budget of {self.config.max_minutes:g} minutes is spent", flush=True)
             trainer.should_stop = True
+        task.finished = trainer.should_stop  # by the time, or by patience
 
     def _tick(self, task: PretrainTask) -> None:
         now = time.monotonic()

@@ -108,7 +108,7 @@ def test_files_are_not_overwritten_unless_asked(tmp_path, model, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert (tmp_path / "a_spk2.wav").read_text() == "precious"
     assert not (tmp_path / "a_spk1.wav").exists()
-    assert infer(*argv, "--overwrite") == 0
+    assert infer("--overwrite", *argv) == 0
     assert soundfile.info(tmp_path / "a_spk2.wav").frames == 4000
 
 
@@ -148,3 +148,11 @@ def test_the_analog_network_can_be_asked_for(tmp_path, model, capsys):
     soundfile.write(tmp_path / "a.wav", tone(4000), 8000)
     assert infer(tmp_path / "a.wav", "--model", model, "--network", "ann", "--out-dir", tmp_path) == 0
     assert "MACs" in capsys.readouterr().out
+
+
+def test_a_recording_is_never_written_over(tmp_path, model, capsys):
+    for name in ("a.wav", "a_spk1.wav"):
+        soundfile.write(tmp_path / name, tone(400), 8000)
+    argv = (tmp_path / "a.wav", tmp_path / "a_spk1.wav", "--model", model, "--out-dir", tmp_path, "--overwrite")
+    assert infer(*argv) == 2
+    assert "is one of the recordings" in capsys.readouterr().err

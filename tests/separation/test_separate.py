@@ -45,6 +45,10 @@ def test_torch_in_torch_out():
     np.testing.assert_array_equal(out.numpy(), model.separate(wave))
 
 
+def test_integers_come_out_as_floating_point():
+    assert make_model(False).separate(torch.randint(-3000, 3000, (800,), dtype=torch.int16)).dtype == torch.float32
+
+
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100])
 def test_voices_have_the_rate_and_length_of_the_recording(rate):
     assert make_model(False).separate(noise(rate // 3), rate).shape == (2, rate // 3)
@@ -62,7 +66,9 @@ def test_a_second_call_knows_nothing_of_the_first():
     np.testing.assert_array_equal(model.separate(wave), first)
 
 
-@pytest.mark.parametrize("wave", [np.zeros(0), np.zeros((2, 3, 4)), np.array([0.1, np.nan]), np.array([np.inf])])
+@pytest.mark.parametrize(
+    "wave", [np.zeros(0), np.zeros((2, 3, 4)), np.zeros((100, 2)), np.array([0.1, np.nan]), np.array([np.inf])]
+)
 def test_what_is_no_recording_is_refused(wave):
     with pytest.raises(ValueError, match="recording"):
         make_model(False).separate(wave)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikesep.spiking.cost import Cost, CostMeter, connections, measure
+from spikesep.spiking.cost import Cost, CostMeter, connections, macs, measure
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding
@@ -40,17 +40,18 @@ def signature(synapse):
 def test_every_spike_is_counted_at_every_neuron_it_reaches(synapse, shape):
     count = torch.randint(0, 5, shape).float()
     assert connections(Readout(synapse), count) == arrivals(synapse, count)
-    assert connections(Readout(synapse), torch.ones(shape)) == arrivals(synapse, torch.ones(shape))
+    assert macs(Readout(synapse), count) == arrivals(synapse, torch.ones(shape))
 
 
 def test_macs_of_a_conv_worked_out_by_hand():
     # 5 outputs; padding takes one tap from the first and the last: 13 taps, 2 channels in, 3 out.
-    assert connections(SpikingLayer(nn.Conv1d(2, 3, 3, padding=1)), torch.ones(1, 2, 5)) == 13 * 2 * 3
+    assert macs(SpikingLayer(nn.Conv1d(2, 3, 3, padding=1)), torch.rand(1, 2, 5)) == 13 * 2 * 3
 
 
-def test_spikes_of_a_pooled_input_all_reach_the_synapse():
+def test_spikes_of_a_pooled_input_all_reach_the_synapse_but_its_macs_come_after_pooling():
     layer = SpikingLayer(nn.Linear(4, 10), before=nn.Sequential(nn.AvgPool2d(2), nn.Flatten()))
     assert connections(layer, torch.ones(1, 1, 4, 4)) == 16 * 10
+    assert macs(layer, torch.ones(1, 1, 4, 4)) == 4 * 10
 
 
 def converted():
@@ -86,3 +87,17 @@ def test_costs_of_passes_add_up():
 def test_costs_of_different_networks_do_not():
     with pytest.raises(ValueError, match="different networks"):
         Cost(1.0, n_steps=8) + Cost(1.0, n_steps=4)
+
+
+def test_every_layer_before_an_identity_path_is_counted():
+    torch.manual_seed(1)
+    layers = [SpikingLayer(nn.Linear(5, 5), identity=k > 0) for k in range(2)]
+    network = SpikingNetwork(layers, Readout(nn.Linear(5, 3)))
+    for layer in layers:
+        layer.convert(0.1, Coding(8))
+    x = torch.rand(4, 5)
+    _, cost = measure(network, x)
+    with torch.no_grad():
+        first, both = network.propagate(x, 0, 1), network.propagate(x, 0, 2)
+    assert cost.synops == int(first.count.sum()) * 5 + int(both.count.sum()) * 3
+    assert len(cost.spikes) == 2

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from spikesep.errors import SpikeSepError
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.ptl import AdaptiveSchedule, ProgressiveTandemLearning, choose_threshold
@@ -200,10 +201,10 @@ def test_a_run_stopped_after_any_epoch_ends_as_an_unbroken_one(stop_at):
 
 def test_the_threshold_is_the_percentile_over_the_window():
     values = torch.linspace(0, 1, 10_001)
-    choice = choose_threshold([values[:5000], values[5000:]], 99.0, 8)
+    choice = choose_threshold([values[:5000], values[5000:]], 99.0, Coding(8))
     assert choice.upper_bound == pytest.approx(0.99, abs=1e-3)
     assert choice.clipped_share == pytest.approx(0.01, abs=1e-3)
-    few, many = (choose_threshold([values**4], "auto", n) for n in (2, 1024))
+    few, many = (choose_threshold([values**4], "auto", Coding(n)) for n in (2, 1024))
     assert few.percentile < many.percentile
 
 
@@ -224,3 +225,18 @@ def test_the_report_says_what_conversion_left():
     assert first.count_error < 0.01  # a constant current leaves quantization alone
     assert first.clipped_share < 0.02
     assert sum(first.histogram["counts"]) == twin.numel()
+
+
+def test_a_silent_layer_is_named():
+    network = make_network()
+    torch.nn.init.constant_(network[1].norm.bias, -100.0)
+    with pytest.raises(SpikeSepError, match="layer 1: no activation lies above zero"):
+        learn(network, Trainer(network)).run()
+
+
+def test_a_percentile_that_falls_among_the_zeros_is_refused():
+    values = torch.zeros(1000)
+    values[:5] = torch.rand(5) + 0.5
+    with pytest.raises(SpikeSepError, match="percentile 99: the layer is silent"):
+        choose_threshold([values], 99.0, Coding(8))
+    assert choose_threshold([values], "auto", Coding(8)).upper_bound >= 0.5

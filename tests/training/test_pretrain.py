@@ -111,3 +111,26 @@ def test_float32_is_taken_where_bf16_is_emulated():
     assert product.dtype == (torch.bfloat16 if supports_bf16(cpu) else torch.float32)
     with autocast("float32", cpu):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_warm_up_ends_at_the_learning_rate(tmp_path):
+    _, history = train(tmp_path, schedule="plateau", warmup_steps=2, epochs=1)
+    assert history[0].learning_rate == 0.05
+
+
+def test_a_stopped_run_keeps_the_patience_of_its_schedule(tmp_path):
+    flat = lambda p, t: mean_square(p, t) * 0 + 1  # noqa: E731
+    settings = {"schedule": "plateau", "halve_patience": 2, "warmup_steps": 0, "epochs": 6}
+    _, expected = train(tmp_path / "unbroken", loss=flat, **settings)
+    stop = StopAt(17)
+    with pytest.raises(StopAt.StopError):
+        train(tmp_path / "broken", lambda p, t: stop(p, t) * 0 + 1, **settings)
+    _, history = train(tmp_path / "broken", loss=flat, **settings)
+    assert [r.learning_rate for r in history] == [r.learning_rate for r in expected]
+    assert history[-1].learning_rate < history[0].learning_rate
+
+
+def test_a_run_whose_time_was_spent_trains_no_further_epoch(tmp_path):
+    _, expected = train(tmp_path, epochs=500, schedule="cosine", max_minutes=1e-3)
+    _, history = train(tmp_path, epochs=500, schedule="cosine", max_minutes=1e-3)
+    assert history == expected

@@ -1,0 +1,39 @@
+import pytest
+
+from spikesep.cli.train import main
+
+WRONG = {
+    "--ann.epochs 0": "ann.epochs 0",
+    "--ann.batch_size -1": "ann.batch_size",
+    "--ann.schedule stairs": "ann.schedule",
+    "--ptl.n_steps 0": "ptl.n_steps 0",
+    "--ptl.percentile 120": "ptl.percentile 120",
+    "--model.conv_kernel_size 4": "must be odd",
+    "--model.kernel_size 1": "must be even",
+    "--model.dilations [0]": "model.dilations",
+    "--launch.n_gpus -1": "launch.n_gpus",
+    "--seed x": "seed",
+    "--ann.epoch 3": "ann.epoch",
+    "--config nowhere.yaml": "nowhere.yaml",
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), WRONG.items(), ids=WRONG)
+def test_a_setting_that_cannot_be_is_one_line_and_status_2(tmp_path, capsys, argv, message):
+    with pytest.raises(SystemExit) as ended:
+        main(["--exp", str(tmp_path / "exp"), "--data", str(tmp_path), *argv.split()])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("spikesep-train: error:")
+    assert message in error
+    assert "\n" not in error
+    assert not (tmp_path / "exp").exists()
+
+
+def test_a_config_with_an_unknown_setting_is_refused(tmp_path, capsys):
+    config = tmp_path / "c.yaml"
+    config.write_text("ann: {epchs: 3}")
+    with pytest.raises(SystemExit) as ended:
+        main(["--exp", str(tmp_path / "exp"), "--config", str(config)])
+    assert ended.value.code == 2
+    assert "epchs" in capsys.readouterr().err

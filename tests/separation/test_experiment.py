@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import pytest
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.config import MixingConfig, RecipeConfig, SeparatorConfig
+from spikesep.separation.experiment import convert_snn, train_ann
+from spikesep.training.config import ConversionConfig, LaunchConfig, PretrainConfig
+
+RECIPE = RecipeConfig(
+    mixing=MixingConfig(snr_db=(0, 5)),
+    model=SeparatorConfig(n_filters=8, n_channels=8, dilations=[1, 2], identity=True),
+    ann=PretrainConfig(epochs=1, segment_seconds=0.5, batch_size=2),
+    ptl=ConversionConfig(max_epochs=1, patience=1, segment_seconds=0.5, train_segments=3, valid_segments=2),
+)
+
+
+@pytest.fixture
+def data(kept_experiment, tmp_path):
+    """`tr` and `cv` of the shared tiny corpus."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "tr").symlink_to(kept_experiment.data / "tt")
+    (folder / "cv").symlink_to(kept_experiment.data / "cv")
+    return folder
+
+
+def test_an_experiment_trains_then_converts_then_says_it_is_done(data, tmp_path, capsys):
+    exp = tmp_path / "exp"
+    assert train_ann(data, exp, RECIPE) == exp / "ann"
+    folder, reports = convert_snn(data, exp, RECIPE)
+    assert [r.layer for r in reports] == ["bottleneck", "dilated1", "dilated2"]
+    assert (folder / "report.json").exists()
+    capsys.readouterr()
+    train_ann(data, exp, RECIPE)
+    assert convert_snn(data, exp, RECIPE) == (folder, [])
+    assert capsys.readouterr().out.count("is there and complete") == 2
+
+
+def test_one_analog_network_is_converted_in_several_experiments(data, tmp_path):
+    train_ann(data, tmp_path / "one", RECIPE)
+    other = replace(RECIPE, ptl=replace(RECIPE.ptl, n_steps=4))
+    folder, _ = convert_snn(data, tmp_path / "two", other, tmp_path / "one" / "ann")
+    assert (tmp_path / "two" / "ann" / "config.json").exists()
+    assert folder == tmp_path / "two" / "snn"
+
+
+def test_other_settings_are_refused_in_the_same_folder(data, tmp_path):
+    train_ann(data, tmp_path / "exp", RECIPE)
+    with pytest.raises(SpikeSepError, match=r"ann\.epochs = 1, not 2"):
+        train_ann(data, tmp_path / "exp", replace(RECIPE, ann=replace(RECIPE.ann, epochs=2)))
+
+
+def test_a_fault_in_the_settings_can_be_mended_without_another_folder(data, tmp_path):
+    with pytest.raises(SpikeSepError, match="n_gpus"):
+        train_ann(data, tmp_path / "exp", replace(RECIPE, launch=LaunchConfig(n_gpus=99)))
+    assert not (tmp_path / "exp" / "settings").exists()
+
+
+def test_conversion_without_a_trained_network_names_the_stage(data, tmp_path):
+    with pytest.raises(SpikeSepError, match="run stage 2"):
+        convert_snn(data, tmp_path / "exp", RECIPE)
