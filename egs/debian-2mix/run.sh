@@ -13,7 +13,7 @@ ngpu=0
 nj=0
 launcher=local
 overrides=()
-ann=()
+from_ann=()
 
 usage() {
     cat <<EOF
@@ -25,7 +25,7 @@ Usage: ./run.sh [options] [--section.key VALUE ...]
   --tag NAME        name of the experiment, exp/NAME (default: the config's name)
   --data DIR        lists and mixtures (default $data)
   --seed N          of everything that is drawn (default: the config's)
-  --ann DIR         an analog separator to convert, instead of training one (with --stage 3)
+  --from-ann DIR    an analog separator to convert, instead of training one (with --stage 3)
   --ngpu N          1 trains and converts on an accelerator (default $ngpu: the CPU)
   --nj N            processes for work on files (default $nj: all cores)
   --launcher NAME   local (slurm is not there yet)
@@ -57,9 +57,9 @@ while [ $# -gt 0 ]; do
             [ $# -ge 2 ] || fail "$1 needs a value"
             overrides+=("$1" "$2")
             shift 2 ;;
-        --ann)
+        --from-ann)
             [ $# -ge 2 ] || fail "$1 needs a value"
-            ann=("$1" "$2")
+            from_ann=("$1" "$2")
             shift 2 ;;
         *) fail "unknown option $1" ;;
     esac
@@ -85,6 +85,6 @@ run_stage() {
 run_stage 0 "corpus" spikesep-prepare corpus --data "$data"
 run_stage 1 "mixtures" spikesep-prepare mixtures --data "$data"
 run_stage 2 "ANN pre-training" spikesep-train --data "$data" --exp "$exp"
-run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp" ${ann[@]+"${ann[@]}"}
+run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp" ${from_ann[@]+"${from_ann[@]}"}
 run_stage 4 "scoring" spikesep-score --data "$data" --exp "$exp"
 run_stage 5 "listening page" spikesep-demo --data "$data" --exp "$exp"

@@ -13,7 +13,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = recipe_parser(
         "spikesep-convert", "Convert the separator by progressive tandem learning; a stopped run goes on."
     )
-    parser.add_argument("--ann", type=Path | None, default=None, help="analog separator to convert, if --exp has none")
+    parser.add_argument(
+        "--from-ann", type=Path | None, default=None, help="analog separator to convert, if --exp has none"
+    )
     run(parser, convert, argv)
 
 
@@ -21,7 +23,7 @@ def convert(options) -> None:
     """Call stage 3 and print the report a layer."""
     from spikesep.separation.experiment import convert_snn
 
-    folder, reports = convert_snn(options.data, options.exp, recipe_of(options), options.ann)
+    folder, reports = convert_snn(options.data, options.exp, recipe_of(options), options.from_ann)
     if reports:
         Console().print(_table(reports))
     print(f"spiking separator: {folder}")

@@ -74,7 +74,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     if ann is not None and not (exp / "ann").exists():
         save_separator(load_separator(ann), exp / "ann")
     if not (exp / "ann").exists():
-        raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --ann")
+        raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --from-ann")
     train, valid = _mixtures(data, recipe)
     settings = _settings(data, recipe, "ptl") | {"remix": recipe.ann.remix}
     if folder.exists():

@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 
 from spikesep.cli.train import main
@@ -37,3 +39,11 @@ def test_a_config_with_an_unknown_setting_is_refused(tmp_path, capsys):
         main(["--exp", str(tmp_path / "exp"), "--config", str(config)])
     assert ended.value.code == 2
     assert "epchs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "convert", "score", "demo", "infer"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"spikesep.cli.{command}").main(["--help"])
+    assert ended.value.code == 0
+    assert f"usage: spikesep-{command}" in capsys.readouterr().out
