@@ -22,7 +22,7 @@ def test_scoring_prints_the_table_and_a_second_run_says_that_it_is_complete(expe
     assert command(score, experiment, *OPTIONS) == 0
     second = capsys.readouterr().out
     assert "--redo scores again" in second
-    assert "SI-SDRi (dB)" in second
+    assert "SI-SDRi" in second
 
     (experiment.exp / "RESULTS.md").write_text("old")
     assert command(score, experiment, *OPTIONS, "--redo") == 0
