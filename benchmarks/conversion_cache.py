@@ -33,8 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--exp", type=Path, required=True, help="experiment folder with a trained ann/")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--train-segments", type=int, default=64)
-    parser.add_argument("--valid-segments", type=int, default=32)
+    parser.add_argument("--train-segments", type=int, default=96)
+    parser.add_argument("--valid-segments", type=int, default=24)
     parser.add_argument("--max-epochs", type=int, default=2)
     parser.add_argument("--n-steps", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=1)
@@ -70,7 +70,11 @@ def one_conversion(options: argparse.Namespace, sets: list[FixedCrops], cache_gi
     """Seconds it took; thresholds, validation losses and weights that came out."""
     model, loss = load_separator(options.exp / "ann"), NegativeSiSdr()
     config = ConversionConfig(
-        n_steps=options.n_steps, patience=options.max_epochs, max_epochs=options.max_epochs, cache_gib=cache_gib
+        n_steps=options.n_steps,
+        patience=options.max_epochs,
+        max_epochs=options.max_epochs,
+        calibration_segments=max(8, options.train_segments // 6),  # the proportion of the recipe's default
+        cache_gib=cache_gib,
     )
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         history = History(Path(folder) / "history.csv")
