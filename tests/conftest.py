@@ -5,8 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 RATE = 8000
+
+settings.register_profile("no deadline", deadline=None)  # a loaded machine is slow, not wrong
+settings.load_profile("no deadline")
 
 
 @dataclass(frozen=True)
