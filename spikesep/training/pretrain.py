@@ -48,14 +48,17 @@ def pretrain(
         n_gpus: accelerators; 0 trains on the CPU.
     """
     task = PretrainTask(model, loss, config, steps_per_epoch=len(train_loader))
-    best = ModelCheckpoint(folder, "best", monitor="valid_loss", save_last=True, enable_version_counter=False)
-    callbacks = [best, EpochRecord(history, metric, config)]
+    # Two of them, for Lightning's `save_last` skips epochs that are not the best; the best first, whose score the other
+    # then carries.
+    best = ModelCheckpoint(folder, "best", monitor="valid_loss", enable_version_counter=False)
+    last = ModelCheckpoint(folder, "last", enable_version_counter=False)
+    callbacks = [best, last, EpochRecord(history, metric, config)]
     if config.schedule == "plateau":
         callbacks.append(EarlyStopping("valid_loss", patience=config.stop_patience))
     interactive = sys.stderr.isatty()
     if interactive:
         callbacks.append(RichProgressBar(leave=False))
-    last = folder / "last.ckpt"
+    resume = folder / "last.ckpt"
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator="gpu" if n_gpus else "cpu",
@@ -71,7 +74,7 @@ def pretrain(
             log_every_n_steps=20,
         )
         try:
-            trainer.fit(task, train_loader, valid_loader, ckpt_path=last if last.exists() else None)
+            trainer.fit(task, train_loader, valid_loader, ckpt_path=resume if resume.exists() else None)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from stop
     task.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"])

@@ -77,6 +77,21 @@ def test_a_run_stopped_within_an_epoch_ends_as_an_unbroken_one(tmp_path, schedul
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+def test_a_stopped_run_goes_on_from_its_last_epoch_even_if_that_was_not_its_best(tmp_path):
+    calls = []
+
+    def flat(prediction, target):  # the first epoch is the best
+        calls.append(prediction.requires_grad)
+        return mean_square(prediction, target) * 0 + 1
+
+    with pytest.raises(StopAt.StopError):
+        stop = StopAt(17)  # five steps an epoch: in the fourth
+        train(tmp_path, lambda p, t: stop(p, t) * 0 + 1)
+    _, history = train(tmp_path, loss=flat)
+    assert [r.epoch for r in history] == [1, 2, 3, 4]
+    assert sum(calls) == 5
+
+
 def test_plateau_halves_and_then_stops(tmp_path):
     settings = {"schedule": "plateau", "halve_patience": 2, "stop_patience": 5, "epochs": 50, "learning_rate": 1e-3}
     _, history = train(tmp_path, loss=lambda p, t: mean_square(p, t) * 0 + 1, warmup_steps=0, **settings)
