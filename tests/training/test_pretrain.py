@@ -84,8 +84,8 @@ def test_a_stopped_run_goes_on_from_its_last_epoch_even_if_that_was_not_its_best
         calls.append(prediction.requires_grad)
         return mean_square(prediction, target) * 0 + 1
 
+    stop = StopAt(17)  # five steps an epoch: in the fourth
     with pytest.raises(StopAt.StopError):
-        stop = StopAt(17)  # five steps an epoch: in the fourth
         train(tmp_path, lambda p, t: stop(p, t) * 0 + 1)
     _, history = train(tmp_path, loss=flat)
     assert [r.epoch for r in history] == [1, 2, 3, 4]
