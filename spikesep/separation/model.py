@@ -37,8 +37,9 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, K] -> [B, N, K]."""
-        variance, mean = torch.var_mean(x, 1, keepdim=True, correction=0)
-        return (x - mean) * torch.rsqrt(variance + self.eps) * self.gain + self.bias
+        centred = x - x.mean(1, keepdim=True)
+        variance = centred.square().mean(1, keepdim=True)  # many times faster than torch.var over this dimension
+        return centred * torch.rsqrt(variance + self.eps) * self.gain + self.bias
 
 
 class Separator(nn.Module):

@@ -89,7 +89,7 @@ class CostMeter:
             p.macs + n_macs,
             p.analog_macs + (0.0 if spiking_input else n_macs),
             p.synops + synops,
-            out.trains[0].spikes.shape[0] if fires else p.n_steps,
+            out.trains[0].n_steps if fires else p.n_steps,
             (*p.spikes, float(out.count.sum())) if fires else p.spikes,
             (*p.neurons, float(out.value.numel())) if fires else p.neurons,
         )

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikesep.spiking.neuron import constant_current_count, integrate_and_fire
-from spikesep.spiking.signal import Coding, Signal, straight_through
+from spikesep.spiking import packed
+from spikesep.spiking.signal import Coding, Signal, SpikeTrains, straight_through
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -71,16 +71,15 @@ class SpikingLayer(nn.Module):
 
     def rounded(self, activation: Tensor) -> Tensor:
         """Activations clipped and rounded as a constant current is by spiking neurons (eq. 10)."""
-        charge = activation.detach().float() / self.threshold
-        count = constant_current_count(charge, 1.0, self.coding.initial_potential, self.coding.n_steps)
-        return (count * self.threshold).to(activation.dtype)
+        threshold, share = float(self.threshold), self.coding.initial_potential
+        count = activation.detach().to(torch.float32, copy=True).div_(threshold)
+        return count.add_(share).floor_().clamp_(0, self.coding.n_steps).mul_(threshold).to(activation.dtype)
 
     def fire(self, signal: Signal) -> Signal:
         """The spiking neurons (eqs. 3-6)."""
-        current = self.current(signal).float()
         threshold = float(self.threshold)
-        spikes, _ = integrate_and_fire(current, threshold, self.coding.initial_potential * threshold)
-        return Signal.from_spikes(spikes, self.threshold)
+        words = packed.fire(self.current(signal), threshold, self.coding.initial_potential * threshold)
+        return Signal(trains=(SpikeTrains(words, self.coding.n_steps, self.threshold),))
 
     def current(self, signal: Signal) -> Tensor:
         """Synaptic current in activation units, [N_s, batch, ...]; the bias is spread over the steps, b / N_s each.
@@ -90,10 +89,12 @@ class SpikingLayer(nn.Module):
         n_steps = self.coding.n_steps
         weight, bias = self.synapse.weight, self.synapse.bias / n_steps
         if signal.is_spiking:
+            dtype = _product_dtype(weight)
             if len(signal.trains) == 1:  # zeros and ones: exact in any number format
-                x, weight = signal.trains[0].spikes.to(_product_dtype(weight)), weight * signal.trains[0].threshold
+                (source,) = signal.trains
+                x, weight = packed.drive([source.words], [1.0], n_steps, dtype), weight * source.threshold
             else:
-                x = signal.drive.to(_product_dtype(weight))
+                x = signal.drive(dtype)
             return self._transmit(x.flatten(0, 1), weight, bias).unflatten(0, (n_steps, -1))
         if self.coding.encoding == "constant":
             current = self._transmit(signal.value, weight / n_steps, bias)

@@ -1,13 +1,19 @@
-"""Spike trains as bit words: bit t of a neuron's word is its spike in step t, so that N_s = 8 costs one byte a neuron.
+"""Spike trains as bit words: bit t of a neuron's words is its spike in step t, so that N_s = 8 costs one byte a neuron.
 
-A frozen prefix is a constant function of the input. `SpikeCache` keeps the words behind it for every training example,
-so that each stage of a conversion runs each example through one frozen layer more, not through all of them again.
+All that a network does with spikes is done here on words: fire them, count them, send them on. On a CPU the work is
+that of `spikesep.spiking.kernels`; on other devices the same numbers come from torch.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.spiking.signal import Signal, SpikeTrains
+from spikesep.spiking import kernels
+from spikesep.spiking.neuron import integrate_and_fire, spike_count
+
+BITS_AS = {torch.float32: (torch.int32, np.uint32, 0), torch.bfloat16: (torch.int16, np.uint16, 16)}
 
 
 def pack(spikes: Tensor) -> Tensor:
@@ -27,39 +33,67 @@ def unpack(words: Tensor, n_steps: int) -> Tensor:
     return spikes.view(torch.bool)  # bytes of 0 and 1 are bools already
 
 
-class SpikeCache:
-    """Packed spikes of one frozen layer, one entry an example.
+def fire(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
+    """The words of what `integrate_and_fire` fires.
 
     Args:
-        trains: the first batch of them, of which N_s and the threshold are taken.
+        current: [N_s, ...]; one that is the same in every step may be an expanded view.
+        threshold: firing threshold.
+        initial_potential: V[0].
+
+    Returns:
+        [ceil(N_s / 8), ...] uint8.
     """
+    current = current if current.dtype in BITS_AS else current.float()
+    if current.device.type != "cpu":
+        return pack(integrate_and_fire(current.float(), threshold, initial_potential)[0])
+    n_steps, shape = len(current), current.shape[1:]
+    rows = current[:1] if current.stride(0) == 0 else current
+    words = torch.empty(-(-n_steps // 8), *shape, dtype=torch.uint8)
+    bits, shift = _bits(rows.contiguous())
+    arguments = (bits, np.uint32(shift), np.float32(threshold), np.float32(initial_potential), n_steps, _flat(words))
+    kernels.run(kernels.fire, shape.numel(), *arguments)
+    return words
 
-    def __init__(self, trains: SpikeTrains):
-        self.n_steps = len(trains.spikes)
-        self.threshold = trains.threshold.clone()
-        self._words: dict[int, Tensor] = {}
 
-    def put(self, indices: list[int], trains: SpikeTrains) -> None:
-        """Keep the spikes of a batch, one index an example.
+def count(words: Tensor) -> Tensor:
+    """Spikes of each neuron (eq. 6): [n_words, ...] uint8 -> [...] int32."""
+    if words.device.type != "cpu":
+        return spike_count(unpack(words, 8 * len(words)))
+    counts = torch.empty(words.shape[1:], dtype=torch.int32)
+    kernels.run(kernels.count, counts.numel(), _flat(words.contiguous()), counts.view(-1).numpy())
+    return counts
 
-        Raises:
-            ValueError: they come from a layer of another threshold.
-        """
-        if not torch.equal(self.threshold, trains.threshold):
-            raise ValueError("a cache holds the spikes of one layer")
-        words = pack(trains.spikes).cpu()
-        for column, index in enumerate(indices):
-            self._words[index] = words[:, column].clone()
 
-    def get(self, indices: list[int]) -> Signal:
-        """The signal of a batch, as if it had just come out of the frozen layer."""
-        words = torch.stack([self._words[index] for index in indices], 1).to(self.threshold.device)
-        return Signal.from_spikes(unpack(words, self.n_steps), self.threshold)
+def drive(words: Sequence[Tensor], thresholds: Sequence[float], n_steps: int, dtype: torch.dtype) -> Tensor:
+    """What several sources send together in each step: sum of threshold * spike, added up in float32.
 
-    def __len__(self) -> int:
-        return len(self._words)
+    Args:
+        words: of each source, [ceil(N_s / 8), ...] uint8.
+        thresholds: of each source.
+        n_steps: N_s.
+        dtype: of the result.
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the words."""
-        return sum(words.numel() for words in self._words.values())
+    Returns:
+        [N_s, ...].
+    """
+    shape = words[0].shape[1:]
+    if words[0].device.type != "cpu" or dtype not in BITS_AS:
+        total = torch.zeros(n_steps, *shape, device=words[0].device)
+        for source, threshold in zip(words, thresholds, strict=True):
+            total.add_(unpack(source, n_steps), alpha=threshold)
+        return total.to(dtype)
+    out = torch.empty(n_steps, *shape, dtype=dtype)
+    sources = np.stack([_flat(source.contiguous()) for source in words])
+    kernels.run(kernels.drive, shape.numel(), sources, np.array(thresholds, np.float32), _bits(out)[0])
+    return out
+
+
+def _flat(words: Tensor) -> np.ndarray:
+    return words.view(len(words), -1).numpy()
+
+
+def _bits(values: Tensor) -> tuple[np.ndarray, int]:
+    """A view of the bits of [N_s, ...] as [N_s, n] unsigned integers, and how far they are from those of a float32."""
+    signed, unsigned, shift = BITS_AS[values.dtype]
+    return values.view(signed).view(len(values), -1).numpy().view(unsigned), shift

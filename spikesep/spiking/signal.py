@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from spikesep.spiking.neuron import spike_count
+from spikesep.spiking import packed
 
 
 @dataclass(frozen=True)
@@ -19,55 +19,63 @@ class SpikeTrains:
     """The spikes of one layer within an encoding window.
 
     Attributes:
-        spikes: [N_s, batch, ...] bool.
+        words: [ceil(N_s / 8), batch, ...] uint8, see `spikesep.spiking.packed`.
+        n_steps: N_s.
         threshold: of its neurons, a scalar.
     """
 
-    spikes: Tensor
+    words: Tensor
+    n_steps: int
     threshold: Tensor
+
+    @property
+    def spikes(self) -> Tensor:
+        """[N_s, batch, ...] bool."""
+        return packed.unpack(self.words, self.n_steps)
 
     @cached_property
     def count(self) -> Tensor:
         """Spike counts, [batch, ...] int32."""
-        return spike_count(self.spikes)
+        return packed.count(self.words)
 
     @cached_property
     def value(self) -> Tensor:
         """threshold * count, [batch, ...]."""
-        return self.count.to(self.threshold.dtype) * self.threshold
+        return self.count * self.threshold
 
 
 class Signal:
-    """Activations for one encoding window.
+    """Activations for one encoding window: an analog value, or spikes, or spikes under a value that has a gradient.
 
     Args:
-        value: [batch, ...], activation units.
+        value: [batch, ...], activation units; None for that of the spikes.
         trains: the spikes whose values add up to `value`, one entry a layer; none for an analog signal.
     """
 
-    def __init__(self, value: Tensor, trains: tuple[SpikeTrains, ...] = ()):
-        self.value = value
+    def __init__(self, value: Tensor | None = None, trains: tuple[SpikeTrains, ...] = ()):
+        self._value = value
         self.trains = trains
-        self._drive: Tensor | None = None
 
     @classmethod
     def from_spikes(cls, spikes: Tensor, threshold: Tensor) -> "Signal":
         """The signal of one layer's neurons that fired `spikes`, [N_s, batch, ...] bool."""
-        trains = SpikeTrains(spikes, threshold)
-        return cls(trains.value, (trains,))
+        return cls(trains=(SpikeTrains(packed.pack(spikes), len(spikes), threshold),))
 
     def __add__(self, other: "Signal") -> "Signal":
         """Both signals on one wire; a sum of an analog and a spiking signal is analog."""
-        if not (self.trains and other.trains):
-            return Signal(self.value + other.value)
-        total = Signal(self.value + other.value, self.trains + other.trains)
-        if self._drive is not None:
-            total._drive = _add_trains(self._drive.clone(), other.trains)
-        return total
+        return Signal(self.value + other.value, self.trains + other.trains if self.trains and other.trains else ())
 
     def with_value(self, value: Tensor) -> "Signal":
         """The same spikes under a value that carries a gradient."""
         return Signal(value, self.trains)
+
+    @property
+    def value(self) -> Tensor:
+        """[batch, ...], activation units."""
+        if self._value is None:
+            first, *others = self.trains
+            self._value = sum((trains.value for trains in others), start=first.value)
+        return self._value
 
     @property
     def is_spiking(self) -> bool:
@@ -85,16 +93,10 @@ class Signal:
             raise ValueError("an analog signal has no spike count")
         return sum(trains.count for trains in self.trains)
 
-    @property
-    def drive(self) -> Tensor:
-        """What is sent in each step, sum of threshold * spike, [N_s, batch, ...]; over all steps it is the value.
-
-        It is computed once, and a longer sum goes on from a shorter one.
-        """
-        if self._drive is None:
-            first = self.trains[0]
-            self._drive = _add_trains(torch.mul(first.spikes, first.threshold), self.trains[1:])
-        return self._drive
+    def drive(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What is sent in each step, sum of threshold * spike, [N_s, batch, ...]; over all steps it is the value."""
+        thresholds = [float(trains.threshold) for trains in self.trains]
+        return packed.drive([trains.words for trains in self.trains], thresholds, self.trains[0].n_steps, dtype)
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,5 @@ class Coding:
 
 
 def straight_through(value: Tensor, twin: Tensor) -> Tensor:
-    """`value` in the forward pass, the gradient of its analog `twin` in the backward pass (section 4.1)."""
-    return twin + (value - twin).detach()
-
-
-def _add_trains(drive: Tensor, trains: tuple[SpikeTrains, ...]) -> Tensor:
-    for source in trains:
-        drive.add_(source.spikes, alpha=float(source.threshold))
-    return drive
+    """Forward `value`, to the bit; backward the gradient of its analog `twin` (section 4.1)."""
+    return value + (twin - twin.detach())

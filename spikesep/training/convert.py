@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from spikesep.files import atomic_path
+from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.packed import SpikeCache
 from spikesep.spiking.ptl import ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.config import ConversionConfig
@@ -194,7 +194,8 @@ class TandemTrainer:
                 loss = self.loss(prediction.float(), target)
                 self.optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+                learning = self.optimizer.param_groups[0]["params"]  # what is frozen may still hold an old gradient
+                nn.utils.clip_grad_norm_(learning, self.config.clip_norm)
                 self.optimizer.step()
                 total += float(loss.detach()) * len(target)
                 n += len(target)
@@ -269,7 +270,7 @@ class TandemTrainer:
         caches = self.caches[name]
         if not caches:
             return self.model.network.propagate(features, 0, stage)
-        signal = sum((cache.get(indices) for cache in caches[1:]), start=caches[0].get(indices))
+        signal = Signal(trains=tuple(cache.get(indices) for cache in caches))
         return self.model.network.propagate(signal, self.cached_stage, stage)
 
     def _advance_cache(self, name: str, stage: int) -> None:
@@ -277,22 +278,23 @@ class TandemTrainer:
         caches, layer, ahead = self.caches[name], self.model.network[stage], None
         if caches is None:
             return
-        for indices in self._batches(range(len(self.sets[name]))):
+        n_examples = len(self.sets[name])
+        for indices in self._batches(range(n_examples)):
             x, _ = self._examples(name, indices)
             with torch.no_grad():
                 (trains,) = layer(self._prefix(name, indices, self.model.encode(x)[0], stage)).trains
-            ahead = ahead or SpikeCache(trains)
+            if ahead is None:
+                if not self._fits(name, SpikeCache.size(n_examples, trains)):
+                    self.caches[name] = None
+                    return
+                ahead = SpikeCache(n_examples, trains)
             ahead.put(indices, trains)
-            if len(ahead) == len(indices) and not self._fits(name, ahead):
-                self.caches[name] = None
-                return
         self.caches[name] = [*caches, ahead] if layer.identity else [ahead]
 
-    def _fits(self, name: str, ahead: SpikeCache) -> bool:
-        """Whether there is room for the caches and for the one that is begun."""
-        whole = ahead.nbytes / len(ahead) * len(self.sets[name])
+    def _fits(self, name: str, more: int) -> bool:
+        """Whether there is room for the caches and for `more` bytes."""
         kept = sum(cache.nbytes for caches_of_set in self.caches.values() for cache in caches_of_set or ())
-        need = (kept + whole) / 2**30
+        need = (kept + more) / 2**30
         if need <= self.config.cache_gib:
             return True
         print(

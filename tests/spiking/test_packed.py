@@ -1,10 +1,16 @@
+import os
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikesep.spiking.packed import SpikeCache, pack, unpack
-from spikesep.spiking.signal import SpikeTrains
+from spikesep.spiking import kernels
+from spikesep.spiking.neuron import integrate_and_fire
+from spikesep.spiking.packed import count, drive, fire, pack, unpack
+
+DTYPES = [torch.float32, torch.bfloat16]
 
 
 @given(st.integers(1, 40), st.integers(0, 1000), st.floats(0, 1))
@@ -21,20 +27,64 @@ def test_bits_count_steps_from_the_lowest():
     assert pack(spikes).flatten().tolist() == [0b1001, 0b10]
 
 
-@pytest.mark.parametrize("n_steps", [1, 8, 9, 32])
-def test_a_cached_batch_in_any_order_is_the_signal_that_went_in(n_steps):
-    trains = SpikeTrains(torch.rand(n_steps, 4, 6, 7) < 0.2, torch.tensor(0.3))
-    cache = SpikeCache(trains)
-    cache.put([10, 11, 12, 13], trains)
-    got = cache.get([12, 10])
-    assert torch.equal(got.trains[0].spikes, trains.spikes[:, [2, 0]])
-    torch.testing.assert_close(got.value, trains.spikes[:, [2, 0]].sum(0) * 0.3)
-    assert len(cache) == 4
-    assert cache.nbytes == 4 * 6 * 7 * -(-n_steps // 8)
+@given(
+    st.integers(1, 20),
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 0.3, 0.5]),
+    st.sampled_from([*DTYPES, torch.float64]),
+)
+def test_words_are_those_of_the_neurons_spikes(n_steps, seed, share, dtype):
+    current = torch.randn(n_steps, 3, 7, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    spikes, _ = integrate_and_fire(current.float(), 0.4, share * 0.4)
+    assert torch.equal(fire(current, 0.4, share * 0.4), pack(spikes))
 
 
-def test_spikes_of_two_layers_do_not_mix():
-    spikes = torch.rand(4, 2, 3) < 0.2
-    cache = SpikeCache(SpikeTrains(spikes, torch.tensor(0.3)))
-    with pytest.raises(ValueError, match="one layer"):
-        cache.put([2, 3], SpikeTrains(spikes, torch.tensor(0.4)))
+def test_a_constant_current_needs_one_row():
+    current = torch.rand(3, 5)
+    expected, _ = integrate_and_fire(current.repeat(9, 1, 1), 0.7, 0.35)
+    assert torch.equal(fire(current.expand(9, 3, 5), 0.7, 0.35), pack(expected))
+
+
+def test_a_current_that_is_not_a_number_fires_no_spike():
+    assert fire(torch.tensor([[float("nan")], [1.0]]), 1.0, 0.5).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(0, 1000))
+def test_the_drive_is_the_sum_of_all_sources_in_float32(dtype, n_steps, n_sources, seed):
+    generator = torch.Generator().manual_seed(seed)
+    spikes = [torch.rand(n_steps, 2, 9, generator=generator) < 0.4 for _ in range(n_sources)]
+    thresholds = torch.rand(n_sources, generator=generator).tolist()
+    expected = torch.zeros(n_steps, 2, 9)
+    for source, threshold in zip(spikes, thresholds, strict=True):
+        expected += source.float() * torch.tensor(threshold)
+    got = drive([pack(source) for source in spikes], thresholds, n_steps, dtype)
+    assert got.dtype == dtype
+    assert torch.equal(got, expected.to(dtype))
+
+
+@given(st.integers(1, 40), st.integers(0, 1000))
+def test_counts_are_sums_over_the_steps(n_steps, seed):
+    spikes = torch.rand(n_steps, 4, 3, generator=torch.Generator().manual_seed(seed)) < 0.5
+    assert torch.equal(count(pack(spikes)), spikes.sum(0, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("n", [1, kernels.CHUNK, 3 * kernels.CHUNK + 5])
+def test_every_chunk_on_every_thread_is_done_once(n):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        current = torch.randn(9, n)
+        words = fire(current, 0.5, 0.25)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(words, pack(integrate_and_fire(current, 0.5, 0.25)[0]))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_can_fire_too():
+    current = torch.randn(9, 4 * kernels.CHUNK)
+    expected = fire(current, 0.5, 0.25)
+    if (child := os.fork()) == 0:
+        os._exit(0 if np.array_equal(fire(current, 0.5, 0.25).numpy(), expected.numpy()) else 1)
+    assert os.waitpid(child, 0)[1] == 0

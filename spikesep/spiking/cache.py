@@ -1,0 +1,48 @@
+"""A frozen prefix is a constant function of the input: its spikes are computed once a stage and kept as bit words.
+
+So each stage of a conversion runs each example through one frozen layer more, not through all of them again.
+"""
+
+import torch
+
+from spikesep.spiking.signal import SpikeTrains
+
+
+class SpikeCache:
+    """The words of one frozen layer for examples 0..n_examples-1, which are all of one shape.
+
+    Args:
+        n_examples: how many there will be.
+        trains: of any batch, of which N_s, the threshold and the shape of an example are taken.
+    """
+
+    def __init__(self, n_examples: int, trains: SpikeTrains):
+        n_words, _, *shape = trains.words.shape
+        self.n_steps = trains.n_steps
+        self.threshold = trains.threshold.clone()
+        self._words = torch.empty(n_examples, n_words, *shape, dtype=torch.uint8)
+
+    def put(self, indices: list[int], trains: SpikeTrains) -> None:
+        """Keep the spikes of a batch, one index an example.
+
+        Raises:
+            ValueError: they come from a layer of another threshold.
+        """
+        if not torch.equal(self.threshold, trains.threshold):
+            raise ValueError("a cache holds the spikes of one layer")
+        self._words[indices] = trains.words.transpose(0, 1).cpu()
+
+    def get(self, indices: list[int]) -> SpikeTrains:
+        """The spikes of a batch, as if they had just been fired."""
+        words = self._words[indices].transpose(0, 1).to(self.threshold.device)
+        return SpikeTrains(words, self.n_steps, self.threshold)
+
+    @staticmethod
+    def size(n_examples: int, trains: SpikeTrains) -> int:
+        """Bytes that a cache will take."""
+        return n_examples * trains.words[:, 0].numel()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the words."""
+        return self._words.numel()

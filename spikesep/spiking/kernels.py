@@ -1,0 +1,110 @@
+"""Loops over bit words that torch has no operation for, compiled by numba: each is one pass over memory.
+
+Arrays are flat: words are [n_words, n] uint8, currents and drives [N_s, n]. Floating-point arrays come as their bits,
+uint32 for float32 and uint16 for bfloat16 (numpy has no such type), so that one kernel serves both.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numba import njit
+
+CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
+
+BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # of a byte
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def run(kernel: Callable[..., None], n: int, *arguments) -> None:
+    """kernel(start, stop, *arguments) over 0..n, shared out among as many threads as torch uses."""
+    global _pool
+    n_threads = max(1, min(torch.get_num_threads(), n // CHUNK))
+    if n_threads > 1 and (_pool is None or _pool._max_workers < n_threads - 1):
+        _pool = ThreadPoolExecutor(n_threads - 1, thread_name_prefix="spikesep")
+    bounds = [n * k // n_threads for k in range(n_threads + 1)]
+    first, *others = pairwise(bounds)
+    others = [_pool.submit(kernel, *part, *arguments) for part in others]
+    kernel(*first, *arguments)
+    for other in others:
+        other.result()
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_forget_pool)  # a forked process has none of the threads
+
+
+@njit(nogil=True, cache=True)
+def fire(start, stop, current, shift, threshold, initial_potential, n_steps, words):
+    """Integrate-and-fire (eqs. 3-5) from currents to words; a current of one row is the same in every step.
+
+    `shift` makes a current's bits those of a float32: 0 for float32, 16 for bfloat16.
+    """
+    potential = np.empty(CHUNK, np.float32)
+    bits = np.empty(CHUNK, np.uint32)
+    z = bits.view(np.float32)
+    word = np.empty(CHUNK, np.uint8)
+    for low in range(start, stop, CHUNK):
+        n = min(CHUNK, stop - low)
+        potential[:n] = initial_potential
+        for t in range(n_steps):
+            row = min(t, current.shape[0] - 1)
+            if t % 8 == 0:
+                word[:n] = 0
+            for i in range(n):
+                bits[i] = np.uint32(current[row, low + i]) << shift
+            mask = np.uint8(1 << (t % 8))
+            for i in range(n):
+                v = potential[i] + z[i]
+                fires = v >= threshold
+                potential[i] = v - threshold if fires else v
+                word[i] |= mask if fires else np.uint8(0)
+            if t % 8 == 7 or t == n_steps - 1:
+                words[t // 8, low : low + n] = word[:n]
+
+
+@njit(nogil=True, cache=True)
+def drive(start, stop, words, thresholds, out):
+    """out[t] = sum over sources of threshold * spike, as bits of float32 or bfloat16.
+
+    `words` is [n_sources, n_words, n].
+    """
+    total = np.empty(CHUNK, np.float32)
+    bits = total.view(np.uint32)
+    half = out.itemsize == 2
+    for low in range(start, stop, CHUNK):
+        n = min(CHUNK, stop - low)
+        for t in range(out.shape[0]):
+            mask = np.uint8(1 << (t % 8))
+            total[:n] = 0
+            for source in range(words.shape[0]):
+                threshold = thresholds[source]
+                word = words[source, t // 8, low : low + n]
+                for i in range(n):
+                    total[i] += threshold if word[i] & mask else np.float32(0)
+            if half:  # to the nearest, ties to even
+                for i in range(n):
+                    out[t, low + i] = (bits[i] + np.uint32(0x7FFF) + ((bits[i] >> 16) & np.uint32(1))) >> 16
+            else:
+                for i in range(n):
+                    out[t, low + i] = bits[i]
+
+
+@njit(nogil=True, cache=True)
+def count(start, stop, words, out):
+    """out = spikes of each neuron."""
+    for low in range(start, stop, CHUNK):
+        n = min(CHUNK, stop - low)
+        out[low : low + n] = 0
+        for w in range(words.shape[0]):
+            word = words[w, low : low + n]
+            for i in range(n):
+                out[low + i] += BITS[word[i]]
