@@ -4,17 +4,18 @@ The mixture is the sum of its sources, so only the sources are read. Every rando
 (seed, epoch, index): a run that goes on after a break sees what an unbroken one would have seen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import soundfile
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.kaldi import Mixture
+from spikesep.training.sampling import EpochSampler
 
 QUIET = 1e-3
 """A source whose root mean square in a crop is below this says nothing there; SI-SDR against it means nothing."""
@@ -102,31 +103,6 @@ class FixedCrops(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.crops[index].sum(0), self.crops[index]
-
-
-class EpochSampler(Sampler):
-    """(epoch, index) of every example, shuffled; Lightning tells it the epoch.
-
-    Args:
-        n: number of examples.
-        seed: of the order.
-    """
-
-    def __init__(self, n: int, seed: int):
-        self.n = n
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Take the crops and the order of this epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-        return ((self.epoch, int(index)) for index in order)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The two training stages of a speech recipe: data directories and settings in, a model folder out."""
 
-import random
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from spikesep.separation.model import Separator, load_separator, save_separator
 from spikesep.spiking.report import LayerReport, conversion_report
 from spikesep.training.convert import convert
 from spikesep.training.history import History
+from spikesep.training.launch import check_gpus, seed_everything
 from spikesep.training.pretrain import pretrain
 from spikesep.training.run_folder import claim, hash_of_files
 
@@ -44,13 +44,13 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
         claim(exp, "ann", settings)
         print(f"{folder} is there and complete; delete {exp} to train again")
         return folder
-    _seed(recipe.seed)
+    seed_everything(recipe.seed)
     rate, config = recipe.model.sample_rate, recipe.ann
     loader = _random_crops(train, recipe, round(config.segment_seconds * rate), config.batch_size, recipe.seed)
     crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
     loss = NegativeSiSdr()
     model = Separator(recipe.model)
-    n_gpus = _check_gpus(recipe.launch.n_gpus)
+    n_gpus = check_gpus(recipe.launch.n_gpus)
     claim(exp, "ann", settings)
     print(
         f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(train)} mixtures, "
@@ -81,7 +81,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
         claim(exp, "snn", settings)
         print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
         return folder, []
-    _seed(recipe.seed)
+    seed_everything(recipe.seed)
     model = load_separator(exp / "ann")
     if model.kind != "ann":
         raise SpikeSepError(f"{exp / 'ann'}: is converted already; give an analog separator")
@@ -91,7 +91,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
     # Other crops than those of pre-training.
     fresh = _random_crops(train, recipe, n_samples, config.batch_size, recipe.seed + 1) if config.discretize else None
-    device = "cuda" if _check_gpus(recipe.launch.n_gpus) else "cpu"
+    device = "cuda" if check_gpus(recipe.launch.n_gpus) else "cpu"
     claim(exp, "snn", settings)
     print(f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}")
     loss, history = NegativeSiSdr(), History(exp / "history.csv")
@@ -126,10 +126,10 @@ def _random_crops(train: list[Mixture], recipe: RecipeConfig, n_samples: int, ba
 
 
 def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
-    """The metric of the history: SI-SDR improvement over the mixture, dB, from the validation loss."""
+    """The metric of the history: SI-SDR improvement over the mixture, dB, from the validation loss alone."""
     pairs = [crops[i] for i in range(len(crops))]
     mixture_loss = np.mean([float(loss(x.expand_as(sources)[None], sources[None])) for x, sources in pairs])
-    return lambda valid_loss: float(mixture_loss - valid_loss)
+    return lambda estimates, sources, valid_loss: float(mixture_loss - valid_loss)
 
 
 def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
@@ -143,19 +143,3 @@ def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
         "snr_db": recipe.mixing.snr_db,
         **{section: everything[section] for section in sections},
     }
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _check_gpus(n_gpus: int) -> int:
-    if n_gpus not in (0, 1):
-        raise SpikeSepError(f"--launch.n_gpus {n_gpus}: give 0 (the CPU) or 1; several are not there yet")
-    if n_gpus > torch.cuda.device_count():
-        raise SpikeSepError(
-            f"--launch.n_gpus: {n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
-        )
-    return n_gpus

@@ -1,6 +1,8 @@
 """An ordered stack of convertible layers with an analog readout; which of them spike; what cannot be converted."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -125,6 +127,16 @@ class SpikingNetwork(nn.Module):
     def coding(self) -> Coding | None:
         """How the converted layers code values as spikes; None where all are analog."""
         return self[0].coding
+
+    def conversion_settings(self) -> dict[str, Any]:
+        """What `restore_conversion` needs beside the tensors, for JSON."""
+        return {"coding": asdict(self.coding) if self.coding else None, "n_converted": self.n_converted}
+
+    def restore_conversion(self, settings: dict[str, Any]) -> None:
+        """Bring a network that is still analog to the state in which another was saved; its tensors come after."""
+        for index in range(settings["n_converted"]):
+            self[index].convert(1.0, Coding(**settings["coding"]))  # the true threshold is among the tensors
+            self[index].freeze()
 
     def plan(self) -> str:
         """What conversion makes of each layer, a line each."""

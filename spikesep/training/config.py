@@ -14,8 +14,6 @@ class PretrainConfig:
     Attributes:
         epochs: most passes over the training list.
         batch_size: examples a step.
-        segment_seconds: length of the random crop taken of each mixture in each epoch.
-        remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
         learning_rate: Adam's step size after warm-up.
         warmup_steps: steps over which the learning rate rises from zero.
         schedule: `plateau` halves the rate when validation has not improved for `halve_patience` epochs (the paper);
@@ -30,8 +28,6 @@ class PretrainConfig:
 
     epochs: int = 40
     batch_size: int = 8
-    segment_seconds: float = 1.0
-    remix: bool = True
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     schedule: Literal["plateau", "cosine"] = "plateau"
@@ -48,7 +44,6 @@ class PretrainConfig:
             self,
             epochs="at least 1",
             batch_size="at least 1",
-            segment_seconds="positive",
             learning_rate="positive",
             warmup_steps="not negative",
             cosine_from="between 0 and 1",
@@ -77,10 +72,7 @@ class ConversionConfig:
         first_stage_learning_rate: Adam's step size there; it falls to zero over the most epochs, along a half cosine.
         learning_rate: Adam's step size in all later stages; it falls likewise.
         batch_size: examples a step.
-        segment_seconds: length of the fixed crops that conversion trains on.
-        train_segments: most training segments (all where there are fewer).
-        valid_segments: most validation segments.
-        calibration_segments: training segments over which the percentiles are taken.
+        calibration_examples: training examples over which the percentiles are taken.
         cache_gib: memory for the spikes of the frozen prefix; 0 computes them anew in each step.
         clip_norm: largest gradient norm.
         precision: of what still learns, as in pre-training; what is frozen always runs in float32.
@@ -97,10 +89,7 @@ class ConversionConfig:
     first_stage_learning_rate: float = 1e-3
     learning_rate: float = 1e-4
     batch_size: int = 8
-    segment_seconds: float = 1.0
-    train_segments: int = 512
-    valid_segments: int = 128
-    calibration_segments: int = 64
+    calibration_examples: int = 64
     cache_gib: float = 4.0
     clip_norm: float = 5.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
@@ -117,10 +106,7 @@ class ConversionConfig:
             learning_rate="positive",
             first_stage_learning_rate="positive",
             batch_size="at least 1",
-            segment_seconds="positive",
-            train_segments="at least 1",
-            valid_segments="at least 1",
-            calibration_segments="at least 1",
+            calibration_examples="at least 1",
             cache_gib="not negative",
             clip_norm="positive",
         )

@@ -21,9 +21,9 @@ from spikesep.spiking.ptl import ProgressiveTandemLearning, StageEpoch, Threshol
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
+from spikesep.training.objective import Loss, Metric
 from spikesep.training.precision import autocast, exact_products
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 STATE_FILE = "state.pt"
 
 
@@ -50,7 +50,7 @@ def convert(
     config: ConversionConfig,
     folder: Path,
     history: History,
-    metric: Callable[[float], float],
+    metric: Metric,
     seed: int = 0,
     device: torch.device | str = "cpu",
     fresh: DataLoader | None = None,
@@ -66,7 +66,7 @@ def convert(
         config: the schedule.
         folder: of the checkpoints.
         history: gets a row an epoch.
-        metric: the task's figure of merit from the validation loss.
+        metric: the task's figure of merit of a batch, from (predictions, targets, loss); averaged over the examples.
         seed: of the order of the batches.
         device: where to compute.
         fresh: batches (inputs, targets) that differ in each epoch, for the first stage, when nothing is frozen yet; its
@@ -78,28 +78,27 @@ def convert(
     device = torch.device(device)
     exact_products(device)
     model.to(device)
-    trainer = TandemTrainer(model, loss, train_set, valid_set, config, seed, device, fresh)
+    trainer = TandemTrainer(model, loss, metric, train_set, valid_set, config, seed, device, fresh)
     clock = _Clock()
 
     def on_epoch(progress: StageEpoch) -> None:
         seconds = clock.lap()
-        metric_value = metric(progress.valid_loss)
         row = Epoch(
             progress.stage + 1,
             progress.epoch,
             progress.train_loss,
             progress.valid_loss,
-            metric_value,
+            trainer.valid_metric,
             trainer.optimizer.param_groups[0]["lr"],
             seconds,
         )
         history.add(row)
         _save(folder / STATE_FILE, learning.state_dict())
-        trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.3f}, "
+        trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.4g}, "
         layer = model.network.names[progress.stage]
         print(
             f"stage {progress.stage + 1}/{len(model.network)} ({layer}), epoch {progress.epoch}: {trained}"
-            f"validation loss {progress.valid_loss:.3f} (metric {metric_value:.2f}), {seconds:.0f} s",
+            f"validation loss {progress.valid_loss:.4g} (metric {trainer.valid_metric:.4g}), {seconds:.0f} s",
             flush=True,
         )
 
@@ -136,6 +135,7 @@ class TandemTrainer:
         self,
         model: ConvertibleModel,
         loss: Loss,
+        metric: Metric,
         train_set: Dataset,
         valid_set: Dataset,
         config: ConversionConfig,
@@ -145,6 +145,8 @@ class TandemTrainer:
     ):
         self.model = model
         self.loss = loss
+        self.metric = metric
+        self.valid_metric = math.nan
         self.sets = {"train": train_set, "valid": valid_set}
         self.config = config
         self.seed = seed
@@ -169,7 +171,7 @@ class TandemTrainer:
         """See `StageTrainer`."""
         self.model.eval()
         layer = self.model.network[index]
-        n = min(self.config.calibration_segments, len(self.sets["train"]))
+        n = min(self.config.calibration_examples, len(self.sets["train"]))
         with torch.no_grad():
             for indices in self._batches(range(n)):
                 x, _ = self._examples("train", indices)
@@ -202,14 +204,17 @@ class TandemTrainer:
         return total / n
 
     def validate(self, stage: int) -> float:
-        """See `StageTrainer`."""
+        """See `StageTrainer`; leaves the mean metric in `valid_metric`."""
         self.model.eval()
-        total, n = 0.0, len(self.sets["valid"])
+        total, metric, n = 0.0, 0.0, len(self.sets["valid"])
         with torch.no_grad():
             for indices in self._batches(range(n)):
                 x, target = self._examples("valid", indices)
                 prediction = self._predict(x, stage, partial(self._prefix, "valid", indices, stage=stage))
-                total += float(self.loss(prediction, target)) * len(indices)
+                loss = float(self.loss(prediction, target))
+                total += loss * len(indices)
+                metric += self.metric(prediction, target, loss) * len(indices)
+        self.valid_metric = metric / n
         return total / n
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -17,9 +16,8 @@ from torch.utils.data import DataLoader
 
 from spikesep.training.config import PretrainConfig
 from spikesep.training.history import Epoch, History
+from spikesep.training.objective import Loss, Metric
 from spikesep.training.precision import supports_bf16
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def pretrain(
@@ -30,7 +28,7 @@ def pretrain(
     config: PretrainConfig,
     folder: Path,
     history: History,
-    metric: Callable[[float], float],
+    metric: Metric,
     n_gpus: int = 0,
 ) -> None:
     """Train `model` on batches (input, target) until the schedule ends; leave it with the best weights on validation.
@@ -44,15 +42,15 @@ def pretrain(
         config: the schedule.
         folder: of the checkpoints and logs.
         history: gets a row an epoch.
-        metric: the task's figure of merit from the validation loss.
+        metric: the task's figure of merit of a batch, from (predictions, targets, loss); averaged over the examples.
         n_gpus: accelerators; 0 trains on the CPU.
     """
-    task = PretrainTask(model, loss, config, steps_per_epoch=len(train_loader))
+    task = PretrainTask(model, loss, metric, config, steps_per_epoch=len(train_loader))
     # Two of them, for Lightning's `save_last` skips epochs that are not the best; the best first, whose score the other
     # then carries.
     best = ModelCheckpoint(folder, "best", monitor="valid_loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    callbacks = [best, last, EpochRecord(history, metric, config)]
+    callbacks = [best, last, EpochRecord(history, config)]
     if config.schedule == "plateau":
         callbacks.append(EarlyStopping("valid_loss", patience=config.stop_patience))
     interactive = sys.stderr.isatty()
@@ -84,10 +82,11 @@ def pretrain(
 class PretrainTask(pl.LightningModule):
     """A model, its loss and its learning rate schedule."""
 
-    def __init__(self, model: nn.Module, loss: Loss, config: PretrainConfig, steps_per_epoch: int):
+    def __init__(self, model: nn.Module, loss: Loss, metric: Metric, config: PretrainConfig, steps_per_epoch: int):
         super().__init__()
         self.model = model
         self.loss = loss
+        self.metric = metric
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.spent_seconds = 0.0
@@ -103,9 +102,12 @@ class PretrainTask(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Log the loss of one batch."""
+        """Log loss and metric of one batch."""
         x, target = batch
-        self.log("valid_loss", self.loss(self.model(x).float(), target), batch_size=len(x))
+        prediction = self.model(x).float()
+        loss = self.loss(prediction, target)
+        self.log("valid_loss", loss, batch_size=len(x))
+        self.log("valid_metric", self.metric(prediction, target, float(loss)), batch_size=len(x))
 
     def configure_optimizers(self):
         """Adam, with the schedule of the configuration."""
@@ -158,9 +160,8 @@ class PretrainTask(pl.LightningModule):
 class EpochRecord(pl.Callback):
     """Writes and prints each epoch, and ends the run when its time is spent."""
 
-    def __init__(self, history: History, metric: Callable[[float], float], config: PretrainConfig):
+    def __init__(self, history: History, config: PretrainConfig):
         self.history = history
-        self.metric = metric
         self.config = config
         self._begun = self._ticked = 0.0
 
@@ -183,14 +184,14 @@ class EpochRecord(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, task: PretrainTask) -> None:
         """Write the row; stop when the time is over."""
         seconds = time.monotonic() - self._begun
-        loss = {k: float(trainer.callback_metrics[k]) for k in ("train_loss_epoch", "valid_loss")}
+        loss = {k: float(trainer.callback_metrics[k]) for k in ("train_loss_epoch", "valid_loss", "valid_metric")}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         epoch = trainer.current_epoch + 1
-        metric = self.metric(loss["valid_loss"])
+        metric = loss["valid_metric"]
         self.history.add(Epoch(0, epoch, loss["train_loss_epoch"], loss["valid_loss"], metric, rate, seconds))
         print(
-            f"epoch {epoch}/{self.config.epochs}: training loss {loss['train_loss_epoch']:.3f}, validation loss "
-            f"{loss['valid_loss']:.3f} (metric {metric:.2f}), learning rate {rate:.1e}, {seconds:.0f} s",
+            f"epoch {epoch}/{self.config.epochs}: training loss {loss['train_loss_epoch']:.4g}, validation loss "
+            f"{loss['valid_loss']:.4g} (metric {metric:.4g}), learning rate {rate:.1e}, {seconds:.0f} s",
             flush=True,
         )
         if task.plateau:

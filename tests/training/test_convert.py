@@ -70,7 +70,7 @@ def convert(folder, model=None, loss=mean_square, fresh=None, **settings):
         config,
         folder / "snn",
         history,
-        lambda v: -v,
+        lambda prediction, target, value: -value,
         seed=5,
         fresh=fresh,
     )
