@@ -1,5 +1,5 @@
-"""Pictures of a conversion: how training went (the paper's Fig. 5) and what the layers' activations are (Fig. 1). Each is
-drawn for a light page or a dark one.
+"""Pictures of a conversion: how training went (the paper's Fig. 5) and what the layers' activations are (Fig. 1).
+Each is drawn for a light page or a dark one.
 """
 
 from collections.abc import Iterator, Sequence
