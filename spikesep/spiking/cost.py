@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import Readout, SpikingLayer, pooled
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal
 
@@ -104,8 +104,8 @@ def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
         module: a layer or a readout; spikes that go through its pooling all reach the synapse.
         count: [batch, ...], the shape of the module's input.
     """
-    if module.before is not None:
-        count = module.before(count) * _pooled(module.before)
+    if module.before is not None:  # all spikes that are pooled reach the synapse
+        count = module.before(count) * pooled(module.before)
     return _arrivals(module.synapse, count)
 
 
@@ -131,14 +131,3 @@ def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:
     with torch.no_grad():
         potential = network(x, observe=meter)
     return potential, meter.cost
-
-
-def _pooled(before: nn.Module) -> float:
-    """How many inputs one output of the pooling in `before` stands for: its spikes all reach the synapse."""
-    factor = 1.0
-    for module in before.modules():
-        if isinstance(module, (nn.AvgPool1d, nn.AvgPool2d)):
-            size = module.kernel_size
-            n_dims = 2 if isinstance(module, nn.AvgPool2d) else 1
-            factor *= size**n_dims if isinstance(size, int) else float(torch.tensor(size).prod())
-    return factor

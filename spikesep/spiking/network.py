@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
+from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal
 
 Observer = Callable[[str, nn.Module, Signal, Signal], None]
@@ -128,15 +129,29 @@ class SpikingNetwork(nn.Module):
         """How the converted layers code values as spikes; None where all are analog."""
         return self[0].coding
 
+    @property
+    def limits(self) -> HardwareLimits:
+        """The hardware's limits that the converted layers keep to."""
+        return self[0].limiter.limits if self[0].limiter is not None else HardwareLimits()
+
     def conversion_settings(self) -> dict[str, Any]:
         """What `restore_conversion` needs beside the tensors, for JSON."""
-        return {"coding": asdict(self.coding) if self.coding else None, "n_converted": self.n_converted}
+        return {
+            "coding": asdict(self.coding) if self.coding else None,
+            "limits": asdict(self.limits),
+            "n_converted": self.n_converted,
+        }
 
     def restore_conversion(self, settings: dict[str, Any]) -> None:
         """Bring a network that is still analog to the state in which another was saved; its tensors come after."""
+        limits = HardwareLimits(**settings.get("limits", {}))
         for index in range(settings["n_converted"]):
-            self[index].convert(1.0, Coding(**settings["coding"]))  # the true threshold is among the tensors
+            # The true threshold and the limits' grid are among the tensors.
+            self[index].convert(1.0, Coding(**settings["coding"]), limits=limits)
             self[index].freeze()
+        if limits and settings["n_converted"] == len(self):
+            self.readout.limit(limits)
+            self.readout.freeze()
 
     def plan(self) -> str:
         """What conversion makes of each layer, a line each."""

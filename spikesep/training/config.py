@@ -59,11 +59,18 @@ class ConversionConfig:
     """How the trained network is converted (paper, section 4 and Algorithm 1).
 
     Attributes:
+        method: `ptl`, progressive tandem learning; or what the paper compares it with, all layers at once in one stage
+            (with the settings of the first): `tandem`, tandem learning from end to end; `surrogate`, learning through
+            time; `rate`, no learning (give it many steps, percentile 99.9 or 100, and an initial potential of 0).
         n_steps: encoding time window N_s.
         percentile: of all activations of a layer, taken as their upper bound (section 3.3); `auto` takes, per layer,
             the one whose clipping and rounding leave the least squared error at this N_s.
         discretize: from the first stage on, layers not yet converted already round to the levels that spikes will have
             (eq. 10), so that all layers learn together what rounding does; false leaves them analog, as the paper does.
+        gradient: of a layer that rounds or spikes: that of its `relu`, as in the paper, or `clipped`, which is zero
+            where the layer is at its upper bound; few steps on a task that wants precision learn better with it.
+        weight_bits: bits of weights and biases, imposed on each layer at its stage (section 4.3); 0 for float32.
+        fan_in: most inputs of a neuron; at its stage a layer keeps the strongest. 0 for any number.
         encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
         patience: T_p, epochs without improvement before a stage ends.
@@ -78,9 +85,13 @@ class ConversionConfig:
         precision: of what still learns, as in pre-training; what is frozen always runs in float32.
     """
 
+    method: Literal["ptl", "tandem", "surrogate", "rate"] = "ptl"
     n_steps: int = 8
     percentile: float | Literal["auto"] = "auto"
     discretize: bool = True
+    gradient: Literal["relu", "clipped"] = "relu"
+    weight_bits: int = 0
+    fan_in: int = 0
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
     patience: int = 3
@@ -99,6 +110,8 @@ class ConversionConfig:
             "ptl",
             self,
             n_steps="at least 1",
+            weight_bits="not negative",
+            fan_in="not negative",
             initial_potential="between 0 and 1",
             patience="at least 1",
             max_epochs="not negative",
@@ -112,6 +125,10 @@ class ConversionConfig:
         )
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
             raise SpikeSepError(f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100")
+        if self.weight_bits and not 2 <= self.weight_bits <= 16:
+            raise SpikeSepError(f"--ptl.weight_bits {self.weight_bits}: must be 2 to 16, or 0 for float32")
+        if (self.weight_bits or self.fan_in) and self.method != "ptl":
+            raise SpikeSepError(f"--ptl.method {self.method}: weight_bits and fan_in are imposed by ptl alone")
 
 
 @dataclass

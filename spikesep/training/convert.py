@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from spikesep.files import atomic_path
 from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.ptl import ProgressiveTandemLearning, StageEpoch, ThresholdChoice
+from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
+from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
@@ -55,7 +56,7 @@ def convert(
     device: torch.device | str = "cpu",
     fresh: DataLoader | None = None,
 ) -> list[ThresholdChoice]:
-    """Convert all layers of `model.network` by progressive tandem learning.
+    """Convert all layers of `model.network`, by progressive tandem learning unless the settings name another method.
 
     A run that was stopped goes on from the end of its last whole epoch; each finished stage leaves `stageNN.pt`.
 
@@ -80,6 +81,7 @@ def convert(
     model.to(device)
     trainer = TandemTrainer(model, loss, metric, train_set, valid_set, config, seed, device, fresh)
     clock = _Clock()
+    n_stages = len(model.network) if config.method == "ptl" else 1
 
     def on_epoch(progress: StageEpoch) -> None:
         seconds = clock.lap()
@@ -95,9 +97,9 @@ def convert(
         history.add(row)
         _save(folder / STATE_FILE, learning.state_dict())
         trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.4g}, "
-        layer = model.network.names[progress.stage]
+        layer = model.network.names[progress.stage] if config.method == "ptl" else "all layers"
         print(
-            f"stage {progress.stage + 1}/{len(model.network)} ({layer}), epoch {progress.epoch}: {trained}"
+            f"stage {progress.stage + 1}/{n_stages} ({layer}), epoch {progress.epoch}: {trained}"
             f"validation loss {progress.valid_loss:.4g} (metric {trainer.valid_metric:.4g}), {seconds:.0f} s",
             flush=True,
         )
@@ -106,23 +108,25 @@ def convert(
         _save(folder / f"stage{stage + 1:02d}.pt", model.state_dict())
 
     coding = Coding(config.n_steps, config.encoding, config.initial_potential)
-    learning = ProgressiveTandemLearning(
+    learning = (ProgressiveTandemLearning if config.method == "ptl" else AllAtOnce)(
         model,
         model.network,
         trainer,
         coding,
         config.percentile,
-        config.discretize,
+        config.discretize and config.method == "ptl",
+        "surrogate" if config.method == "surrogate" else config.gradient,
+        HardwareLimits(config.weight_bits, config.fan_in),
         config.patience,
-        config.max_epochs,
-        config.first_stage_epochs,
+        0 if config.method == "rate" else config.max_epochs,
+        0 if config.method == "rate" else config.first_stage_epochs,
         on_epoch,
         on_stage,
     )
     state_file = folder / STATE_FILE
     if state_file.exists():
         learning.load_state_dict(torch.load(state_file, map_location=device, weights_only=True))
-        print(f"going on from stage {min(learning.stage + 1, len(model.network))}/{len(model.network)}", flush=True)
+        print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
     learning.run()
     model.eval()
     return learning.choices
@@ -315,7 +319,11 @@ class TandemTrainer:
             yield indices[start : start + self.config.batch_size]
 
     def _examples(self, name: str, indices: list[int]) -> tuple[Tensor, Tensor]:
-        x, target = zip(*(self.sets[name][i] for i in indices), strict=True)
+        examples = self.sets[name]
+        if hasattr(examples, "batch"):  # in memory, in one piece
+            x, target = examples.batch(indices)
+            return x.to(self.device), target.to(self.device)
+        x, target = zip(*(examples[i] for i in indices), strict=True)
         return torch.stack(x).to(self.device), torch.stack(target).to(self.device)
 
 
