@@ -10,7 +10,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import signal
 import sys
 import threading
@@ -36,6 +35,7 @@ from spikesep.separation.config import ScoringConfig
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.metrics import score_utterance
 from spikesep.separation.model import load_separator
+from spikesep.training.provenance import available_cores, provenance
 
 SETS = {"closed": "cv", "open": "tt"}
 MODEL_FILES = ("config.json", "model.safetensors")
@@ -129,10 +129,9 @@ def score(
         "config": {"scoring": asdict(config), **{name: read_json(exp / name / "config.json") for name in STAGES}},
         "seed": seed,
         "command": command,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "spikesep": spikesep.__version__},
         "model_hash": inputs.model_hash,
         "data_hash": inputs.data_hash,
-        "machine": {"processor": processor_name(), "cores": available_cores()},
+        **provenance(),
         "key": inputs.key,
     }
     _write_scores(exp / "scores.csv", records, config.metrics)
@@ -141,21 +140,6 @@ def score(
     write_json(exp / "results.json", found)  # last: it is what says that scoring is complete
     journal.unlink()
     return found
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor_name() -> str:
-    """The processor's name as its maker gives it, or its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 # --- one utterance, in any process ---------------------------------------------------------------------------------
