@@ -42,11 +42,7 @@ def build(name: str) -> nn.Sequential:
     Raises:
         SpikeSepError: neither a name nor in the notation.
     """
-    text = ARCHITECTURES.get(name, name)
-    first, *parts = text.split("-")
-    if not _INPUT.fullmatch(first) or not parts or not parts[-1].isdecimal():
-        raise SpikeSepError(f"architecture {name}: none of {', '.join(ARCHITECTURES)}, nor in their notation")
-    shape = input_shape(name)
+    shape, parts = input_shape(name), ARCHITECTURES.get(name, name).split("-")[1:]
     modules: list[nn.Module] = []
     for k, part in enumerate(parts):
         if len(shape) == 3 and (match := _CONVOLUTION.fullmatch(part)):
@@ -65,8 +61,15 @@ def build(name: str) -> nn.Sequential:
 
 
 def input_shape(name: str) -> tuple[int, ...]:
-    """Channels, height, width of the input, or its length where it is flat."""
-    sizes = tuple(int(n) for n in ARCHITECTURES.get(name, name).split("-")[0].split("x"))
+    """Channels, height, width of the input, or its length where it is flat.
+
+    Raises:
+        SpikeSepError: neither the name of an architecture nor in the notation.
+    """
+    first, *parts = ARCHITECTURES.get(name, name).split("-")
+    if not _INPUT.fullmatch(first) or not parts or not parts[-1].isdecimal():
+        raise SpikeSepError(f"architecture {name}: none of {', '.join(ARCHITECTURES)}, nor in their notation")
+    sizes = tuple(int(n) for n in first.split("x"))
     return (1, *sizes) if len(sizes) == 2 else sizes
 
 

@@ -87,10 +87,12 @@ def reconstruction_figure(
     model: ImageNetwork, images: Images, path: Path, n_columns: int = 10, n_rows: int = 3
 ) -> None:
     """Pairs of an image, on the left, and what the network makes of it (Fig. 8)."""
+    n_columns = min(n_columns, len(images))
+    n_rows = min(n_rows, len(images) // n_columns)
     x, _ = images.batch(list(range(n_columns * n_rows)))
     with torch.inference_mode():
         again = model(x)
-    pairs = torch.cat([x, again], -1)[:, 0].numpy()  # [n, H, 2 W]
+    pairs = torch.cat([x, again], -1).mean(1).numpy()  # [n, H, 2 W]
     rows = [np.concatenate(list(pairs[k : k + n_columns]), 1) for k in range(0, len(pairs), n_columns)]
     with figure_file(path, (9.0, 9.0 * n_rows / (2 * n_columns))) as (figure, _):
         axes = figure.subplots()

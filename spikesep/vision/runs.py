@@ -103,11 +103,12 @@ def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     for run in _first_of_each(runs(recipe)):
         folder = run.ann_folder(exp)
         settings = _settings(recipe, run) | {"ann": asdict(recipe.ann)}
-        claim(folder, "ann", settings)
         if (folder / "ann").exists():
+            claim(folder, "ann", settings)
             print(f"{folder / 'ann'} is there and complete; delete {folder} to train again")
             continue
         split = split or images_of(recipe, data)
+        claim(folder, "ann", settings)
         seed_everything(run.seed)
         model, objective = ImageNetwork(run.architecture, recipe.experiment.task), Objective(recipe.experiment.task)
         print(
@@ -135,11 +136,17 @@ def convert_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     for run in runs(recipe):
         folder = run.folder(exp)
         config = conversion_settings(recipe, run)
-        claim(folder, "snn", _settings(recipe, run) | {"ptl": asdict(config)})
+        settings = _settings(recipe, run) | {"ptl": asdict(config)}
         if (folder / "snn").exists():
+            claim(folder, "snn", settings)
             print(f"{folder / 'snn'} is there and complete; delete {folder} to convert again")
             continue
         split = split or images_of(recipe, data)
+        if not (run.ann_folder(exp) / "ann").exists():
+            raise SpikeSepError(
+                f"{run.ann_folder(exp) / 'ann'}: no trained network; run stage 1 (spikesep-vision train)"
+            )
+        claim(folder, "snn", settings)
         _convert(recipe, run, config, split, exp)
 
 

@@ -174,7 +174,7 @@ def test_a_tree_that_is_not_imagenets_is_named(tree, tmp_path, lost):
 
 
 def test_imagenet_needs_a_folder(tmp_path):
-    with pytest.raises(SpikeSepError, match="images.root"):
+    with pytest.raises(SpikeSepError, match="give the folder"):
         prepare_images(ImageDataConfig("imagenet"), tmp_path, tmp_path)
 
 
