@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
@@ -177,9 +178,11 @@ def score(model: ImageNetwork, images: Images, device: str = "cpu", title: str =
     spikes = model.network.n_converted == len(model.network)
     exact_products(torch.device(device))
     model = model.to(device).eval()
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
     total, top5 = 0.0, 0.0
     with torch.inference_mode():
-        for indices in track(_batches(len(images), 250), title, transient=True, disable=not torch.cuda.is_available()):
+        for indices in track(_batches(len(images), 250), title, console=console, transient=True, disable=quiet):
             x, target = (v.to(device) for v in images.batch(indices))
             prediction = model(x, observe=meter if spikes else None)
             total += objective.metric(prediction, target, float(objective.loss(prediction, target))) * len(indices)
