@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikesep.spiking.connections import divisor
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal
@@ -105,7 +106,7 @@ def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
         count: [batch, ...], the shape of the module's input.
     """
     if module.before is not None:
-        count = module.before(count) * _pooled(module.before)
+        count = module.before(count) * divisor(module)  # all of them reach the synapse
     return _arrivals(module.synapse, count)
 
 
@@ -131,14 +132,3 @@ def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:
     with torch.no_grad():
         potential = network(x, observe=meter)
     return potential, meter.cost
-
-
-def _pooled(before: nn.Module) -> float:
-    """How many inputs one output of the pooling in `before` stands for: its spikes all reach the synapse."""
-    factor = 1.0
-    for module in before.modules():
-        if isinstance(module, (nn.AvgPool1d, nn.AvgPool2d)):
-            size = module.kernel_size
-            n_dims = 2 if isinstance(module, nn.AvgPool2d) else 1
-            factor *= size**n_dims if isinstance(size, int) else float(torch.tensor(size).prod())
-    return factor

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikesep.spiking import packed
+from spikesep.spiking import engines, packed
+from spikesep.spiking.fixed_point import FixedPoint
 from spikesep.spiking.signal import Coding, Signal, SpikeTrains, straight_through
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -49,6 +50,9 @@ class SpikingLayer(nn.Module):
         self.coding: Coding | None = None
         self.mode: Literal["analog", "discrete", "tandem", "spiking"] = "analog"
         self.register_buffer("threshold", torch.tensor(0.0))
+        self.fixed: FixedPoint | None = None
+        self.engine = "dense"
+        self.ran_on = ""  # which engine fired last, and why
 
     def forward(self, signal: Signal) -> Signal:
         """What the layer's neurons make of a signal of value [batch, ...]; the identity path is the network's."""
@@ -77,9 +81,9 @@ class SpikingLayer(nn.Module):
 
     def fire(self, signal: Signal) -> Signal:
         """The spiking neurons (eqs. 3-6)."""
-        threshold = float(self.threshold)
-        words = packed.fire(self.current(signal), threshold, self.coding.initial_potential * threshold)
-        return Signal(trains=(SpikeTrains(words, self.coding.n_steps, self.threshold),))
+        words, self.ran_on = engines.fire(self, signal)
+        multiple = 1 if self.fixed is None else int(self.fixed.multiple)
+        return Signal(trains=(SpikeTrains(words, self.coding.n_steps, self.threshold, multiple),))
 
     def current(self, signal: Signal) -> Tensor:
         """Synaptic current in activation units, [N_s, batch, ...]; the bias is spread over the steps, b / N_s each.

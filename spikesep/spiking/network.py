@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking.engines import ENGINES
 from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
 from spikesep.spiking.signal import Coding, Signal
 
@@ -125,6 +126,17 @@ class SpikingNetwork(nn.Module):
     def coding(self) -> Coding | None:
         """How the converted layers code values as spikes; None where all are analog."""
         return self[0].coding
+
+    def use_engine(self, name: str) -> None:
+        """Run the spiking layers on `auto`, `dense` or `event`, see `spikesep.spiking.engines`.
+
+        Raises:
+            ValueError: there is no such engine.
+        """
+        if name not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {name!r}")
+        for layer in self.layers.values():
+            layer.engine = name
 
     def plan(self) -> str:
         """What conversion makes of each layer, a line each."""

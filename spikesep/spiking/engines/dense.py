@@ -1,0 +1,102 @@
+"""The dense engine: the synapses of many steps as one matrix product, the scan over time as one pass behind it.
+
+The fixed-point form takes int8 products with int32 sums; spikes that meet are added up before. Float weights take
+torch's convolutions, in bfloat16 where autocast asks for it.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from spikesep.spiking import kernels, packed
+from spikesep.spiking.connections import divisor
+from spikesep.spiking.engines.job import Job
+from spikesep.spiking.signal import Signal
+
+BLOCK = 8  # steps a product: one word
+
+
+def fire(layer: nn.Module, signal: Signal) -> Tensor:
+    """Words of the layer's neurons, [ceil(N_s / 8), batch, ...] uint8, for any signal.
+
+    Raises:
+        NotImplementedError: a geometry without a table of connections, in fixed-point form.
+    """
+    if layer.fixed is None:
+        threshold = float(layer.threshold)
+        return packed.fire(layer.current(signal), threshold, layer.coding.initial_potential * threshold)
+    if not signal.is_spiking:
+        return _fire_analog(layer, signal.value)
+    job = Job.of(layer, signal)
+    return job.words([_fire_group(job, *group) for group in job.groups()])
+
+
+def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> np.ndarray:
+    _, n_in, n_out = weight.shape
+    matrix = weight[torch.from_numpy(job.taps).long()].reshape(-1, n_out)
+    product, dtype = _product(job, matrix)
+    matrix = matrix.to(dtype)
+    entries = torch.from_numpy(job.table).long()
+    entries = torch.where(entries < 0, sources[0].shape[1], entries).flatten()  # padding is a row of zeros
+    plan, n_positions = job.plan, len(job.table)
+    bias, threshold, initial = (tensor[own].numpy() for tensor in (plan.bias, plan.threshold, plan.initial))
+    potential = np.broadcast_to(initial, (n_positions, n_out)).copy()
+    words = np.empty((-(-job.n_steps // BLOCK), n_positions, n_out), np.uint8)
+    for block, begin in enumerate(range(0, job.n_steps, BLOCK)):
+        n = min(BLOCK, job.n_steps - begin)
+        units = packed.drive([s[block : block + 1] for s in sources], plan.factors.tolist(), n, torch.float32)
+        x = torch.zeros(n, units.shape[1] + 1, n_in, dtype=dtype)
+        x[:, :-1] = units
+        x = x.index_select(1, entries).view(n * n_positions, -1)
+        arriving = product(x, matrix).to(torch.int32).view(n, n_positions, n_out).numpy()
+        arguments = (arriving, plan.gain, bias, threshold, potential, words[block])
+        kernels.run(_scan, n_positions, *arguments, grain=64)
+    return words
+
+
+def _product(job: Job, matrix: Tensor):
+    """A matrix product that is exact for these integers, and the number format it takes."""
+    units = int(job.plan.factors.sum())
+    if units <= 127:
+        return torch._int_mm, torch.int8
+    return torch.mm, torch.float32 if float(matrix.abs().float().sum(0).max()) * units < 2**24 else torch.float64
+
+
+def _fire_analog(layer: nn.Module, value: Tensor) -> Tensor:
+    """The first layer: the same current in every step, or all of it in the first. Integers are exact in float64."""
+    fixed, n_steps, levels = layer.fixed, layer.coding.n_steps, int(layer.fixed.input_levels)
+    units = (value.double() / fixed.input_unit).round().clamp(-levels, levels)
+    if layer.before is not None:  # a sum of units, not their mean
+        units = (layer.before(units) * divisor(layer)).round()
+    synapse = {"weight": fixed.weight.double(), "bias": torch.zeros(len(fixed.weight), dtype=torch.float64)}
+    arriving = functional_call(layer.synapse, synapse, (units,)).to(torch.int32)
+    rows = arriving if isinstance(layer.synapse, nn.Linear) else arriving.movedim(1, -1)
+    flat = rows.reshape(1, -1, rows.shape[-1])
+    if layer.coding.encoding == "impulse":
+        flat = torch.cat([flat, flat.new_zeros(n_steps - 1, *flat.shape[1:])])
+    potential = fixed.initial.expand(flat.shape[1:]).contiguous().numpy()
+    words = np.empty((-(-n_steps // 8), *flat.shape[1:]), np.uint8)
+    gain = np.int32(1 << int(fixed.fraction))
+    for block, begin in enumerate(range(0, n_steps, BLOCK)):
+        n = min(BLOCK, n_steps - begin)
+        steps = flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n]
+        arguments = (steps.numpy(), gain, fixed.bias.numpy(), fixed.threshold.numpy(), potential, words[block])
+        kernels.run(_scan, flat.shape[1], *arguments, grain=64)
+    out = torch.from_numpy(words).view(len(words), *rows.shape)
+    return out if isinstance(layer.synapse, nn.Linear) else out.movedim(-1, 2).contiguous()
+
+
+@njit(nogil=True, cache=True)
+def _scan(start, stop, arriving, gain, bias, threshold, potential, words):
+    """Integrate and fire [n_steps <= 8, positions, C] on; `potential` stays for the next steps."""
+    for p in range(start, stop):
+        words[p] = 0
+        for t in range(arriving.shape[0]):
+            mask = np.uint8(1 << t)
+            for j in range(potential.shape[1]):
+                potential[p, j] += arriving[t, p, j] * gain + bias[j]
+                if potential[p, j] >= threshold[j]:
+                    potential[p, j] -= threshold[j]
+                    words[p, j] |= mask
