@@ -1,8 +1,9 @@
-"""What every command shares: one option parser, one way to end on an error."""
+"""What every command shares: one option parser, one folder to work in, one way to end on an error."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from jsonargparse import ArgumentError as ParseError
 from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import work_in
 from spikesep.separation.config import RecipeConfig
+from spikesep.training.config import is_first_process
 
 
 def recipe_parser(command: str, description: str, *, exp: bool = True) -> ArgumentParser:
@@ -33,7 +36,8 @@ def run(parser: ArgumentParser, action: Callable[[Namespace], int | None], argv:
     """Parse, act and exit: 0, what `action` returns, or 2 after one line on standard error."""
     try:
         options = parser.instantiate_classes(parser.parse_args(argv))
-        status = action(options)
+        with _folder_of(options):
+            status = action(options)
     except ParseError as error:
         status = complain(parser.prog, f"{error} (see {parser.prog} --help)")
     except SpikeSepError as error:
@@ -45,8 +49,21 @@ def run(parser: ArgumentParser, action: Callable[[Namespace], int | None], argv:
         print(f"{parser.prog}: stopped", file=sys.stderr)
         status = 130
     except OSError as error:
-        status = complain(parser.prog, error)
+        status = complain(parser.prog, error if error.errno else f"{error} (is the disk full?)")
     sys.exit(status or 0)
+
+
+@contextmanager
+def _folder_of(options: Namespace) -> Iterator[None]:
+    """Work in the folder that a command of a recipe writes, alone; shards of one work side by side."""
+    folder = options.get("exp") or options.get("data")
+    with ExitStack() as stack:
+        if folder and is_first_process():
+            shard = options.get("shard")
+            stack.enter_context(work_in(folder, shared=bool(shard)))
+            if shard:
+                stack.enter_context(work_in(folder, part=f"-{shard.name}"))
+        yield
 
 
 def complain(prog: str, error: object) -> int:

@@ -1,6 +1,7 @@
 """`spikesep-train`: pre-train the analog separator (stage 2)."""
 
 from spikesep.cli.common import recipe_of, recipe_parser, run
+from spikesep.training.config import is_first_process
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -12,4 +13,6 @@ def train(options) -> None:
     """Call stage 2 and say where the model is."""
     from spikesep.separation.experiment import train_ann
 
-    print(f"analog separator: {train_ann(options.data, options.exp, recipe_of(options))}")
+    folder = train_ann(options.data, options.exp, recipe_of(options))
+    if is_first_process():
+        print(f"analog separator: {folder}")
