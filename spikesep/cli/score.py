@@ -9,6 +9,7 @@ from rich.console import Console
 
 from spikesep.cli.common import recipe_parser, run
 from spikesep.files import read_json
+from spikesep.training.slurm import Resources
 
 PROG = "spikesep-score"
 
@@ -19,21 +20,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = recipe_parser(PROG, "Score both networks; leaves results.json, scores.csv and RESULTS.md in --exp.")
     parser.add_argument("--redo", action="store_true", help="score again what is scored already")
     parser.add_argument(
-        "--shard", type=_shard, default=None, metavar="I/N", help="score part I of N only; run without it to finish"
+        "--shard", type=str | None, default=None, metavar="I/N", help="score part I of N only; run without it to finish"
     )
-    run(parser, lambda options: _score(options, shlex.join([PROG, *argv])), argv)
-
-
-def _shard(text: str):
-    from spikesep.separation.scoring import Shard
-
-    return Shard.parse(text)
+    run(parser, lambda options: _score(options, shlex.join([PROG, *argv])), argv, lambda launch: Resources())
 
 
 def _score(options: Namespace, command: str) -> None:
     from spikesep.separation import results, scoring  # brings torch
 
-    data, exp, config, shard = options.data, options.exp, options.scoring, options.shard
+    data, exp, config = options.data, options.exp, options.scoring
+    shard = scoring.Shard.parse(options.shard) if options.shard else None
     if not options.redo and scoring.is_scored(data, exp, config):
         found = read_json(exp / "results.json")
         print(f"{exp / 'results.json'}: complete, and models, data and metrics are unchanged; --redo scores again")

@@ -60,11 +60,11 @@ class Shard:
         """Read `2/8`.
 
         Raises:
-            ValueError: it is not like that.
+            SpikeSepError: it is not like that.
         """
         number, slash, of = text.partition("/")
         if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise ValueError(f"--shard {text}: give the shard and their number, as 2/8")
+            raise SpikeSepError(f"--shard {text}: give the shard and their number, as 2/8")
         return cls(int(number), int(of))
 
 

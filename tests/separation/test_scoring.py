@@ -106,7 +106,7 @@ def test_shards_and_what_they_left_out_add_up_to_the_same_scores(experiment):
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0"])
 def test_a_shard_that_cannot_be_is_refused(text):
-    with pytest.raises(ValueError, match="as 2/8"):
+    with pytest.raises(SpikeSepError, match="as 2/8"):
         scoring.Shard.parse(text)
 
 
