@@ -30,7 +30,7 @@ SlurmctldPort=${SLURM_HERE_PORT:-16817}
 SlurmdPort=$((${SLURM_HERE_PORT:-16817} + 1))
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket=$home/munge/socket
+AuthInfo=socket=$home/munge/socket,cred_expire=5
 CredType=cred/munge
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none

@@ -41,8 +41,8 @@ def run(
 ) -> None:
     """Parse, act and exit: 0, what `action` returns, or 2 after one line on standard error.
 
-    With `--launch.launcher slurm`, a command that says what it `needs` is run as a job; one that has shards, as a job for
-    each and one that puts them together.
+    With `--launch.launcher slurm`, a command that says what it `needs` is run as a job; one that has shards, as a job
+    for each and one that puts them together.
     """
     try:
         options = parser.instantiate_classes(parser.parse_args(argv))
