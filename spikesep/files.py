@@ -48,10 +48,12 @@ def room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        short = error.errno is None and "requested and" in str(error)  # all that numpy tells of it
+        if not short and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
+        reason = os.strerror(error.errno or errno.ENOSPC)
         raise SpikeSepError(
-            f"{path}: cannot be written ({os.strerror(error.errno)}); make room and give the same command again"
+            f"{path}: cannot be written ({reason}); make room and give the same command again"
         ) from error
 
 

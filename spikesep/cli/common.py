@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError as ParseError
 from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import work_in
+from spikesep.files import room_for, work_in
 from spikesep.separation.config import RecipeConfig
 from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.slurm import Resources, in_job, run_jobs, this_program
@@ -62,7 +62,7 @@ def run(
         print(f"{parser.prog}: stopped", file=sys.stderr)
         status = 130
     except OSError as error:
-        status = complain(parser.prog, error if error.errno else f"{error} (is the disk full?)")
+        status = complain(parser.prog, error)
     sys.exit(status or 0)
 
 
@@ -83,6 +83,8 @@ def _folder_of(options: Namespace) -> Iterator[None]:
     """Work in the folder that a command of a recipe writes, alone; shards of one work side by side."""
     folder = options.get("exp") or options.get("data")
     with ExitStack() as stack:
+        if folder:
+            stack.enter_context(room_for(folder))
         if folder and is_first_process():
             shard = options.get("shard")
             stack.enter_context(work_in(folder, shared=bool(shard)))

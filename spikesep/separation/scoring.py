@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import platform
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -308,7 +307,8 @@ def _single_threaded_children() -> Iterator[None]:
 @contextmanager
 def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=total, completed=done)
         yield lambda: bar.advance(task)
 

@@ -21,7 +21,7 @@ from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
 from spikesep.training.precision import autocast, exact_products
-from spikesep.training.run_folder import save_tensors
+from spikesep.training.run_folder import load_tensors, save_tensors
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 STATE_FILE = "state.pt"
@@ -122,7 +122,7 @@ def convert(
     )
     state_file = folder / STATE_FILE
     if state_file.exists():
-        learning.load_state_dict(torch.load(state_file, map_location=device, weights_only=True))
+        learning.load_state_dict(load_tensors(state_file, device))
         print(f"going on from stage {min(learning.stage + 1, len(model.network))}/{len(model.network)}", flush=True)
     learning.run()
     model.eval()

@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from spikesep.training.distributed import (
 )
 from spikesep.training.history import Epoch, History
 from spikesep.training.precision import supports_bf16
-from spikesep.training.run_folder import save_tensors
+from spikesep.training.run_folder import load_tensors, save_tensors
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -113,7 +114,7 @@ def pretrain(
                 ) from error
             raise
     end_processes()
-    task.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"])
+    task.load_state_dict(load_tensors(folder / "best.ckpt")["state_dict"])
     model.cpu().eval()
 
 
@@ -134,6 +135,10 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
         """Write, then rename."""
         save_tensors(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: str | Path, *where, **how) -> dict:
+        """Read it, into the memory of the CPU."""
+        return load_tensors(Path(path))
 
 
 class PretrainTask(pl.LightningModule):
@@ -292,11 +297,17 @@ def _precision(config: PretrainConfig, device: torch.device) -> str:
 
 
 class _quiet_lightning(warnings.catch_warnings):  # noqa: N801
-    """Without Lightning's advice on hardware, workers and its own products."""
+    """Without Lightning's advice on hardware, workers and its own products; and without the trace that TensorBoard's
+    thread leaves of a full disk, of which the main thread will tell."""
 
     def __enter__(self):
         super().__enter__()
+        threading.excepthook = lambda args: None if args.exc_type is OSError else threading.__excepthook__(args)
         warnings.simplefilter("ignore")
         for name in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
         return self
+
+    def __exit__(self, *error):
+        threading.excepthook = threading.__excepthook__
+        return super().__exit__(*error)

@@ -4,6 +4,7 @@ checkpoints.
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ def save_tensors(path: Path, state: Any) -> None:
     torch.save(state, written)
     with atomic_path(path) as temporary:
         temporary.write_bytes(written.getbuffer())
+
+
+def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        SpikeSepError: it is not whole.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
+        raise SpikeSepError(f"{path}: not a whole checkpoint; remove it, with its folder, to begin anew") from error
 
 
 def hash_of_files(paths: list[Path]) -> str:
