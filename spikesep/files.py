@@ -75,13 +75,14 @@ def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".lock{part}"
     with _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) as file:
-        if not shared and not part:
+        if file and not shared and not part:
             _remove_left_behind(folder)
         try:
             yield
         finally:
-            with suppress(BlockingIOError):  # others share it
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(OSError):  # others share it
+                if file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
             if made:
                 with suppress(OSError):  # there is something in it
@@ -89,7 +90,8 @@ def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None
 
 
 @contextmanager
-def _lock(path: Path, kind: int) -> Iterator[IO]:
+def _lock(path: Path, kind: int) -> Iterator[IO | None]:
+    """The locked file; nothing where the file system knows no locks."""
     while True:
         with path.open("a") as file:
             try:
@@ -98,6 +100,11 @@ def _lock(path: Path, kind: int) -> Iterator[IO]:
                 raise SpikeSepError(
                     f"{path.parent}: another process works in it; wait for its end, or give another folder"
                 ) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                    raise
+                yield None
+                return
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):  # not removed meanwhile
                 yield file
                 return

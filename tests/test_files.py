@@ -52,6 +52,16 @@ def test_a_folder_has_one_worker_or_several_that_share_it(tmp_path):
     assert list(tmp_path.iterdir()) == []  # no lock is left
 
 
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+    def no_locks(file, kind):
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr("spikesep.files.fcntl.flock", no_locks)
+    with work_in(tmp_path):
+        (tmp_path / "model").touch()
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
 def test_a_folder_that_nothing_came_of_is_not_left(tmp_path):
     with pytest.raises(ZeroDivisionError), work_in(tmp_path / "exp"):
         raise ZeroDivisionError
