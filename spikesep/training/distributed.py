@@ -123,7 +123,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n = x.numel() / x.shape[1]
     variance, mean = torch.var_mean(x.float(), [0, *range(2, x.ndim)], correction=0)
     variance, mean = variance.double(), mean.double()
-    total = all_reduce(torch.cat([n * mean, n * (variance + mean.square()), mean.new_tensor([n])]))
+    total = all_reduce(torch.cat([n * mean, n * (variance + mean.square()), mean.new_full((1,), n)]))
     mean, square = (total[:-1] / total[-1]).chunk(2)
     return total[-1], mean, square - mean.square()
 
