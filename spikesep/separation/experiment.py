@@ -16,6 +16,7 @@ from spikesep.separation.dataset import Collate, FixedCrops, training_loader
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator, load_separator, save_separator
 from spikesep.spiking.report import LayerReport, conversion_report
+from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.pretrain import pretrain
@@ -36,7 +37,10 @@ class NegativeSiSdr:
 
 
 def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
-    """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`."""
+    """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`.
+
+    Several processes may train together (`launch`): each calls this, and the first writes.
+    """
     folder = exp / "ann"
     train, valid = _mixtures(data, recipe)
     settings = _settings(data, recipe, "model", "ann")
@@ -50,17 +54,19 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
     crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
     loss = NegativeSiSdr()
     model = Separator(recipe.model)
-    n_gpus = _check_gpus(recipe.launch.n_gpus)
-    claim(exp, "ann", settings)
-    print(
-        f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(train)} mixtures, "
-        f"{len(crops)} crops for validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
-    )
+    _check_gpus(recipe.launch)
+    if is_first_process():
+        claim(exp, "ann", settings)
+        print(
+            f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(train)} mixtures, "
+            f"{len(crops)} crops for validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
+        )
     valid_loader = DataLoader(crops, batch_size=config.batch_size)
     history = History(exp / "history.csv")
     metric = _improvement(crops, loss)
-    pretrain(model, loss, loader, valid_loader, config, exp / "checkpoints" / "ann", history, metric, n_gpus)
-    save_separator(model, folder)
+    pretrain(model, loss, loader, valid_loader, config, exp / "checkpoints" / "ann", history, metric, recipe.launch)
+    if is_first_process():
+        save_separator(model, folder)
     return folder
 
 
@@ -91,7 +97,10 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
     # Other crops than those of pre-training.
     fresh = _random_crops(train, recipe, n_samples, config.batch_size, recipe.seed + 1) if config.discretize else None
-    device = "cuda" if _check_gpus(recipe.launch.n_gpus) else "cpu"
+    _check_gpus(recipe.launch)
+    device = "cuda" if recipe.launch.n_gpus else "cpu"
+    if recipe.launch.local_processes * recipe.launch.n_nodes > 1:
+        print(f"conversion runs in one process, on one {'accelerator' if recipe.launch.n_gpus else 'machine'}")
     claim(exp, "snn", settings)
     print(f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}")
     loss, history = NegativeSiSdr(), History(exp / "history.csv")
@@ -151,11 +160,8 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _check_gpus(n_gpus: int) -> int:
-    if n_gpus not in (0, 1):
-        raise SpikeSepError(f"--launch.n_gpus {n_gpus}: give 0 (the CPU) or 1; several are not there yet")
-    if n_gpus > torch.cuda.device_count():
+def _check_gpus(launch: LaunchConfig) -> None:
+    if launch.n_gpus > torch.cuda.device_count():
         raise SpikeSepError(
-            f"--launch.n_gpus: {n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
+            f"--launch.n_gpus: {launch.n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
         )
-    return n_gpus

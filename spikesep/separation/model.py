@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from asteroid_filterbanks import make_enc_dec
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -137,7 +137,8 @@ def save_separator(model: Separator, folder: str | Path, report: list[dict] | No
         write_json(temporary / "config.json", settings)
         if report is not None:
             write_json(temporary / "report.json", report)
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary / "model.safetensors")
+        tensors = save({k: v.contiguous() for k, v in model.state_dict().items()})
+        (temporary / "model.safetensors").write_bytes(tensors)
 
 
 def load_separator(folder: str | Path) -> Separator:

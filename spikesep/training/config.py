@@ -1,5 +1,6 @@
 """Settings of pre-training and conversion: plain records, read without importing torch."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ class PretrainConfig:
 
     Attributes:
         epochs: most passes over the training list.
-        batch_size: examples a step.
+        batch_size: examples a step, over all processes together: their number does not change what is learned.
         segment_seconds: length of the random crop taken of each mixture in each epoch.
         remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
         learning_rate: Adam's step size after warm-up.
@@ -133,12 +134,40 @@ class LaunchConfig:
     """Where a command computes.
 
     Attributes:
-        n_gpus: 1 trains and converts on an accelerator; 0 computes on the CPU.
+        n_gpus: accelerators of one machine; pre-training takes all of them, conversion one; 0 computes on the CPU.
+        n_processes: training processes of one machine where there is no accelerator; they share its cores.
+        n_nodes: machines that train together. With `slurm` the jobs are started there; otherwise start the same command
+            on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK in its environment.
         n_jobs: worker processes for work on files; 0 takes all cores.
+        launcher: `slurm` has training, conversion and scoring run as jobs of the cluster, and waits for them.
+        partition: of Slurm; empty for the cluster's own choice.
+        minutes: time limit of a Slurm job; at its end it is queued again, and goes on.
+        n_shards: Slurm jobs that share the scoring.
     """
 
     n_gpus: int = 0
+    n_processes: int = 1
+    n_nodes: int = 1
     n_jobs: int = 0
+    launcher: Literal["local", "slurm"] = "local"
+    partition: str = ""
+    minutes: int = 1440
+    n_shards: int = 4
 
     def __post_init__(self):
-        check("launch", self, n_gpus="not negative", n_jobs="not negative")
+        counts = dict.fromkeys(("n_processes", "n_nodes", "minutes", "n_shards"), "at least 1")
+        check("launch", self, n_gpus="not negative", n_jobs="not negative", **counts)
+
+    @property
+    def local_processes(self) -> int:
+        """Training processes of one machine."""
+        return self.n_gpus or self.n_processes
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a training that writes files and prints; any other command is, too.
+
+    Told by what launchers leave in the environment, as it must be known long before torch is there.
+    """
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
