@@ -15,8 +15,9 @@ from spikesep.separation.config import RecipeConfig
 from spikesep.separation.dataset import Collate, FixedCrops, training_loader
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator, load_separator, save_separator
+from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.report import LayerReport, conversion_report
-from spikesep.training.config import LaunchConfig, is_first_process
+from spikesep.training.config import ConversionConfig, LaunchConfig, is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.pretrain import pretrain
@@ -110,11 +111,32 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
         model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh
     )
     model.cpu()
+    if config.weight_bits:
+        _round_weights(model, train_crops, valid_crops, config, loss)
     with torch.no_grad():
         inputs = [model.encode(valid_crops[i][0][None])[0] for i in range(min(32, len(valid_crops)))]
     reports = conversion_report(model.network, inputs, choices)
     save_separator(model, folder, report=[r.to_dict() for r in reports])
     return folder, reports
+
+
+def _round_weights(model: Separator, train: FixedCrops, valid: FixedCrops, config: ConversionConfig, loss) -> None:
+    """Bring the converted separator into fixed-point form, and say what it costs."""
+    before = _validation_loss(model, valid, loss)
+    with torch.no_grad():
+        inputs = [model.encode(train[i][0][None])[0] for i in range(min(len(train), config.calibration_segments))]
+        to_fixed_point(model.network, inputs, config.weight_bits)
+    after = _validation_loss(model, valid, loss)
+    print(
+        f"fixed-point form, {config.weight_bits}-bit weights: validation loss {before:.3f} -> {after:.3f} "
+        f"({after - before:+.3f} dB)",
+        flush=True,
+    )
+
+
+def _validation_loss(model: Separator, crops: FixedCrops, loss: NegativeSiSdr) -> float:
+    with torch.no_grad():
+        return float(np.mean([float(loss(model(x[None]), y[None])) for x, y in (crops[i] for i in range(len(crops)))]))
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:

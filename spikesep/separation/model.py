@@ -19,6 +19,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, read_json, write_json
 from spikesep.separation.config import SeparatorConfig
 from spikesep.spiking.cost import Cost, CostMeter
+from spikesep.spiking.fixed_point import FixedPoint, dequantized
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import Observer, SpikingNetwork
 from spikesep.spiking.signal import Coding
@@ -131,13 +132,17 @@ def save_separator(model: Separator, folder: str | Path, report: list[dict] | No
         "model": asdict(model.config),
         "coding": asdict(network.coding) if network.coding else None,
         "n_converted": network.n_converted,
+        "fixed_point": network.is_fixed_point,
     }
+    state = model.state_dict()
+    for key, _ in _weights_of_integers(model):
+        del state[key]
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         write_json(temporary / "config.json", settings)
         if report is not None:
             write_json(temporary / "report.json", report)
-        tensors = save({k: v.contiguous() for k, v in model.state_dict().items()})
+        tensors = save({k: v.contiguous() for k, v in state.items()})
         (temporary / "model.safetensors").write_bytes(tensors)
 
 
@@ -159,8 +164,20 @@ def load_separator(folder: str | Path) -> Separator:
         for index in range(settings["n_converted"]):
             model.network[index].convert(1.0, coding)  # the true threshold is among the tensors
             model.network[index].freeze()
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        state = load_file(folder / "model.safetensors")
+        if settings.get("fixed_point"):
+            for layer in model.network.layers.values():
+                layer.fixed = FixedPoint(layer.synapse)
+        for key, prefix in _weights_of_integers(model):
+            state[key] = dequantized(state[f"{prefix}.weight"], state[f"{prefix}.scale"])
+        model.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SpikeSepError(f"{folder}: not a whole separator ({reason}); train or copy it again") from error
     return model.eval()
+
+
+def _weights_of_integers(model: Separator) -> list[tuple[str, str]]:
+    """The float weights that a file need not hold, and where their integers are, by name."""
+    layers = [f"network.layers.{name}" for name, layer in model.network.layers.items() if layer.fixed is not None]
+    return [(f"{name}.synapse.weight", f"{name}.fixed") for name in layers]

@@ -101,7 +101,7 @@ def to_fixed_point(
     if layers[0].identity:
         raise ValueError("the first layer hands on its analog input: such a sum has no fixed-point form")
     units = _common_units(layers)
-    largest = max(float(x.abs().max()) for x in inputs)
+    largest = max(float(x.detach().abs().max()) for x in inputs)
     reaching = 0  # the sum of the multiples that meet before a layer
     for index, (name, layer) in enumerate(network.layers.items()):
         bound = 2 ** (bits - 1) - 1
@@ -163,9 +163,14 @@ def _fixed(
     fixed.threshold.copy_(fire_at)
     fixed.initial.copy_((fire_at * layer.coding.initial_potential).round())
     with torch.no_grad():
-        layer.synapse.weight.copy_(fixed.weight * along)
+        layer.synapse.weight.copy_(dequantized(fixed.weight, fixed.scale))
         layer.synapse.bias.copy_(bias * grid * n_steps)
     return fixed
+
+
+def dequantized(weight: Tensor, scale: Tensor) -> Tensor:
+    """The float weights that integers [C_out, ...] with scales [C_out] stand for."""
+    return weight * scale.view(-1, *[1] * (weight.ndim - 1))
 
 
 def _reach(weight: Tensor) -> int:

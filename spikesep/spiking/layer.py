@@ -51,7 +51,7 @@ class SpikingLayer(nn.Module):
         self.mode: Literal["analog", "discrete", "tandem", "spiking"] = "analog"
         self.register_buffer("threshold", torch.tensor(0.0))
         self.fixed: FixedPoint | None = None
-        self.engine = "dense"
+        self.engine = "auto"
         self.ran_on = ""  # which engine fired last, and why
 
     def forward(self, signal: Signal) -> Signal:

@@ -123,6 +123,11 @@ class SpikingNetwork(nn.Module):
         return sum(layer.mode in ("tandem", "spiking") for layer in self.layers.values())
 
     @property
+    def is_fixed_point(self) -> bool:
+        """Whether the layers compute in integers."""
+        return all(layer.fixed is not None for layer in self.layers.values())
+
+    @property
     def coding(self) -> Coding | None:
         """How the converted layers code values as spikes; None where all are analog."""
         return self[0].coding

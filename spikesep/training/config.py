@@ -83,6 +83,7 @@ class ConversionConfig:
         valid_segments: most validation segments.
         calibration_segments: training segments over which the percentiles are taken.
         cache_gib: memory for the spikes of the frozen prefix; 0 computes them anew in each step.
+        weight_bits: of the finished network's fixed-point form, 2..8; 0 leaves it in floating point.
         clip_norm: largest gradient norm.
         precision: of what still learns, as in pre-training; what is frozen always runs in float32.
     """
@@ -103,6 +104,7 @@ class ConversionConfig:
     valid_segments: int = 128
     calibration_segments: int = 64
     cache_gib: float = 4.0
+    weight_bits: int = 8
     clip_norm: float = 5.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
 
@@ -125,6 +127,8 @@ class ConversionConfig:
             cache_gib="not negative",
             clip_norm="positive",
         )
+        if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):
+            raise SpikeSepError(f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8")
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
             raise SpikeSepError(f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100")
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -5,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spikesep.spiking import engines
+from spikesep.spiking.engines import dense
 from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
@@ -109,13 +111,25 @@ def plain_loop(layer, signal):
 def test_in_fixed_point_all_engines_fire_the_same_spikes_as_a_plain_loop(case):
     network, x = case
     to_fixed_point(network, [x])
-    dense = run(network, x, "dense")
+    expected = run(network, x, "dense")
     for engine in engines.ENGINES:
-        assert same_spikes(dense, run(network, x, engine)), engine
+        assert same_spikes(expected, run(network, x, engine)), engine
     signal = Signal(x)
     for name, layer in network.layers.items():
-        assert torch.equal(dense[name].count, plain_loop(layer, signal)), name
-        signal = signal + dense[name] if layer.identity else dense[name]
+        assert torch.equal(expected[name].count, plain_loop(layer, signal)), name
+        signal = signal + expected[name] if layer.identity else expected[name]
+
+
+@settings(max_examples=20)
+@given(st.one_of(stacks_1d(), classifiers()))
+def test_the_way_of_an_accelerator_gives_the_same_spikes(case):
+    """Its torch operations, here run on the CPU."""
+    network, x = case
+    to_fixed_point(network, [x])
+    expected = run(network, x, "dense")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "COMPILED", "no device")
+        assert same_spikes(expected, run(network, x, "dense"))
 
 
 @settings(max_examples=25)
@@ -131,3 +145,29 @@ def test_in_floats_the_event_engine_differs_at_most_where_rounding_decides(case)
             differing = (layer(signal).count != expected.count).float().mean()
             assert differing <= 0.01
         signal = signal + expected if layer.identity else expected
+
+
+def test_an_engine_that_there_is_not_is_refused():
+    network = converted([SpikingLayer(nn.Linear(3, 3))], Readout(nn.Linear(3, 1)), Coding(4), [0.5])
+    with pytest.raises(ValueError, match="engine must be one of auto, dense, event"):
+        network.use_engine("warp")
+
+
+def test_a_geometry_without_connections_is_named():
+    layers = [SpikingLayer(nn.Conv1d(2, 2, 1)), SpikingLayer(nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect"))]
+    network = converted(layers, Readout(nn.Conv1d(2, 1, 1)), Coding(4), [0.5, 0.5])
+    network.use_engine("event")
+    with pytest.raises(NotImplementedError, match="reflect"):
+        network(torch.rand(1, 2, 5))
+
+
+def test_a_layer_says_what_it_ran_on_and_why():
+    layers = [SpikingLayer(nn.Conv1d(2, 2, 1)) for _ in range(2)]
+    network = converted(layers, Readout(nn.Conv1d(2, 1, 1)), Coding(4), [0.5, 0.5])
+    network(torch.rand(1, 2, 5))
+    assert [layer.ran_on for layer in layers] == ["dense: the input is analog", "dense: float weights"]
+    to_fixed_point(network, [torch.rand(1, 2, 5)])
+    for level, engine in ((0.0, "event"), (1.0, "dense")):
+        layers[0].fixed.bias.fill_(int(layers[0].fixed.threshold[0] * level))
+        network(torch.zeros(1, 2, 5))
+        assert layers[1].ran_on.startswith(f"{engine}: ")

@@ -2,7 +2,8 @@
 
 dense   all steps in one product: int8 in fixed-point form, else floating point; also on accelerators
 event   numba on lists of spikes: work in proportion to activity; CPU only
-auto    event where it can and where spikes are few enough, else dense
+auto    in fixed-point form event where spikes are few, else dense; with float weights, whose sums every engine rounds
+        in its own order, dense
 """
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from spikesep.spiking.engines import dense, event
 from spikesep.spiking.signal import Signal
 
 ENGINES = ("auto", "dense", "event")
-DENSE_RATE = {True: 0.3, False: 0.2}  # spikes a place and step from which dense is faster, in integers and in floats
+DENSE_RATE = 0.3  # spikes a place and step from which dense is faster
 
 
 def fire(layer: nn.Module, signal: Signal) -> tuple[Tensor, str]:
@@ -30,9 +31,7 @@ def choose(layer: nn.Module, signal: Signal) -> tuple[str, str]:
         return "dense", "the input is analog"
     if layer.engine != "auto":
         return layer.engine, "as asked for"
-    if signal.trains[0].words.device.type != "cpu":
-        return "dense", "on an accelerator"
+    if layer.fixed is None:
+        return "dense", "float weights"
     rate = float(signal.count.float().mean()) / layer.coding.n_steps
-    limit = DENSE_RATE[layer.fixed is not None]
-    name = "event" if rate < limit else "dense"
-    return name, f"{rate:.3f} spikes a place and step, dense from {limit:g}"
+    return "event" if rate < DENSE_RATE else "dense", f"{rate:.3f} spikes a place and step, dense from {DENSE_RATE:g}"

@@ -13,9 +13,11 @@ from torch.func import functional_call
 from spikesep.spiking import kernels, packed
 from spikesep.spiking.connections import divisor
 from spikesep.spiking.engines.job import Job
+from spikesep.spiking.fixed_point import Plan
 from spikesep.spiking.signal import Signal
 
 BLOCK = 8  # steps a product: one word
+COMPILED = "cpu"  # where there are int8 products and numba's scan; elsewhere torch's operations do the same
 
 
 def fire(layer: nn.Module, signal: Signal) -> Tensor:
@@ -33,33 +35,31 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
     return job.words([_fire_group(job, *group) for group in job.groups()])
 
 
-def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> np.ndarray:
-    _, n_in, n_out = weight.shape
-    matrix = weight[torch.from_numpy(job.taps).long()].reshape(-1, n_out)
+def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
+    """Words [ceil(N_s / 8), positions, C_out] of one group of output channels."""
+    device, (_, n_in, n_out) = weight.device, weight.shape
+    matrix = weight[torch.from_numpy(job.taps).long().to(device)].reshape(-1, n_out)
     product, dtype = _product(job, matrix)
     matrix = matrix.to(dtype)
-    entries = torch.from_numpy(job.table).long()
+    entries = torch.from_numpy(job.table).long().to(device)
     entries = torch.where(entries < 0, sources[0].shape[1], entries).flatten()  # padding is a row of zeros
-    plan, n_positions = job.plan, len(job.table)
-    bias, threshold, initial = (tensor[own].numpy() for tensor in (plan.bias, plan.threshold, plan.initial))
-    potential = np.broadcast_to(initial, (n_positions, n_out)).copy()
-    words = np.empty((-(-job.n_steps // BLOCK), n_positions, n_out), np.uint8)
+    n_positions = len(job.table)
+    scan = Scan(job.plan, own, n_positions)
+    words = []
     for block, begin in enumerate(range(0, job.n_steps, BLOCK)):
         n = min(BLOCK, job.n_steps - begin)
-        units = packed.drive([s[block : block + 1] for s in sources], plan.factors.tolist(), n, torch.float32)
-        x = torch.zeros(n, units.shape[1] + 1, n_in, dtype=dtype)
+        units = packed.drive([s[block : block + 1] for s in sources], job.plan.factors.tolist(), n, torch.float32)
+        x = torch.zeros(n, units.shape[1] + 1, n_in, dtype=dtype, device=device)
         x[:, :-1] = units
         x = x.index_select(1, entries).view(n * n_positions, -1)
-        arriving = product(x, matrix).to(torch.int32).view(n, n_positions, n_out).numpy()
-        arguments = (arriving, plan.gain, bias, threshold, potential, words[block])
-        kernels.run(_scan, n_positions, *arguments, grain=64)
-    return words
+        words.append(scan.fire(product(x, matrix).to(torch.int32).view(n, n_positions, n_out)))
+    return torch.stack(words)
 
 
 def _product(job: Job, matrix: Tensor):
     """A matrix product that is exact for these integers, and the number format it takes."""
     units = int(job.plan.factors.sum())
-    if units <= 127:
+    if units <= 127 and matrix.device.type == COMPILED:
         return torch._int_mm, torch.int8
     return torch.mm, torch.float32 if float(matrix.abs().float().sum(0).max()) * units < 2**24 else torch.float64
 
@@ -76,23 +76,47 @@ def _fire_analog(layer: nn.Module, value: Tensor) -> Tensor:
     flat = rows.reshape(1, -1, rows.shape[-1])
     if layer.coding.encoding == "impulse":
         flat = torch.cat([flat, flat.new_zeros(n_steps - 1, *flat.shape[1:])])
-    potential = fixed.initial.expand(flat.shape[1:]).contiguous().numpy()
-    words = np.empty((-(-n_steps // 8), *flat.shape[1:]), np.uint8)
-    gain = np.int32(1 << int(fixed.fraction))
-    for block, begin in enumerate(range(0, n_steps, BLOCK)):
+    scan = Scan(fixed.plan([]), slice(None), flat.shape[1])
+    words = []
+    for begin in range(0, n_steps, BLOCK):
         n = min(BLOCK, n_steps - begin)
-        steps = flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n]
-        arguments = (steps.numpy(), gain, fixed.bias.numpy(), fixed.threshold.numpy(), potential, words[block])
-        kernels.run(_scan, flat.shape[1], *arguments, grain=64)
-    out = torch.from_numpy(words).view(len(words), *rows.shape)
+        words.append(scan.fire(flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n]))
+    out = torch.stack(words).view(len(words), *rows.shape)
     return out if isinstance(layer.synapse, nn.Linear) else out.movedim(-1, 2).contiguous()
+
+
+class Scan:
+    """Integrate-and-fire in int32, a block of steps at a time; the potential stays for the next.
+
+    Args:
+        plan: thresholds and biases.
+        own: the channels.
+        n_positions: of each.
+    """
+
+    def __init__(self, plan: Plan, own: slice, n_positions: int):
+        self.gain = plan.gain
+        self.bias, self.threshold = plan.bias[own], plan.threshold[own]
+        self.potential = plan.initial[own].repeat(n_positions, 1)
+
+    def fire(self, arriving: Tensor) -> Tensor:
+        """The word of each neuron, [positions, C] uint8, for what arrives, [n_steps <= 8, positions, C] int32."""
+        words = torch.zeros(arriving.shape[1:], dtype=torch.uint8, device=arriving.device)
+        if arriving.device.type == COMPILED:
+            arrays = [tensor.numpy() for tensor in (self.bias, self.threshold, self.potential, words)]
+            kernels.run(_scan, len(words), arriving.numpy(), self.gain, *arrays, grain=64)
+            return words
+        for t, z in enumerate(arriving):
+            self.potential += z * int(self.gain) + self.bias
+            spikes = self.potential >= self.threshold
+            self.potential -= spikes * self.threshold
+            words |= spikes.to(torch.uint8) << t
+        return words
 
 
 @njit(nogil=True, cache=True)
 def _scan(start, stop, arriving, gain, bias, threshold, potential, words):
-    """Integrate and fire [n_steps <= 8, positions, C] on; `potential` stays for the next steps."""
     for p in range(start, stop):
-        words[p] = 0
         for t in range(arriving.shape[0]):
             mask = np.uint8(1 << t)
             for j in range(potential.shape[1]):

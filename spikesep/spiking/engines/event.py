@@ -51,7 +51,7 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
     return offsets, channels
 
 
-def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Tensor, own: slice) -> np.ndarray:
+def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Tensor, own: slice) -> Tensor:
     """Words [ceil(N_s / 8), positions, C_out] of one group of output channels."""
     n_taps, n_in, n_out = weight.shape
     n_tiles = -(-n_out // TILE)
@@ -66,7 +66,7 @@ def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Ten
     neurons = [tensor[own].numpy() for tensor in (plan.bias, plan.threshold, plan.initial)]
     arguments = (job.table, job.taps, offsets, channels, tiles, plan.factors, plan.gain, *neurons, out)
     kernels.run(_integrate_rows, n_positions, *arguments, grain=8)
-    return out
+    return torch.from_numpy(out)
 
 
 @njit(nogil=True, cache=True)

@@ -58,10 +58,9 @@ class Job:
         for g, sources in enumerate(zip(*(source.chunk(n_groups, 2) for source in self.sources), strict=True)):
             yield [s.contiguous() for s in sources], self.weight[:, :, g], slice(g * n_out, (g + 1) * n_out)
 
-    def words(self, groups: list[np.ndarray]) -> Tensor:
+    def words(self, groups: list[Tensor]) -> Tensor:
         """The output, [n_words, positions, C_out] a group, in torch's layout."""
-        rows = torch.from_numpy(groups[0] if len(groups) == 1 else np.concatenate(groups, 2))
-        return from_rows(rows, self.layer, self.batch, self.shape).contiguous()
+        return from_rows(torch.cat(groups, 2), self.layer, self.batch, self.shape).contiguous()
 
 
 def _floats(layer: nn.Module, signal: Signal) -> Plan:
