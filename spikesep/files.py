@@ -1,12 +1,17 @@
-"""Files that are either whole or not there: written under a temporary name, then renamed."""
+"""Files that are either whole or not there: written under a temporary name, then renamed; and folders in which one
+process works at a time.
+"""
 
+import errno
+import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from spikesep.errors import SpikeSepError
 
@@ -21,7 +26,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        yield temporary
+        with room_for(path):
+            yield temporary
         if path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
@@ -30,6 +36,86 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Make one clear line of a write to `path` that found no room.
+
+    Raises:
+        SpikeSepError: the disk, the quota or the largest size of a file is exhausted.
+    """
+    try:
+        yield
+    except OSError as error:
+        short = error.errno is None and "requested and" in str(error)  # all that numpy tells of it
+        if not short and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        reason = os.strerror(error.errno or errno.ENOSPC)
+        raise SpikeSepError(
+            f"{path}: cannot be written ({reason}); make room and give the same command again"
+        ) from error
+
+
+@contextmanager
+def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None]:
+    """Be the only one who works in `folder`: the lock ends with the process, however that ends.
+
+    What a killed process left half written is removed, as nobody else can be writing it.
+
+    Args:
+        folder: is made if it is not there, and removed again if nothing came of it.
+        shared: only keep out those who want it alone.
+        part: name of a part of the work in it, to be alone with.
+
+    Raises:
+        SpikeSepError: somebody else works there.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".lock{part}"
+    with _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) as file:
+        if file and not shared and not part:
+            _remove_left_behind(folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # others share it
+                if file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):  # there is something in it
+                    folder.rmdir()
+
+
+@contextmanager
+def _lock(path: Path, kind: int) -> Iterator[IO | None]:
+    """The locked file; nothing where the file system knows no locks."""
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise SpikeSepError(
+                    f"{path.parent}: another process works in it; wait for its end, or give another folder"
+                ) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                    raise
+                yield None
+                return
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):  # not removed meanwhile
+                yield file
+                return
+
+
+def _remove_left_behind(folder: Path) -> None:
+    for path in [path for path in folder.rglob(".*.part*") if re.fullmatch(r"\..+\.\d+\.part(\..*)?", path.name)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -13,6 +13,14 @@ settings.register_profile("no deadline", deadline=None)  # a loaded machine is s
 settings.load_profile("no deadline")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked `stress`, unless it is asked for."""
+    if "stress" not in (config.option.markexpr or ""):
+        left_out = [item for item in items if item.get_closest_marker("stress")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A tiny corpus of mixtures and two untrained models, the second converted."""
@@ -44,7 +52,7 @@ def make_experiment(folder: Path) -> Experiment:
 
     data, exp = folder / "data", folder / "exp"
     for number, name in enumerate(("cv", "tt")):
-        _write_mixtures(data / name, seed=number)
+        write_mixtures(data / name, seed=number)
     torch.manual_seed(0)
     model = Separator(SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2])).eval()
     save_separator(model, exp / "ann")
@@ -61,7 +69,7 @@ def make_experiment(folder: Path) -> Experiment:
     return Experiment(data, exp)
 
 
-def _write_mixtures(folder: Path, seed: int, n: int = 4, seconds: float = 0.9) -> None:
+def write_mixtures(folder: Path, seed: int, n: int = 4, seconds: float = 0.9) -> None:
     """Alternately of different and of the same sex; tones in syllables, one register a voice."""
     from spikesep.separation.audio import write_wav
     from spikesep.separation.kaldi import Mixture, write_data_dir

@@ -115,7 +115,7 @@ def test_voices_of_a_mixture_come_out_of_the_model_just_made(recipe):
         (["--stage"], "--stage needs a value"),
         (["--stage", "7"], "take 0 to 5"),
         (["--config", "nowhere.yaml"], "no such file"),
-        (["--launcher", "cloud"], "only local"),
+        (["--launcher", "cloud"], "local or slurm"),
         (["--stage", "2", "--stop-stage", "2", "--ann.epochz", "3"], "epochz"),
         (["--stage", "2", "--stop-stage", "2", "--data", "nowhere"], "nowhere"),
     ],
@@ -131,5 +131,15 @@ def test_a_wrong_option_is_one_line_and_status_2(recipe, argv, message):
 def test_help_lists_the_options_and_the_stages(recipe):
     ended = run(recipe, "--help")
     assert ended.returncode == 0
-    for option in ("--stage", "--stop-stage", "--config", "--tag", "--ngpu", "--nj", "--launcher"):
+    for option in (
+        "--stage",
+        "--stop-stage",
+        "--config",
+        "--tag",
+        "--ngpu",
+        "--nproc",
+        "--num-nodes",
+        "--nj",
+        "--launcher",
+    ):
         assert option in ended.stdout

@@ -10,6 +10,8 @@ config=conf/default.yaml
 tag=
 data=data
 ngpu=0
+nproc=1
+num_nodes=1
 nj=0
 launcher=local
 overrides=()
@@ -26,9 +28,12 @@ Usage: ./run.sh [options] [--section.key VALUE ...]
   --data DIR        lists and mixtures (default $data)
   --seed N          of everything that is drawn (default: the config's)
   --from-ann DIR    an analog separator to convert, instead of training one (with --stage 3)
-  --ngpu N          1 trains and converts on an accelerator (default $ngpu: the CPU)
-  --nj N            processes for work on files (default $nj: all cores)
-  --launcher NAME   local (slurm is not there yet)
+  --ngpu N          accelerators of a machine (default $ngpu: the CPU)
+  --nproc N         training processes of a machine where --ngpu is 0 (default $nproc)
+  --num-nodes N     machines that train together (default $num_nodes)
+  --nj N            processes for work on files; with slurm, cores a process (default $nj: all cores, slurm 1)
+  --launcher NAME   local, or slurm: stages 2 to 4 become jobs (default $launcher); see --launch.partition NAME,
+                    --launch.minutes N, --launch.n_shards N (jobs that score)
   --help            this text
 
 Stages: 0 corpus, 1 mixtures, 2 ANN pre-training, 3 conversion, 4 scoring, 5 listening page.
@@ -45,7 +50,7 @@ fail() {
 while [ $# -gt 0 ]; do
     case $1 in
         --help | -h) usage; exit 0 ;;
-        --stage | --stop-stage | --config | --tag | --data | --ngpu | --nj | --launcher)
+        --stage | --stop-stage | --config | --tag | --data | --ngpu | --nproc | --num-nodes | --nj | --launcher)
             [ $# -ge 2 ] || fail "$1 needs a value"
             name=${1#--}
             printf -v "${name//-/_}" %s "$2"
@@ -66,12 +71,13 @@ while [ $# -gt 0 ]; do
 done
 [[ $stage =~ ^[0-5]$ && $stop_stage =~ ^[0-5]$ ]] || fail "--stage and --stop-stage take 0 to 5"
 [ "$stage" -le "$stop_stage" ] || fail "--stage $stage comes after --stop-stage $stop_stage"
-[ "$launcher" = local ] || fail "--launcher $launcher: only local is there"
+[[ $launcher =~ ^(local|slurm)$ ]] || fail "--launcher $launcher: give local or slurm"
 [ -f "$config" ] || fail "--config $config: no such file"
 command -v spikesep-prepare >/dev/null || fail "spikesep is not installed: run make in the repository's top folder"
 
 exp=exp/${tag:-$(basename "$config" .yaml)}
-settings=(--config "$config" --launch.n_gpus "$ngpu" --launch.n_jobs "$nj" ${overrides[@]+"${overrides[@]}"})
+settings=(--config "$config" --launch.n_gpus "$ngpu" --launch.n_processes "$nproc" --launch.n_nodes "$num_nodes"
+    --launch.n_jobs "$nj" --launch.launcher "$launcher" ${overrides[@]+"${overrides[@]}"})
 
 run_stage() {
     local number=$1 title=$2

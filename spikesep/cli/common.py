@@ -1,9 +1,10 @@
-"""What every command shares: one option parser, one way to end on an error."""
+"""What every command shares: one option parser, one folder to work in, one way to end on an error."""
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +12,10 @@ from jsonargparse import ArgumentError as ParseError
 from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import room_for, work_in
 from spikesep.separation.config import RecipeConfig
+from spikesep.training.config import LaunchConfig, is_first_process
+from spikesep.training.slurm import Resources, in_job, run_jobs, this_program
 from spikesep.vision.config import ImageRecipe
 
 Recipe = TypeVar("Recipe", RecipeConfig, ImageRecipe)
@@ -35,11 +39,24 @@ def recipe_of(options: Namespace, kind: type[Recipe] = RecipeConfig) -> Recipe:
     return kind(**{f.name: options[f.name] for f in fields(kind)})
 
 
-def run(parser: ArgumentParser, action: Callable[[Namespace], int | None], argv: list[str] | None = None) -> None:
-    """Parse, act and exit: 0, what `action` returns, or 2 after one line on standard error."""
+def run(
+    parser: ArgumentParser,
+    action: Callable[[Namespace], int | None],
+    argv: list[str] | None = None,
+    needs: Callable[[LaunchConfig], Resources] | None = None,
+) -> None:
+    """Parse, act and exit: 0, what `action` returns, or 2 after one line on standard error.
+
+    With `--launch.launcher slurm`, a command that says what it `needs` is run as a job; one that has shards, as a job
+    for each and one that puts them together.
+    """
     try:
         options = parser.instantiate_classes(parser.parse_args(argv))
-        status = action(options)
+        if needs and options.launch.launcher == "slurm" and not in_job():
+            status = _run_as_jobs(parser.prog, sys.argv[1:] if argv is None else list(argv), options, needs)
+        else:
+            with _folder_of(options):
+                status = action(options)
     except ParseError as error:
         status = complain(parser.prog, f"{error} (see {parser.prog} --help)")
     except SpikeSepError as error:
@@ -53,6 +70,33 @@ def run(parser: ArgumentParser, action: Callable[[Namespace], int | None], argv:
     except OSError as error:
         status = complain(parser.prog, error)
     sys.exit(status or 0)
+
+
+def _run_as_jobs(prog: str, argv: list[str], options: Namespace, needs: Callable[[LaunchConfig], Resources]) -> None:
+    launch = options.launch
+    cpus = launch.n_jobs or 1
+    resources = replace(needs(launch), cpus=cpus, minutes=launch.minutes, partition=launch.partition)
+    command = [*this_program(), *argv, "--launch.n_jobs", str(cpus)]
+    logs = options.exp / "slurm"
+    if "shard" in options and options.shard is None and launch.n_shards > 1:
+        shards = [[*command, "--shard", f"{k + 1}/{launch.n_shards}"] for k in range(launch.n_shards)]
+        run_jobs(f"{prog}-shards", shards, resources, logs)
+    run_jobs(prog, [command], resources, logs)
+
+
+@contextmanager
+def _folder_of(options: Namespace) -> Iterator[None]:
+    """Work in the folder that a command of a recipe writes, alone; shards of one work side by side."""
+    folder = options.get("exp") or options.get("data")
+    with ExitStack() as stack:
+        if folder:
+            stack.enter_context(room_for(folder))
+        if folder and is_first_process():
+            shard = options.get("shard")
+            stack.enter_context(work_in(folder, shared=bool(shard)))
+            if shard:
+                stack.enter_context(work_in(folder, part=f"-{shard.replace('/', 'of')}"))
+        yield
 
 
 def complain(prog: str, error: object) -> int:

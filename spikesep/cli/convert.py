@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spikesep.cli.common import recipe_of, recipe_parser, run
+from spikesep.training.slurm import Resources
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -16,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--from-ann", type=Path | None, default=None, help="analog separator to convert, if --exp has none"
     )
-    run(parser, convert, argv)
+    run(parser, convert, argv, lambda launch: Resources(gpus=min(1, launch.n_gpus)))
 
 
 def convert(options) -> None:

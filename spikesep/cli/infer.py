@@ -40,6 +40,12 @@ def _parser() -> ArgumentParser:
         help="of the voices: adding up to the mixture, each to a peak of 0.9, or as they come; never clipped",
     )
     parser.add_argument("--segment", type=float, default=30.0, metavar="SECONDS", help="block length; bounds memory")
+    parser.add_argument(
+        "--engine",
+        type=Literal["auto", "dense", "event"],
+        default="auto",
+        help="how the spiking layers run; in fixed-point form the voices are the same to the bit",
+    )
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--json", type=Path | None, default=None, metavar="FILE", help="write a report")
     return parser
@@ -52,6 +58,7 @@ def infer(options: Namespace) -> int:
     if options.segment <= 0:
         raise SpikeSepError(f"--segment {options.segment:g}: give a positive number of seconds")
     model = load_model(options.model, options.network, options.device)
+    model.separator.network.use_engine(options.engine)
     targets = _targets(options, model.n_speakers)
     reports, failed = [], 0
     for recording, files in targets.items():

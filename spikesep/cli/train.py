@@ -1,15 +1,23 @@
 """`spikesep-train`: pre-train the analog separator (stage 2)."""
 
 from spikesep.cli.common import recipe_of, recipe_parser, run
+from spikesep.training.config import LaunchConfig, is_first_process
+from spikesep.training.slurm import Resources
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    run(recipe_parser("spikesep-train", "Pre-train the analog separator; a stopped run goes on."), train, argv)
+    run(recipe_parser("spikesep-train", "Pre-train the analog separator; a stopped run goes on."), train, argv, _needs)
+
+
+def _needs(launch: LaunchConfig) -> Resources:
+    return Resources(launch.n_nodes, launch.local_processes, launch.n_gpus)
 
 
 def train(options) -> None:
     """Call stage 2 and say where the model is."""
     from spikesep.separation.experiment import train_ann
 
-    print(f"analog separator: {train_ann(options.data, options.exp, recipe_of(options))}")
+    folder = train_ann(options.data, options.exp, recipe_of(options))
+    if is_first_process():
+        print(f"analog separator: {folder}")

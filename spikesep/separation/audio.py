@@ -2,6 +2,7 @@
 channels and levels are handled in one place, and a bad file is one line that names it.
 """
 
+import io
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,12 +23,13 @@ def read_channels(path: str | Path) -> tuple[np.ndarray, int]:
         float32 samples [channels, samples], full scale at 1, and the sample rate in Hz.
 
     Raises:
-        SpikeSepError: the file is missing, is not audio, is empty, or holds NaN or Inf.
+        SpikeSepError: the file is missing, is not audio, is cut off, is empty, or holds NaN or Inf.
     """
     path = Path(path)
     if not path.is_file():
         raise SpikeSepError(f"{path}: no such audio file; check the path")
     bare = {"format": "RAW", "subtype": "GSM610", "samplerate": GSM_RATE, "channels": 1}
+    check_whole(path)
     try:
         samples, rate = soundfile.read(
             path, dtype="float32", always_2d=True, **(bare if path.suffix.lower() == ".gsm" else {})
@@ -39,6 +41,20 @@ def read_channels(path: str | Path) -> tuple[np.ndarray, int]:
     if not np.isfinite(samples).all():
         raise SpikeSepError(f"{path}: holds NaN or Inf; export the recording again")
     return np.ascontiguousarray(samples.T), rate
+
+
+def check_whole(path: Path) -> None:
+    """See that a wav file is as long as its header says: libsndfile reads the rest of one that was cut off, silently.
+
+    Raises:
+        SpikeSepError: it is not. (A file that is no wav file passes: whoever reads it will tell.)
+    """
+    with path.open("rb") as file:
+        header = file.read(8)
+        size = file.seek(0, io.SEEK_END)
+    announced = int.from_bytes(header[4:], "little") + 8
+    if header[:4] == b"RIFF" and size < announced < 2**32 - 1:  # a stream of unknown length announces the most
+        raise SpikeSepError(f"{path}: cut off, {size} of {announced} bytes are there; make or copy it again")
 
 
 def read_audio(path: str | Path, sample_rate: int | None = None) -> np.ndarray:
@@ -98,5 +114,7 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
         ValueError: a sample lies outside ±1 (see `to_pcm16`).
     """
     pcm = to_pcm16(samples)
+    written = io.BytesIO()  # libsndfile itself says nothing of a full disk
+    soundfile.write(written, pcm, sample_rate, format="WAV", subtype="PCM_16")
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, pcm, sample_rate, format="WAV", subtype="PCM_16")
+        temporary.write_bytes(written.getbuffer())

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spikesep.errors import SpikeSepError
+from spikesep.separation.audio import check_whole
 from spikesep.separation.kaldi import Mixture
 from spikesep.training.sampling import EpochSampler
 
@@ -117,6 +118,11 @@ class Collate:
     remix: bool
     snr_db: tuple[float, float]
 
+    @property
+    def whole_batch(self) -> bool:
+        """Processes that share a batch each need all of it: any two examples may meet."""
+        return self.remix
+
     def __call__(self, crops: list[Crop]) -> tuple[Tensor, Tensor]:
         """Stack, and remix."""
         sources = np.stack([crop.sources for crop in crops])
@@ -165,20 +171,26 @@ def read_sources(mixture: Mixture, sample_rate: int, start: int, n_samples: int)
     """Samples start..start+n_samples of every source, float32 [n_speakers, n_samples], followed by zeros where it ends.
 
     Raises:
-        SpikeSepError: a file is missing, broken, or of another sample rate.
+        SpikeSepError: a file is missing, broken, cut off, of another sample rate or of another length than the others.
     """
     sources = np.zeros((len(mixture.sources), n_samples), np.float32)
+    expected = 0
     for row, path in zip(sources, mixture.sources, strict=True):
         try:
+            check_whole(path)
             with soundfile.SoundFile(path) as file:
-                rate = file.samplerate
-                file.seek(min(start, file.frames))
+                rate, frames = file.samplerate, file.frames
+                file.seek(min(start, frames))
                 samples = file.read(n_samples, dtype="float32")
         except (soundfile.SoundFileError, OSError) as error:
             raise SpikeSepError(f"{path}: cannot be read ({error}); run stage 1 again to repair it") from error
         if rate != sample_rate:
             raise SpikeSepError(
                 f"{path}: is at {rate} Hz, the model at {sample_rate}; mix at the model's rate (stage 1)"
+            )
+        if frames != (expected := expected or frames):
+            raise SpikeSepError(
+                f"{path}: {frames} samples, its mixture's first source has {expected}; run stage 1 again"
             )
         row[: len(samples)] = samples
     return sources
@@ -206,7 +218,7 @@ def training_loader(
 def _n_samples(mixture: Mixture) -> int:
     try:
         return soundfile.info(mixture.sources[0]).frames
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, OSError) as error:
         raise SpikeSepError(
             f"{mixture.sources[0]}: cannot be read ({error}); run stage 1 again to repair it"
         ) from error

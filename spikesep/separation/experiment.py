@@ -14,7 +14,9 @@ from spikesep.separation.config import RecipeConfig
 from spikesep.separation.dataset import Collate, FixedCrops, training_loader
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator, load_separator, save_separator
+from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.report import LayerReport, conversion_report
+from spikesep.training.config import ConversionConfig, is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.launch import check_gpus, seed_everything
@@ -36,7 +38,10 @@ class NegativeSiSdr:
 
 
 def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
-    """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`."""
+    """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`.
+
+    Several processes may train together (`launch`): each calls this, and the first writes.
+    """
     folder = exp / "ann"
     train, valid = _mixtures(data, recipe)
     settings = _settings(data, recipe, "model", "ann")
@@ -50,17 +55,19 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
     crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
     loss = NegativeSiSdr()
     model = Separator(recipe.model)
-    n_gpus = check_gpus(recipe.launch.n_gpus)
-    claim(exp, "ann", settings)
-    print(
-        f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(train)} mixtures, "
-        f"{len(crops)} crops for validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
-    )
+    check_gpus(recipe.launch)
+    if is_first_process():
+        claim(exp, "ann", settings)
+        print(
+            f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(train)} mixtures, "
+            f"{len(crops)} crops for validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
+        )
     valid_loader = DataLoader(crops, batch_size=config.batch_size)
     history = History(exp / "history.csv")
     metric = _improvement(crops, loss)
-    pretrain(model, loss, loader, valid_loader, config, exp / "checkpoints" / "ann", history, metric, n_gpus)
-    save_separator(model, folder)
+    pretrain(model, loss, loader, valid_loader, config, exp / "checkpoints" / "ann", history, metric, recipe.launch)
+    if is_first_process():
+        save_separator(model, folder)
     return folder
 
 
@@ -91,7 +98,10 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
     # Other crops than those of pre-training.
     fresh = _random_crops(train, recipe, n_samples, config.batch_size, recipe.seed + 1) if config.discretize else None
-    device = "cuda" if check_gpus(recipe.launch.n_gpus) else "cpu"
+    check_gpus(recipe.launch)
+    device = "cuda" if recipe.launch.n_gpus else "cpu"
+    if recipe.launch.local_processes * recipe.launch.n_nodes > 1:
+        print(f"conversion runs in one process, on one {'accelerator' if recipe.launch.n_gpus else 'machine'}")
     claim(exp, "snn", settings)
     print(f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}")
     loss, history = NegativeSiSdr(), History(exp / "history.csv")
@@ -101,11 +111,32 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
         model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh
     )
     model.cpu()
+    if config.weight_bits:
+        _round_weights(model, train_crops, valid_crops, config, loss)
     with torch.no_grad():
         inputs = [model.encode(valid_crops[i][0][None])[0] for i in range(min(32, len(valid_crops)))]
     reports = conversion_report(model.network, inputs, choices)
     save_separator(model, folder, report=[r.to_dict() for r in reports])
     return folder, reports
+
+
+def _round_weights(model: Separator, train: FixedCrops, valid: FixedCrops, config: ConversionConfig, loss) -> None:
+    """Bring the converted separator into fixed-point form, and say what it costs."""
+    before = _validation_loss(model, valid, loss)
+    with torch.no_grad():
+        inputs = [model.encode(train[i][0][None])[0] for i in range(min(len(train), config.calibration_examples))]
+        to_fixed_point(model.network, inputs, config.weight_bits)
+    after = _validation_loss(model, valid, loss)
+    print(
+        f"fixed-point form, {config.weight_bits}-bit weights: validation loss {before:.3f} -> {after:.3f} "
+        f"({after - before:+.3f} dB)",
+        flush=True,
+    )
+
+
+def _validation_loss(model: Separator, crops: FixedCrops, loss: NegativeSiSdr) -> float:
+    with torch.no_grad():
+        return float(np.mean([float(loss(model(x[None]), y[None])) for x, y in (crops[i] for i in range(len(crops)))]))
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:

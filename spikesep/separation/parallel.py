@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -39,7 +40,18 @@ def parallel_map(function: Callable, items: Sequence, n_jobs: int, description: 
             pool.shutdown(cancel_futures=True)
 
 
+def end_with_parent() -> None:
+    """End this worker when its parent does: a parent that is killed closes no queue, and it would wait for ever."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _one_thread_each() -> None:
     """Keep the libraries of a worker, not yet loaded, from starting a thread for each core beside each other."""
+    end_with_parent()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"

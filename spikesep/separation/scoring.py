@@ -1,7 +1,8 @@
 """Score the mixture, the analog and the spiking network on both conditions, on all cores.
 
 Each finished utterance is one line of a journal, so that a killed run goes on where it stopped; the journal belongs to
-one set of models and data and is not read for another. The means and how they are laid out are in `results`.
+one set of models and data and is not read for another. Shards, of one machine or several, keep a journal each; scoring
+without a shard takes up all journals and scores what is missing. The means and how they are laid out are in `results`.
 """
 
 import csv
@@ -11,8 +12,6 @@ import math
 import multiprocessing
 import os
 import signal
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,18 +27,44 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import spikesep
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json, write_json, write_text
+from spikesep.files import atomic_path, read_json, room_for, write_json, write_text
 from spikesep.separation import figures, results
-from spikesep.separation.audio import read_audio
+from spikesep.separation.audio import read_channels
 from spikesep.separation.config import ScoringConfig
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.metrics import score_utterance
 from spikesep.separation.model import load_separator
+from spikesep.separation.parallel import end_with_parent
 from spikesep.training.provenance import available_cores, provenance
 
 SETS = {"closed": "cv", "open": "tt"}
 MODEL_FILES = ("config.json", "model.safetensors")
 STAGES = {"ann": ("pre-training", "spikesep-train"), "snn": ("conversion", "spikesep-convert")}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of the utterances: every `of`-th, beginning with the `number`-th, counted from 1."""
+
+    number: int
+    of: int
+
+    @property
+    def name(self) -> str:
+        """As it stands in file names."""
+        return f"{self.number}of{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `2/8`.
+
+        Raises:
+            SpikeSepError: it is not like that.
+        """
+        number, slash, of = text.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise SpikeSepError(f"--shard {text}: give the shard and their number, as 2/8")
+        return cls(int(number), int(of))
 
 
 @dataclass(frozen=True)
@@ -94,10 +119,12 @@ def score(
     *,
     redo: bool = False,
     command: str = "",
-) -> dict[str, Any]:
+    shard: Shard | None = None,
+) -> dict[str, Any] | None:
     """Score `exp/ann` and `exp/snn` on `data/cv` and `data/tt`.
 
     Leaves `results.json`, `scores.csv`, `RESULTS.md` and `figures/` in `exp`, and gives what `results.json` holds.
+    An utterance is scored by one thread, so that the scores do not depend on how many processes there are.
 
     Args:
         data: folder of the Kaldi data directories.
@@ -107,14 +134,18 @@ def score(
         seed: recorded beside the results; scoring draws nothing.
         redo: score finished utterances again.
         command: recorded beside the results.
+        shard: score only this part, into its journal; then there are no results yet, and None is given.
 
     Raises:
         SpikeSepError: a model, a list or an audio file is missing or unreadable, or a process died.
     """
     inputs = find_inputs(data, exp, config)
-    journal = exp / "scores.partial.jsonl"
-    finished = {} if redo else _read_journal(journal, inputs.key)
+    journal = exp / ("scores.partial.jsonl" if shard is None else f"scores.partial.{shard.name}.jsonl")
+    journals = [journal] if shard else sorted({journal, *exp.glob("scores.partial*.jsonl")})
+    finished = {} if redo else {k: v for path in journals for k, v in _read_journal(path, inputs.key).items()}
     jobs = [(condition, mixture) for condition, group in inputs.mixtures.items() for mixture in group]
+    if shard:
+        jobs = jobs[shard.number - 1 :: shard.of]
     waiting = [job for job in jobs if _name(*job) not in finished]
     waiting.sort(key=lambda job: job[1].mixture.stat().st_size, reverse=True)  # a long one last would leave cores idle
     workers = min(n_jobs or available_cores(), max(len(waiting), 1))
@@ -123,6 +154,8 @@ def score(
             append(record)
             finished[_name(record["condition"], record["utt"])] = record
             advance()
+    if shard:
+        return None
     records = [finished[_name(*job)] for job in jobs]
     found = {
         **results.summarize(records, config.metrics),
@@ -138,7 +171,8 @@ def score(
     write_text(exp / "RESULTS.md", results.markdown(found))
     figures.draw(exp, exp / "figures")
     write_json(exp / "results.json", found)  # last: it is what says that scoring is complete
-    journal.unlink()
+    for path in journals:
+        path.unlink(missing_ok=True)
     return found
 
 
@@ -153,8 +187,7 @@ def score_mixture(condition: str, mixture: Mixture, models: dict[str, torch.nn.M
             another number of voices.
     """
     sample_rate = models["ann"].sample_rate
-    mixed = read_audio(mixture.mixture, sample_rate)
-    sources = [read_audio(path, sample_rate) for path in mixture.sources]
+    mixed, *sources = (_read(path, sample_rate) for path in (mixture.mixture, *mixture.sources))
     if any(len(source) != len(mixed) for source in sources):
         raise SpikeSepError(f"{mixture.mixture}: its sources have another length; make the mixtures again")
     sources = np.stack(sources)
@@ -179,6 +212,13 @@ def score_mixture(condition: str, mixture: Mixture, models: dict[str, torch.nn.M
     }  # fmt: skip
 
 
+def _read(path: Path, sample_rate: int) -> np.ndarray:
+    channels, rate = read_channels(path)
+    if rate != sample_rate:
+        raise SpikeSepError(f"{path}: is at {rate} Hz, the model at {sample_rate}; mix at the model's rate (stage 1)")
+    return channels.mean(axis=0)
+
+
 def _plain(scores: Any, metrics: Iterable[str]) -> dict[str, Any]:
     values = {name: getattr(scores, name) for name in ("si_sdr", "si_sdri", *metrics)}
     return {
@@ -200,8 +240,13 @@ _worker: dict[str, Any] = {}
 def _records(jobs: list[tuple[str, Mixture]], exp: Path, metrics: tuple[str, ...], workers: int) -> Iterator[dict]:
     """The record of each job, as they are finished."""
     if workers == 1:
-        models = load_models(exp) if jobs else {}
-        yield from (score_mixture(condition, mixture, models, metrics) for condition, mixture in jobs)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in the processes of a pool
+        try:
+            models = load_models(exp) if jobs else {}
+            yield from (score_mixture(condition, mixture, models, metrics) for condition, mixture in jobs)
+        finally:
+            torch.set_num_threads(threads)
         return
     with _single_threaded_children():
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (exp, metrics))
@@ -219,14 +264,8 @@ def _records(jobs: list[tuple[str, Mixture]], exp: Path, metrics: tuple[str, ...
 def _start_worker(exp: Path, metrics: tuple[str, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: what is begun is finished
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _worker.update(models=load_models(exp), metrics=metrics)
-
-
-def _end_with_parent() -> None:
-    """A killed parent closes no queue, and its workers would wait for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _work(condition: str, mixture: Mixture) -> dict:
@@ -252,7 +291,8 @@ def _single_threaded_children() -> Iterator[None]:
 @contextmanager
 def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=total, completed=done)
         yield lambda: bar.advance(task)
 
@@ -284,7 +324,7 @@ def _open_journal(path: Path, key: str, finished: dict[Any, dict]) -> Iterator[C
     """Write the journal anew with what is finished, then give a function that appends a line for good."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(json.dumps(record) + "\n" for record in ({"key": key}, *finished.values())))
-    with path.open("a", encoding="utf-8") as file:
+    with room_for(path), path.open("a", encoding="utf-8") as file:
 
         def append(record: dict) -> None:
             file.write(json.dumps(record) + "\n")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikesep.spiking.layer import Readout, SpikingLayer, pooled
+from spikesep.spiking.connections import divisor
+from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal
 
@@ -104,8 +105,8 @@ def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
         module: a layer or a readout; spikes that go through its pooling all reach the synapse.
         count: [batch, ...], the shape of the module's input.
     """
-    if module.before is not None:  # all spikes that are pooled reach the synapse
-        count = module.before(count) * pooled(module.before)
+    if module.before is not None:
+        count = module.before(count) * divisor(module)  # all of them reach the synapse
     return _arrivals(module.synapse, count)
 
 

@@ -20,10 +20,13 @@ BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # of a b
 _pool: ThreadPoolExecutor | None = None
 
 
-def run(kernel: Callable[..., None], n: int, *arguments) -> None:
-    """kernel(start, stop, *arguments) over 0..n, shared out among as many threads as torch uses."""
+def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> None:
+    """kernel(start, stop, *arguments) over 0..n, shared out among as many threads as torch uses.
+
+    A thread gets at least `grain` of them.
+    """
     global _pool
-    n_threads = max(1, min(torch.get_num_threads(), n // CHUNK))
+    n_threads = max(1, min(torch.get_num_threads(), n // grain))
     if n_threads > 1 and (_pool is None or _pool._max_workers < n_threads - 1):
         _pool = ThreadPoolExecutor(n_threads - 1, thread_name_prefix="spikesep")
     bounds = [n * k // n_threads for k in range(n_threads + 1)]

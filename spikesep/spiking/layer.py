@@ -8,14 +8,15 @@ spiking   the spiking neurons alone; nothing learns
 """
 
 import copy
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikesep.spiking import packed
+from spikesep.spiking import engines, packed
+from spikesep.spiking.connections import divisor
+from spikesep.spiking.fixed_point import FixedPoint
 from spikesep.spiking.quantize import HardwareLimits, Limiter
 from spikesep.spiking.signal import Coding, Signal, SpikeTrains, straight_through
 from spikesep.spiking.surrogate import GradedSignal, graded_spikes
@@ -59,6 +60,9 @@ class SpikingLayer(nn.Module):
         self.limiter: Limiter | None = None
         self._batch_moments: tuple[Tensor, Tensor] | None = None
         self.register_buffer("threshold", torch.tensor(0.0))
+        self.fixed: FixedPoint | None = None
+        self.engine = "auto"
+        self.ran_on = ""  # which engine fired last, and why
 
     def forward(self, signal: Signal) -> Signal:
         """What the layer's neurons make of a signal of value [batch, ...]; the identity path is the network's."""
@@ -135,9 +139,9 @@ class SpikingLayer(nn.Module):
 
     def fire(self, signal: Signal) -> Signal:
         """The spiking neurons (eqs. 3-6)."""
-        threshold = float(self.threshold)
-        words = packed.fire(self.current(signal), threshold, self.coding.initial_potential * threshold)
-        return Signal(trains=(SpikeTrains(words, self.coding.n_steps, self.threshold),))
+        words, self.ran_on = engines.fire(self, signal)
+        multiple = 1 if self.fixed is None else int(self.fixed.multiple)
+        return Signal(trains=(SpikeTrains(words, self.coding.n_steps, self.threshold, multiple),))
 
     def current(self, signal: Signal) -> Tensor:
         """Synaptic current in activation units, [N_s, batch, ...]; the bias is spread over the steps, b / N_s each.
@@ -212,7 +216,7 @@ class SpikingLayer(nn.Module):
         if self.norm is None or not keep_norm:
             self.fold()
         if limits:
-            self.limiter = Limiter(limits, self.synapse.weight, self.synapse.bias, pooled(self.before))
+            self.limiter = Limiter(limits, self.synapse.weight, self.synapse.bias, int(divisor(self)))
         self.mode = "tandem"
         self.train(self.training)
 
@@ -285,7 +289,7 @@ class Readout(nn.Module):
             SpikeSepError: the fan-in is too small.
         """
         self.synapse = fold(self.synapse, None)  # a bias there must be
-        self.limiter = Limiter(limits, self.synapse.weight, self.synapse.bias, pooled(self.before))
+        self.limiter = Limiter(limits, self.synapse.weight, self.synapse.bias, int(divisor(self)))
 
     def freeze(self) -> None:
         """The weights stay as they are from now on."""
@@ -319,17 +323,6 @@ def folded(
     shift = 0.0 if norm.bias is None else norm.bias
     rest = -mean if bias is None else bias - mean
     return weight * scale.view(-1, *[1] * (weight.ndim - 1)), rest * scale + shift
-
-
-def pooled(before: nn.Module | None) -> int:
-    """How many inputs one output of the pooling in `before` stands for."""
-    factor = 1
-    for module in before.modules() if before is not None else ():
-        if isinstance(module, (nn.AvgPool1d, nn.AvgPool2d)):
-            size = module.kernel_size
-            n_dims = 2 if isinstance(module, nn.AvgPool2d) else 1
-            factor *= size**n_dims if isinstance(size, int) else math.prod(size)
-    return factor
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking.engines import ENGINES
+from spikesep.spiking.fixed_point import FixedPoint
 from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
 from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal
@@ -125,6 +127,11 @@ class SpikingNetwork(nn.Module):
         return sum(layer.mode in ("tandem", "spiking") for layer in self.layers.values())
 
     @property
+    def is_fixed_point(self) -> bool:
+        """Whether the layers compute in integers."""
+        return all(layer.fixed is not None for layer in self.layers.values())
+
+    @property
     def coding(self) -> Coding | None:
         """How the converted layers code values as spikes; None where all are analog."""
         return self[0].coding
@@ -140,6 +147,7 @@ class SpikingNetwork(nn.Module):
             "coding": asdict(self.coding) if self.coding else None,
             "limits": asdict(self.limits),
             "n_converted": self.n_converted,
+            "fixed_point": self.is_fixed_point,
         }
 
     def restore_conversion(self, settings: dict[str, Any]) -> None:
@@ -152,6 +160,20 @@ class SpikingNetwork(nn.Module):
         if limits and settings["n_converted"] == len(self):
             self.readout.limit(limits)
             self.readout.freeze()
+        if settings.get("fixed_point"):
+            for layer in self.layers.values():
+                layer.fixed = FixedPoint(layer.synapse)
+
+    def use_engine(self, name: str) -> None:
+        """Run the spiking layers on `auto`, `dense` or `event`, see `spikesep.spiking.engines`.
+
+        Raises:
+            ValueError: there is no such engine.
+        """
+        if name not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {name!r}")
+        for layer in self.layers.values():
+            layer.engine = name
 
     def plan(self) -> str:
         """What conversion makes of each layer, a line each."""

@@ -22,11 +22,13 @@ class SpikeTrains:
         words: [ceil(N_s / 8), batch, ...] uint8, see `spikesep.spiking.packed`.
         n_steps: N_s.
         threshold: of its neurons, a scalar.
+        multiple: of a common unit, this threshold in fixed-point form.
     """
 
     words: Tensor
     n_steps: int
     threshold: Tensor
+    multiple: int = 1
 
     @property
     def spikes(self) -> Tensor:

@@ -1,5 +1,6 @@
 """Settings of pre-training and conversion: plain records, read without importing torch."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ class PretrainConfig:
 
     Attributes:
         epochs: most passes over the training list.
-        batch_size: examples a step.
+        batch_size: examples a step, over all processes together: their number does not change what is learned.
         learning_rate: Adam's step size after warm-up.
         warmup_steps: steps over which the learning rate rises from zero.
         schedule: `plateau` halves the rate when validation has not improved for `halve_patience` epochs (the paper);
@@ -69,7 +70,8 @@ class ConversionConfig:
             (eq. 10), so that all layers learn together what rounding does; false leaves them analog, as the paper does.
         gradient: of a layer that rounds or spikes: that of its `relu`, as in the paper, or `clipped`, which is zero
             where the layer is at its upper bound; few steps on a task that wants precision learn better with it.
-        weight_bits: bits of weights and biases, imposed on each layer at its stage (section 4.3); 0 for float32.
+        qat_bits: of weights and biases, imposed on each layer at its stage (quantization-aware training, section 4.3);
+            0 for float32.
         fan_in: most inputs of a neuron; at its stage a layer keeps the strongest. 0 for any number.
         encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
@@ -81,6 +83,7 @@ class ConversionConfig:
         batch_size: examples a step.
         calibration_examples: training examples over which the percentiles are taken.
         cache_gib: memory for the spikes of the frozen prefix; 0 computes them anew in each step.
+        weight_bits: of the finished network's fixed-point form, 2..8; 0 leaves it in floating point.
         clip_norm: largest gradient norm.
         precision: of what still learns, as in pre-training; what is frozen always runs in float32.
     """
@@ -90,7 +93,7 @@ class ConversionConfig:
     percentile: float | Literal["auto"] = "auto"
     discretize: bool = True
     gradient: Literal["relu", "clipped"] = "relu"
-    weight_bits: int = 0
+    qat_bits: int = 0
     fan_in: int = 0
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
@@ -102,6 +105,7 @@ class ConversionConfig:
     batch_size: int = 8
     calibration_examples: int = 64
     cache_gib: float = 4.0
+    weight_bits: int = 8
     clip_norm: float = 5.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
 
@@ -110,7 +114,7 @@ class ConversionConfig:
             "ptl",
             self,
             n_steps="at least 1",
-            weight_bits="not negative",
+            qat_bits="not negative",
             fan_in="not negative",
             initial_potential="between 0 and 1",
             patience="at least 1",
@@ -123,12 +127,14 @@ class ConversionConfig:
             cache_gib="not negative",
             clip_norm="positive",
         )
+        if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):
+            raise SpikeSepError(f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8")
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
             raise SpikeSepError(f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100")
-        if self.weight_bits and not 2 <= self.weight_bits <= 16:
-            raise SpikeSepError(f"--ptl.weight_bits {self.weight_bits}: must be 2 to 16, or 0 for float32")
-        if (self.weight_bits or self.fan_in) and self.method != "ptl":
-            raise SpikeSepError(f"--ptl.method {self.method}: weight_bits and fan_in are imposed by ptl alone")
+        if self.qat_bits and not 2 <= self.qat_bits <= 16:
+            raise SpikeSepError(f"--ptl.qat_bits {self.qat_bits}: must be 2 to 16, or 0 for float32")
+        if (self.qat_bits or self.fan_in) and self.method != "ptl":
+            raise SpikeSepError(f"--ptl.method {self.method}: qat_bits and fan_in are imposed by ptl alone")
 
 
 @dataclass
@@ -136,12 +142,40 @@ class LaunchConfig:
     """Where a command computes.
 
     Attributes:
-        n_gpus: 1 trains and converts on an accelerator; 0 computes on the CPU.
+        n_gpus: accelerators of one machine; pre-training takes all of them, conversion one; 0 computes on the CPU.
+        n_processes: training processes of one machine where there is no accelerator; they share its cores.
+        n_nodes: machines that train together. With `slurm` the jobs are started there; otherwise start the same command
+            on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK in its environment.
         n_jobs: worker processes for work on files; 0 takes all cores.
+        launcher: `slurm` has training, conversion and scoring run as jobs of the cluster, and waits for them.
+        partition: of Slurm; empty for the cluster's own choice.
+        minutes: time limit of a Slurm job; at its end it is queued again, and goes on.
+        n_shards: Slurm jobs that share the scoring.
     """
 
     n_gpus: int = 0
+    n_processes: int = 1
+    n_nodes: int = 1
     n_jobs: int = 0
+    launcher: Literal["local", "slurm"] = "local"
+    partition: str = ""
+    minutes: int = 1440
+    n_shards: int = 4
 
     def __post_init__(self):
-        check("launch", self, n_gpus="not negative", n_jobs="not negative")
+        counts = dict.fromkeys(("n_processes", "n_nodes", "minutes", "n_shards"), "at least 1")
+        check("launch", self, n_gpus="not negative", n_jobs="not negative", **counts)
+
+    @property
+    def local_processes(self) -> int:
+        """Training processes of one machine."""
+        return self.n_gpus or self.n_processes
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a training that writes files and prints; any other command is, too.
+
+    Told by what launchers leave in the environment, as it must be known long before torch is there.
+    """
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)

@@ -14,7 +14,6 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spikesep.files import atomic_path
 from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
@@ -24,6 +23,7 @@ from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
 from spikesep.training.objective import Loss, Metric
 from spikesep.training.precision import autocast, exact_products
+from spikesep.training.run_folder import load_tensors, save_tensors
 
 STATE_FILE = "state.pt"
 
@@ -95,7 +95,7 @@ def convert(
             seconds,
         )
         history.add(row)
-        _save(folder / STATE_FILE, learning.state_dict())
+        save_tensors(folder / STATE_FILE, learning.state_dict())
         trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.4g}, "
         layer = model.network.names[progress.stage] if config.method == "ptl" else "all layers"
         print(
@@ -105,7 +105,7 @@ def convert(
         )
 
     def on_stage(stage: int) -> None:
-        _save(folder / f"stage{stage + 1:02d}.pt", model.state_dict())
+        save_tensors(folder / f"stage{stage + 1:02d}.pt", model.state_dict())
 
     coding = Coding(config.n_steps, config.encoding, config.initial_potential)
     learning = (ProgressiveTandemLearning if config.method == "ptl" else AllAtOnce)(
@@ -116,7 +116,7 @@ def convert(
         config.percentile,
         config.discretize and config.method == "ptl",
         "surrogate" if config.method == "surrogate" else config.gradient,
-        HardwareLimits(config.weight_bits, config.fan_in),
+        HardwareLimits(config.qat_bits, config.fan_in),
         config.patience,
         0 if config.method == "rate" else config.max_epochs,
         0 if config.method == "rate" else config.first_stage_epochs,
@@ -125,7 +125,7 @@ def convert(
     )
     state_file = folder / STATE_FILE
     if state_file.exists():
-        learning.load_state_dict(torch.load(state_file, map_location=device, weights_only=True))
+        learning.load_state_dict(load_tensors(state_file, device))
         print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
     learning.run()
     model.eval()
@@ -247,7 +247,7 @@ class TandemTrainer:
     def _epoch(self, stage: int, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor]], int]:
         """Predictions and targets of every batch of an epoch, one after the other, and how many there are."""
         if stage == 0 and self.fresh is not None:
-            self.fresh.sampler.set_epoch(epoch)
+            self.fresh.batch_sampler.sampler.set_epoch(epoch)
             return (self._autocast(x, y, lambda features: Signal(features), stage) for x, y in self.fresh), len(
                 self.fresh
             )
@@ -336,8 +336,3 @@ class _Clock:
         now = time.monotonic()
         seconds, self.then = now - self.then, now
         return seconds
-
-
-def _save(path: Path, state: dict) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from spikesep.errors import SpikeSepError
+from spikesep.training.config import LaunchConfig
 
 
 def seed_everything(seed: int) -> None:
@@ -15,16 +16,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def check_gpus(n_gpus: int) -> int:
-    """The number of accelerators asked for.
+def check_gpus(launch: LaunchConfig) -> None:
+    """See that the accelerators asked for are there.
 
     Raises:
-        SpikeSepError: there are fewer, or more than one is asked for.
+        SpikeSepError: there are fewer.
     """
-    if n_gpus not in (0, 1):
-        raise SpikeSepError(f"--launch.n_gpus {n_gpus}: give 0 (the CPU) or 1; several are not there yet")
-    if n_gpus > torch.cuda.device_count():
+    if launch.n_gpus > torch.cuda.device_count():
         raise SpikeSepError(
-            f"--launch.n_gpus: {n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
+            f"--launch.n_gpus: {launch.n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
         )
-    return n_gpus

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, read_json, write_json
+from spikesep.spiking.fixed_point import dequantized
 from spikesep.training.convert import ConvertibleModel
 
 Model = TypeVar("Model", bound=ConvertibleModel)
@@ -26,6 +27,9 @@ def save_model(
         settings: what the unconverted model is built from.
         report: of the conversion, a layer each.
     """
+    state = model.state_dict()
+    for key, _ in _weights_of_integers(model):
+        del state[key]
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         write_json(
@@ -33,7 +37,8 @@ def save_model(
         )
         if report is not None:
             write_json(temporary / "report.json", report)
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary / "model.safetensors")
+        tensors = save({k: v.contiguous() for k, v in state.items()})
+        (temporary / "model.safetensors").write_bytes(tensors)
 
 
 def load_model(folder: str | Path, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:
@@ -52,8 +57,17 @@ def load_model(folder: str | Path, kind: str, build: Callable[[dict[str, Any]], 
     try:
         model = build(settings["model"])
         model.network.restore_conversion(settings)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        state = load_file(folder / "model.safetensors")
+        for key, prefix in _weights_of_integers(model):
+            state[key] = dequantized(state[f"{prefix}.weight"], state[f"{prefix}.scale"])
+        model.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SpikeSepError(f"{folder}: not a whole {what} ({reason}); train or copy it again") from error
     return model.eval()
+
+
+def _weights_of_integers(model: ConvertibleModel) -> list[tuple[str, str]]:
+    """The float weights that a file need not hold, and where their integers are, by name."""
+    layers = [f"network.layers.{name}" for name, layer in model.network.layers.items() if layer.fixed is not None]
+    return [(f"{name}.synapse.weight", f"{name}.fixed") for name in layers]

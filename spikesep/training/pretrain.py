@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -11,13 +12,24 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from spikesep.training.config import PretrainConfig
+from spikesep.errors import SpikeSepError
+from spikesep.training.config import LaunchConfig, PretrainConfig, is_first_process
+from spikesep.training.distributed import (
+    end_processes,
+    lost_a_process,
+    own_share,
+    share_batch_norms,
+    sum_over_processes,
+)
 from spikesep.training.history import Epoch, History
 from spikesep.training.objective import Loss, Metric
 from spikesep.training.precision import supports_bf16
+from spikesep.training.run_folder import load_tensors, save_tensors
 
 
 def pretrain(
@@ -29,11 +41,13 @@ def pretrain(
     folder: Path,
     history: History,
     metric: Metric,
-    n_gpus: int = 0,
+    launch: LaunchConfig | None = None,
 ) -> None:
     """Train `model` on batches (input, target) until the schedule ends; leave it with the best weights on validation.
 
     A run that was stopped goes on from the end of its last whole epoch, with optimizer, schedule, patience and best.
+    Several processes share each batch, and its batch norms: they learn what one would, up to rounding, and may go on
+    where another number of them stopped. Each runs the whole command; only the first writes files.
 
     Args:
         model: maps a batch of inputs to predictions.
@@ -43,8 +57,19 @@ def pretrain(
         folder: of the checkpoints and logs.
         history: gets a row an epoch.
         metric: the task's figure of merit of a batch, from (predictions, targets, loss); averaged over the examples.
-        n_gpus: accelerators; 0 trains on the CPU.
+        launch: on which processors.
+
+    Raises:
+        SpikeSepError: fewer examples than processes, or a process of this training ended before the others.
     """
+    launch = launch or LaunchConfig()
+    n_processes = launch.local_processes * launch.n_nodes
+    if n_processes > 1:
+        _check_shares(n_processes, config.batch_size, train_loader, valid_loader)
+        train_loader, valid_loader = own_share(train_loader), own_share(valid_loader)
+        share_batch_norms(model)
+    if is_first_process():
+        print(f"effective batch: {config.batch_size} examples a step over {n_processes} process(es)", flush=True)
     task = PretrainTask(model, loss, metric, config, steps_per_epoch=len(train_loader))
     # Two of them, for Lightning's `save_last` skips epochs that are not the best; the best first, whose score the other
     # then carries.
@@ -59,9 +84,14 @@ def pretrain(
     resume = folder / "last.ckpt"
     with _quiet_lightning():
         trainer = pl.Trainer(
-            accelerator="gpu" if n_gpus else "cpu",
-            devices=n_gpus or 1,
-            precision=_precision(config, torch.device("cuda" if n_gpus else "cpu")),
+            accelerator="gpu" if launch.n_gpus else "cpu",
+            devices=launch.local_processes,
+            num_nodes=launch.n_nodes,
+            # Norms are shared and buffers therefore equal; a broadcast would wait for processes without a batch.
+            strategy=DDPStrategy(broadcast_buffers=False) if n_processes > 1 else "auto",
+            use_distributed_sampler=False,
+            plugins=[WholeCheckpoints()],
+            precision=_precision(config, torch.device("cuda" if launch.n_gpus else "cpu")),
             max_epochs=config.epochs,
             gradient_clip_val=config.clip_norm,
             callbacks=callbacks,
@@ -75,8 +105,38 @@ def pretrain(
             trainer.fit(task, train_loader, valid_loader, ckpt_path=resume if resume.exists() else None)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from stop
-    task.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"])
+        except RuntimeError as error:
+            if n_processes > 1 and lost_a_process(error):
+                raise SpikeSepError(
+                    "a process of this training ended, for the reason it gave; the same command goes on"
+                ) from error
+            raise
+    end_processes()
+    task.load_state_dict(load_tensors(folder / "best.ckpt")["state_dict"])
     model.cpu().eval()
+
+
+def _check_shares(n_processes: int, batch_size: int, train_loader: DataLoader, valid_loader: DataLoader) -> None:
+    available = {
+        "--ann.batch_size": batch_size,
+        "the training set": len(train_loader.dataset),
+        "the validation set": len(valid_loader.dataset),
+    }
+    for name, n in available.items():
+        if n < n_processes:
+            raise SpikeSepError(f"{name}: {n} examples for {n_processes} processes; take fewer processes")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or not there. (Lightning's pass through the folder of temporary files.)"""
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
+        """Write, then rename."""
+        save_tensors(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: str | Path, *where, **how) -> dict:
+        """Read it, into the memory of the CPU."""
+        return load_tensors(Path(path))
 
 
 class PretrainTask(pl.LightningModule):
@@ -93,21 +153,45 @@ class PretrainTask(pl.LightningModule):
         self.finished = False
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._plateau_state: dict | None = None
+        self._sums: dict[str, Tensor] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch, weighed so that the mean over the processes is the mean over all their examples."""
         x, target = batch
-        loss = self.loss(self.model(x).float(), target)
-        self.log("train_loss", loss, on_step=True, on_epoch=True, batch_size=len(x))
-        return loss
+        _, loss = self._loss(x, target)
+        self.log("train_loss_step", loss.detach())
+        self._count("train", loss, len(x))
+        if self.trainer.world_size == 1:
+            return loss
+        return loss * (len(x) * self.trainer.world_size / sum_over_processes(loss.new_full((), len(x))))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Log loss and metric of one batch."""
+        """Add loss and metric of one batch."""
         x, target = batch
+        prediction, loss = self._loss(x, target)
+        self._count("valid", loss, len(x), self.metric(prediction, target, float(loss)))
+
+    def _loss(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Prediction and loss, in float32: rounded to bf16, a loss of 12 dB would move in steps of 0.06."""
         prediction = self.model(x).float()
-        loss = self.loss(prediction, target)
-        self.log("valid_loss", loss, batch_size=len(x))
-        self.log("valid_metric", self.metric(prediction, target, float(loss)), batch_size=len(x))
+        with torch.autocast(x.device.type, enabled=False):
+            return prediction, self.loss(prediction, target)
+
+    def on_validation_epoch_end(self) -> None:
+        """The means over all examples of all processes. (Lightning's is one of shares of unequal size.)"""
+        for name, sums in self._sums.items():
+            total = sums if self.trainer.world_size == 1 else sum_over_processes(sums)
+            self.log("valid_loss" if name == "valid" else "train_loss_epoch", total[0] / total[1])
+            if name == "valid":
+                self.log("valid_metric", total[2] / total[1])
+        self._sums.clear()
+
+    def _count(self, name: str, loss: Tensor, n: int, metric: float = 0.0) -> None:
+        """Add a mean loss and metric over n examples to the sums (of losses, of examples, of metrics) of this epoch."""
+        added = torch.stack([
+            n * loss.detach().double(), *(loss.new_full((), v, dtype=torch.float64) for v in (n, n * metric))
+        ])  # fmt: skip
+        self._sums[name] = self._sums.get(name, 0) + added
 
     def configure_optimizers(self):
         """Adam, with the schedule of the configuration."""
@@ -176,6 +260,8 @@ class EpochRecord(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, task: PretrainTask, *args) -> None:
         """Let the clock go on."""
         self._tick(task)
+        if self.config.max_minutes and trainer.world_size > 1:  # one clock for all: the rate follows it
+            task.spent_seconds = trainer.strategy.broadcast(task.spent_seconds)
 
     def on_validation_end(self, trainer: pl.Trainer, task: PretrainTask) -> None:
         """Count validation in."""
@@ -187,20 +273,26 @@ class EpochRecord(pl.Callback):
         loss = {k: float(trainer.callback_metrics[k]) for k in ("train_loss_epoch", "valid_loss", "valid_metric")}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         epoch = trainer.current_epoch + 1
-        metric = loss["valid_metric"]
-        self.history.add(Epoch(0, epoch, loss["train_loss_epoch"], loss["valid_loss"], metric, rate, seconds))
-        print(
-            f"epoch {epoch}/{self.config.epochs}: training loss {loss['train_loss_epoch']:.4g}, validation loss "
-            f"{loss['valid_loss']:.4g} (metric {metric:.4g}), learning rate {rate:.1e}, {seconds:.0f} s",
-            flush=True,
-        )
+        if trainer.is_global_zero:
+            self._report(Epoch(0, epoch, *loss.values(), rate, seconds))
         if task.plateau:
             task.plateau.step(loss["valid_loss"])
         budget = self.config.max_minutes and 60 * self.config.max_minutes
-        if budget and task.spent_seconds + seconds / 2 >= budget and epoch < self.config.epochs:
-            print(f"stopping: the time budget of {self.config.max_minutes:g} minutes is spent", flush=True)
+        spent = trainer.strategy.broadcast(task.spent_seconds + seconds / 2)
+        if budget and spent >= budget and epoch < self.config.epochs:
+            if trainer.is_global_zero:
+                print(f"stopping: the time budget of {self.config.max_minutes:g} minutes is spent", flush=True)
             trainer.should_stop = True
         task.finished = trainer.should_stop  # by the time, or by patience
+
+    def _report(self, row: Epoch) -> None:
+        self.history.add(row)
+        print(
+            f"epoch {row.epoch}/{self.config.epochs}: training loss {row.train_loss:.4g}, validation loss "
+            f"{row.valid_loss:.4g} (metric {row.valid_metric:.4g}), learning rate {row.learning_rate:.1e}, "
+            f"{row.seconds:.0f} s",
+            flush=True,
+        )
 
     def _tick(self, task: PretrainTask) -> None:
         now = time.monotonic()
@@ -214,11 +306,17 @@ def _precision(config: PretrainConfig, device: torch.device) -> str:
 
 
 class _quiet_lightning(warnings.catch_warnings):  # noqa: N801
-    """Without Lightning's advice on hardware, workers and its own products."""
+    """Without Lightning's advice on hardware, workers and its own products; and without the trace that TensorBoard's
+    thread leaves of a full disk, of which the main thread will tell."""
 
     def __enter__(self):
         super().__enter__()
+        threading.excepthook = lambda args: None if args.exc_type is OSError else threading.__excepthook__(args)
         warnings.simplefilter("ignore")
         for name in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
         return self
+
+    def __exit__(self, *error):
+        threading.excepthook = threading.__excepthook__
+        return super().__exit__(*error)

@@ -1,11 +1,17 @@
-"""The folder of an experiment: which settings made it, so that a run goes on only with what it began with."""
+"""The folder of an experiment: which settings made it, so that a run goes on only with what it began with, and its
+checkpoints.
+"""
 
 import hashlib
+import io
+import pickle
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_json, write_json
+from spikesep.files import atomic_path, read_json, write_json
 
 
 def claim(folder: Path, stage: str, settings: dict[str, Any]) -> None:
@@ -25,6 +31,26 @@ def claim(folder: Path, stage: str, settings: dict[str, Any]) -> None:
                 f"{folder}: stage {stage} was begun with {key} = {before.get(key)}, not {now.get(key)}; "
                 "take another --tag, or delete the folder to start anew"
             )
+
+
+def save_tensors(path: Path, state: Any) -> None:
+    """Write what `torch.load` reads, whole or not at all."""
+    written = io.BytesIO()  # straight to a full disk, torch would fail with no word of it
+    torch.save(state, written)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(written.getbuffer())
+
+
+def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        SpikeSepError: it is not whole.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
+        raise SpikeSepError(f"{path}: not a whole checkpoint; remove it, with its folder, to begin anew") from error
 
 
 def hash_of_files(paths: list[Path]) -> str:

@@ -24,7 +24,7 @@ TITLES = {
 }
 SETTINGS = {
     "n_steps": "N_s",
-    "weight_bits": "weight bits",
+    "qat_bits": "weight bits",
     "patience": "patience T_p",
     "method": "method",
     "fan_in": "fan-in",
@@ -75,7 +75,7 @@ def _architecture(recipe: ImageRecipe, exp: Path, architecture: str) -> dict[str
 def label(run: Run) -> str:
     """The value as a key: zero bits are float32, no limit on fan-in is none."""
     if run.value == 0:
-        return {"ptl.weight_bits": "float32", "ptl.fan_in": "none"}.get(run.setting, "0")
+        return {"ptl.qat_bits": "float32", "ptl.fan_in": "none"}.get(run.setting, "0")
     return str(run.value)
 
 

@@ -20,6 +20,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
 from spikesep.spiking.cost import CostMeter
 from spikesep.spiking.report import conversion_report
+from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.launch import check_gpus, seed_everything
@@ -100,7 +101,7 @@ def images_of(recipe: ImageRecipe, data: Path) -> Split:
 def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     """Pre-train the analog network of each architecture and seed, as far as it is missing."""
     split = None
-    n_gpus = check_gpus(recipe.launch.n_gpus)
+    check_gpus(recipe.launch)
     for run in _first_of_each(runs(recipe)):
         folder = run.ann_folder(exp)
         settings = _settings(recipe, run) | {"ann": asdict(recipe.ann)}
@@ -126,14 +127,16 @@ def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
             folder / "checkpoints" / "ann",
             History(folder / "history.csv"),
             objective.metric,
-            n_gpus,
+            recipe.launch,
         )
-        save_image_network(model, folder / "ann")
+        if is_first_process():
+            save_image_network(model, folder / "ann")
 
 
 def convert_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     """Convert each trained network with each value of each varied setting, as far as it is missing."""
     split = None
+    check_gpus(recipe.launch)
     for run in runs(recipe):
         folder = run.folder(exp)
         config = conversion_settings(recipe, run)
@@ -159,6 +162,7 @@ def conversion_settings(recipe: ImageRecipe, run: Run) -> ImageConversionConfig:
 def score_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     """Score each network on the test part, as far as that is missing; leaves `scores-ann.json` and `scores.json`."""
     split = None
+    check_gpus(recipe.launch)
     for run in runs(recipe):
         ann, snn = run.ann_folder(exp) / "ann", run.folder(exp) / "snn"
         for model_folder, path in ((ann, ann.parent / "scores-ann.json"), (snn, snn.parent / "scores.json")):
@@ -167,7 +171,7 @@ def score_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
             model = load_image_network(model_folder)
             split = split or images_of(recipe, data)
             title = f"scoring {model_folder.relative_to(exp)}"
-            found = score(model, split.test, "cuda" if check_gpus(recipe.launch.n_gpus) else "cpu", title)
+            found = score(model, split.test, "cuda" if recipe.launch.n_gpus else "cpu", title)
             write_json(path, found)
             print(f"{path}: {json.dumps({k: v for k, v in found.items() if isinstance(v, float)})}", flush=True)
 
@@ -221,7 +225,7 @@ def _convert(recipe: ImageRecipe, run: Run, config: ImageConversionConfig, split
         History(folder / "history.csv"),
         objective.metric,
         run.seed,
-        "cuda" if check_gpus(recipe.launch.n_gpus) else "cpu",
+        "cuda" if recipe.launch.n_gpus else "cpu",
         fresh if config.discretize or config.method != "ptl" else None,
     )
     model.cpu()

@@ -52,8 +52,8 @@ def test_every_command_explains_itself(command, capsys):
 
 IMAGE_WRONG = {
     "train --ptl.method magic": "ptl.method",
-    "train --ptl.weight_bits 1": "weight_bits 1: must be 2 to 16",
-    "train --ptl.weight_bits 4 --ptl.method tandem": "imposed by ptl alone",
+    "train --ptl.qat_bits 1": "qat_bits 1: must be 2 to 16",
+    "train --ptl.qat_bits 4 --ptl.method tandem": "imposed by ptl alone",
     "train --images.valid_share 1": "images.valid_share",
     "train --experiment.n_seeds 0": "experiment.n_seeds",
     "train --experiment.vary {ptl.speed: [1]}": "ptl.speed",

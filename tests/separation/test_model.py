@@ -6,6 +6,7 @@ import torch
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import ChannelNorm, Separator, load_separator, save_separator
+from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.signal import Coding
 
 SMALL = SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2, 4], identity=True)
@@ -83,6 +84,20 @@ def test_a_saved_separator_comes_back_the_same(tmp_path, n_converted):
     assert loaded.kind == ("snn" if n_converted == 4 else "ann")
     assert torch.equal(loaded.separate(mixture), model.separate(mixture))
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors", "report.json"]
+
+
+def test_a_saved_separator_in_fixed_point_form_comes_back_the_same_and_small(tmp_path):
+    model = separator(n_converted=4)
+    save_separator(model, tmp_path / "float")
+    to_fixed_point(model.network, [model.encode(torch.randn(1, 800))[0]])
+    save_separator(model, tmp_path / "fixed")
+    again = load_separator(tmp_path / "fixed")
+    assert again.network.is_fixed_point
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    mixture = torch.randn(800)
+    assert torch.equal(model.separate(mixture), again.separate(mixture))
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("float", "fixed")]
+    assert sizes[1] < sizes[0]
 
 
 def break_config(folder, **changes):

@@ -89,6 +89,43 @@ def test_a_killed_run_goes_on_after_a_torn_line_with_the_same_results(experiment
     assert len(scored) == 4 + 6  # eight, less the two that were whole
 
 
+def test_shards_and_what_they_left_out_add_up_to_the_same_scores(experiment):
+    alone = score(experiment)
+    table = (experiment.exp / "scores.csv").read_bytes()
+    (experiment.exp / "results.json").unlink()
+    for number in (1, 3):  # the second is left to the finish
+        assert score(experiment, shard=scoring.Shard.parse(f"{number}/3")) is None
+    journals = sorted(experiment.exp.glob("scores.partial*"))
+    assert [path.name for path in journals] == ["scores.partial.1of3.jsonl", "scores.partial.3of3.jsonl"]
+    assert [len(path.read_text().splitlines()) - 1 for path in journals] == [3, 2]  # of eight
+    assert not (experiment.exp / "results.json").exists()
+    assert score(experiment) == alone
+    assert (experiment.exp / "scores.csv").read_bytes() == table
+    assert not list(experiment.exp.glob("scores.partial*"))
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0"])
+def test_a_shard_that_cannot_be_is_refused(text):
+    with pytest.raises(SpikeSepError, match="as 2/8"):
+        scoring.Shard.parse(text)
+
+
+@pytest.mark.parametrize("damage", ["rate", "cut off", "missing", "not audio"])
+def test_a_file_that_cannot_be_scored_is_named(experiment, damage):
+    path = read_data_dir(experiment.data / "tt")[2].sources[1]
+    if damage == "rate":
+        write_wav(path, read_audio(path), 16000)
+    elif damage == "cut off":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.write_text("hello")
+    with pytest.raises(SpikeSepError, match=path.name):
+        score(experiment)
+    assert not (experiment.exp / "results.json").exists()
+
+
 def test_a_journal_of_other_models_is_not_used(experiment):
     journal = experiment.exp / "scores.partial.jsonl"
     journal.write_text(json.dumps({"key": "of other models"}) + "\n" + json.dumps({"condition": "closed"}) + "\n")
@@ -184,8 +221,7 @@ def test_several_processes_give_the_same_results_and_end_with_a_killed_parent(ex
     together = read_json(experiment.exp / "results.json")
     for condition in ("closed", "open"):
         for method in ("mixture", "ann", "snn"):
-            for name, means in together[condition][method].items():
-                assert means == pytest.approx(alone[condition][method][name], abs=1e-3)
+            assert together[condition][method] == alone[condition][method]
 
     parent = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
     children: list[int] = []

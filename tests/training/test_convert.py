@@ -140,7 +140,7 @@ def test_each_stage_leaves_a_checkpoint(tmp_path):
 
 SETTINGS = {
     "": {},
-    "limits": {"weight_bits": 4, "fan_in": 5, "gradient": "clipped"},
+    "limits": {"qat_bits": 4, "fan_in": 5, "gradient": "clipped"},
     "tandem": {"method": "tandem"},
     "surrogate": {"method": "surrogate"},
 }

@@ -56,6 +56,17 @@ def test_training_learns_and_every_epoch_is_in_the_history(tmp_path):
     assert all(r.valid_metric == -r.valid_loss for r in history)
 
 
+def test_the_loss_is_computed_in_float32_where_the_model_is_not(tmp_path):
+    seen = set()
+
+    def loss(prediction, target):
+        seen.add((prediction.dtype, torch.is_autocast_enabled("cpu")))
+        return mean_square(prediction, target)
+
+    train(tmp_path, loss, precision="bf16", epochs=1)
+    assert seen == {(torch.float32, False)}
+
+
 def test_the_model_is_left_with_its_best_weights(tmp_path):
     model, history = train(tmp_path, epochs=6, learning_rate=1.0)  # a rate at which it jumps about
     x = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))

@@ -103,7 +103,7 @@ def test_every_method_is_one_option_and_ends_in_a_spiking_network(data, tmp_path
     assert (found["snn"][method]["epochs"]["mean"] == 0) == (method == "rate")
 
 
-@pytest.mark.parametrize("limits", [{"weight_bits": 4}, {"fan_in": 9}, {"weight_bits": 3, "fan_in": 5}])
+@pytest.mark.parametrize("limits", [{"qat_bits": 4}, {"fan_in": 9}, {"qat_bits": 3, "fan_in": 5}])
 def test_the_saved_model_keeps_to_the_hardwares_limits(data, tmp_path, limits):
     setup = recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}, **limits)
     exp = tmp_path / "exp"
@@ -118,8 +118,8 @@ def test_the_saved_model_keeps_to_the_hardwares_limits(data, tmp_path, limits):
         if "fan_in" in limits:
             inputs = (synapse.weight != 0).flatten(1).sum(1) * n_pooled
             assert int(inputs.max()) <= limits["fan_in"]
-        if "weight_bits" in limits:
-            levels = 2 ** (limits["weight_bits"] - 1) - 1
+        if "qat_bits" in limits:
+            levels = 2 ** (limits["qat_bits"] - 1) - 1
             for values, scale in ((synapse.weight, limiter.weight_scale), (synapse.bias, limiter.bias_scale)):
                 k = values / scale
                 torch.testing.assert_close(k, k.round(), rtol=0, atol=1e-5)

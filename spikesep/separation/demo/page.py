@@ -86,14 +86,15 @@ def build_page(data: Path, exp: Path, out: Path, config: DemoConfig) -> Path:
     missing = [choice.utt for choice in choices if choice.utt not in mixtures[choice.condition]]
     if missing:
         raise SpikeSepError(f"{data}: lacks the scored mixture {missing[0]}; score again (spikesep-score --exp {exp})")
-    models = load_models(exp)
+    models, console = load_models(exp), Console(stderr=True)
     with atomic_path(out) as folder:
         for name in ("audio", "pictures"):
             (folder / name).mkdir(parents=True)
         examples = [
             make_example(number, choice, mixtures[choice.condition][choice.utt], models, rows, folder)
             for number, choice in enumerate(
-                track(choices, "listening page", transient=True, console=Console(stderr=True)), start=1
+                track(choices, "listening page", transient=True, console=console, disable=not console.is_terminal),
+                start=1,
             )
         ]
         for dark in (False, True):

@@ -1,0 +1,126 @@
+"""The dense engine: the synapses of many steps as one matrix product, the scan over time as one pass behind it.
+
+The fixed-point form takes int8 products with int32 sums; spikes that meet are added up before. Float weights take
+torch's convolutions, in bfloat16 where autocast asks for it.
+"""
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from spikesep.spiking import kernels, packed
+from spikesep.spiking.connections import divisor
+from spikesep.spiking.engines.job import Job
+from spikesep.spiking.fixed_point import Plan
+from spikesep.spiking.signal import Signal
+
+BLOCK = 8  # steps a product: one word
+COMPILED = "cpu"  # where there are int8 products and numba's scan; elsewhere torch's operations do the same
+
+
+def fire(layer: nn.Module, signal: Signal) -> Tensor:
+    """Words of the layer's neurons, [ceil(N_s / 8), batch, ...] uint8, for any signal.
+
+    Raises:
+        NotImplementedError: a geometry without a table of connections, in fixed-point form.
+    """
+    if layer.fixed is None:
+        threshold = float(layer.threshold)
+        return packed.fire(layer.current(signal), threshold, layer.coding.initial_potential * threshold)
+    if not signal.is_spiking:
+        return _fire_analog(layer, signal.value)
+    job = Job.of(layer, signal)
+    return job.words([_fire_group(job, *group) for group in job.groups()])
+
+
+def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
+    """Words [ceil(N_s / 8), positions, C_out] of one group of output channels."""
+    device, (_, n_in, n_out) = weight.device, weight.shape
+    matrix = weight[torch.from_numpy(job.taps).long().to(device)].reshape(-1, n_out)
+    product, dtype = _product(job, matrix)
+    matrix = matrix.to(dtype)
+    entries = torch.from_numpy(job.table).long().to(device)
+    entries = torch.where(entries < 0, sources[0].shape[1], entries).flatten()  # padding is a row of zeros
+    n_positions = len(job.table)
+    scan = Scan(job.plan, own, n_positions)
+    words = []
+    for block, begin in enumerate(range(0, job.n_steps, BLOCK)):
+        n = min(BLOCK, job.n_steps - begin)
+        units = packed.drive([s[block : block + 1] for s in sources], job.plan.factors.tolist(), n, torch.float32)
+        x = torch.zeros(n, units.shape[1] + 1, n_in, dtype=dtype, device=device)
+        x[:, :-1] = units
+        x = x.index_select(1, entries).view(n * n_positions, -1)
+        words.append(scan.fire(product(x, matrix).to(torch.int32).view(n, n_positions, n_out)))
+    return torch.stack(words)
+
+
+def _product(job: Job, matrix: Tensor):
+    """A matrix product that is exact for these integers, and the number format it takes."""
+    units = int(job.plan.factors.sum())
+    if units <= 127 and matrix.device.type == COMPILED:
+        return torch._int_mm, torch.int8
+    return torch.mm, torch.float32 if float(matrix.abs().float().sum(0).max()) * units < 2**24 else torch.float64
+
+
+def _fire_analog(layer: nn.Module, value: Tensor) -> Tensor:
+    """The first layer: the same current in every step, or all of it in the first. Integers are exact in float64."""
+    fixed, n_steps, levels = layer.fixed, layer.coding.n_steps, int(layer.fixed.input_levels)
+    units = (value.double() / fixed.input_unit).round().clamp(-levels, levels)
+    if layer.before is not None:  # a sum of units, not their mean
+        units = (layer.before(units) * divisor(layer)).round()
+    synapse = {"weight": fixed.weight.double(), "bias": torch.zeros(len(fixed.weight), dtype=torch.float64)}
+    arriving = functional_call(layer.synapse, synapse, (units,)).to(torch.int32)
+    rows = arriving if isinstance(layer.synapse, nn.Linear) else arriving.movedim(1, -1)
+    flat = rows.reshape(1, -1, rows.shape[-1])
+    if layer.coding.encoding == "impulse":
+        flat = torch.cat([flat, flat.new_zeros(n_steps - 1, *flat.shape[1:])])
+    scan = Scan(fixed.plan([]), slice(None), flat.shape[1])
+    words = []
+    for begin in range(0, n_steps, BLOCK):
+        n = min(BLOCK, n_steps - begin)
+        words.append(scan.fire(flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n]))
+    out = torch.stack(words).view(len(words), *rows.shape)
+    return out if isinstance(layer.synapse, nn.Linear) else out.movedim(-1, 2).contiguous()
+
+
+class Scan:
+    """Integrate-and-fire in int32, a block of steps at a time; the potential stays for the next.
+
+    Args:
+        plan: thresholds and biases.
+        own: the channels.
+        n_positions: of each.
+    """
+
+    def __init__(self, plan: Plan, own: slice, n_positions: int):
+        self.gain = plan.gain
+        self.bias, self.threshold = plan.bias[own], plan.threshold[own]
+        self.potential = plan.initial[own].repeat(n_positions, 1)
+
+    def fire(self, arriving: Tensor) -> Tensor:
+        """The word of each neuron, [positions, C] uint8, for what arrives, [n_steps <= 8, positions, C] int32."""
+        words = torch.zeros(arriving.shape[1:], dtype=torch.uint8, device=arriving.device)
+        if arriving.device.type == COMPILED:
+            arrays = [tensor.numpy() for tensor in (self.bias, self.threshold, self.potential, words)]
+            kernels.run(_scan, len(words), arriving.numpy(), self.gain, *arrays, grain=64)
+            return words
+        for t, z in enumerate(arriving):
+            self.potential += z * int(self.gain) + self.bias
+            spikes = self.potential >= self.threshold
+            self.potential -= spikes * self.threshold
+            words |= spikes.to(torch.uint8) << t
+        return words
+
+
+@njit(nogil=True, cache=True)
+def _scan(start, stop, arriving, gain, bias, threshold, potential, words):
+    for p in range(start, stop):
+        for t in range(arriving.shape[0]):
+            mask = np.uint8(1 << t)
+            for j in range(potential.shape[1]):
+                potential[p, j] += arriving[t, p, j] * gain + bias[j]
+                if potential[p, j] >= threshold[j]:
+                    potential[p, j] -= threshold[j]
+                    words[p, j] |= mask

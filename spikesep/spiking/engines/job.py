@@ -1,0 +1,73 @@
+"""What the engines have in common: a layer and the spikes that reach it, laid out as rows of channels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spikesep.spiking.connections import connect, divisor, from_rows, tap_matrices, to_rows
+from spikesep.spiking.fixed_point import Plan
+from spikesep.spiking.signal import Signal
+
+
+@dataclass(frozen=True)
+class Job:
+    """One layer to run.
+
+    Attributes:
+        sources: words of each source, [n_words, rows, C_in] uint8; a row is a position of an example.
+        table: [positions, n_entries] int32, rows that reach each output position; -1 is padding.
+        taps: [n_entries] int32, their weight matrices.
+        weight: [n_taps, C_in a group, n_groups, C_out a group].
+        plan: the layer's numbers.
+        n_steps: N_s.
+    """
+
+    layer: nn.Module
+    batch: int
+    shape: tuple[int, ...]
+    sources: list[Tensor]
+    table: np.ndarray
+    taps: np.ndarray
+    weight: Tensor
+    plan: Plan
+    n_steps: int
+
+    @classmethod
+    def of(cls, layer: nn.Module, signal: Signal) -> "Job":
+        """In integers where the layer has a fixed-point form.
+
+        Raises:
+            NotImplementedError: a geometry without a table of connections.
+        """
+        words = [trains.words for trains in signal.trains]
+        net = connect(layer, words[0].shape[2:])
+        sources, batch = [to_rows(source, layer) for source in words], words[0].shape[1]
+        first_rows = sources[0].shape[1] // batch * np.arange(batch, dtype=np.int32)[:, None, None]
+        table = np.where(net.table < 0, -1, net.table + first_rows).reshape(-1, net.table.shape[1])
+        multiples = [trains.multiple for trains in signal.trains]
+        plan = layer.fixed.plan(multiples) if layer.fixed is not None else _floats(layer, signal)
+        n_groups = getattr(layer.synapse, "groups", 1)
+        weight = tap_matrices(layer.synapse, plan.weight, int(net.taps.max()) + 1).unflatten(2, (n_groups, -1))
+        return cls(layer, batch, net.shape, sources, table, net.taps, weight, plan, layer.coding.n_steps)
+
+    def groups(self):
+        """For each group of channels: the words of its sources, its weight [n_taps, C_in, C_out], its neurons."""
+        n_groups, n_out = self.weight.shape[2:]
+        for g, sources in enumerate(zip(*(source.chunk(n_groups, 2) for source in self.sources), strict=True)):
+            yield [s.contiguous() for s in sources], self.weight[:, :, g], slice(g * n_out, (g + 1) * n_out)
+
+    def words(self, groups: list[Tensor]) -> Tensor:
+        """The output, [n_words, positions, C_out] a group, in torch's layout."""
+        return from_rows(torch.cat(groups, 2), self.layer, self.batch, self.shape).contiguous()
+
+
+def _floats(layer: nn.Module, signal: Signal) -> Plan:
+    factors = np.array([float(trains.threshold) for trains in signal.trains], np.float32)
+    weight, bias = (tensor.detach().float() for tensor in layer.shared())
+    bias = bias / layer.coding.n_steps
+    threshold = layer.threshold.detach().float().expand(len(bias)).contiguous()
+    return Plan(
+        weight / divisor(layer), bias, threshold, threshold * layer.coding.initial_potential, factors, np.float32(1)
+    )

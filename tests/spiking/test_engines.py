@@ -1,0 +1,173 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from spikesep.spiking import engines
+from spikesep.spiking.engines import dense
+from spikesep.spiking.fixed_point import to_fixed_point
+from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.signal import Coding, Signal
+
+CODINGS = st.builds(
+    Coding, st.integers(1, 20), st.sampled_from(["constant", "impulse"]), st.sampled_from([0.0, 0.3, 0.5])
+)
+
+
+def converted(layers, readout, coding, thresholds):
+    network = SpikingNetwork(layers, readout).eval()
+    for layer, threshold in zip(layers, thresholds, strict=True):
+        layer.convert(threshold, coding)
+        layer.freeze()
+    return network
+
+
+@st.composite
+def stacks_1d(draw):
+    """An analog-fed layer, then dilated, strided, grouped or pooled ones, with or without identity paths."""
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    width = draw(st.sampled_from([3, 4, 8, 12]))
+    layers = [SpikingLayer(nn.Conv1d(5, width, 1))]
+    for _ in range(draw(st.integers(1, 3))):
+        kernel, dilation = draw(st.sampled_from([1, 3])), draw(st.integers(1, 3))
+        if draw(st.booleans()):
+            synapse = nn.Conv1d(width, width, kernel, padding=dilation * (kernel // 2), dilation=dilation)
+            layers.append(SpikingLayer(synapse, nn.BatchNorm1d(width), identity=True))
+        else:
+            groups = draw(st.sampled_from([g for g in (1, 2, width) if width % g == 0]))
+            synapse = nn.Conv1d(width, width, kernel, draw(st.integers(1, 2)), 1, 1, groups)
+            layers.append(SpikingLayer(synapse, before=draw(st.sampled_from([None, nn.AvgPool1d(2)]))))
+    coding = draw(CODINGS)
+    thresholds = [draw(st.floats(0.02, 1)) for _ in layers]
+    return converted(layers, Readout(nn.Conv1d(width, 2, 1)), coding, thresholds), torch.randn(2, 5, 24)
+
+
+@st.composite
+def classifiers(draw):
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    layers = [
+        SpikingLayer(nn.Conv2d(2, 4, 3, padding=1)),
+        SpikingLayer(nn.Conv2d(4, 6, 3, stride=2, padding=1), before=draw(st.sampled_from([None, nn.Dropout()]))),
+        SpikingLayer(nn.Conv2d(6, 6, (1, 3), padding=(0, 2), dilation=(1, 2)), nn.BatchNorm2d(6)),
+        SpikingLayer(nn.Linear(6 * 2 * 2, 9), before=nn.Sequential(nn.AvgPool2d(2), nn.Flatten())),
+        SpikingLayer(nn.Linear(9, 130)),
+    ]
+    thresholds = [draw(st.floats(0.02, 1)) for _ in layers]
+    return converted(layers, Readout(nn.Linear(130, 3)), draw(CODINGS), thresholds), torch.rand(3, 2, 8, 8)
+
+
+def run(network, x, engine):
+    outputs = {}
+    network.use_engine(engine)
+    with torch.no_grad():
+        network(x, observe=lambda name, layer, signal, out: outputs.setdefault(name, out))
+    return outputs
+
+
+def same_spikes(one, other):
+    return all(torch.equal(a.trains[0].words, other[name].trains[0].words) for name, a in one.items() if a.trains)
+
+
+def plain_loop(layer, signal):
+    """Counts of a fixed-point layer in Python's terms: int64, one step after the other, every synapse on its own."""
+    fixed, coding = layer.fixed, layer.coding
+    shape = [-1] + [1] * (layer.synapse.weight.ndim - 2) if not isinstance(layer.synapse, nn.Linear) else [-1]
+    across = lambda v: v.double().view(shape)  # noqa: E731
+    if signal.is_spiking:
+        steps = sum(t.spikes.double() * t.multiple for t in signal.trains)
+    else:
+        levels = int(fixed.input_levels)
+        units = (signal.value.double() / fixed.input_unit).round().clamp(-levels, levels)
+        rest = torch.zeros_like(units) if coding.encoding == "impulse" else units
+        steps = torch.stack([units, *[rest] * (coding.n_steps - 1)])
+    potential, counts = None, 0
+    for x in steps:
+        for module in [] if layer.before is None else layer.before.modules():
+            if isinstance(module, nn.AvgPool1d):
+                x = F.avg_pool1d(x, module.kernel_size) * module.kernel_size[0]
+            elif isinstance(module, nn.AvgPool2d):
+                x = F.avg_pool2d(x, module.kernel_size) * module.kernel_size**2
+            elif isinstance(module, nn.Flatten):
+                x = x.flatten(1)
+        s, weight = layer.synapse, fixed.weight.double()
+        if isinstance(s, nn.Linear):
+            z = x @ weight.T
+        else:
+            conv = F.conv1d if isinstance(s, nn.Conv1d) else F.conv2d
+            z = conv(x, weight, None, s.stride, s.padding, s.dilation, s.groups)
+        z = z.round() * 2 ** int(fixed.fraction) + across(fixed.bias)
+        potential = across(fixed.initial) + z if potential is None else potential + z
+        fires = potential >= across(fixed.threshold)
+        potential = torch.where(fires, potential - across(fixed.threshold), potential)
+        counts = counts + fires.int()
+    return counts
+
+
+@settings(max_examples=40)
+@given(st.one_of(stacks_1d(), classifiers()))
+def test_in_fixed_point_all_engines_fire_the_same_spikes_as_a_plain_loop(case):
+    network, x = case
+    to_fixed_point(network, [x])
+    expected = run(network, x, "dense")
+    for engine in engines.ENGINES:
+        assert same_spikes(expected, run(network, x, engine)), engine
+    signal = Signal(x)
+    for name, layer in network.layers.items():
+        assert torch.equal(expected[name].count, plain_loop(layer, signal)), name
+        signal = signal + expected[name] if layer.identity else expected[name]
+
+
+@settings(max_examples=20)
+@given(st.one_of(stacks_1d(), classifiers()))
+def test_the_way_of_an_accelerator_gives_the_same_spikes(case):
+    """Its torch operations, here run on the CPU."""
+    network, x = case
+    to_fixed_point(network, [x])
+    expected = run(network, x, "dense")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "COMPILED", "no device")
+        assert same_spikes(expected, run(network, x, "dense"))
+
+
+@settings(max_examples=25)
+@given(st.one_of(stacks_1d(), classifiers()))
+def test_in_floats_the_event_engine_differs_at_most_where_rounding_decides(case):
+    network, x = case
+    signal = Signal(x)
+    for layer in network.layers.values():
+        layer.engine = "dense"
+        expected = layer(signal)
+        if signal.is_spiking:
+            layer.engine = "event"
+            differing = (layer(signal).count != expected.count).float().mean()
+            assert differing <= 0.01
+        signal = signal + expected if layer.identity else expected
+
+
+def test_an_engine_that_there_is_not_is_refused():
+    network = converted([SpikingLayer(nn.Linear(3, 3))], Readout(nn.Linear(3, 1)), Coding(4), [0.5])
+    with pytest.raises(ValueError, match="engine must be one of auto, dense, event"):
+        network.use_engine("warp")
+
+
+def test_a_geometry_without_connections_is_named():
+    layers = [SpikingLayer(nn.Conv1d(2, 2, 1)), SpikingLayer(nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect"))]
+    network = converted(layers, Readout(nn.Conv1d(2, 1, 1)), Coding(4), [0.5, 0.5])
+    network.use_engine("event")
+    with pytest.raises(NotImplementedError, match="reflect"):
+        network(torch.rand(1, 2, 5))
+
+
+def test_a_layer_says_what_it_ran_on_and_why():
+    layers = [SpikingLayer(nn.Conv1d(2, 2, 1)) for _ in range(2)]
+    network = converted(layers, Readout(nn.Conv1d(2, 1, 1)), Coding(4), [0.5, 0.5])
+    network(torch.rand(1, 2, 5))
+    assert [layer.ran_on for layer in layers] == ["dense: the input is analog", "dense: float weights"]
+    to_fixed_point(network, [torch.rand(1, 2, 5)])
+    for level, engine in ((0.0, "event"), (1.0, "dense")):
+        layers[0].fixed.bias.fill_(int(layers[0].fixed.threshold[0] * level))
+        network(torch.zeros(1, 2, 5))
+        assert layers[1].ran_on.startswith(f"{engine}: ")

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from spikesep.spiking.fixed_point import LIMIT, to_fixed_point
+from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.signal import Coding
+
+
+def network_of(coding=Coding(8), thresholds=(0.1, 0.05, 0.08), identity=True, seed=0):  # noqa: B008
+    torch.manual_seed(seed)
+    layers = [SpikingLayer(nn.Conv1d(6, 6, 3, padding=1), identity=identity and k > 0) for k in range(3)]
+    network = SpikingNetwork(layers, Readout(nn.Conv1d(6, 2, 1))).eval()
+    for layer, threshold in zip(layers, thresholds, strict=True):
+        layer.convert(threshold, coding)
+        layer.freeze()
+    return network
+
+
+@given(st.integers(2, 8), st.integers(0, 100))
+def test_weights_are_integers_of_so_many_bits_and_the_float_weights_mean_them(bits, seed):
+    network = network_of(seed=seed)
+    before = [layer.synapse.weight.clone() for layer in network.layers.values()]
+    to_fixed_point(network, [torch.rand(2, 6, 9)], bits)
+    for layer, weight in zip(network.layers.values(), before, strict=True):
+        fixed, bound = layer.fixed, 2 ** (bits - 1) - 1
+        assert fixed.weight.dtype == torch.int8
+        assert int(fixed.weight.abs().max()) == bound
+        scale = fixed.scale.view(-1, 1, 1)
+        assert torch.equal(layer.synapse.weight, fixed.weight * scale)
+        assert ((layer.synapse.weight - weight).abs() <= 0.5001 * scale).all()
+
+
+def test_weights_that_training_put_on_a_grid_stay_as_they_are():
+    network, step = network_of(), 0.03
+    for layer in network.layers.values():
+        layer.synapse.weight.data = (layer.synapse.weight / step).round().clamp(-7, 7) * step
+    before = [layer.synapse.weight.clone() for layer in network.layers.values()]
+    to_fixed_point(network, [torch.rand(2, 6, 9)], 4, {name: torch.tensor(step) for name in network.names})
+    for layer, weight in zip(network.layers.values(), before, strict=True):
+        torch.testing.assert_close(layer.synapse.weight, weight, rtol=1e-6, atol=0)
+
+
+def test_thresholds_that_meet_in_one_sum_are_multiples_of_one_unit_and_others_stay():
+    together, apart = network_of(thresholds=(0.1, 0.05, 0.0117)), network_of(identity=False)
+    for network in (together, apart):
+        to_fixed_point(network, [torch.rand(2, 6, 9)])
+    unit = 0.1 / 15
+    for layer, multiple in zip(together.layers.values(), (15, 8, 2), strict=True):  # 7.5 rounds to even
+        assert int(layer.fixed.multiple) == multiple
+        assert float(layer.threshold) == pytest.approx(multiple * unit)
+    assert [round(float(layer.threshold), 6) for layer in apart.layers.values()] == [0.1, 0.05, 0.08]
+    assert all(int(layer.fixed.multiple) == 1 for layer in apart.layers.values())
+
+
+@given(st.integers(1, 64), st.floats(1e-3, 1e3), st.floats(1e-6, 1e3), st.sampled_from(["constant", "impulse"]))
+def test_no_potential_can_leave_32_bits(n_steps, largest, threshold, encoding):
+    network = network_of(Coding(n_steps, encoding), [threshold] * 3)
+    to_fixed_point(network, [torch.full((1, 6, 4), largest)])
+    reaching = 0
+    for layer in network.layers.values():
+        fixed = layer.fixed
+        units = reaching or int(fixed.input_levels)
+        positive, negative = (fixed.weight.long().flatten(1).clamp(*c).sum(1).abs() for c in ((0, None), (None, 0)))
+        most = torch.maximum(positive, negative) * units * 2 ** int(fixed.fraction) + fixed.bias.long().abs()
+        times = 1 if encoding == "impulse" and not reaching else n_steps
+        assert int((most * times + fixed.threshold.long()).max()) <= LIMIT
+        reaching += int(fixed.multiple)
+
+
+def test_the_fixed_point_form_stays_close_to_the_network_it_was_made_of():
+    network, x = network_of(), torch.rand(8, 6, 50)
+    with torch.no_grad():
+        before = network(x)
+        to_fixed_point(network, [x])
+        after = network(x)
+    assert float((after - before).square().mean()) < 0.01 * float(before.square().mean())
+
+
+def test_larger_inputs_than_any_before_are_clipped():
+    network = network_of()
+    to_fixed_point(network, [torch.ones(1, 6, 9)])
+    with torch.no_grad():
+        torch.testing.assert_close(network(torch.full((1, 6, 9), 5.0)), network(torch.ones(1, 6, 9)))
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9])
+def test_bits_out_of_range_are_refused(bits):
+    with pytest.raises(ValueError, match="bits"):
+        to_fixed_point(network_of(), [torch.rand(1, 6, 9)], bits)
+
+
+def test_what_is_not_converted_has_no_fixed_point_form():
+    network = SpikingNetwork([SpikingLayer(nn.Linear(3, 3))], Readout(nn.Linear(3, 1)))
+    with pytest.raises(ValueError, match="convert it first"):
+        to_fixed_point(network, [torch.rand(1, 3)])

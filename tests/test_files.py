@@ -1,0 +1,94 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from spikesep.errors import SpikeSepError
+from spikesep.files import atomic_path, work_in
+
+
+def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_no_other(tmp_path):
+    path = tmp_path / "list"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert [p.name for p in tmp_path.iterdir()] == ["list"]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_with_the_file_and_what_to_do(tmp_path, number):
+    with pytest.raises(SpikeSepError, match=r"model: cannot be written .*make room"), atomic_path(tmp_path / "model"):
+        raise OSError(number, "whatever")
+
+
+def test_a_really_full_device_is_told_too(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    with pytest.raises(SpikeSepError, match="No space left"), atomic_path(tmp_path / "model") as temporary:
+        temporary.symlink_to("/dev/full")
+        temporary.write_text("tensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_has_one_worker_or_several_that_share_it(tmp_path):
+    with work_in(tmp_path), pytest.raises(SpikeSepError, match="another process works in it"), work_in(tmp_path):
+        pass
+    with ExitStack() as stack:
+        for part in ("-1of2", "-2of2"):
+            stack.enter_context(work_in(tmp_path, shared=True))
+            stack.enter_context(work_in(tmp_path, part=part))
+        with pytest.raises(SpikeSepError, match="another process"), work_in(tmp_path, part="-1of2"):
+            pass
+        with pytest.raises(SpikeSepError, match="another process"), work_in(tmp_path):
+            pass
+    with work_in(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []  # no lock is left
+
+
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+    def no_locks(file, kind):
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr("spikesep.files.fcntl.flock", no_locks)
+    with work_in(tmp_path):
+        (tmp_path / "model").touch()
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_nothing_came_of_is_not_left(tmp_path):
+    with pytest.raises(ZeroDivisionError), work_in(tmp_path / "exp"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_worker_removes_what_a_killed_one_left_half_written_and_nothing_else(tmp_path):
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from spikesep.files import atomic_path, work_in\n"
+        "folder = Path(sys.argv[1])\n"
+        "with work_in(folder), atomic_path(folder / 'snn') as one, atomic_path(folder / 'wav' / 'a.b.wav') as other:\n"
+        "    one.mkdir()\n"
+        "    (one / 'config.json').write_text('{')\n"
+        "    other.write_text('RIFF')\n"
+        f"    os.kill(os.getpid(), {signal.SIGKILL:d})\n"
+    )
+    (tmp_path / "wav").mkdir()
+    kept = [tmp_path / name for name in (".hidden", "wav/x.part", "wav/.notes.part.txt")]
+    for path in kept:
+        path.write_text("mine")
+    killed = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len([p for p in tmp_path.rglob("*") if p.name.startswith(".") and p not in kept]) == 3  # a lock, two parts
+    with work_in(tmp_path):
+        pass
+    assert sorted(p for p in tmp_path.rglob("*") if not p.is_dir()) == sorted(kept)

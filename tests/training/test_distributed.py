@@ -1,0 +1,135 @@
+"""Training by several processes on this machine's cores (gloo), each a run of the same command."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, TensorDataset
+
+from spikesep.errors import SpikeSepError
+from spikesep.training import distributed
+from spikesep.training.config import LaunchConfig, PretrainConfig
+from spikesep.training.distributed import OwnExamples, own_share
+from spikesep.training.history import History
+from spikesep.training.pretrain import pretrain
+
+
+class Pairs:
+    """A collating function that needs the whole batch, and leaves it as it is."""
+
+    whole_batch = True
+
+    def __call__(self, examples):
+        return tuple(torch.stack(part) for part in zip(*examples, strict=True))
+
+
+class Mixing(Pairs):
+    """One in which an example's target depends on the whole batch."""
+
+    def __call__(self, examples):
+        x, y = super().__call__(examples)
+        return x, y + x.mean()
+
+
+def command(folder: Path, n_processes: int, batch_size: int, stop_at: int) -> None:
+    """Train a network with batch norm on 42 examples, 23 for validation: neither is a multiple of anything."""
+    torch.manual_seed(0)
+    x, y = torch.rand(65, 3, 5, dtype=torch.float32), torch.rand(65, 1)
+    y[42:60] += 2  # so that a mean of unequal shares' means would be another
+    # No bias before a norm: its gradient is rounding alone, which Adam would blow up.
+    model = nn.Sequential(nn.Conv1d(3, 4, 3, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1))
+    steps = 0
+
+    def loss(prediction, target):
+        nonlocal steps
+        steps += prediction.requires_grad
+        if steps == stop_at:
+            os.kill(0, 9)  # all processes of the group
+        return (prediction - target).square().mean()
+
+    train = DataLoader(TensorDataset(x[:42], y[:42]), batch_size, collate_fn=Mixing())
+    valid = DataLoader(TensorDataset(x[42:], y[42:]), batch_size)
+    config = PretrainConfig(epochs=3, learning_rate=0.05, warmup_steps=3, precision="float32", batch_size=batch_size)
+    history = History(folder / "history.csv")
+    launch = LaunchConfig(n_processes=n_processes)
+    pretrain(model, loss, train, valid, config, folder / "ann", history, negated, launch)
+    if "LOCAL_RANK" not in os.environ or os.environ["LOCAL_RANK"] == "0":
+        torch.save(model.state_dict(), folder / "model.pt")
+
+
+def run(folder, n_processes, batch_size=8, stop_at=0):
+    argv = [sys.executable, __file__, str(folder), str(n_processes), str(batch_size), str(stop_at)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, start_new_session=True, timeout=120)
+
+
+def curve(folder):
+    with (folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = ("epoch", "train_loss", "valid_loss", "learning_rate")
+    return torch.tensor([[float(row[name]) for name in names] for row in rows], dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    ended = run(folder, 1)
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+def assert_same_training(folder, other):
+    torch.testing.assert_close(curve(folder), curve(other), rtol=1e-5, atol=1e-7)
+    one, two = (torch.load(f / "model.pt", weights_only=True) for f in (folder, other))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_two_processes_learn_what_one_does_also_after_a_kill(alone, tmp_path):
+    killed = run(tmp_path, 2, stop_at=9)  # six steps an epoch, of 8, 8, 8, 8, 8 and 2 examples: in the second
+    assert killed.returncode == -9
+    assert len(curve(tmp_path)) == 1
+    ended = run(tmp_path, 2)
+    assert ended.returncode == 0, ended.stderr
+    assert "8 examples a step over 2 process(es)" in ended.stdout
+    assert ended.stdout.count("epoch 3/3") == 1  # one of them prints
+    assert_same_training(alone, tmp_path)
+
+
+def test_a_batch_that_does_not_divide_and_another_number_of_processes_make_no_difference(tmp_path):
+    one, several = tmp_path / "one", tmp_path / "several"
+    assert run(one, 1, batch_size=7).returncode == 0
+    assert run(several, 1, batch_size=7, stop_at=8).returncode == -9
+    ended = run(several, 3, batch_size=7)
+    assert ended.returncode == 0, ended.stderr
+    assert_same_training(one, several)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_every_example_is_taken_by_one_process(n, monkeypatch):
+    taken, rows = Counter(), Counter()
+    for rank in range(n):
+        monkeypatch.setattr(distributed, "place", lambda rank=rank: (rank, n))
+        for batch in OwnExamples(BatchSampler(range(42), 8, drop_last=False)):
+            taken.update(batch)
+        whole = DataLoader([(torch.tensor(k), torch.tensor(0)) for k in range(42)], 8, collate_fn=Pairs())
+        for x, _ in own_share(whole):
+            rows.update(x.tolist())
+    assert taken == rows == Counter(range(42))
+
+
+def test_more_processes_than_examples_of_a_batch_are_refused(tmp_path):
+    loader = DataLoader(TensorDataset(torch.rand(9, 1), torch.rand(9, 1)), 2)
+    config, launch = PretrainConfig(batch_size=2), LaunchConfig(n_processes=3)
+    with pytest.raises(SpikeSepError, match=r"--ann.batch_size: 2 examples for 3 processes"):
+        pretrain(nn.Linear(1, 1), None, loader, loader, config, tmp_path, History(tmp_path / "h"), float, launch)
+
+
+if __name__ == "__main__":
+    command(Path(sys.argv[1]), *map(int, sys.argv[2:]))
