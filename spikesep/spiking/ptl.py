@@ -109,13 +109,16 @@ class ThresholdChoice:
     histogram: dict = field(default_factory=dict)
 
 
-def choose_threshold(activations: Iterable[Tensor], percentile: float | str, coding: Coding) -> ThresholdChoice:
+def choose_threshold(
+    activations: Iterable[Tensor], percentile: float | str, coding: Coding, settled: float | None = None
+) -> ThresholdChoice:
     """Threshold LayerNorm (section 3.3) over streamed activations.
 
     Args:
         activations: batches of any shape.
         percentile: in 0..100, or "auto" for the one with the least coding error.
         coding: N_s and initial potential.
+        settled: the upper bound, where the layer has learned to live with one; the activations are only described.
 
     Raises:
         SpikeSepError: all activations up to the percentile are zero.
@@ -123,6 +126,9 @@ def choose_threshold(activations: Iterable[Tensor], percentile: float | str, cod
     histogram = ActivationHistogram()
     for batch in activations:
         histogram.update(batch)
+    if settled is not None:
+        share = histogram.clipped_share(settled)
+        return ThresholdChoice(100 * (1 - share), settled, share, histogram.summary())
     best = histogram.best_percentile(coding.n_steps, coding.initial_potential)
     p = best if percentile == "auto" else float(percentile)
     upper_bound = histogram.percentile(p)
@@ -145,7 +151,7 @@ class ProgressiveTandemLearning:
         percentile: for Threshold LayerNorm, or "auto".
         discretize: from the first stage on, layers not yet converted round to the levels that spikes will have
             (eq. 10): all layers learn together what rounding does, and each later stage is left with what the timing
-            of its spikes adds. False leaves them analog, as the paper does.
+            of its spikes adds; they keep the thresholds they learned with. False leaves them analog, as the paper does.
         gradient: of layers that round or spike.
         limits: the hardware's, imposed on each layer at its stage, and on the readout at the last.
         patience: T_p.
@@ -238,8 +244,10 @@ class ProgressiveTandemLearning:
             self.network.readout.freeze()
 
     def _choose(self, index: int) -> ThresholdChoice:
+        layer = self.network[index]
+        settled = float(layer.threshold) * self.coding.n_steps if layer.mode == "discrete" else None
         try:
-            return choose_threshold(self.trainer.activations(index), self.percentile, self.coding)
+            return choose_threshold(self.trainer.activations(index), self.percentile, self.coding, settled)
         except SpikeSepError as error:
             raise SpikeSepError(f"layer {self.network.names[index]}: {error}") from error
 

@@ -240,3 +240,28 @@ def test_a_percentile_that_falls_among_the_zeros_is_refused():
     with pytest.raises(SpikeSepError, match="percentile 99: the layer is silent"):
         choose_threshold([values], 99.0, Coding(8))
     assert choose_threshold([values], "auto", Coding(8)).upper_bound >= 0.5
+
+
+@pytest.mark.parametrize("discretize", [True, False])
+def test_a_layer_keeps_the_threshold_that_it_learned_to_round_with(discretize):
+    network, begun = make_network(), {}
+
+    def watch(progress):
+        if progress.epoch == 0:
+            begun[progress.stage] = [float(layer.threshold) for layer in network.layers.values()]
+
+    learning = learn(network, Trainer(network), discretize=discretize, on_epoch=watch)
+    learning.run()
+    kept = [begun[k][k] == begun[0][k] for k in range(3)]
+    assert kept == [True, discretize, discretize]
+    for choice, layer in zip(learning.choices, network.layers.values(), strict=True):
+        assert choice.upper_bound / 4 == pytest.approx(float(layer.threshold))
+        assert choice.percentile == pytest.approx(100 * (1 - choice.clipped_share), abs=0.2) or not discretize
+
+
+def test_one_step_takes_a_bound_near_what_active_neurons_have():
+    generator = torch.Generator().manual_seed(0)
+    activations = torch.randn(20000, generator=generator).relu()
+    one, eight = (choose_threshold([activations], "auto", Coding(n)).percentile for n in (1, 8))
+    assert one < 97
+    assert eight > 98
