@@ -13,7 +13,7 @@ from rich.table import Table
 from spikesep.cli.common import recipe_of, recipe_parser, run
 from spikesep.files import is_json, write_json
 from spikesep.separation.corpora import list_utterances
-from spikesep.separation.corpora.table import SPLITS, Utterance, read_table, write_table
+from spikesep.separation.corpora.table import SPLITS, UTTERANCES, Utterance, read_table, write_table
 from spikesep.separation.preparation import MadeSet, make_mixtures
 
 SETTINGS = "settings.json"
@@ -40,7 +40,7 @@ def _prepare(options: Namespace) -> None:
 
 def prepare_corpus(options: Namespace) -> None:
     """Write `<data>/local/utterances.tsv`, unless it is there, made by these settings, and all its files are too."""
-    path = options.data / "local" / "utterances.tsv"
+    path = options.data / UTTERANCES
     stamp = path.with_name(SETTINGS)
     settings = {"seed": options.seed, "corpus": asdict(options.corpus), "n_speakers": options.mixing.n_speakers}
     if path.exists() and is_json(stamp, settings):

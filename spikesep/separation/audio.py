@@ -3,6 +3,7 @@ channels and levels are handled in one place, and a bad file is one line that na
 """
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,36 @@ def read_audio(path: str | Path, sample_rate: int | None = None) -> np.ndarray:
     """
     channels, rate = read_channels(path)
     return resample(channels.mean(axis=0), rate, sample_rate or rate)
+
+
+def read_part(path: str | Path, bounds: Callable[[int, int], tuple[int, int]]) -> tuple[np.ndarray, int]:
+    """Read part of one voice, channels averaged.
+
+    Args:
+        path: an audio file.
+        bounds: of its length in samples and its rate in Hz, gives the first sample and the most samples that are
+        wanted.
+
+    Returns:
+        float32 [samples], and the rate.
+
+    Raises:
+        SpikeSepError: as `read_channels`.
+    """
+    path = Path(path)
+    length, rate = read_length(path)
+    start, wanted = bounds(length, rate)
+    if is_sphere(path) or path.suffix.lower() == ".gsm":  # neither can be read from the middle
+        return read_audio(path)[start : start + wanted], rate
+    try:
+        with soundfile.SoundFile(path) as file:
+            file.seek(start)
+            samples = file.read(wanted, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise SpikeSepError(f"{path}: cannot be read from sample {start} on ({error}); copy the file again") from error
+    if len(samples) < min(wanted, length - start):
+        raise SpikeSepError(f"{path}: cut off, {start + len(samples)} of {length} samples are there; copy it again")
+    return samples.mean(axis=1), rate
 
 
 def read_audio_at(path: str | Path, sample_rate: int) -> np.ndarray:

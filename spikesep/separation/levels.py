@@ -36,7 +36,8 @@ def active_level(samples: np.ndarray, sample_rate: int) -> float:
         return -np.inf
     pole = np.exp(-1 / (ENVELOPE_SECONDS * sample_rate))
     envelope = lfilter([(1 - pole) ** 2], [1, -2 * pole, pole**2], np.abs(signal))
-    octave = np.frexp(np.square(envelope))[1]  # 2**(octave - 1) <= envelope**2 < 2**octave
+    power = np.maximum(np.square(envelope), np.finfo(np.float64).tiny)  # the exponent of zero is 0
+    octave = np.frexp(power)[1]  # 2**(octave - 1) <= power < 2**octave
     window = int(np.ceil(HANGOVER_SECONDS * sample_rate)) + 1
     octave = maximum_filter1d(octave, window, origin=(window - 1) // 2, mode="constant", cval=np.iinfo(np.int32).min)
     below = np.minimum(octave.max() - octave.astype(np.int64), N_BINS)

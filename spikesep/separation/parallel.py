@@ -90,7 +90,8 @@ def end_with_parent() -> None:
 
 
 def _begin() -> None:
-    """Keep the libraries of a worker from starting a thread for each core beside each other; leave Ctrl-C to the parent.
+    """Keep the libraries of a worker from starting a thread for each core beside each other; leave Ctrl-C to the
+    parent.
 
     Those already loaded in a forked worker are not asked to do anything that they would share out to threads.
     """

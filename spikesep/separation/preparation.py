@@ -10,7 +10,7 @@ from pathlib import Path
 from spikesep.errors import SpikeSepError
 from spikesep.files import is_json, write_json
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.corpora.table import SPLITS, read_table
+from spikesep.separation.corpora.table import SPLITS, UTTERANCES, read_table
 from spikesep.separation.kaldi import Mixture, validate_data_dir, write_data_dir
 from spikesep.separation.mixing.plan import PlannedMixture, Version, hash_of_plan, planned_files
 from spikesep.separation.mixing.procedures import PROCEDURES
@@ -46,11 +46,14 @@ def make_mixtures(data: Path, recipe: RecipeConfig, tell: Callable[[str], None] 
     odd = [version.mode for version in versions if version.mode not in rules.MODES]
     if odd:
         raise SpikeSepError(f"--mixing.modes: {odd[0]}; {recipe.mixing.procedure} has {', '.join(rules.MODES)}")
-    table = read_table(data / "local" / "utterances.tsv")
+    table = read_table(data / UTTERANCES)
     counts = (recipe.mixing.n_train, recipe.mixing.n_closed, recipe.mixing.n_open)
     made = []
     with Workers(recipe.launch.n_jobs) as workers:
         for split, n in zip(SPLITS, counts, strict=True):
+            if split == "tr" and recipe.ann.on_the_fly:
+                tell(f"{data / split}: its mixtures are made while training (ann.on_the_fly); none is written")
+                continue
             plan, notices = rules.plan(table, split, n, recipe, data, workers)
             for notice in notices:
                 tell(notice)

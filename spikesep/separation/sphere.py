@@ -77,7 +77,8 @@ def read_sphere(path: Path) -> tuple[np.ndarray, int]:
     """
     header = read_header(path)
     if header.coding == "pcm":
-        stored = np.fromfile(path, ">i2" if header.big_endian else "<i2", offset=header.size)
+        content = path.read_bytes()[header.size :]
+        stored = np.frombuffer(content[: len(content) // 2 * 2], ">i2" if header.big_endian else "<i2")
         samples = stored[: header.samples * header.channels].astype(np.int16)
     else:
         samples = _unshorten(path, header)

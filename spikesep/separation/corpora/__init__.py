@@ -9,7 +9,7 @@ from pathlib import Path
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import CorpusConfig
 from spikesep.separation.corpora import debian, espeak, folder, librispeech, wsj0
-from spikesep.separation.corpora.lists import find_lists, read_list, recording_key
+from spikesep.separation.corpora.lists import read_lists, recording_key
 from spikesep.separation.corpora.splits import assign_splits
 from spikesep.separation.corpora.survey import Recording, Surveyed, measure_recordings, survey_recordings
 from spikesep.separation.corpora.table import SPLITS, Utterance
@@ -74,21 +74,16 @@ def _listed(recordings: list[Recording], config: CorpusConfig, n_speakers: int, 
     known = {recording_key(recording.path): recording for recording in recordings}
     subsets = {recording.path.parts[-4] for recording in recordings}
     listed: dict[str, Recording] = {}
-    for split, paths in find_lists(config.lists, n_speakers).items():
-        for path in paths:
-            rows = read_list(path)
-            if len(paths) > 1 and rows[0].recordings[0].split("/")[0] not in subsets:
-                notices.append(f"{path}: left out, as its subset is not in the corpus folder")
-                continue
-            for row in rows:
-                for name, key in zip(row.recordings, row.keys, strict=True):
-                    if key not in known:
-                        raise SpikeSepError(f"{row.where}: {name} is not in {config.root}; complete the corpus there")
-                    if key in listed and listed[key].split != split:
-                        raise SpikeSepError(
-                            f"{row.where}: {name} is in {listed[key].split} too; a recording has one split"
-                        )
-                    listed[key] = replace(known[key], split=split, unseen=split == "tt")
+    lists, left_out = read_lists(config.lists, n_speakers, subsets)
+    notices += left_out
+    rows = [(split, row) for split, found in lists.items() for _, rows in found for row in rows]
+    for split, row in rows:
+        for name, key in zip(row.recordings, row.keys, strict=True):
+            if key not in known:
+                raise SpikeSepError(f"{row.where}: {name} is not in {config.root}; complete the corpus there")
+            if key in listed and listed[key].split != split:
+                raise SpikeSepError(f"{row.where}: {name} is in {listed[key].split} too; a recording has one split")
+            listed[key] = replace(known[key], split=split, unseen=split == "tt")
     return list(listed.values())
 
 

@@ -4,7 +4,7 @@ metadata of LibriMix (`libri2mix_train-clean-100.csv`), or any of the same form 
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -68,6 +68,27 @@ def find_lists(folder: str | Path, n_speakers: int) -> dict[str, list[Path]]:
                 "give the folder of all three lists (--mix-lists), or leave the option out to have lists drawn"
             )
     return found
+
+
+def read_lists(
+    folder: str | Path, n_speakers: int, subsets: Collection[str]
+) -> tuple[dict[str, list[tuple[Path, list[ListRow]]]], list[str]]:
+    """All lists in a folder, by split, and notices for the user.
+
+    Of several lists of a split (LibriMix has two for training), those of subsets that the corpus lacks are left out.
+
+    Raises:
+        SpikeSepError: as `find_lists` and `read_list`.
+    """
+    notices, read = [], {}
+    for split, paths in find_lists(folder, n_speakers).items():
+        lists = [(path, read_list(path)) for path in paths]
+        read[split] = [
+            (path, rows) for path, rows in lists if len(lists) == 1 or rows[0].recordings[0].split("/")[0] in subsets
+        ] or lists
+        left_out = [path for path, rows in lists if (path, rows) not in read[split]]
+        notices += [f"{path}: left out, as its subset is not in the corpus folder" for path in left_out]
+    return read, notices
 
 
 def read_list(path: Path) -> list[ListRow]:

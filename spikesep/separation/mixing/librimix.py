@@ -14,7 +14,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import is_json, write_json
 from spikesep.separation.audio import read_audio_at, read_channels, resample
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.corpora.lists import ListRow, describe_list, find_lists, read_list, write_metadata
+from spikesep.separation.corpora.lists import ListRow, describe_list, read_list, read_lists, write_metadata
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.mixing.plan import PlannedMixture, Version, plan_of_rows
 from spikesep.separation.mixing.wsj0mix import fit_lengths
@@ -55,22 +55,19 @@ def plan(
     noise = Path(recipe.corpus.noise) if recipe.corpus.noise else None
     n_speakers, lists = recipe.mixing.n_speakers, recipe.corpus.lists
     if lists:
-        paths = find_lists(lists, n_speakers)[split]
+        found = read_lists(lists, n_speakers, {row.path.parts[-4] for row in table})[0][split]
     else:
-        paths = [data / METADATA / f"libri{n_speakers}mix_{split}.csv"]
+        path = data / METADATA / f"libri{n_speakers}mix_{split}.csv"
         rows = [row for row in table if row.split == split]
         settings = {"seed": recipe.seed, "n": n, "utterances": [row.utt_id for row in rows], "noise": str(noise or "")}
-        stamp = paths[0].with_suffix(".json")
-        if not (paths[0].exists() and is_json(stamp, settings)):
+        stamp = path.with_suffix(".json")
+        if not (path.exists() and is_json(stamp, settings)):
             stamp.unlink(missing_ok=True)
-            write_metadata(paths[0], draw_metadata(rows, split, n, n_speakers, recipe.seed, noise, workers))
+            write_metadata(path, draw_metadata(rows, split, n, n_speakers, recipe.seed, noise, workers))
             write_json(stamp, settings)
-    plan, notices = [], []
-    for path in paths:
-        rows = read_list(path)
-        notices.append(describe_list(path, rows) + ("" if lists else ", drawn: not LibriMix's own"))
-        plan += plan_of_rows(rows, table, noise)
-    return plan, notices
+        found = [(path, read_list(path))]
+    plan = [planned for _, rows in found for planned in plan_of_rows(rows, table, noise)]
+    return plan, [describe_list(*each) + ("" if lists else ", drawn: not LibriMix's own") for each in found]
 
 
 def draw_metadata(

@@ -9,14 +9,14 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from spikesep.files import atomic_path
+from spikesep.files import atomic_path, room_for
 from spikesep.separation.audio import wav_bytes
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.mixing.plan import PlannedMixture, Version
@@ -46,16 +46,17 @@ class Journal:
         lines = text.splitlines(keepends=True)
         for line in lines:
             name, *fields = line.rstrip("\n").split("\t")
-            if line.endswith("\n") and len(fields) == n_files + n_gains:
-                self.rows[name] = tuple(fields[:n_files]), tuple(map(float, fields[n_files:]))
+            with suppress(ValueError):
+                if line.endswith("\n") and len(fields) == n_files + n_gains:
+                    self.rows[name] = tuple(fields[:n_files]), tuple(map(float, fields[n_files:]))
         if len(self.rows) < len(lines):  # cut short, or a mixture made twice
             with atomic_path(path) as temporary:
                 temporary.write_text("".join(self._line(name) for name in self.rows), encoding="utf-8")
 
     def add(self, name: str, checksums: Sequence[str], gains: Sequence[float]) -> None:
         """Note a mixture whose files are all there."""
-        self.rows[name] = tuple(checksums), tuple(gains)
-        with self.path.open("a", encoding="utf-8") as file:
+        self.rows[name] = tuple(checksums), tuple(map(float, gains))
+        with room_for(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(self._line(name))
 
     def _line(self, name: str) -> str:
@@ -156,7 +157,8 @@ def _kept_utterances(
 
 def _keep(item: tuple[Path, Path], procedure: str, rates: tuple[int, ...]) -> None:
     path, file = item
-    file.write_bytes(pickle.dumps(PROCEDURES[procedure].load(path, rates), protocol=5))
+    with room_for(file):
+        file.write_bytes(pickle.dumps(PROCEDURES[procedure].load(path, rates), protocol=5))
 
 
 def _make(
