@@ -41,7 +41,7 @@ class DynamicCrops(Dataset):
         SpikeSepError: fewer speakers than a mixture has.
     """
 
-    TRIES = 4  # places to look for a crop in which the voice is heard
+    TRIES, MOST_TRIES = 4, 100  # places to look for a crop in which the voice is heard; in which anything is
 
     def __init__(
         self, utterances: Sequence[Utterance], n: int, n_speakers: int, sample_rate: int, n_samples: int,
@@ -83,13 +83,14 @@ class DynamicCrops(Dataset):
         It is no pause: of a few places the first within 15 dB of the utterance's own level, or else the loudest.
         """
         row = utterances[rng.integers(len(utterances))]
-        tries = []
-        while len(tries) < self.TRIES:
+        wanted = whole_level(row.path) - EMPTY_DB
+        loudest = np.zeros(self.n_samples), -np.inf
+        for k in range(self.MOST_TRIES):
             part = self._part(row.path, rng.uniform(), float(rng.choice(self.speeds)))
-            tries.append((part, active_level(part, self.sample_rate)))
-            if tries[-1][1] > whole_level(row.path) - EMPTY_DB:
-                return tries[-1]
-        return max(tries, key=lambda found: found[1])
+            loudest = max(loudest, (part, active_level(part, self.sample_rate)), key=lambda found: found[1])
+            if loudest[1] > wanted or (k + 1 >= self.TRIES and np.isfinite(loudest[1])):
+                return loudest
+        raise SpikeSepError(f"{row.path}: hardly anything is heard in it; remove it from the table of utterances")
 
     def _part(self, path: Path, place: float, speed: float) -> np.ndarray:
         """The crop that begins at the share `place` of where it may, played at `speed`."""
