@@ -56,7 +56,7 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
 def _candidates(root: Path):
     """Recordings below `root` or below its discs, whatever the case of the names."""
     sets = {SEEN_SET, *UNSEEN_SETS}
-    homes = [root, *(p for pattern in ("*", "*/*", "*/*/*") for p in root.glob(pattern) if p.is_dir())]
+    homes = [root, *(p for pattern in ("*", "*/*", "*/*/*", "*/*/*/*") for p in root.glob(pattern) if p.is_dir())]
     for home in homes:
         if home.name.lower() in sets and home.parent.name.lower() == "wsj0":
             yield from (p for p in sorted(home.glob("*/*")) if p.suffix.lower() in SUFFIXES)
