@@ -40,6 +40,8 @@ class Workers(AbstractContextManager):
         `chunk` items are handed to a process at once: enough that handing over costs little, few enough that the bar
         moves. The bar, with its rate and the time left, is drawn on standard error, and only on a terminal.
         """
+        if not items:
+            return
         in_process = self.n_jobs == 1 or len(items) < 2 * chunk
         if not in_process and self._pool is None:
             self._start()
