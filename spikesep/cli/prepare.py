@@ -13,8 +13,10 @@ from rich.table import Table
 from spikesep.cli.common import recipe_of, recipe_parser, run
 from spikesep.files import is_json, write_json
 from spikesep.separation.corpora import list_utterances
+from spikesep.separation.corpora.lists import find_lists
 from spikesep.separation.corpora.table import SPLITS, UTTERANCES, Utterance, read_table, write_table
 from spikesep.separation.preparation import MadeSet, make_mixtures
+from spikesep.training.run_folder import hash_of_files
 
 SETTINGS = "settings.json"
 
@@ -43,6 +45,9 @@ def prepare_corpus(options: Namespace) -> None:
     path = options.data / UTTERANCES
     stamp = path.with_name(SETTINGS)
     settings = {"seed": options.seed, "corpus": asdict(options.corpus), "n_speakers": options.mixing.n_speakers}
+    if options.corpus.lists:
+        lists = find_lists(options.corpus.lists, options.mixing.n_speakers)
+        settings["lists"] = hash_of_files([path for paths in lists.values() for path in paths])
     if path.exists() and is_json(stamp, settings):
         table = read_table(path)
         lost = sum(not row.path.is_file() for row in table)

@@ -150,6 +150,21 @@ def test_a_list_that_cannot_serve_is_named_and_leaves_nothing(copy, tmp_path, ca
     assert not data.exists()
 
 
+def test_other_lists_in_the_same_folder_list_the_corpus_anew(copy, tmp_path, capsys):
+    data = tmp_path / "data"
+    path = copy / "lists" / "mix_2_spk_cv.txt"
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text(rows[0])
+    assert prepare("corpus", copy, data) == prepare("mixtures", copy, data) == 0
+    assert len(validate_data_dir(data / "cv")) == 1
+    path.write_text("".join(rows[:5]))
+    assert prepare("corpus", copy, data) == prepare("mixtures", copy, data) == 0
+    assert len(validate_data_dir(data / "cv")) == 5
+    said = capsys.readouterr().out
+    assert "cv: made with other settings" in said
+    assert "tr: made with other settings" not in said
+
+
 def test_a_list_that_is_not_there_is_named(copy, tmp_path, capsys):
     (copy / "lists" / "mix_2_spk_tt.txt").unlink()
     assert prepare("corpus", copy, tmp_path / "data") == 2

@@ -91,6 +91,8 @@ def render_mixtures(
     n_speakers = len(plan[0].utterances)
     parts = PROCEDURES[procedure].parts(n_speakers, plan[0].noise is not None)
     journals = {t.version: Journal(t.journal, len(parts), n_speakers + 1) for t in targets}
+    for left_behind in scratch.glob(".utterances*"):  # by a run that was killed
+        shutil.rmtree(left_behind)
     missing = _missing(plan, parts, targets, journals, workers, title)
     written = dict.fromkeys(journals, 0)
     if missing:
@@ -141,8 +143,6 @@ def _kept_utterances(
     plan: Sequence[PlannedMixture], procedure: str, rates: tuple[int, ...], scratch: Path, workers: Workers, title: str
 ):
     """Files of what `procedure.load` gives, by recording, where recordings are used often enough; gone afterwards."""
-    for left_behind in scratch.glob(".utterances*"):  # by a run that was killed
-        shutil.rmtree(left_behind)
     rows: dict[Path, Utterance] = {row.path: row for planned in plan for row in planned.utterances}
     if sum(len(planned.utterances) for planned in plan) < CACHE_FROM_USES * len(rows):
         yield {}
