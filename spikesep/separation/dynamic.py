@@ -18,10 +18,7 @@ from spikesep.separation.audio import read_part, resample
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.dataset import Crop
 from spikesep.separation.levels import active_level
-
-MEAN_LEVEL_DB = -25.0
-MOST_PEAK = 0.9
-EMPTY_DB = 15.0
+from spikesep.separation.mixing.balanced import EMPTY_DB, MEAN_LEVEL_DB, MOST_PEAK
 
 
 class DynamicCrops(Dataset):
