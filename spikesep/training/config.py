@@ -1,7 +1,7 @@
 """Settings of pre-training and conversion: plain records, read without importing torch."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from spikesep.checks import check
@@ -17,6 +17,9 @@ class PretrainConfig:
         batch_size: examples a step, over all processes together: their number does not change what is learned.
         segment_seconds: length of the random crop taken of each mixture in each epoch.
         remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
+        on_the_fly: mix this many examples an epoch from the training utterances while training, instead of reading
+            mixtures; 0 reads mixtures.
+        speeds: at which utterances are played when mixed on the fly, drawn anew each time, like [0.9, 1.0, 1.1].
         learning_rate: Adam's step size after warm-up.
         warmup_steps: steps over which the learning rate rises from zero.
         schedule: `plateau` halves the rate when validation has not improved for `halve_patience` epochs (the paper);
@@ -33,6 +36,8 @@ class PretrainConfig:
     batch_size: int = 8
     segment_seconds: float = 1.0
     remix: bool = True
+    on_the_fly: int = 0
+    speeds: list[float] = field(default_factory=lambda: [1.0])
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     schedule: Literal["plateau", "cosine"] = "plateau"
@@ -50,6 +55,7 @@ class PretrainConfig:
             epochs="at least 1",
             batch_size="at least 1",
             segment_seconds="positive",
+            on_the_fly="not negative",
             learning_rate="positive",
             warmup_steps="not negative",
             cosine_from="between 0 and 1",
@@ -58,6 +64,12 @@ class PretrainConfig:
             clip_norm="positive",
             max_minutes="positive",
         )
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise SpikeSepError(f"--ann.speeds {self.speeds}: give factors from 0.5 to 2")
+        if self.speeds != [1.0] and not self.on_the_fly:
+            raise SpikeSepError(
+                f"--ann.speeds {self.speeds}: mixtures on disk have one speed; set --ann.on_the_fly too"
+            )
 
 
 @dataclass
