@@ -20,4 +20,4 @@ $(VENV)/.installed: pyproject.toml tools/install.sh
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info egs/*/data egs/*/exp egs/*/downloads
+	rm -rf $(VENV) build *.egg-info {egs,recipes}/*/{data,exp,downloads}

@@ -73,13 +73,13 @@ def one_conversion(options: argparse.Namespace, sets: list[FixedCrops], cache_gi
         n_steps=options.n_steps,
         patience=options.max_epochs,
         max_epochs=options.max_epochs,
-        calibration_segments=max(8, options.train_segments // 6),  # the proportion of the recipe's default
+        calibration_examples=max(8, options.train_segments // 6),  # the proportion of the recipe's default
         cache_gib=cache_gib,
     )
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         history = History(Path(folder) / "history.csv")
         begun = time.perf_counter()
-        choices = convert(model, loss, *sets, config, Path(folder), history, lambda value: -value)
+        choices = convert(model, loss, *sets, config, Path(folder), history, lambda estimates, sources, value: -value)
         seconds = time.perf_counter() - begun
         losses = [row.valid_loss for row in history.read()]
     return seconds, ([c.upper_bound for c in choices], losses, model.state_dict())

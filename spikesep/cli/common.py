@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from jsonargparse import ArgumentError as ParseError
 from jsonargparse import ArgumentParser, Namespace
@@ -15,22 +16,27 @@ from spikesep.files import room_for, work_in
 from spikesep.separation.config import RecipeConfig
 from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.slurm import Resources, in_job, run_jobs, this_program
+from spikesep.vision.config import ImageRecipe
+
+Recipe = TypeVar("Recipe", RecipeConfig, ImageRecipe)
 
 
-def recipe_parser(command: str, description: str, *, exp: bool = True) -> ArgumentParser:
+def recipe_parser(
+    command: str, description: str, kind: type[Recipe] = RecipeConfig, *, exp: bool = True
+) -> ArgumentParser:
     """A parser that takes `--config conf/x.yaml`, `--section.key VALUE` for each of its settings, and the folders."""
     parser = ArgumentParser(prog=command, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file of settings; later options override it")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the lists and mixtures")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the prepared data")
     if exp:
         parser.add_argument("--exp", type=Path, required=True, help="folder of the models and results")
-    parser.add_class_arguments(RecipeConfig, None)
+    parser.add_class_arguments(kind, None)
     return parser
 
 
-def recipe_of(options: Namespace) -> RecipeConfig:
+def recipe_of(options: Namespace, kind: type[Recipe] = RecipeConfig) -> Recipe:
     """The recipe among the parsed options."""
-    return RecipeConfig(**{f.name: options[f.name] for f in fields(RecipeConfig)})
+    return kind(**{f.name: options[f.name] for f in fields(kind)})
 
 
 def run(

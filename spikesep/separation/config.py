@@ -123,6 +123,53 @@ class SeparatorConfig:
 
 
 @dataclass
+class SpeechPretrainConfig(PretrainConfig):
+    """How the analog separator is trained.
+
+    Attributes:
+        segment_seconds: length of the random crop taken of each mixture in each epoch.
+        remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
+        on_the_fly: mix this many examples an epoch from the training utterances while training, instead of reading
+            mixtures; 0 reads mixtures.
+        speeds: at which utterances are played when mixed on the fly, drawn anew each time, like [0.9, 1.0, 1.1].
+    """
+
+    segment_seconds: float = 1.0
+    remix: bool = True
+    on_the_fly: int = 0
+    speeds: list[float] = field(default_factory=lambda: [1.0])
+
+    def __post_init__(self):
+        super().__post_init__()
+        check("ann", self, segment_seconds="positive", on_the_fly="not negative")
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise SpikeSepError(f"--ann.speeds {self.speeds}: give factors from 0.5 to 2")
+        if self.speeds != [1.0] and not self.on_the_fly:
+            raise SpikeSepError(
+                f"--ann.speeds {self.speeds}: mixtures on disk have one speed; set --ann.on_the_fly too"
+            )
+
+
+@dataclass
+class SpeechConversionConfig(ConversionConfig):
+    """How the trained separator is converted.
+
+    Attributes:
+        segment_seconds: length of the fixed crops that conversion trains on.
+        train_segments: most training segments (all where there are fewer).
+        valid_segments: most validation segments.
+    """
+
+    segment_seconds: float = 1.0
+    train_segments: int = 512
+    valid_segments: int = 128
+
+    def __post_init__(self):
+        super().__post_init__()
+        check("ptl", self, segment_seconds="positive", train_segments="at least 1", valid_segments="at least 1")
+
+
+@dataclass
 class ScoringConfig:
     """What is scored.
 
@@ -154,8 +201,8 @@ class RecipeConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
     model: SeparatorConfig = field(default_factory=SeparatorConfig)
-    ann: PretrainConfig = field(default_factory=PretrainConfig)
-    ptl: ConversionConfig = field(default_factory=ConversionConfig)
+    ann: SpeechPretrainConfig = field(default_factory=SpeechPretrainConfig)
+    ptl: SpeechConversionConfig = field(default_factory=SpeechConversionConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)

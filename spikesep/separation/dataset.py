@@ -12,11 +12,12 @@ import numpy as np
 import soundfile
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio import check_whole
 from spikesep.separation.kaldi import Mixture
+from spikesep.training.sampling import EpochSampler
 
 QUIET = 1e-3
 """A source whose root mean square in a crop is below this says nothing there; SI-SDR against it means nothing."""
@@ -123,31 +124,6 @@ def _audible(places: Iterable[tuple[Mixture, int]], sample_rate: int, n_samples:
 
 def _tensors(sources: np.ndarray, noise: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
     return torch.from_numpy(sources), None if noise is None else torch.from_numpy(noise)
-
-
-class EpochSampler(Sampler):
-    """(epoch, index) of every example, shuffled; Lightning tells it the epoch.
-
-    Args:
-        n: number of examples.
-        seed: of the order.
-    """
-
-    def __init__(self, n: int, seed: int):
-        self.n = n
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Take the crops and the order of this epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-        return ((self.epoch, int(index)) for index in order)
 
 
 @dataclass(frozen=True)

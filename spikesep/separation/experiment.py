@@ -1,7 +1,6 @@
 """The two training stages of a speech recipe: data directories and settings in, a model folder out."""
 
 import hashlib
-import random
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,9 +19,10 @@ from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator, load_separator, save_separator
 from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.report import LayerReport, conversion_report
-from spikesep.training.config import ConversionConfig, LaunchConfig, is_first_process
+from spikesep.training.config import ConversionConfig, is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
+from spikesep.training.launch import check_gpus, seed_everything
 from spikesep.training.pretrain import pretrain
 from spikesep.training.run_folder import claim, hash_of_files
 
@@ -52,14 +52,14 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
         claim(exp, "ann", settings)
         print(f"{folder} is there and complete; delete {exp} to train again")
         return folder
-    _seed(recipe.seed)
+    seed_everything(recipe.seed)
     rate, config = recipe.model.sample_rate, recipe.ann
     n_samples = round(config.segment_seconds * rate)
     loader = _random_crops(data, train, recipe, n_samples, config.batch_size, recipe.seed)
     crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
     loss = NegativeSiSdr()
     model = Separator(recipe.model)
-    _check_gpus(recipe.launch)
+    check_gpus(recipe.launch)
     if is_first_process():
         claim(exp, "ann", settings)
         print(
@@ -96,7 +96,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
         claim(exp, "snn", settings)
         print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
         return folder, []
-    _seed(recipe.seed)
+    seed_everything(recipe.seed)
     model = load_separator(exp / "ann")
     if model.kind != "ann":
         raise SpikeSepError(f"{exp / 'ann'}: is converted already; give an analog separator")
@@ -107,7 +107,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     # Other crops than those of pre-training.
     seed = recipe.seed + 1
     fresh = _random_crops(data, train, recipe, n_samples, config.batch_size, seed) if config.discretize else None
-    _check_gpus(recipe.launch)
+    check_gpus(recipe.launch)
     device = "cuda" if recipe.launch.n_gpus else "cpu"
     if recipe.launch.local_processes * recipe.launch.n_nodes > 1:
         print(f"conversion runs in one process, on one {'accelerator' if recipe.launch.n_gpus else 'machine'}")
@@ -133,7 +133,7 @@ def _round_weights(model: Separator, train: FixedCrops, valid: FixedCrops, confi
     """Bring the converted separator into fixed-point form, and say what it costs."""
     before = _validation_loss(model, valid, loss)
     with torch.no_grad():
-        inputs = [model.encode(train[i][0][None])[0] for i in range(min(len(train), config.calibration_segments))]
+        inputs = [model.encode(train[i][0][None])[0] for i in range(min(len(train), config.calibration_examples))]
         to_fixed_point(model.network, inputs, config.weight_bits)
     after = _validation_loss(model, valid, loss)
     print(
@@ -185,10 +185,10 @@ def _dynamic_crops(data: Path, recipe: RecipeConfig, n_samples: int, seed: int) 
 
 
 def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
-    """The metric of the history: SI-SDR improvement over the mixture, dB, from the validation loss."""
+    """The metric of the history: SI-SDR improvement over the mixture, dB, from the validation loss alone."""
     pairs = [crops[i] for i in range(len(crops))]
     mixture_loss = np.mean([float(loss(x.expand_as(sources)[None], sources[None])) for x, sources in pairs])
-    return lambda valid_loss: float(mixture_loss - valid_loss)
+    return lambda estimates, sources, valid_loss: float(mixture_loss - valid_loss)
 
 
 def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
@@ -205,16 +205,3 @@ def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
         "snr_db": recipe.mixing.snr_db,
         **{section: everything[section] for section in sections},
     }
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _check_gpus(launch: LaunchConfig) -> None:
-    if launch.n_gpus > torch.cuda.device_count():
-        raise SpikeSepError(
-            f"--launch.n_gpus: {launch.n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
-        )

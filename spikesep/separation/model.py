@@ -10,19 +10,14 @@ from pathlib import Path
 
 import torch
 from asteroid_filterbanks import make_enc_dec
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json, write_json
 from spikesep.separation.config import SeparatorConfig
 from spikesep.spiking.cost import Cost, CostMeter
-from spikesep.spiking.fixed_point import FixedPoint, dequantized
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import Observer, SpikingNetwork
-from spikesep.spiking.signal import Coding
+from spikesep.training.model_folder import load_model, save_model
 
 FORMAT = "spikesep-separator/1"
 
@@ -125,25 +120,8 @@ def mask_network(config: SeparatorConfig) -> SpikingNetwork:
 
 
 def save_separator(model: Separator, folder: str | Path, report: list[dict] | None = None) -> None:
-    """Write `config.json`, `model.safetensors` and, if given, `report.json`; the folder appears whole or not at all."""
-    network = model.network
-    settings = {
-        "format": FORMAT,
-        "model": asdict(model.config),
-        "coding": asdict(network.coding) if network.coding else None,
-        "n_converted": network.n_converted,
-        "fixed_point": network.is_fixed_point,
-    }
-    state = model.state_dict()
-    for key, _ in _weights_of_integers(model):
-        del state[key]
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        write_json(temporary / "config.json", settings)
-        if report is not None:
-            write_json(temporary / "report.json", report)
-        tensors = save({k: v.contiguous() for k, v in state.items()})
-        (temporary / "model.safetensors").write_bytes(tensors)
+    """Write the model and, if given, the report of its conversion; see `spikesep.training.model_folder`."""
+    save_model(model, folder, FORMAT, asdict(model.config), report)
 
 
 def load_separator(folder: str | Path) -> Separator:
@@ -152,32 +130,4 @@ def load_separator(folder: str | Path) -> Separator:
     Raises:
         SpikeSepError: the folder is missing, or not a whole separator.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise SpikeSepError(f"{folder}: no such model folder; give the folder that holds config.json")
-    settings = read_json(folder / "config.json")
-    if not isinstance(settings, dict) or settings.get("format") != FORMAT:
-        raise SpikeSepError(f"{folder / 'config.json'}: not a SpikeSep separator of format {FORMAT}")
-    try:
-        model = Separator(SeparatorConfig(**settings["model"]))
-        coding = Coding(**settings["coding"]) if settings["coding"] else None
-        for index in range(settings["n_converted"]):
-            model.network[index].convert(1.0, coding)  # the true threshold is among the tensors
-            model.network[index].freeze()
-        state = load_file(folder / "model.safetensors")
-        if settings.get("fixed_point"):
-            for layer in model.network.layers.values():
-                layer.fixed = FixedPoint(layer.synapse)
-        for key, prefix in _weights_of_integers(model):
-            state[key] = dequantized(state[f"{prefix}.weight"], state[f"{prefix}.scale"])
-        model.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SpikeSepError(f"{folder}: not a whole separator ({reason}); train or copy it again") from error
-    return model.eval()
-
-
-def _weights_of_integers(model: Separator) -> list[tuple[str, str]]:
-    """The float weights that a file need not hold, and where their integers are, by name."""
-    layers = [f"network.layers.{name}" for name, layer in model.network.layers.items() if layer.fixed is not None]
-    return [(f"{name}.synapse.weight", f"{name}.fixed") for name in layers]
+    return load_model(folder, FORMAT, lambda settings: Separator(SeparatorConfig(**settings)))

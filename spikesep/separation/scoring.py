@@ -11,7 +11,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -37,6 +36,7 @@ from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.metrics import score_utterance
 from spikesep.separation.model import load_separator
 from spikesep.separation.parallel import end_with_parent
+from spikesep.training.provenance import available_cores, provenance
 
 SETS = {"closed": "cv", "open": "tt"}
 MODEL_FILES = ("config.json", "model.safetensors")
@@ -163,11 +163,10 @@ def score(
         "config": {"scoring": asdict(config), **{name: read_json(exp / name / "config.json") for name in STAGES}},
         "seed": seed,
         "command": command,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "spikesep": spikesep.__version__},
         "model_hash": inputs.model_hash,
         "data_hash": inputs.data_hash,
         "closed_voices_heard": closed_voices_heard(data, inputs.mixtures["closed"]),
-        "machine": {"processor": processor_name(), "cores": available_cores()},
+        **provenance(),
         "key": inputs.key,
     }
     _write_scores(exp / "scores.csv", records, config.metrics)
@@ -177,21 +176,6 @@ def score(
     for path in journals:
         path.unlink(missing_ok=True)
     return found
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor_name() -> str:
-    """The processor's name as its maker gives it, or its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 # --- one utterance, in any process ---------------------------------------------------------------------------------

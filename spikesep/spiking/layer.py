@@ -15,11 +15,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from spikesep.spiking import engines, packed
+from spikesep.spiking.connections import divisor
 from spikesep.spiking.fixed_point import FixedPoint
+from spikesep.spiking.quantize import HardwareLimits, Limiter
 from spikesep.spiking.signal import Coding, Signal, SpikeTrains, straight_through
+from spikesep.spiking.surrogate import GradedSignal, graded_spikes
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+Gradient = Literal["relu", "clipped", "surrogate"]
+"""How errors pass a layer that rounds or spikes: as through its ReLU (the paper's tandem learning); likewise, but not
+where it is at its upper bound, beyond which no weight can move it; or through its neurons' potentials in time."""
 
 
 class SpikingLayer(nn.Module):
@@ -49,6 +56,9 @@ class SpikingLayer(nn.Module):
         self.identity = identity
         self.coding: Coding | None = None
         self.mode: Literal["analog", "discrete", "tandem", "spiking"] = "analog"
+        self.gradient: Gradient = "relu"
+        self.limiter: Limiter | None = None
+        self._batch_moments: tuple[Tensor, Tensor] | None = None
         self.register_buffer("threshold", torch.tensor(0.0))
         self.fixed: FixedPoint | None = None
         self.engine = "auto"
@@ -60,18 +70,66 @@ class SpikingLayer(nn.Module):
             return Signal(self.activation(signal.value))
         if self.mode == "discrete":
             twin = self.activation(signal.value)
-            return Signal(straight_through(self.rounded(twin), twin))
+            return Signal(straight_through(self.rounded(twin), self._bounded(twin)))
         if self.mode == "tandem" and torch.is_grad_enabled():
-            with torch.no_grad():
-                fired = self.fire(signal)
-            return fired.with_value(straight_through(fired.value, self.activation(signal.value)))
+            return self._tandem(signal)
         with torch.no_grad():
             return self.fire(signal)
 
     def activation(self, value: Tensor) -> Tensor:
         """The analog neurons (eq. 7)."""
-        potential = self.synapse(value if self.before is None else self.before(value))
+        potential = self._potential(value)
         return torch.relu(potential if self.norm is None else self.norm(potential))
+
+    def _potential(self, value: Tensor) -> Tensor:
+        """The twin's synapse, without the inputs that were given up."""
+        value = value if self.before is None else self.before(value)
+        if self.limiter is None:
+            return self.synapse(value)
+        return functional_call(self.synapse, {"weight": self.limiter.pruned(self.synapse.weight)}, (value,))
+
+    def _bounded(self, twin: Tensor) -> Tensor:
+        return twin if self.gradient == "relu" else twin.clamp(max=float(self.threshold) * self.coding.n_steps)
+
+    def _tandem(self, signal: Signal) -> Signal:
+        """Spikes forward, the gradient of choice backward (section 4.1).
+
+        A norm that is not folded yet works with the batch's moments of the free aggregate potential (eq. 9), in the
+        twin and in the neurons.
+        """
+        potential = self._potential(signal.value)
+        if self.norm is not None and self.norm.training:
+            dims = [d for d in range(potential.ndim) if d != 1]
+            self._batch_moments = torch.var_mean(potential, dims, correction=0)
+        if self.gradient == "surrogate":
+            out = self._fire_graded(signal)
+        else:
+            with torch.no_grad():
+                out = self.fire(signal)
+        self._batch_moments = None
+        twin = torch.relu(potential if self.norm is None else self.norm(potential))  # keeps the running moments, too
+        if self.gradient == "surrogate":
+            return out
+        return out.with_value(straight_through(out.value, self._bounded(twin)))
+
+    def _fire_graded(self, signal: Signal) -> GradedSignal:
+        if isinstance(signal, GradedSignal):
+            weight, bias = self.shared()
+            n_steps = self.coding.n_steps
+            current = self._transmit(signal.graded.flatten(0, 1), weight, bias / n_steps).unflatten(0, (n_steps, -1))
+        else:
+            current = self.current(signal)
+        threshold = float(self.threshold)
+        return GradedSignal(threshold * graded_spikes(current, threshold, self.coding.initial_potential * threshold))
+
+    def shared(self) -> tuple[Tensor, Tensor]:
+        """The weight and bias that the neurons take over from the twin: folded and, if limited, as the hardware holds
+        them (Fig. 3)."""
+        weight, bias = self.synapse.weight, self.synapse.bias
+        if self.norm is not None:
+            variance, mean = self._batch_moments or (self.norm.running_var, self.norm.running_mean)
+            weight, bias = folded(weight, bias, self.norm, mean, variance)
+        return (weight, bias) if self.limiter is None or self.mode == "spiking" else self.limiter(weight, bias)
 
     def rounded(self, activation: Tensor) -> Tensor:
         """Activations clipped and rounded as a constant current is by spiking neurons (eq. 10)."""
@@ -91,7 +149,8 @@ class SpikingLayer(nn.Module):
         Behind spiking layers, the synapses of all steps are one product.
         """
         n_steps = self.coding.n_steps
-        weight, bias = self.synapse.weight, self.synapse.bias / n_steps
+        weight, bias = self.shared()
+        bias = bias / n_steps
         if signal.is_spiking:
             dtype = _product_dtype(weight)
             if len(signal.trains) == 1:  # zeros and ones: exact in any number format
@@ -120,27 +179,44 @@ class SpikingLayer(nn.Module):
             self.synapse = fold(self.synapse, self.norm)
         self.norm = None
 
-    def discretize(self, threshold: float, coding: Coding) -> None:
-        """Analog -> discrete: round from now on, with the gradient of the ReLU.
+    def discretize(self, threshold: float, coding: Coding, gradient: Gradient = "relu") -> None:
+        """Analog -> discrete: round from now on, with the gradient `relu` or `clipped`.
 
         Raises:
             ValueError: the layer is converted already, or the threshold is not a positive number.
         """
-        self._set(threshold, coding)
+        self._set(threshold, coding, gradient)
         self.mode = "discrete"
 
-    def convert(self, threshold: float, coding: Coding) -> None:
+    def convert(
+        self,
+        threshold: float,
+        coding: Coding,
+        gradient: Gradient = "relu",
+        limits: HardwareLimits | None = None,
+        keep_norm: bool = False,
+    ) -> None:
         """Analog or discrete -> tandem: fold, then put spiking neurons beside the analog twin.
 
         Args:
             threshold: of the neurons, activation units.
             coding: N_s, encoding, initial potential.
+            gradient: of the tandem layer.
+            limits: the hardware's, for the neurons' weights.
+            keep_norm: fold at the end only: the norm goes on to learn, and to measure, until the layer is frozen.
 
         Raises:
-            ValueError: the layer is converted already, or the threshold is not a positive number.
+            ValueError: the layer is converted already, or the threshold is not a positive number, or limits are to hold
+                while the norm still moves.
+            SpikeSepError: the fan-in is too small.
         """
-        self._set(threshold, coding)
-        self.fold()
+        if limits and keep_norm:
+            raise ValueError("limits hold of folded weights: keep_norm cannot be had with them")
+        self._set(threshold, coding, gradient)
+        if self.norm is None or not keep_norm:
+            self.fold()
+        if limits:
+            self.limiter = Limiter(limits, self.synapse.weight, self.synapse.bias, int(divisor(self)))
         self.mode = "tandem"
         self.train(self.training)
 
@@ -148,12 +224,20 @@ class SpikingLayer(nn.Module):
         """Tandem -> spiking: the weights stay as they are from now on."""
         if self.mode != "tandem":
             raise ValueError(f"only a tandem layer can be frozen; this one is {self.mode}")
+        if self.norm is not None:
+            self.fold()
+        if self.limiter is not None:
+            self.limiter.apply_to(self.synapse)
         self.requires_grad_(False)
         self.mode = "spiking"
+        self.train(False)
 
     def train(self, mode: bool = True) -> "SpikingLayer":
-        """As in torch, but dropout stays off once the layer spikes."""
-        return super().train(mode and self.mode in ("analog", "discrete"))
+        """As in torch, but dropout stays off once the layer spikes; a norm that is still there goes on."""
+        super().train(mode and self.mode in ("analog", "discrete"))
+        if self.norm is not None:
+            self.norm.train(mode)
+        return self
 
     def extra_repr(self) -> str:
         """Mode, threshold and identity beside the submodules that torch lists."""
@@ -164,12 +248,13 @@ class SpikingLayer(nn.Module):
             parts.append("identity")
         return ", ".join(parts)
 
-    def _set(self, threshold: float, coding: Coding) -> None:
+    def _set(self, threshold: float, coding: Coding, gradient: Gradient) -> None:
         if self.mode in ("tandem", "spiking"):
             raise ValueError(f"the layer is {self.mode} already")
         if not 0 < threshold < float("inf"):
             raise ValueError(f"a threshold must be positive and finite, not {threshold}: is the layer silent?")
         self.coding = coding
+        self.gradient = gradient
         self.threshold.fill_(threshold)
 
 
@@ -187,11 +272,30 @@ class Readout(nn.Module):
         super().__init__()
         self.synapse = synapse
         self.before = before
+        self.limiter: Limiter | None = None
 
     def forward(self, signal: Signal) -> Signal:
         """Potential, analog, [batch, ...]."""
         value = signal.value if self.before is None else self.before(signal.value)
-        return Signal(self.synapse(value))
+        if self.limiter is None or not self.synapse.weight.requires_grad:
+            return Signal(self.synapse(value))
+        weight, bias = self.limiter(self.synapse.weight, self.synapse.bias)
+        return Signal(functional_call(self.synapse, {"weight": weight, "bias": bias}, (value,)))
+
+    def limit(self, limits: HardwareLimits) -> None:
+        """Keep to what the hardware allows from now on, while the full-precision weights learn on.
+
+        Raises:
+            SpikeSepError: the fan-in is too small.
+        """
+        self.synapse = fold(self.synapse, None)  # a bias there must be
+        self.limiter = Limiter(limits, self.synapse.weight, self.synapse.bias, int(divisor(self)))
+
+    def freeze(self) -> None:
+        """The weights stay as they are from now on."""
+        if self.limiter is not None:
+            self.limiter.apply_to(self.synapse)
+        self.requires_grad_(False)
 
 
 def fold(synapse: nn.Module, norm: nn.Module | None) -> nn.Module:
@@ -199,18 +303,26 @@ def fold(synapse: nn.Module, norm: nn.Module | None) -> nn.Module:
 
     The norm's running statistics and its eps are used; the modules given are left as they are.
     """
-    folded = copy.deepcopy(synapse)
     weight = synapse.weight.detach().clone()
     bias = weight.new_zeros(len(weight)) if synapse.bias is None else synapse.bias.detach().clone()
     if norm is not None:
-        scale = torch.rsqrt(norm.running_var + norm.eps)
-        scale = scale if norm.weight is None else norm.weight.detach() * scale
-        shift = 0.0 if norm.bias is None else norm.bias.detach()
-        weight *= scale.view(-1, *[1] * (weight.ndim - 1))
-        bias = (bias - norm.running_mean) * scale + shift
-    folded.weight = nn.Parameter(weight)
-    folded.bias = nn.Parameter(bias)
-    return folded
+        with torch.no_grad():
+            weight, bias = folded(weight, bias, norm, norm.running_mean, norm.running_var)
+    whole = copy.deepcopy(synapse)
+    whole.weight = nn.Parameter(weight)
+    whole.bias = nn.Parameter(bias)
+    return whole
+
+
+def folded(
+    weight: Tensor, bias: Tensor | None, norm: nn.Module, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a synapse and of the batch norm of these moments behind it, made into one."""
+    scale = torch.rsqrt(variance + norm.eps)
+    scale = scale if norm.weight is None else norm.weight * scale
+    shift = 0.0 if norm.bias is None else norm.bias
+    rest = -mean if bias is None else bias - mean
+    return weight * scale.view(-1, *[1] * (weight.ndim - 1)), rest * scale + shift
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:

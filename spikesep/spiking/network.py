@@ -1,12 +1,16 @@
 """An ordered stack of convertible layers with an analog readout; which of them spike; what cannot be converted."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.engines import ENGINES
+from spikesep.spiking.fixed_point import FixedPoint
 from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
+from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal
 
 Observer = Callable[[str, nn.Module, Signal, Signal], None]
@@ -131,6 +135,34 @@ class SpikingNetwork(nn.Module):
     def coding(self) -> Coding | None:
         """How the converted layers code values as spikes; None where all are analog."""
         return self[0].coding
+
+    @property
+    def limits(self) -> HardwareLimits:
+        """The hardware's limits that the converted layers keep to."""
+        return self[0].limiter.limits if self[0].limiter is not None else HardwareLimits()
+
+    def conversion_settings(self) -> dict[str, Any]:
+        """What `restore_conversion` needs beside the tensors, for JSON."""
+        return {
+            "coding": asdict(self.coding) if self.coding else None,
+            "limits": asdict(self.limits),
+            "n_converted": self.n_converted,
+            "fixed_point": self.is_fixed_point,
+        }
+
+    def restore_conversion(self, settings: dict[str, Any]) -> None:
+        """Bring a network that is still analog to the state in which another was saved; its tensors come after."""
+        limits = HardwareLimits(**settings.get("limits", {}))
+        for index in range(settings["n_converted"]):
+            # The true threshold and the limits' grid are among the tensors.
+            self[index].convert(1.0, Coding(**settings["coding"]), limits=limits)
+            self[index].freeze()
+        if limits and settings["n_converted"] == len(self):
+            self.readout.limit(limits)
+            self.readout.freeze()
+        if settings.get("fixed_point"):
+            for layer in self.layers.values():
+                layer.fixed = FixedPoint(layer.synapse)
 
     def use_engine(self, name: str) -> None:
         """Run the spiking layers on `auto`, `dense` or `event`, see `spikesep.spiking.engines`.

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking.layer import Gradient
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding
 from spikesep.spiking.threshold import ActivationHistogram
 
@@ -144,6 +146,8 @@ class ProgressiveTandemLearning:
         discretize: from the first stage on, layers not yet converted round to the levels that spikes will have
             (eq. 10): all layers learn together what rounding does, and each later stage is left with what the timing
             of its spikes adds. False leaves them analog, as the paper does.
+        gradient: of layers that round or spike.
+        limits: the hardware's, imposed on each layer at its stage, and on the readout at the last.
         patience: T_p.
         max_epochs: most epochs of a stage; 0 converts without fine-tuning.
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; None for `max_epochs`.
@@ -159,6 +163,8 @@ class ProgressiveTandemLearning:
         coding: Coding,
         percentile: float | str = "auto",
         discretize: bool = True,
+        gradient: Gradient = "relu",
+        limits: HardwareLimits | None = None,
         patience: int = 3,
         max_epochs: int = 100,
         first_stage_epochs: int | None = None,
@@ -171,6 +177,8 @@ class ProgressiveTandemLearning:
         self.coding = coding
         self.percentile = percentile
         self.discretize = discretize
+        self.gradient = gradient
+        self.limits = limits or HardwareLimits()
         self.patience = patience
         self.max_epochs = max_epochs
         self.first_stage_epochs = max_epochs if first_stage_epochs is None else first_stage_epochs
@@ -193,7 +201,7 @@ class ProgressiveTandemLearning:
                 self._begin(stage)
             self._train(stage)
             self.model.load_state_dict(self._best)
-            self.network[stage].freeze()
+            self._freeze(stage)
             self._schedule = None
             self.on_stage(stage)
 
@@ -201,16 +209,33 @@ class ProgressiveTandemLearning:
         self.trainer.advance(stage)
         choice = self._choose(stage)
         self.choices.append(choice)
-        self.network[stage].convert(choice.upper_bound / self.coding.n_steps, self.coding)
+        self._convert(stage, choice)
         if self.discretize and stage == 0:
             for later in range(1, len(self.network)):
-                self.network[later].discretize(self._choose(later).upper_bound / self.coding.n_steps, self.coding)
+                self._discretize(later, self._choose(later).upper_bound)
+        self._open(stage)
+
+    def _open(self, stage: int) -> None:
         self.trainer.begin(stage)
         self._schedule = AdaptiveSchedule(self.patience, self.max_epochs if stage else self.first_stage_epochs)
         loss = self.trainer.validate(stage)
         self._schedule.start(loss)
         self._best = _copy(self.model)
         self.on_epoch(StageEpoch(stage, 0, math.nan, loss, True))
+
+    def _convert(self, index: int, choice: ThresholdChoice) -> None:
+        threshold = choice.upper_bound / self.coding.n_steps
+        self.network[index].convert(threshold, self.coding, self.gradient, self.limits)
+        if self.limits and index == len(self.network) - 1:
+            self.network.readout.limit(self.limits)
+
+    def _discretize(self, index: int, upper_bound: float) -> None:
+        self.network[index].discretize(upper_bound / self.coding.n_steps, self.coding, self.gradient)
+
+    def _freeze(self, stage: int) -> None:
+        self.network[stage].freeze()
+        if self.limits and stage == len(self.network) - 1:
+            self.network.readout.freeze()
 
     def _choose(self, index: int) -> ThresholdChoice:
         try:
@@ -243,12 +268,12 @@ class ProgressiveTandemLearning:
         """Take up the state of a run that was stopped; the model must be the analog one it began with."""
         self.choices = [ThresholdChoice(**choice) for choice in state["choices"]]
         for stage, choice in enumerate(self.choices):
-            self.network[stage].convert(choice.upper_bound / self.coding.n_steps, self.coding)
+            self._convert(stage, choice)
             if stage < state["stage"]:
-                self.network[stage].freeze()
+                self._freeze(stage)
         if self.discretize and self.choices:
             for later in range(len(self.choices), len(self.network)):
-                self.network[later].discretize(1.0, self.coding)  # the true threshold is among the tensors
+                self._discretize(later, 1.0)  # the true threshold is among the tensors
         self.model.load_state_dict(state["model"])
         self._best = state["best"]
         self._schedule = AdaptiveSchedule(**state["schedule"]) if state["schedule"] else None
@@ -256,6 +281,30 @@ class ProgressiveTandemLearning:
             self.trainer.advance(state["stage"])
             self.trainer.begin(state["stage"])
             self.trainer.load_state_dict(state["trainer"])
+
+
+class AllAtOnce(ProgressiveTandemLearning):
+    """What the paper compares with: all layers are converted at once and, if at all, trained together in one stage.
+
+    With the gradient `relu` this is tandem learning from end to end, with `surrogate` learning through time; with no
+    epoch it is the conversion that reads firing rates. Norms go on learning and are folded at the end.
+    """
+
+    def _begin(self, stage: int) -> None:
+        self.trainer.advance(stage)
+        self.choices = [self._choose(index) for index in range(len(self.network))]
+        for index, choice in enumerate(self.choices):
+            self._convert(index, choice)
+        self._open(stage)
+
+    def _convert(self, index: int, choice: ThresholdChoice) -> None:
+        threshold = choice.upper_bound / self.coding.n_steps
+        self.network[index].convert(threshold, self.coding, self.gradient, keep_norm=True)
+
+    def _freeze(self, stage: int) -> None:
+        for layer in self.network.layers.values():
+            if layer.mode == "tandem":
+                layer.freeze()
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Settings of pre-training and conversion: plain records, read without importing torch."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from spikesep.checks import check
@@ -15,11 +15,6 @@ class PretrainConfig:
     Attributes:
         epochs: most passes over the training list.
         batch_size: examples a step, over all processes together: their number does not change what is learned.
-        segment_seconds: length of the random crop taken of each mixture in each epoch.
-        remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
-        on_the_fly: mix this many examples an epoch from the training utterances while training, instead of reading
-            mixtures; 0 reads mixtures.
-        speeds: at which utterances are played when mixed on the fly, drawn anew each time, like [0.9, 1.0, 1.1].
         learning_rate: Adam's step size after warm-up.
         warmup_steps: steps over which the learning rate rises from zero.
         schedule: `plateau` halves the rate when validation has not improved for `halve_patience` epochs (the paper);
@@ -34,10 +29,6 @@ class PretrainConfig:
 
     epochs: int = 40
     batch_size: int = 8
-    segment_seconds: float = 1.0
-    remix: bool = True
-    on_the_fly: int = 0
-    speeds: list[float] = field(default_factory=lambda: [1.0])
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     schedule: Literal["plateau", "cosine"] = "plateau"
@@ -54,8 +45,6 @@ class PretrainConfig:
             self,
             epochs="at least 1",
             batch_size="at least 1",
-            segment_seconds="positive",
-            on_the_fly="not negative",
             learning_rate="positive",
             warmup_steps="not negative",
             cosine_from="between 0 and 1",
@@ -64,12 +53,6 @@ class PretrainConfig:
             clip_norm="positive",
             max_minutes="positive",
         )
-        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
-            raise SpikeSepError(f"--ann.speeds {self.speeds}: give factors from 0.5 to 2")
-        if self.speeds != [1.0] and not self.on_the_fly:
-            raise SpikeSepError(
-                f"--ann.speeds {self.speeds}: mixtures on disk have one speed; set --ann.on_the_fly too"
-            )
 
 
 @dataclass
@@ -77,11 +60,19 @@ class ConversionConfig:
     """How the trained network is converted (paper, section 4 and Algorithm 1).
 
     Attributes:
+        method: `ptl`, progressive tandem learning; or what the paper compares it with, all layers at once in one stage
+            (with the settings of the first): `tandem`, tandem learning from end to end; `surrogate`, learning through
+            time; `rate`, no learning (give it many steps, percentile 99.9 or 100, and an initial potential of 0).
         n_steps: encoding time window N_s.
         percentile: of all activations of a layer, taken as their upper bound (section 3.3); `auto` takes, per layer,
             the one whose clipping and rounding leave the least squared error at this N_s.
         discretize: from the first stage on, layers not yet converted already round to the levels that spikes will have
             (eq. 10), so that all layers learn together what rounding does; false leaves them analog, as the paper does.
+        gradient: of a layer that rounds or spikes: that of its `relu`, as in the paper, or `clipped`, which is zero
+            where the layer is at its upper bound; few steps on a task that wants precision learn better with it.
+        qat_bits: of weights and biases, imposed on each layer at its stage (quantization-aware training, section 4.3);
+            0 for float32.
+        fan_in: most inputs of a neuron; at its stage a layer keeps the strongest. 0 for any number.
         encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
         patience: T_p, epochs without improvement before a stage ends.
@@ -90,19 +81,20 @@ class ConversionConfig:
         first_stage_learning_rate: Adam's step size there; it falls to zero over the most epochs, along a half cosine.
         learning_rate: Adam's step size in all later stages; it falls likewise.
         batch_size: examples a step.
-        segment_seconds: length of the fixed crops that conversion trains on.
-        train_segments: most training segments (all where there are fewer).
-        valid_segments: most validation segments.
-        calibration_segments: training segments over which the percentiles are taken.
+        calibration_examples: training examples over which the percentiles are taken.
         cache_gib: memory for the spikes of the frozen prefix; 0 computes them anew in each step.
         weight_bits: of the finished network's fixed-point form, 2..8; 0 leaves it in floating point.
         clip_norm: largest gradient norm.
         precision: of what still learns, as in pre-training; what is frozen always runs in float32.
     """
 
+    method: Literal["ptl", "tandem", "surrogate", "rate"] = "ptl"
     n_steps: int = 8
     percentile: float | Literal["auto"] = "auto"
     discretize: bool = True
+    gradient: Literal["relu", "clipped"] = "relu"
+    qat_bits: int = 0
+    fan_in: int = 0
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
     patience: int = 3
@@ -111,10 +103,7 @@ class ConversionConfig:
     first_stage_learning_rate: float = 1e-3
     learning_rate: float = 1e-4
     batch_size: int = 8
-    segment_seconds: float = 1.0
-    train_segments: int = 512
-    valid_segments: int = 128
-    calibration_segments: int = 64
+    calibration_examples: int = 64
     cache_gib: float = 4.0
     weight_bits: int = 8
     clip_norm: float = 5.0
@@ -125,6 +114,8 @@ class ConversionConfig:
             "ptl",
             self,
             n_steps="at least 1",
+            qat_bits="not negative",
+            fan_in="not negative",
             initial_potential="between 0 and 1",
             patience="at least 1",
             max_epochs="not negative",
@@ -132,10 +123,7 @@ class ConversionConfig:
             learning_rate="positive",
             first_stage_learning_rate="positive",
             batch_size="at least 1",
-            segment_seconds="positive",
-            train_segments="at least 1",
-            valid_segments="at least 1",
-            calibration_segments="at least 1",
+            calibration_examples="at least 1",
             cache_gib="not negative",
             clip_norm="positive",
         )
@@ -143,6 +131,10 @@ class ConversionConfig:
             raise SpikeSepError(f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8")
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
             raise SpikeSepError(f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100")
+        if self.qat_bits and not 2 <= self.qat_bits <= 16:
+            raise SpikeSepError(f"--ptl.qat_bits {self.qat_bits}: must be 2 to 16, or 0 for float32")
+        if (self.qat_bits or self.fan_in) and self.method != "ptl":
+            raise SpikeSepError(f"--ptl.method {self.method}: qat_bits and fan_in are imposed by ptl alone")
 
 
 @dataclass

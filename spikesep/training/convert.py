@@ -16,14 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.ptl import ProgressiveTandemLearning, StageEpoch, ThresholdChoice
+from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
+from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
+from spikesep.training.objective import Loss, Metric
 from spikesep.training.precision import autocast, exact_products
 from spikesep.training.run_folder import load_tensors, save_tensors
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 STATE_FILE = "state.pt"
 
 
@@ -50,12 +51,12 @@ def convert(
     config: ConversionConfig,
     folder: Path,
     history: History,
-    metric: Callable[[float], float],
+    metric: Metric,
     seed: int = 0,
     device: torch.device | str = "cpu",
     fresh: DataLoader | None = None,
 ) -> list[ThresholdChoice]:
-    """Convert all layers of `model.network` by progressive tandem learning.
+    """Convert all layers of `model.network`, by progressive tandem learning unless the settings name another method.
 
     A run that was stopped goes on from the end of its last whole epoch; each finished stage leaves `stageNN.pt`.
 
@@ -66,7 +67,7 @@ def convert(
         config: the schedule.
         folder: of the checkpoints.
         history: gets a row an epoch.
-        metric: the task's figure of merit from the validation loss.
+        metric: the task's figure of merit of a batch, from (predictions, targets, loss); averaged over the examples.
         seed: of the order of the batches.
         device: where to compute.
         fresh: batches (inputs, targets) that differ in each epoch, for the first stage, when nothing is frozen yet; its
@@ -78,28 +79,28 @@ def convert(
     device = torch.device(device)
     exact_products(device)
     model.to(device)
-    trainer = TandemTrainer(model, loss, train_set, valid_set, config, seed, device, fresh)
+    trainer = TandemTrainer(model, loss, metric, train_set, valid_set, config, seed, device, fresh)
     clock = _Clock()
+    n_stages = len(model.network) if config.method == "ptl" else 1
 
     def on_epoch(progress: StageEpoch) -> None:
         seconds = clock.lap()
-        metric_value = metric(progress.valid_loss)
         row = Epoch(
             progress.stage + 1,
             progress.epoch,
             progress.train_loss,
             progress.valid_loss,
-            metric_value,
+            trainer.valid_metric,
             trainer.optimizer.param_groups[0]["lr"],
             seconds,
         )
         history.add(row)
         save_tensors(folder / STATE_FILE, learning.state_dict())
-        trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.3f}, "
-        layer = model.network.names[progress.stage]
+        trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.4g}, "
+        layer = model.network.names[progress.stage] if config.method == "ptl" else "all layers"
         print(
-            f"stage {progress.stage + 1}/{len(model.network)} ({layer}), epoch {progress.epoch}: {trained}"
-            f"validation loss {progress.valid_loss:.3f} (metric {metric_value:.2f}), {seconds:.0f} s",
+            f"stage {progress.stage + 1}/{n_stages} ({layer}), epoch {progress.epoch}: {trained}"
+            f"validation loss {progress.valid_loss:.4g} (metric {trainer.valid_metric:.4g}), {seconds:.0f} s",
             flush=True,
         )
 
@@ -107,23 +108,25 @@ def convert(
         save_tensors(folder / f"stage{stage + 1:02d}.pt", model.state_dict())
 
     coding = Coding(config.n_steps, config.encoding, config.initial_potential)
-    learning = ProgressiveTandemLearning(
+    learning = (ProgressiveTandemLearning if config.method == "ptl" else AllAtOnce)(
         model,
         model.network,
         trainer,
         coding,
         config.percentile,
-        config.discretize,
+        config.discretize and config.method == "ptl",
+        "surrogate" if config.method == "surrogate" else config.gradient,
+        HardwareLimits(config.qat_bits, config.fan_in),
         config.patience,
-        config.max_epochs,
-        config.first_stage_epochs,
+        0 if config.method == "rate" else config.max_epochs,
+        0 if config.method == "rate" else config.first_stage_epochs,
         on_epoch,
         on_stage,
     )
     state_file = folder / STATE_FILE
     if state_file.exists():
         learning.load_state_dict(load_tensors(state_file, device))
-        print(f"going on from stage {min(learning.stage + 1, len(model.network))}/{len(model.network)}", flush=True)
+        print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
     learning.run()
     model.eval()
     return learning.choices
@@ -136,6 +139,7 @@ class TandemTrainer:
         self,
         model: ConvertibleModel,
         loss: Loss,
+        metric: Metric,
         train_set: Dataset,
         valid_set: Dataset,
         config: ConversionConfig,
@@ -145,6 +149,8 @@ class TandemTrainer:
     ):
         self.model = model
         self.loss = loss
+        self.metric = metric
+        self.valid_metric = math.nan
         self.sets = {"train": train_set, "valid": valid_set}
         self.config = config
         self.seed = seed
@@ -169,7 +175,7 @@ class TandemTrainer:
         """See `StageTrainer`."""
         self.model.eval()
         layer = self.model.network[index]
-        n = min(self.config.calibration_segments, len(self.sets["train"]))
+        n = min(self.config.calibration_examples, len(self.sets["train"]))
         with torch.no_grad():
             for indices in self._batches(range(n)):
                 x, _ = self._examples("train", indices)
@@ -202,14 +208,17 @@ class TandemTrainer:
         return total / n
 
     def validate(self, stage: int) -> float:
-        """See `StageTrainer`."""
+        """See `StageTrainer`; leaves the mean metric in `valid_metric`."""
         self.model.eval()
-        total, n = 0.0, len(self.sets["valid"])
+        total, metric, n = 0.0, 0.0, len(self.sets["valid"])
         with torch.no_grad():
             for indices in self._batches(range(n)):
                 x, target = self._examples("valid", indices)
                 prediction = self._predict(x, stage, partial(self._prefix, "valid", indices, stage=stage))
-                total += float(self.loss(prediction, target)) * len(indices)
+                loss = float(self.loss(prediction, target))
+                total += loss * len(indices)
+                metric += self.metric(prediction, target, loss) * len(indices)
+        self.valid_metric = metric / n
         return total / n
 
     def state_dict(self) -> dict[str, Any]:
@@ -310,7 +319,11 @@ class TandemTrainer:
             yield indices[start : start + self.config.batch_size]
 
     def _examples(self, name: str, indices: list[int]) -> tuple[Tensor, Tensor]:
-        x, target = zip(*(self.sets[name][i] for i in indices), strict=True)
+        examples = self.sets[name]
+        if hasattr(examples, "batch"):  # in memory, in one piece
+            x, target = examples.batch(indices)
+            return x.to(self.device), target.to(self.device)
+        x, target = zip(*(examples[i] for i in indices), strict=True)
         return torch.stack(x).to(self.device), torch.stack(target).to(self.device)
 
 

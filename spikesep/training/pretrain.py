@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -28,10 +27,9 @@ from spikesep.training.distributed import (
     sum_over_processes,
 )
 from spikesep.training.history import Epoch, History
+from spikesep.training.objective import Loss, Metric
 from spikesep.training.precision import supports_bf16
 from spikesep.training.run_folder import load_tensors, save_tensors
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def pretrain(
@@ -42,7 +40,7 @@ def pretrain(
     config: PretrainConfig,
     folder: Path,
     history: History,
-    metric: Callable[[float], float],
+    metric: Metric,
     launch: LaunchConfig | None = None,
 ) -> None:
     """Train `model` on batches (input, target) until the schedule ends; leave it with the best weights on validation.
@@ -58,7 +56,7 @@ def pretrain(
         config: the schedule.
         folder: of the checkpoints and logs.
         history: gets a row an epoch.
-        metric: the task's figure of merit from the validation loss.
+        metric: the task's figure of merit of a batch, from (predictions, targets, loss); averaged over the examples.
         launch: on which processors.
 
     Raises:
@@ -72,12 +70,12 @@ def pretrain(
         share_batch_norms(model)
     if is_first_process():
         print(f"effective batch: {config.batch_size} examples a step over {n_processes} process(es)", flush=True)
-    task = PretrainTask(model, loss, config, steps_per_epoch=len(train_loader))
+    task = PretrainTask(model, loss, metric, config, steps_per_epoch=len(train_loader))
     # Two of them, for Lightning's `save_last` skips epochs that are not the best; the best first, whose score the other
     # then carries.
     best = ModelCheckpoint(folder, "best", monitor="valid_loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    callbacks = [best, last, EpochRecord(history, metric, config)]
+    callbacks = [best, last, EpochRecord(history, config)]
     if config.schedule == "plateau":
         callbacks.append(EarlyStopping("valid_loss", patience=config.stop_patience))
     interactive = sys.stderr.isatty()
@@ -144,10 +142,11 @@ class WholeCheckpoints(TorchCheckpointIO):
 class PretrainTask(pl.LightningModule):
     """A model, its loss and its learning rate schedule."""
 
-    def __init__(self, model: nn.Module, loss: Loss, config: PretrainConfig, steps_per_epoch: int):
+    def __init__(self, model: nn.Module, loss: Loss, metric: Metric, config: PretrainConfig, steps_per_epoch: int):
         super().__init__()
         self.model = model
         self.loss = loss
+        self.metric = metric
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.spent_seconds = 0.0
@@ -159,7 +158,7 @@ class PretrainTask(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of one batch, weighed so that the mean over the processes is the mean over all their examples."""
         x, target = batch
-        loss = self._loss(x, target)
+        _, loss = self._loss(x, target)
         self.log("train_loss_step", loss.detach())
         self._count("train", loss, len(x))
         if self.trainer.world_size == 1:
@@ -167,26 +166,31 @@ class PretrainTask(pl.LightningModule):
         return loss * (len(x) * self.trainer.world_size / sum_over_processes(loss.new_full((), len(x))))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """Add the loss of one batch."""
+        """Add loss and metric of one batch."""
         x, target = batch
-        self._count("valid", self._loss(x, target), len(x))
+        prediction, loss = self._loss(x, target)
+        self._count("valid", loss, len(x), self.metric(prediction, target, float(loss)))
 
-    def _loss(self, x: Tensor, target: Tensor) -> Tensor:
-        """In float32, whatever the model computes in: rounded to bf16, a loss of 12 dB would move in steps of 0.06."""
+    def _loss(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Prediction and loss, in float32: rounded to bf16, a loss of 12 dB would move in steps of 0.06."""
         prediction = self.model(x).float()
         with torch.autocast(x.device.type, enabled=False):
-            return self.loss(prediction, target)
+            return prediction, self.loss(prediction, target)
 
     def on_validation_epoch_end(self) -> None:
         """The means over all examples of all processes. (Lightning's is one of shares of unequal size.)"""
         for name, sums in self._sums.items():
             total = sums if self.trainer.world_size == 1 else sum_over_processes(sums)
             self.log("valid_loss" if name == "valid" else "train_loss_epoch", total[0] / total[1])
+            if name == "valid":
+                self.log("valid_metric", total[2] / total[1])
         self._sums.clear()
 
-    def _count(self, name: str, loss: Tensor, n: int) -> None:
-        """Add a mean loss over n examples to the sums (of losses, of examples) of this epoch."""
-        added = torch.stack([n * loss.detach().double(), loss.new_full((), n, dtype=torch.float64)])
+    def _count(self, name: str, loss: Tensor, n: int, metric: float = 0.0) -> None:
+        """Add a mean loss and metric over n examples to the sums (of losses, of examples, of metrics) of this epoch."""
+        added = torch.stack([
+            n * loss.detach().double(), *(loss.new_full((), v, dtype=torch.float64) for v in (n, n * metric))
+        ])  # fmt: skip
         self._sums[name] = self._sums.get(name, 0) + added
 
     def configure_optimizers(self):
@@ -240,9 +244,8 @@ class PretrainTask(pl.LightningModule):
 class EpochRecord(pl.Callback):
     """Writes and prints each epoch, and ends the run when its time is spent."""
 
-    def __init__(self, history: History, metric: Callable[[float], float], config: PretrainConfig):
+    def __init__(self, history: History, config: PretrainConfig):
         self.history = history
-        self.metric = metric
         self.config = config
         self._begun = self._ticked = 0.0
 
@@ -267,11 +270,11 @@ class EpochRecord(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, task: PretrainTask) -> None:
         """Write the row; stop when the time is over."""
         seconds = time.monotonic() - self._begun
-        loss = {k: float(trainer.callback_metrics[k]) for k in ("train_loss_epoch", "valid_loss")}
+        loss = {k: float(trainer.callback_metrics[k]) for k in ("train_loss_epoch", "valid_loss", "valid_metric")}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
-            self._report(epoch, loss["train_loss_epoch"], loss["valid_loss"], rate, seconds)
+            self._report(Epoch(0, epoch, *loss.values(), rate, seconds))
         if task.plateau:
             task.plateau.step(loss["valid_loss"])
         budget = self.config.max_minutes and 60 * self.config.max_minutes
@@ -282,12 +285,12 @@ class EpochRecord(pl.Callback):
             trainer.should_stop = True
         task.finished = trainer.should_stop  # by the time, or by patience
 
-    def _report(self, epoch: int, train_loss: float, valid_loss: float, rate: float, seconds: float) -> None:
-        metric = self.metric(valid_loss)
-        self.history.add(Epoch(0, epoch, train_loss, valid_loss, metric, rate, seconds))
+    def _report(self, row: Epoch) -> None:
+        self.history.add(row)
         print(
-            f"epoch {epoch}/{self.config.epochs}: training loss {train_loss:.3f}, validation loss {valid_loss:.3f} "
-            f"(metric {metric:.2f}), learning rate {rate:.1e}, {seconds:.0f} s",
+            f"epoch {row.epoch}/{self.config.epochs}: training loss {row.train_loss:.4g}, validation loss "
+            f"{row.valid_loss:.4g} (metric {row.valid_metric:.4g}), learning rate {row.learning_rate:.1e}, "
+            f"{row.seconds:.0f} s",
             flush=True,
         )
 

@@ -3,6 +3,7 @@ import importlib
 import pytest
 
 from spikesep.cli.train import main
+from spikesep.cli.vision import main as image_main
 
 WRONG = {
     "--ann.epochs 0": "ann.epochs 0",
@@ -41,9 +42,33 @@ def test_a_config_with_an_unknown_setting_is_refused(tmp_path, capsys):
     assert "epchs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "convert", "score", "demo", "infer"])
+@pytest.mark.parametrize("command", ["prepare", "train", "convert", "score", "demo", "infer", "vision"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"spikesep.cli.{command}").main(["--help"])
     assert ended.value.code == 0
     assert f"usage: spikesep-{command}" in capsys.readouterr().out
+
+
+IMAGE_WRONG = {
+    "train --ptl.method magic": "ptl.method",
+    "train --ptl.qat_bits 1": "qat_bits 1: must be 2 to 16",
+    "train --ptl.qat_bits 4 --ptl.method tandem": "imposed by ptl alone",
+    "train --images.valid_share 1": "images.valid_share",
+    "train --experiment.n_seeds 0": "experiment.n_seeds",
+    "train --experiment.vary {ptl.speed: [1]}": "ptl.speed",
+    "train --experiment.architectures [vgg12]": "vgg12",
+    "fly": "fly",
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), IMAGE_WRONG.items(), ids=IMAGE_WRONG)
+def test_a_setting_of_the_image_tasks_that_cannot_be_is_one_line_and_status_2(tmp_path, capsys, argv, message):
+    words = argv.split(" ", 2) if "{" in argv else argv.split()
+    with pytest.raises(SystemExit) as ended:
+        image_main(["--exp", str(tmp_path / "exp"), "--data", str(tmp_path), *words])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("spikesep-vision: error:")
+    assert message in error
+    assert "\n" not in error

@@ -6,8 +6,9 @@ import soundfile
 import torch
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.dataset import Collate, EpochSampler, FixedCrops, RandomCrops, remix, training_loader
+from spikesep.separation.dataset import Collate, FixedCrops, RandomCrops, remix, training_loader
 from spikesep.separation.kaldi import Mixture
+from spikesep.training.sampling import EpochSampler
 
 RATE = 8000
 

@@ -3,15 +3,21 @@ from dataclasses import replace
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.config import MixingConfig, RecipeConfig, SeparatorConfig
+from spikesep.separation.config import (
+    MixingConfig,
+    RecipeConfig,
+    SeparatorConfig,
+    SpeechConversionConfig,
+    SpeechPretrainConfig,
+)
 from spikesep.separation.experiment import convert_snn, train_ann
-from spikesep.training.config import ConversionConfig, LaunchConfig, PretrainConfig
+from spikesep.training.config import LaunchConfig
 
 RECIPE = RecipeConfig(
     mixing=MixingConfig(snr_db=(0, 5)),
     model=SeparatorConfig(n_filters=8, n_channels=8, dilations=[1, 2], identity=True),
-    ann=PretrainConfig(epochs=1, segment_seconds=0.5, batch_size=2),
-    ptl=ConversionConfig(max_epochs=1, patience=1, segment_seconds=0.5, train_segments=3, valid_segments=2),
+    ann=SpeechPretrainConfig(epochs=1, segment_seconds=0.5, batch_size=2),
+    ptl=SpeechConversionConfig(max_epochs=1, patience=1, segment_seconds=0.5, train_segments=3, valid_segments=2),
 )
 
 

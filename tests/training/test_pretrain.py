@@ -17,6 +17,10 @@ def mean_square(prediction, target):
     return (prediction - target).square().mean()
 
 
+def negated(prediction, target, value):
+    return -value
+
+
 class StopAt:
     """A loss that fails on its n-th call in training."""
 
@@ -41,9 +45,7 @@ def train(folder, loss=mean_square, **settings):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
     history = History(folder / "history.csv")
     loader = DataLoader(data, batch_size=8)
-    pretrain(
-        model, loss, loader, loader, PretrainConfig(**{**CONFIG, **settings}), folder / "ann", history, lambda v: -v
-    )
+    pretrain(model, loss, loader, loader, PretrainConfig(**{**CONFIG, **settings}), folder / "ann", history, negated)
     return model, history.read()
 
 
@@ -112,7 +114,9 @@ def test_plateau_halves_and_then_stops(tmp_path):
 
 
 def test_cosine_warms_up_holds_and_falls_to_zero():
-    task = PretrainTask(nn.Linear(1, 1), mean_square, PretrainConfig(epochs=10, schedule="cosine", cosine_from=0.5), 10)
+    task = PretrainTask(
+        nn.Linear(1, 1), mean_square, negated, PretrainConfig(epochs=10, schedule="cosine", cosine_from=0.5), 10
+    )
     factors = [task._cosine(step) for step in range(101)]
     assert factors[:51] == [1.0] * 51
     assert factors[75] == pytest.approx(0.5)
@@ -120,7 +124,9 @@ def test_cosine_warms_up_holds_and_falls_to_zero():
 
 
 def test_where_the_clock_is_ahead_of_the_steps_cosine_follows_it():
-    task = PretrainTask(nn.Linear(1, 1), mean_square, PretrainConfig(epochs=10, schedule="cosine", max_minutes=1), 10)
+    task = PretrainTask(
+        nn.Linear(1, 1), mean_square, negated, PretrainConfig(epochs=10, schedule="cosine", max_minutes=1), 10
+    )
     task.spent_seconds = 45.0
     assert task._cosine(10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 

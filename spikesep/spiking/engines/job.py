@@ -71,7 +71,9 @@ class Job:
 
 def _floats(layer: nn.Module, signal: Signal) -> Plan:
     factors = np.array([float(trains.threshold) for trains in signal.trains], np.float32)
-    bias = layer.synapse.bias.detach().float() / layer.coding.n_steps
+    weight, bias = (tensor.detach().float() for tensor in layer.shared())
+    bias = bias / layer.coding.n_steps
     threshold = layer.threshold.detach().float().expand(len(bias)).contiguous()
-    weight = layer.synapse.weight.detach().float() / divisor(layer)
-    return Plan(weight, bias, threshold, threshold * layer.coding.initial_potential, factors, np.float32(1))
+    return Plan(
+        weight / divisor(layer), bias, threshold, threshold * layer.coding.initial_potential, factors, np.float32(1)
+    )

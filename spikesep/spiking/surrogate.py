@@ -1,0 +1,49 @@
+"""The integrate-and-fire neuron, differentiable through time: the surrogate gradient learning that the paper compares
+with (section 5.2; Wu et al. 2019). Forward, the spikes are those of `neuron.integrate_and_fire`; backward, the step
+of eq. 5 has the slope of a triangle around the threshold, and errors run back over all steps and layers.
+"""
+
+import torch
+from torch import Tensor
+
+from spikesep.spiking.signal import Signal, straight_through
+
+
+class GradedSignal(Signal):
+    """Spikes that carry a gradient.
+
+    Args:
+        drive: what is sent in each step, threshold * spike, [N_s, batch, ...].
+    """
+
+    def __init__(self, drive: Tensor):
+        super().__init__(drive.sum(0))
+        self.graded = drive
+
+    def __add__(self, other: "GradedSignal") -> "GradedSignal":
+        """Both on one wire."""
+        return GradedSignal(self.graded + other.graded)
+
+
+def graded_spikes(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
+    """Spikes of eqs. 3-5, [N_s, ...] zeros and ones that carry a gradient.
+
+    Args:
+        current: z, [N_s, ...].
+        threshold: firing threshold.
+        initial_potential: V[0].
+    """
+    potential = torch.full_like(current[0], initial_potential)
+    spikes = []
+    for z in current:
+        potential = potential + z
+        spike = straight_through((potential >= threshold).to(z.dtype), _soft_step(potential / threshold - 1))
+        potential = potential - threshold * spike
+        spikes.append(spike)
+    return torch.stack(spikes)
+
+
+def _soft_step(x: Tensor) -> Tensor:
+    """Rises from 0 at -1 to 1 at 1; its slope is the triangle max(0, 1 - |x|)."""
+    x = x.clamp(-1, 1)
+    return 0.5 + x - 0.5 * x * x.abs()

@@ -1,0 +1,89 @@
+"""Every architecture of the image tasks, in a notation close to the paper's (section 5.1).
+
+    28x28 or 3x32x32   the input: height x width of one channel, or channels x height x width; a number: a flat input
+    c64s2              convolution of 64 filters and batch norm and ReLU; kernel 3, or c64k11s4; stride 1 if not said;
+                       padded so that stride 1 keeps the size
+    p2                 average pooling of 2x2
+    800                linear layer, batch norm, ReLU; what is not flat yet is flattened
+    the last one       linear, without norm and ReLU: the readout
+
+Pooling is by averages and strides, as integrate-and-fire neurons have no maximum.
+"""
+
+import math
+import re
+
+from torch import nn
+
+from spikesep.errors import SpikeSepError
+
+ARCHITECTURES = {
+    "mnist-cnn": "28x28-c16s1-c32s2-c32s1-c64s2-800-10",
+    "autoencoder": "784-128-64-32-64-128-784",
+    "cifar10-alexnet": "3x32x32-c96-c256-p2-c384-p2-c384-c256-p2-1024-1024-10",
+    "vgg9": "3x32x32-c64-c64s2-c128-c128s2-c256-c256-c256s2-1024-10",
+    "vgg11": "3x32x32-c64-p2-c128-p2-c256-c256-p2-c512-c512-p2-c512-c512-p2-512-512-10",
+    "vgg13": "3x32x32-c64-c64-p2-c128-c128-p2-c256-c256-p2-c512-c512-p2-c512-c512-p2-512-512-10",
+    "vgg16": "3x32x32-c64-c64-p2-c128-c128-p2-c256-c256-c256-p2-c512-c512-c512-p2-c512-c512-c512-p2-512-512-10",
+    "imagenet-alexnet": "3x224x224-c64k11s4-p2-c192k5-p2-c384-c256-c256-p2-4096-4096-1000",
+    "imagenet-vgg16": (
+        "3x224x224-c64-c64-p2-c128-c128-p2-c256-c256-c256-p2-c512-c512-c512-p2-c512-c512-c512-p2-4096-4096-1000"
+    ),
+}
+
+_INPUT = re.compile(r"(\d+x)?\d+x\d+|\d+")
+_CONVOLUTION = re.compile(r"c(?P<filters>\d+)(k(?P<kernel>\d+))?(s(?P<stride>\d+))?")
+_POOLING = re.compile(r"p(?P<size>\d+)")
+
+
+def build(name: str) -> nn.Sequential:
+    """The named architecture, or one given in the notation, with fresh weights.
+
+    Raises:
+        SpikeSepError: neither a name nor in the notation.
+    """
+    shape, parts = input_shape(name), ARCHITECTURES.get(name, name).split("-")[1:]
+    modules: list[nn.Module] = []
+    for k, part in enumerate(parts):
+        if len(shape) == 3 and (match := _CONVOLUTION.fullmatch(part)):
+            shape = _add_convolution(modules, shape, **{key: int(v) for key, v in match.groupdict("").items() if v})
+        elif len(shape) == 3 and (match := _POOLING.fullmatch(part)):
+            size = int(match["size"])
+            modules.append(nn.AvgPool2d(size))
+            shape = (shape[0], shape[1] // size, shape[2] // size)
+        elif part.isdecimal():
+            shape = _add_linear(modules, shape, int(part), last=k == len(parts) - 1)
+        else:
+            raise SpikeSepError(f"architecture {name}: '{part}' is no layer, or stands in the wrong place")
+        if min(shape) < 1:
+            raise SpikeSepError(f"architecture {name}: nothing is left of the image at '{part}'")
+    return nn.Sequential(*modules)
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """Channels, height, width of the input, or its length where it is flat.
+
+    Raises:
+        SpikeSepError: neither the name of an architecture nor in the notation.
+    """
+    first, *parts = ARCHITECTURES.get(name, name).split("-")
+    if not _INPUT.fullmatch(first) or not parts or not parts[-1].isdecimal():
+        raise SpikeSepError(f"architecture {name}: none of {', '.join(ARCHITECTURES)}, nor in their notation")
+    sizes = tuple(int(n) for n in first.split("x"))
+    return (1, *sizes) if len(sizes) == 2 else sizes
+
+
+def _add_convolution(
+    modules: list[nn.Module], shape: tuple[int, ...], filters: int, kernel: int = 3, stride: int = 1
+) -> tuple[int, ...]:
+    convolution = nn.Conv2d(shape[0], filters, kernel, stride, kernel // 2, bias=False)
+    modules += [convolution, nn.BatchNorm2d(filters), nn.ReLU()]
+    return (filters, *((n + 2 * (kernel // 2) - kernel) // stride + 1 for n in shape[1:]))
+
+
+def _add_linear(modules: list[nn.Module], shape: tuple[int, ...], width: int, last: bool) -> tuple[int, ...]:
+    if len(shape) == 3:
+        modules.append(nn.Flatten())
+    linear = nn.Linear(math.prod(shape), width, bias=last)
+    modules += [linear] if last else [linear, nn.BatchNorm1d(width), nn.ReLU()]
+    return (width,)

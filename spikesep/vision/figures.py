@@ -1,0 +1,100 @@
+"""The paper's figures of the image tasks, drawn from runs and their results: Figs. 1, 4, 5, 6 and 8."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.ticker import MaxNLocator
+
+from spikesep.files import read_json
+from spikesep.training.figures import activation_figure, figure_file, training_figure
+from spikesep.training.history import History
+from spikesep.vision.config import ImageRecipe
+from spikesep.vision.datasets import Images
+from spikesep.vision.model import ImageNetwork, load_image_network
+from spikesep.vision.runs import METRICS, images_of, runs
+
+METHODS = {"ann": "ANN", "ptl": "SNN, progressive tandem learning", "tandem": "SNN, tandem learning end to end",
+           "surrogate": "SNN, surrogate gradient through time", "rate": "SNN, firing rates"}  # fmt: skip
+
+
+def draw(recipe: ImageRecipe, data: Path, exp: Path, found: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw what belongs to the experiment into `folder`; the paths."""
+    name, task = recipe.experiment.name, recipe.experiment.task
+    drawn = []
+    if name == "fig4":
+        drawn.append(folder / "fig4.png")
+        depth_figure(found, drawn[-1])
+    if name == "fig6":
+        drawn.append(folder / "fig6.png")
+        steps_figure(found, drawn[-1])
+    run = runs(recipe)[0]
+    prefix = f"{name}-" if name else ""
+    ann, snn = History(run.ann_folder(exp) / "history.csv").read(), History(run.folder(exp) / "history.csv").read()
+    drawn.append(folder / f"{prefix}training.png")
+    training_figure([*ann, *snn], drawn[-1], METRICS[task] + (" (%)" if task == "classification" else ""))
+    report = read_json(run.folder(exp) / "snn" / "report.json")
+    drawn.append(folder / f"{prefix}activations.png")
+    activation_figure(report, drawn[-1], read_json(run.folder(exp) / "snn" / "config.json")["coding"]["n_steps"])
+    if task == "reconstruction":
+        drawn.append(folder / f"{prefix}reconstructions.png")
+        reconstruction_figure(load_image_network(run.folder(exp) / "snn"), images_of(recipe, data).test, drawn[-1])
+    return drawn
+
+
+def depth_figure(found: dict[str, Any], path: Path) -> None:
+    """Validation accuracy over epochs, a panel each method, a line each depth (Fig. 4)."""
+    several = len(found["architectures"]) > 1
+    curves = {a: found[a] if several else found for a in found["architectures"]}
+    methods = ["ann", *next(iter(curves.values()))["snn"]]
+    with figure_file(path, (9.0, 3.2)) as (figure, colours):
+        panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+        for axes, method in zip(panels, methods, strict=True):
+            for k, (architecture, own) in enumerate(curves.items()):
+                curve = (own["ann"] if method == "ann" else own["snn"][method])["curve"]["metric"]
+                shade = 0.35 + 0.65 * k / max(1, len(curves) - 1)
+                axes.plot(range(1, len(curve) + 1), curve, color=colours["line"], alpha=shade, label=architecture)
+            axes.set_title(METHODS.get(method, method), fontsize=8.5, color=colours["ink"])
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[0].set_ylabel("validation accuracy (%)")
+        panels[0].legend(frameon=False, fontsize=8)
+
+
+def steps_figure(found: dict[str, Any], path: Path) -> None:
+    """Accuracy and SynOps ratio over N_s; accuracy and epochs over the patience (Fig. 6 A-D)."""
+    panels = [("snn", "accuracy", "N_s", "accuracy (%)"), ("snn", "synops_ratio", "N_s", "SynOps ratio")]
+    if "patience" in found:
+        panels += [("patience", "accuracy", "T_p", "accuracy (%)"), ("patience", "epochs", "T_p", "epochs")]
+    with figure_file(path, (9.0, 2.8)) as (figure, colours):
+        for letter, axes, (group, quantity, x, y) in zip(
+            "ABCD", figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=False
+        ):
+            points = sorted((float(k), v[quantity]) for k, v in found[group].items())
+            axes.errorbar(
+                [k for k, _ in points], [v["mean"] for _, v in points], [v["std"] for _, v in points],
+                color=colours["line"], marker="o", markersize=3.5, capsize=2,
+            )  # fmt: skip
+            if quantity == "accuracy":
+                level = found["ann"]["accuracy"]["mean"]
+                axes.axhline(level, color=colours["faint"], linestyle=(0, (2, 3)), linewidth=1)
+            axes.set_xlabel(x)
+            axes.set_title(f"{letter}  {y}", fontsize=9, loc="left", color=colours["ink"])
+
+
+def reconstruction_figure(
+    model: ImageNetwork, images: Images, path: Path, n_columns: int = 10, n_rows: int = 3
+) -> None:
+    """Pairs of an image, on the left, and what the network makes of it (Fig. 8)."""
+    n_columns = min(n_columns, len(images))
+    n_rows = min(n_rows, len(images) // n_columns)
+    x, _ = images.batch(list(range(n_columns * n_rows)))
+    with torch.inference_mode():
+        again = model(x)
+    pairs = torch.cat([x, again], -1).mean(1).numpy()  # [n, H, 2 W]
+    rows = [np.concatenate(list(pairs[k : k + n_columns]), 1) for k in range(0, len(pairs), n_columns)]
+    with figure_file(path, (9.0, 9.0 * n_rows / (2 * n_columns))) as (figure, _):
+        axes = figure.subplots()
+        axes.imshow(np.concatenate(rows), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_axis_off()

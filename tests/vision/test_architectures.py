@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from spikesep.errors import SpikeSepError
+from spikesep.spiking.cost import measure
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.vision.architectures import ARCHITECTURES, build, input_shape
+
+
+@pytest.mark.parametrize("name", [n for n in ARCHITECTURES if not n.startswith("imagenet")])
+def test_every_architecture_can_be_converted_and_has_a_norm_behind_every_synapse_but_the_readout(name):
+    network = SpikingNetwork.from_sequential(build(name))
+    assert all(layer.norm is not None for layer in network.layers.values())
+    out = network.eval()(torch.rand(1, *input_shape(name)))
+    assert out.shape == (1, 784 if name == "autoencoder" else 10)
+
+
+def test_imagenet_architectures_end_in_a_thousand_classes():
+    for name in ("imagenet-alexnet", "imagenet-vgg16"):
+        with torch.device("meta"):
+            modules = build(name)
+        assert modules[-1].out_features == 1000
+
+
+def test_the_mnist_network_is_the_papers():
+    """28x28-c16s1-c32s2-c32s1-c64s2-800-10, kernels of 3: its shapes and multiply-accumulates, worked out by hand."""
+    modules = build("mnist-cnn").eval()
+    convolutions = [m for m in modules if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels, *m.kernel_size, *m.stride) for m in convolutions] == [
+        (1, 16, 3, 3, 1, 1), (16, 32, 3, 3, 2, 2), (32, 32, 3, 3, 1, 1), (32, 64, 3, 3, 2, 2),
+    ]  # fmt: skip
+    linears = [m for m in modules if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in linears] == [(64 * 7 * 7, 800), (800, 10)]
+    # Of n positions at stride 1, 3n - 2 taps meet the image; at stride 2, only the first position lacks one.
+    taps = [
+        (3 * 28 - 2) ** 2 * 16,
+        (3 * 14 - 1) ** 2 * 16 * 32,
+        (3 * 14 - 2) ** 2 * 32 * 32,
+        (3 * 7 - 1) ** 2 * 32 * 64,
+    ]
+    _, cost = measure(SpikingNetwork.from_sequential(modules), torch.rand(1, 1, 28, 28))
+    assert cost.macs == sum(taps) + 3136 * 800 + 800 * 10
+
+
+@pytest.mark.parametrize(("name", "depth"), [("vgg9", 9), ("vgg11", 11), ("vgg13", 13), ("vgg16", 16)])
+def test_vgg_n_has_n_layers_of_weights(name, depth):
+    assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in build(name)) == depth
+
+
+def test_the_notation_can_be_used_directly():
+    modules = build("3x8x8-c4k5s2-p2-6-2")
+    assert modules[0].kernel_size == (5, 5)
+    assert modules(torch.rand(2, 3, 8, 8)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "text", ["vgg12", "28x28", "28x28-m2-10", "28x28-c8", "784-c8-10", "8x8-p2-p2-p2-p2-10", "8x8-10-c4-3"]
+)
+def test_what_is_no_architecture_is_refused_by_its_name(text):
+    with pytest.raises(SpikeSepError, match=text):
+        build(text)

@@ -1,0 +1,155 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spikesep.errors import SpikeSepError
+from spikesep.training.config import PretrainConfig
+from spikesep.vision import datasets, figures, results, runs
+from spikesep.vision.config import ExperimentConfig, ImageConversionConfig, ImageDataConfig, ImageRecipe
+from spikesep.vision.datasets import checksum
+from spikesep.vision.model import ImageNetwork, load_image_network, save_image_network
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Bright and dark squares that pass for MNIST: class k is a square at place k."""
+    from safetensors.torch import save_file
+
+    generator, tensors = torch.Generator().manual_seed(0), {}
+    for part, n in (("train", 200), ("test", 50)):
+        labels = torch.randint(0, 10, (n,), generator=generator)
+        images = torch.randint(0, 60, (n, 1, 28, 28), generator=generator)
+        for image, k in zip(images, labels.tolist(), strict=True):
+            image[0, 2 + 5 * (k // 5) * 2 : 10 + 5 * (k // 5) * 2, 5 * (k % 5) : 5 * (k % 5) + 5] = 250
+        tensors |= {f"{part}_images": images.to(torch.uint8), f"{part}_labels": labels.to(torch.uint8)}
+    folder = tmp_path / "data"
+    folder.mkdir()
+    save_file(tensors, folder / "mnist.safetensors")
+    monkeypatch.setitem(datasets.SHA256, "mnist", checksum(tensors))
+    return folder
+
+
+def recipe(task="classification", architecture="28x28-c4s2-p2-12-10", **settings):
+    experiment = {"task": task, "architectures": [architecture], "n_seeds": 2, "vary": {"ptl.n_steps": [8, 2]}}
+    ptl = {"patience": 2, "max_epochs": 1, "batch_size": 32, "first_stage_epochs": 2, "train_examples": 64}
+    return ImageRecipe(
+        experiment=ExperimentConfig(**experiment | settings.pop("experiment", {})),
+        images=ImageDataConfig(valid_share=0.2),
+        ann=PretrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, warmup_steps=2, precision="float32"),
+        ptl=ImageConversionConfig(**ptl | {"precision": "float32"} | settings),
+    )
+
+
+def run_all(recipe, data, exp):
+    for stage in (runs.train_all, runs.convert_all, runs.score_all):
+        stage(recipe, data, exp)
+    return results.summarize(recipe, exp, "here")
+
+
+@pytest.mark.parametrize("task", ["classification", "reconstruction"])
+def test_from_images_to_a_table_with_mean_and_spread_over_seeds(data, tmp_path, task):
+    architecture = "28x28-c4s2-p2-12-10" if task == "classification" else "784-24-8-24-784"
+    setup, exp = recipe(task, architecture), tmp_path / "exp"
+    found = run_all(setup, data, exp)
+    metric = runs.METRICS[task]
+    by_hand = [
+        json.loads((exp / architecture / f"seed{k}" / "n_steps-8" / "scores.json").read_text())[metric] for k in (0, 1)
+    ]
+    mean = found["snn"]["8"][metric]
+    assert mean["mean"] == pytest.approx(sum(by_hand) / 2)
+    assert mean["std"] == pytest.approx(abs(by_hand[0] - by_hand[1]) / 2**0.5)
+    assert mean["seeds"] == 2
+    assert found["snn"]["2"]["synops_ratio"]["mean"] < found["snn"]["8"]["synops_ratio"]["mean"]
+    assert found["reduced"] is False
+    if task == "classification":
+        assert found["snn"]["8"]["accuracy"]["mean"] > 50
+    assert any("SNN, N_s = 2" in row for row in results.table(json.loads(json.dumps(found))))
+    drawn = figures.draw(setup, data, exp, found, tmp_path / "figures")
+    assert len(drawn) == (2 if task == "classification" else 3)
+    assert all(path.stat().st_size > 1000 for path in drawn)
+
+
+def test_a_score_is_that_of_the_saved_network_on_the_test_part(data, tmp_path):
+    setup, exp = recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}), tmp_path / "exp"
+    found = run_all(setup, data, exp)
+    model = load_image_network(exp / "28x28-c4s2-p2-12-10" / "seed0" / "n_steps-4" / "snn")
+    test = runs.images_of(setup, data).test
+    with torch.no_grad():
+        correct = (model(test.batch(list(range(50)))[0]).argmax(1) == test.labels).double().mean()
+    assert found["snn"]["4"]["accuracy"]["mean"] == pytest.approx(100 * float(correct))
+
+
+def test_what_is_complete_is_not_done_again_and_other_settings_are_refused(data, tmp_path, capsys):
+    setup, exp = recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}, max_epochs=0), tmp_path / "exp"
+    run_all(setup, data, exp)
+    capsys.readouterr()
+    run_all(setup, data, exp)
+    assert capsys.readouterr().out.count("is there and complete") == 2
+    with pytest.raises(SpikeSepError, match=r"ann\.epochs"):
+        runs.train_all(replace(setup, ann=replace(setup.ann, epochs=9)), data, exp)
+
+
+@pytest.mark.parametrize("method", ["ptl", "tandem", "surrogate", "rate"])
+def test_every_method_is_one_option_and_ends_in_a_spiking_network(data, tmp_path, method):
+    experiment = {"n_seeds": 1, "vary": {"ptl.method": [method]}}
+    setup = recipe(experiment=experiment, n_steps=6, untrained=method != "ptl", first_stage_learning_rate=1e-2)
+    setup.ptl.first_stage_epochs = 8 if method in ("tandem", "surrogate") else 1
+    found = run_all(setup, data, tmp_path / "exp")
+    folder = tmp_path / "exp" / "28x28-c4s2-p2-12-10" / "seed0" / f"method-{method}"
+    assert all(layer.mode == "spiking" for layer in load_image_network(folder / "snn").network.layers.values())
+    assert found["snn"][method]["accuracy"]["mean"] > 30
+    assert (found["snn"][method]["epochs"]["mean"] == 0) == (method == "rate")
+
+
+@pytest.mark.parametrize("limits", [{"qat_bits": 4}, {"fan_in": 9}, {"qat_bits": 3, "fan_in": 5}])
+def test_the_saved_model_keeps_to_the_hardwares_limits(data, tmp_path, limits):
+    setup = recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}, **limits)
+    exp = tmp_path / "exp"
+    run_all(setup, data, exp)
+    network = load_image_network(exp / "28x28-c4s2-p2-12-10" / "seed0" / "n_steps-4" / "snn").network
+    pooling = [1, 4, 1]
+    synapses = [
+        *((la.synapse, la.limiter) for la in network.layers.values()),
+        (network.readout.synapse, network.readout.limiter),
+    ]
+    for (synapse, limiter), n_pooled in zip(synapses, pooling, strict=True):
+        if "fan_in" in limits:
+            inputs = (synapse.weight != 0).flatten(1).sum(1) * n_pooled
+            assert int(inputs.max()) <= limits["fan_in"]
+        if "qat_bits" in limits:
+            levels = 2 ** (limits["qat_bits"] - 1) - 1
+            for values, scale in ((synapse.weight, limiter.weight_scale), (synapse.bias, limiter.bias_scale)):
+                k = values / scale
+                torch.testing.assert_close(k, k.round(), rtol=0, atol=1e-5)
+                assert float(k.abs().max()) <= levels + 1e-4
+
+
+def test_a_saved_network_comes_back_the_same(tmp_path):
+    torch.manual_seed(0)
+    model = ImageNetwork("28x28-c4s2-12-10", "classification").eval()
+    save_image_network(model, tmp_path / "m")
+    x = torch.rand(3, 1, 28, 28)
+    assert torch.equal(load_image_network(tmp_path / "m")(x), model(x))
+
+
+def test_an_architecture_for_other_images_is_refused(data, tmp_path):
+    with pytest.raises(SpikeSepError, match="3x32x32"):
+        runs.train_all(recipe(architecture="3x32x32-c4-10"), data, tmp_path / "exp")
+
+
+def test_a_setting_that_does_not_exist_cannot_be_varied():
+    with pytest.raises(SpikeSepError, match="steps"):
+        ExperimentConfig(vary={"ptl.steps": [1]})
+
+
+def test_the_papers_figures_stand_beside_ours(data, tmp_path):
+    experiment = {"n_seeds": 1, "name": "table3", "architectures": ["autoencoder"], "reduced": "a test"}
+    setup = recipe("reconstruction", "autoencoder", experiment=experiment)
+    found = run_all(setup, data, tmp_path / "exp")
+    page = "\n".join(results.section(json.loads(json.dumps(found))))
+    assert "(reduced)" in page
+    assert "a test" in page
+    row = next(line for line in page.splitlines() if "N_s = 8" in line)
+    assert "0.02361" in row
