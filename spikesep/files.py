@@ -124,6 +124,16 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def keep_content(path: str | Path, content: bytes) -> bool:
+    """See that a file holds `content`; whether it had to be written."""
+    path = Path(path)
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return True
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
@@ -139,3 +149,11 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SpikeSepError(f"{path}: not a readable JSON file ({error})") from error
+
+
+def is_json(path: str | Path, value: Any) -> bool:
+    """Whether a JSON file is there and holds `value`, as it comes back from JSON: tuples are lists."""
+    try:
+        return read_json(path) == json.loads(json.dumps(value))
+    except SpikeSepError:
+        return False

@@ -143,3 +143,57 @@ def test_help_lists_the_options_and_the_stages(recipe):
         "--launcher",
     ):
         assert option in ended.stdout
+
+
+RECIPES = sorted(path.parent.name for path in RECIPE.parent.glob("*/run.sh"))
+GOLDEN = RECIPE.parents[2] / "shared" / "golden" / "wsj0-2mix"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_the_same_options_and_its_own(name):
+    said = subprocess.run([RECIPE.parent / name / "run.sh", "--help"], capture_output=True, text=True).stdout
+    own = {"wsj0-2mix": ["--wsj0", "--mix-lists"], "libri2mix": ["--librispeech", "--metadata", "--wham"]}
+    for option in ["--stage", "--data", "--ngpu", "--launcher", *own.get(name, [])]:
+        assert option in said
+    assert "(default: the config's)" in said
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_config_of_every_recipe_is_accepted(name):
+    from spikesep.cli.common import recipe_parser
+
+    for path in (RECIPE.parent / name / "conf").glob("*.yaml"):
+        parser = recipe_parser("x", "y", exp=False)
+        parser.instantiate_classes(parser.parse_args(["--config", str(path)]))
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")
+def test_the_wsj0_recipe_makes_the_golden_tree(tmp_path):
+    environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+    argv = ["--wsj0", GOLDEN, "--mix-lists", GOLDEN, "--data", tmp_path, "--rates", "8k,16k", "--modes", "min,max"]
+    call = [RECIPE.parent / "wsj0-2mix" / "run.sh", *argv, "--stop-stage", "1"]
+    ended = subprocess.run(call, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    wavs = list((GOLDEN / "2speakers").rglob("*.wav"))
+    assert len(wavs) == 72
+    for path in [*wavs, *(path for path in GOLDEN.glob("mix_2_spk_m*"))]:
+        assert (tmp_path / path.relative_to(GOLDEN)).read_bytes() == path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--wsj0"], "--wsj0 needs a value"),
+        (["--librispeech", "x"], "unknown option --librispeech"),
+        (["--wsj0", "/nowhere", "--stop-stage", "0"], "/nowhere is not a folder"),
+        (["--wsj0", "/tmp", "--rates", "8x", "--stop-stage", "0"], "give different ones like [8k,16k]"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_a_wrong_option_of_the_wsj0_recipe_is_one_line(tmp_path, argv, message):
+    environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+    call = [RECIPE.parent / "wsj0-2mix" / "run.sh", "--data", tmp_path / "data", *argv]
+    ended = subprocess.run(call, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1

@@ -1,5 +1,6 @@
 """Settings of the speech task: plain records, read without importing torch. `RecipeConfig` is one `conf/*.yaml`."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,9 +14,14 @@ class CorpusConfig:
     """Which recordings to use.
 
     Attributes:
-        name: `debian` (real voices from Debian packages), `folder` (one folder a speaker), `librispeech`, or `espeak`
-            (synthetic voices).
-        root: the corpus folder, for `folder` and `librispeech`.
+        name: `debian` (real voices from Debian packages), `folder` (one folder a speaker), `librispeech`, `wsj0`, or
+            `espeak` (synthetic voices).
+        root: the corpus folder, for `folder`, `librispeech` and `wsj0`.
+        lists: folder of the published mixture lists (WSJ0-2mix) or metadata (LibriMix), which then say which
+            recordings are used and in which split; empty has lists drawn.
+        noise: folder of WHAM's noise, for LibriMix with noise; empty for none.
+        as_published: take all recordings of at least `min_seconds`, and the splits that the corpus itself has, where
+            it has all three; otherwise what is no speech is left out, and closed means voices heard in training.
         fallback: corpus to take, with a notice, where the packages of `debian` cannot be fetched; empty for none.
         min_seconds: shorter recordings are left out.
         max_seconds_per_speaker: most speech taken of one voice, shortest files last; 0 for all.
@@ -24,8 +30,11 @@ class CorpusConfig:
         closed_share: share of each seen voice's utterances kept for the closed condition.
     """
 
-    name: Literal["debian", "folder", "librispeech", "espeak"] = "debian"
+    name: Literal["debian", "folder", "librispeech", "wsj0", "espeak"] = "debian"
     root: str = ""
+    lists: str = ""
+    noise: str = ""
+    as_published: bool = False
     fallback: str = "espeak"
     min_seconds: float = 1.5
     max_seconds_per_speaker: float = 0.0
@@ -36,21 +45,42 @@ class CorpusConfig:
 
 @dataclass
 class MixingConfig:
-    """How two-speaker mixtures are made.
+    """How mixtures are made.
 
     Attributes:
-        sample_rate: of the written files, Hz.
-        max_seconds: longest mixture; longer utterances are cut at a random place.
-        snr_db: the first speaker is this much louder, uniform between the two, on active speech level.
-        n_train, n_closed, n_open: mixtures in `tr`, `cv` and `tt`.
+        procedure: `balanced` (two voices of any corpus, cut to one length, speakers and sexes balanced), `wsj0mix`
+            (that of WSJ0-2mix, to the sample), or `librimix` (that of LibriMix).
+        n_speakers: voices of a mixture.
+        rates: of the written files, like `8k` or `16k`; the first is trained on.
+        modes: of length: `min` ends with the shortest voice, `max` with the longest; empty takes the first that the
+            procedure has. The first is trained on.
+        max_seconds: longest mixture of `balanced`; longer utterances are cut at a random place.
+        snr_db: one voice is this much louder, uniform between the two, on active speech level (`balanced`, and mixing
+            on the fly).
+        n_train, n_closed, n_open: mixtures in `tr`, `cv` and `tt`, where no lists say so.
     """
 
-    sample_rate: int = 8000
+    procedure: Literal["balanced", "wsj0mix", "librimix"] = "balanced"
+    n_speakers: int = 2
+    rates: list[str] = field(default_factory=lambda: ["8k"])
+    modes: list[str] = field(default_factory=list)
     max_seconds: float = 4.0
     snr_db: tuple[float, float] = (0.0, 5.0)
     n_train: int = 3000
     n_closed: int = 150
     n_open: int = 150
+
+    def __post_init__(self):
+        check("mixing", self, n_speakers="at least 1")
+        self.rates_hz  # noqa: B018  refuses what is no rate
+
+    @property
+    def rates_hz(self) -> list[int]:
+        """The rates in Hz."""
+        wrong = [text for text in self.rates if not re.fullmatch(r"\d+(\.\d+)?k", text)]
+        if wrong or not self.rates or len(set(self.rates)) < len(self.rates):
+            raise SpikeSepError(f"--mixing.rates {self.rates}: give different ones like [8k,16k]")
+        return [round(float(text[:-1]) * 1000) for text in self.rates]
 
 
 @dataclass
@@ -99,14 +129,25 @@ class SpeechPretrainConfig(PretrainConfig):
     Attributes:
         segment_seconds: length of the random crop taken of each mixture in each epoch.
         remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
+        on_the_fly: mix this many examples an epoch from the training utterances while training, instead of reading
+            mixtures; 0 reads mixtures.
+        speeds: at which utterances are played when mixed on the fly, drawn anew each time, like [0.9, 1.0, 1.1].
     """
 
     segment_seconds: float = 1.0
     remix: bool = True
+    on_the_fly: int = 0
+    speeds: list[float] = field(default_factory=lambda: [1.0])
 
     def __post_init__(self):
         super().__post_init__()
-        check("ann", self, segment_seconds="positive")
+        check("ann", self, segment_seconds="positive", on_the_fly="not negative")
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise SpikeSepError(f"--ann.speeds {self.speeds}: give factors from 0.5 to 2")
+        if self.speeds != [1.0] and not self.on_the_fly:
+            raise SpikeSepError(
+                f"--ann.speeds {self.speeds}: mixtures on disk have one speed; set --ann.on_the_fly too"
+            )
 
 
 @dataclass

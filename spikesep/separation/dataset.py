@@ -4,8 +4,9 @@ The mixture is the sum of its sources, so only the sources are read. Every rando
 (seed, epoch, index): a run that goes on after a break sees what an unbroken one would have seen.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import soundfile
@@ -26,11 +27,15 @@ MAX_GAIN_DB = 20.0
 
 @dataclass(frozen=True)
 class Crop:
-    """Part of a mixture: the sources, float32 [n_speakers, samples], their speakers, and a seed for what follows."""
+    """Part of a mixture: the sources, float32 [n_speakers, samples], their speakers, and a seed for what follows.
+
+    `noise`, float32 [samples], is what the mixture has beside them.
+    """
 
     sources: np.ndarray
     speakers: tuple[str, ...]
     seed: tuple[int, ...]
+    noise: np.ndarray | None = None
 
 
 class RandomCrops(Dataset):
@@ -65,10 +70,32 @@ class RandomCrops(Dataset):
             sources = read_sources(mixture, self.sample_rate, start, self.n_samples)
             if _rms(sources).min() > QUIET:
                 break
-        return Crop(sources, mixture.speakers, seed)
+        return Crop(sources, mixture.speakers, seed, _read_noise(mixture, self.sample_rate, start, self.n_samples))
 
 
-class FixedCrops(Dataset):
+class CropList(Dataset):
+    """Crops that stay the same: (mixture [samples], sources [n_speakers, samples]).
+
+    Args:
+        crops: to keep.
+    """
+
+    def __init__(self, crops: Iterable[Crop]):
+        self.crops = [_tensors(crop.sources, crop.noise) for crop in crops]
+        if not self.crops:
+            raise SpikeSepError(
+                "no crop in which all speakers are heard; check the mixtures (stage 1), or the segment length"
+            )
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        sources, noise = self.crops[index]
+        return sources.sum(0) if noise is None else sources.sum(0) + noise, sources
+
+
+class FixedCrops(CropList):
     """Consecutive crops of every mixture in which all speak: (mixture [samples], sources [n_speakers, samples]).
 
     Args:
@@ -82,28 +109,21 @@ class FixedCrops(Dataset):
     def __init__(
         self, mixtures: Sequence[Mixture], sample_rate: int, n_samples: int, at_most: int | None = None, seed: int = 0
     ):
-        self.sample_rate = sample_rate
-        self.n_samples = n_samples
         places = [(m, start) for m in mixtures for start in range(0, max(1, _n_samples(m) - n_samples // 2), n_samples)]
         order = np.random.default_rng(seed).permutation(len(places))
-        self.crops: list[Tensor] = []
-        for k in order:
-            if at_most is not None and len(self.crops) == at_most:
-                break
-            mixture, start = places[k]
-            sources = read_sources(mixture, sample_rate, start, n_samples)
-            if _rms(sources).min() > QUIET:
-                self.crops.append(torch.from_numpy(sources))
-        if not self.crops:
-            raise SpikeSepError(
-                "no crop in which all speakers are heard; check the mixtures (stage 1), or the segment length"
-            )
+        super().__init__(islice(_audible((places[k] for k in order), sample_rate, n_samples), at_most))
 
-    def __len__(self) -> int:
-        return len(self.crops)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.crops[index].sum(0), self.crops[index]
+def _audible(places: Iterable[tuple[Mixture, int]], sample_rate: int, n_samples: int) -> Iterator[Crop]:
+    """The crops at these places in which all speak."""
+    for mixture, start in places:
+        sources = read_sources(mixture, sample_rate, start, n_samples)
+        if _rms(sources).min() > QUIET:
+            yield Crop(sources, mixture.speakers, (), _read_noise(mixture, sample_rate, start, n_samples))
+
+
+def _tensors(sources: np.ndarray, noise: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
+    return torch.from_numpy(sources), None if noise is None else torch.from_numpy(noise)
 
 
 @dataclass(frozen=True)
@@ -130,8 +150,10 @@ class Collate:
             sources = remix(
                 sources, [crop.speakers for crop in crops], self.snr_db, np.random.default_rng(crops[0].seed)
             )
-        sources = torch.from_numpy(sources)
-        return sources.sum(1), sources
+        mixtures = sources.sum(1)
+        if crops[0].noise is not None:
+            mixtures += np.stack([crop.noise for crop in crops])
+        return torch.from_numpy(mixtures), torch.from_numpy(sources)
 
 
 def remix(
@@ -205,7 +227,11 @@ def training_loader(
     collate: Collate,
 ) -> DataLoader:
     """Batches of random crops; the last, smaller batch of an epoch is left out where there is a whole one."""
-    crops = RandomCrops(mixtures, sample_rate, n_samples, seed)
+    return loader_of(RandomCrops(mixtures, sample_rate, n_samples, seed), batch_size, seed, collate)
+
+
+def loader_of(crops: Dataset, batch_size: int, seed: int, collate: Collate) -> DataLoader:
+    """Batches of examples that are indexed by (epoch, index); as `training_loader`."""
     return DataLoader(
         crops,
         batch_size,
@@ -213,6 +239,22 @@ def training_loader(
         collate_fn=collate,
         drop_last=len(crops) > batch_size,
     )
+
+
+def _n_samples(mixture: Mixture) -> int:
+    try:
+        return soundfile.info(mixture.sources[0]).frames
+    except (soundfile.SoundFileError, OSError) as error:
+        raise SpikeSepError(
+            f"{mixture.sources[0]}: cannot be read ({error}); run stage 1 again to repair it"
+        ) from error
+
+
+def _read_noise(mixture: Mixture, sample_rate: int, start: int, n_samples: int) -> np.ndarray | None:
+    """The same samples of what a mixture has beside its sources, float32 [n_samples]; None where it has nothing."""
+    if mixture.noise is None:
+        return None
+    return read_sources(replace(mixture, sources=(mixture.noise,)), sample_rate, start, n_samples)[0]
 
 
 def _n_samples(mixture: Mixture) -> int:

@@ -1,5 +1,6 @@
 """The two training stages of a speech recipe: data directories and settings in, a model folder out."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.dataset import Collate, FixedCrops, training_loader
+from spikesep.separation.corpora.table import UTTERANCES, read_table
+from spikesep.separation.dataset import Collate, CropList, FixedCrops, loader_of, training_loader
+from spikesep.separation.dynamic import DynamicCrops
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator, load_separator, save_separator
 from spikesep.spiking.fixed_point import to_fixed_point
@@ -51,7 +54,8 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
         return folder
     seed_everything(recipe.seed)
     rate, config = recipe.model.sample_rate, recipe.ann
-    loader = _random_crops(train, recipe, round(config.segment_seconds * rate), config.batch_size, recipe.seed)
+    n_samples = round(config.segment_seconds * rate)
+    loader = _random_crops(data, train, recipe, n_samples, config.batch_size, recipe.seed)
     crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
     loss = NegativeSiSdr()
     model = Separator(recipe.model)
@@ -59,7 +63,7 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
     if is_first_process():
         claim(exp, "ann", settings)
         print(
-            f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(train)} mixtures, "
+            f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(loader.dataset)} mixtures, "
             f"{len(crops)} crops for validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
         )
     valid_loader = DataLoader(crops, batch_size=config.batch_size)
@@ -83,7 +87,11 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     if not (exp / "ann").exists():
         raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --from-ann")
     train, valid = _mixtures(data, recipe)
-    settings = _settings(data, recipe, "ptl") | {"remix": recipe.ann.remix}
+    settings = _settings(data, recipe, "ptl") | {
+        "remix": recipe.ann.remix,
+        "on_the_fly": recipe.ann.on_the_fly,
+        "speeds": recipe.ann.speeds,
+    }
     if folder.exists():
         claim(exp, "snn", settings)
         print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
@@ -94,10 +102,11 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
         raise SpikeSepError(f"{exp / 'ann'}: is converted already; give an analog separator")
     config = recipe.ptl
     n_samples = round(config.segment_seconds * model.sample_rate)
-    train_crops = FixedCrops(train, model.sample_rate, n_samples, config.train_segments, recipe.seed)
+    train_crops = _fixed_crops(data, train, recipe, n_samples, config.train_segments)
     valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
     # Other crops than those of pre-training.
-    fresh = _random_crops(train, recipe, n_samples, config.batch_size, recipe.seed + 1) if config.discretize else None
+    seed = recipe.seed + 1
+    fresh = _random_crops(data, train, recipe, n_samples, config.batch_size, seed) if config.discretize else None
     check_gpus(recipe.launch)
     device = "cuda" if recipe.launch.n_gpus else "cpu"
     if recipe.launch.local_processes * recipe.launch.n_nodes > 1:
@@ -140,20 +149,39 @@ def _validation_loss(model: Separator, crops: FixedCrops, loss: NegativeSiSdr) -
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:
-    train, valid = read_data_dir(data / "tr"), read_data_dir(data / "cv")
+    """Of training, none where they are made on the fly, and of validation."""
+    train = [] if recipe.ann.on_the_fly else read_data_dir(data / "tr")
+    valid = read_data_dir(data / "cv")
     for mixtures, name in ((train, "tr"), (valid, "cv")):
-        if not mixtures:
-            raise SpikeSepError(f"{data / name}: holds no mixtures; run stage 1 (spikesep-prepare mixtures) again")
-        if len(mixtures[0].sources) != recipe.model.n_speakers:
+        if mixtures and len(mixtures[0].sources) != recipe.model.n_speakers:
             raise SpikeSepError(
                 f"{data / name}: mixtures of {len(mixtures[0].sources)} speakers; set model.n_speakers accordingly"
             )
     return train, valid
 
 
-def _random_crops(train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int, seed: int) -> DataLoader:
-    collate = Collate(recipe.ann.remix, recipe.mixing.snr_db)
+def _random_crops(
+    data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int, seed: int
+) -> DataLoader:
+    collate = Collate(recipe.ann.remix and not recipe.ann.on_the_fly, recipe.mixing.snr_db)
+    if recipe.ann.on_the_fly:
+        return loader_of(_dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate)
     return training_loader(train, recipe.model.sample_rate, n_samples, batch_size, seed, collate)
+
+
+def _fixed_crops(data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, at_most: int) -> CropList:
+    if recipe.ann.on_the_fly:
+        crops = _dynamic_crops(data, recipe, n_samples, recipe.seed + 2)
+        return CropList(crops[0, k] for k in range(at_most))
+    return FixedCrops(train, recipe.model.sample_rate, n_samples, at_most, recipe.seed)
+
+
+def _dynamic_crops(data: Path, recipe: RecipeConfig, n_samples: int, seed: int) -> DynamicCrops:
+    rows = [row for row in read_table(data / UTTERANCES) if row.split == "tr"]
+    ann, model = recipe.ann, recipe.model
+    return DynamicCrops(
+        rows, ann.on_the_fly, model.n_speakers, model.sample_rate, n_samples, recipe.mixing.snr_db, ann.speeds, seed
+    )
 
 
 def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
@@ -167,6 +195,9 @@ def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
     """What a stage depends on: settings, seed and which mixtures there are (not where they lie)."""
     lists = [data / split / name for split in ("tr", "cv") for name in ("utt2spk", "mixtures.tsv")]
     mixtures = hash_of_files([path for path in lists if path.exists()])
+    if recipe.ann.on_the_fly:
+        ids = [row.utt_id for row in read_table(data / UTTERANCES) if row.split == "tr"]
+        mixtures += f" {hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}"
     everything = asdict(recipe)
     return {
         "seed": recipe.seed,

@@ -1,4 +1,5 @@
-"""Kaldi data directories of mixtures: `wav.scp`, `spk1.scp` .. `spkN.scp`, `utt2spk`, `spk2utt` and `utt2sexes`. They
+"""Kaldi data directories of mixtures: `wav.scp`, `spk1.scp` .. `spkN.scp`, `utt2spk`, `spk2utt`, `utt2sexes`
+and, where there is noise, `noise.scp`. They
 are all that training and scoring know of a data set, so that anybody's mixtures can take the place of ours.
 """
 
@@ -23,6 +24,7 @@ class Mixture:
         sources: the audio files of the voices, as they are in the sum.
         speakers: of the sources, letters and digits.
         sexes: of the speakers: `f`, `m`, or `u` where it is not known.
+        noise: the audio file of what is in the sum beside the voices, if anything.
     """
 
     utt_id: str
@@ -30,6 +32,7 @@ class Mixture:
     sources: tuple[Path, ...]
     speakers: tuple[str, ...]
     sexes: tuple[str, ...]
+    noise: Path | None = None
 
     @property
     def group(self) -> str:
@@ -54,9 +57,12 @@ def write_data_dir(directory: str | Path, mixtures: list[Mixture]) -> None:
         for name, lines in lists.items():
             temporary = stack.enter_context(atomic_path(directory / name))
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    for path in directory.glob("spk*.scp"):  # of an earlier set with more speakers
+    for path in [
+        *directory.glob("spk*.scp"),
+        directory / "noise.scp",
+    ]:  # of an earlier set with more speakers, or noise
         if path.name not in lists:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def read_data_dir(directory: str | Path) -> list[Mixture]:
@@ -75,6 +81,8 @@ def read_data_dir(directory: str | Path) -> list[Mixture]:
         )
     mixed = _read_list(directory / "wav.scp")
     columns = [_read_list(path, like=mixed) for path in sources]
+    noise_path = directory / "noise.scp"
+    noise = _read_list(noise_path, like=mixed) if noise_path.exists() else None
     utt2spk = _read_list(directory / "utt2spk", like=mixed)
     utt2sexes = _read_list(directory / "utt2sexes", like=mixed)
     mixtures = []
@@ -88,7 +96,8 @@ def read_data_dir(directory: str | Path) -> list[Mixture]:
             )
         paths = [_audio_path(f"{directory / 'wav.scp'}:{line}", wav)]
         paths += [_audio_path(f"{f}:{line}", column[utt_id][1]) for f, column in zip(sources, columns, strict=True)]
-        mixtures.append(Mixture(utt_id, paths[0], tuple(paths[1:]), speakers, sexes))
+        added = _audio_path(f"{noise_path}:{line}", noise[utt_id][1]) if noise else None
+        mixtures.append(Mixture(utt_id, paths[0], tuple(paths[1:]), speakers, sexes, added))
     _check_spk2utt(directory / "spk2utt", {utt_id: speaker for utt_id, (_, speaker) in utt2spk.items()})
     return mixtures
 
@@ -106,7 +115,10 @@ def validate_data_dir(directory: str | Path) -> list[Mixture]:
     mixtures = read_data_dir(directory)
     for line, mixture in enumerate(mixtures, start=1):
         names = ["wav.scp", *(f"spk{n}.scp" for n in range(1, len(mixture.sources) + 1))]
-        for name, path in zip(names, (mixture.mixture, *mixture.sources), strict=True):
+        paths = [mixture.mixture, *mixture.sources]
+        if mixture.noise:
+            names, paths = [*names, "noise.scp"], [*paths, mixture.noise]
+        for name, path in zip(names, paths, strict=True):
             if not path.is_file():
                 raise SpikeSepError(
                     f"{directory / name}:{line}: no audio file {path}; run spikesep-prepare mixtures again"
@@ -131,6 +143,11 @@ def _lists(directory: Path, mixtures: list[Mixture]) -> dict[str, list[str]]:
     lists = {"wav.scp": [f"{m.utt_id} {m.mixture.absolute()}" for m in mixtures]}
     for n in range(n_speakers):
         lists[f"spk{n + 1}.scp"] = [f"{m.utt_id} {m.sources[n].absolute()}" for m in mixtures]
+    noisy = [mixture for mixture in mixtures if mixture.noise]
+    if len(noisy) == len(mixtures):
+        lists["noise.scp"] = [f"{m.utt_id} {m.noise.absolute()}" for m in noisy]
+    elif noisy:
+        raise SpikeSepError(f"{directory}: mixture {noisy[0].utt_id} has noise and others have none; give all or none")
     lists["utt2spk"] = [f"{m.utt_id} {'_'.join(m.speakers)}" for m in mixtures]
     lists["spk2utt"] = [f"{speaker} {' '.join(ids)}" for speaker, ids in sorted(by_speaker.items())]
     lists["utt2sexes"] = [f"{m.utt_id} {' '.join(m.sexes)}" for m in mixtures]

@@ -116,7 +116,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     rates = ", ".join(f"{rate:.3f}" for rate in cost["firing_rate"])
     synops, macs, analog = (f"{cost[f'{name}_per_second'] / 1e6:,.1f}" for name in ("synops", "macs", "analog_macs"))
     return [
-        f"Means over utterances: {counts}. Closed: voices heard in training; open: voices never heard.",
+        f"Means over utterances: {counts}. {_voices_note(results)}",
         f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is narrow-band P.862.1 (MOS-LQO).",
         f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio {cost['synops_ratio']:.3f}: "
         f"{synops} million synaptic operations for a second of audio, where the ANN's separator does "
@@ -128,6 +128,20 @@ def notes(results: dict[str, Any]) -> list[str]:
         + f"Python {versions['python']}, torch {versions['torch']}, spikesep {versions['spikesep']}; "
         f"{machine['processor']}, {machine['cores']} cores. Data {results['data_hash'][:12]}.",
     ]
+
+
+def _voices_note(results: dict[str, Any]) -> str:
+    if closed_voices_heard(results):
+        return "Closed: voices heard in training; open: voices never heard."
+    return (
+        "Closed: the validation set, which chose the best epochs; open: the test set. "
+        "In training, no voice of either was heard."
+    )
+
+
+def closed_voices_heard(results: dict[str, Any]) -> bool:
+    """Whether training heard the voices of the closed condition."""
+    return results.get("closed_voices_heard", True)
 
 
 def _refusal_note(name: str, utts: list[str]) -> str:

@@ -31,6 +31,7 @@ from spikesep.files import atomic_path, read_json, room_for, write_json, write_t
 from spikesep.separation import figures, results
 from spikesep.separation.audio import read_channels
 from spikesep.separation.config import ScoringConfig
+from spikesep.separation.corpora.table import UTTERANCES, read_table
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.metrics import score_utterance
 from spikesep.separation.model import load_separator
@@ -164,6 +165,7 @@ def score(
         "command": command,
         "model_hash": inputs.model_hash,
         "data_hash": inputs.data_hash,
+        "closed_voices_heard": closed_voices_heard(data, inputs.mixtures["closed"]),
         **provenance(),
         "key": inputs.key,
     }
@@ -345,6 +347,17 @@ def _write_scores(path: Path, records: list[dict], metrics: Iterable[str]) -> No
                 refused = "; ".join(f"{name}: {reason}" for name, reason in scores["refused"].items())
                 whose = [record["utt"], record["condition"], "-".join(record["sexes"]), method]
                 table.writerow([*whose, *values, refused])
+
+
+def closed_voices_heard(data: Path, mixtures: Iterable[Mixture]) -> bool:
+    """Whether training heard the voices of the closed condition, as it did in the paper; in LibriMix it did not."""
+    if (data / UTTERANCES).is_file():
+        trained = {row.speaker for row in read_table(data / UTTERANCES) if row.split == "tr"}
+    elif (data / "tr" / "utt2spk").is_file():
+        trained = {speaker for mixture in read_data_dir(data / "tr") for speaker in mixture.speakers}
+    else:
+        return True
+    return all(speaker in trained for mixture in mixtures for speaker in mixture.speakers)
 
 
 def _digest(paths: Iterable[Path]) -> str:

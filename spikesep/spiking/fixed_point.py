@@ -6,9 +6,9 @@ integer multiples of a common unit, so that what arrives in a step is an integer
 int32 on a grid up to 256 times finer than weight scale * unit, for biases are spread thinly over the steps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -69,13 +69,24 @@ class FixedPoint(nn.Module):
         self.register_buffer("multiple", torch.tensor(1))
         self.register_buffer("input_unit", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("input_levels", torch.tensor(0))
+        self._arranged: dict[object, tuple[int, Any]] = {}
+
+    def arranged(self, key: object, arrange: Callable[[], Any]) -> Any:
+        """What `arrange` makes of the weights, kept until they change."""
+        version, value = self._arranged.get(key, (None, None))
+        if version != self.weight._version:
+            version, value = self.weight._version, arrange()
+            self._arranged[key] = version, value
+        return value
+
+    def reach(self) -> int:
+        """The largest magnitude that sums of any of an output channel's weights can have."""
+        return self.arranged("reach", lambda: _reach(self.weight))
 
     def plan(self, multiples: list[int]) -> Plan:
         """For sources of these multiples."""
-        wide = _reach(self.weight) > 32767
-        weight = self.weight.to(torch.int32 if wide else torch.int16)
         gain = np.int32(1 << int(self.fraction))
-        return Plan(weight, self.bias, self.threshold, self.initial, np.array(multiples, np.int32), gain)
+        return Plan(self.weight, self.bias, self.threshold, self.initial, np.array(multiples, np.int32), gain)
 
 
 def to_fixed_point(
@@ -148,7 +159,7 @@ def _fixed(
     scale = fixed.scale.double()
     along = scale.view(-1, *[1] * (weight.ndim - 1))
     fixed.weight.copy_((weight / along).round().clamp(-bound, bound))
-    reach = _reach(fixed.weight) * reaching
+    reach = _reach(fixed.weight) * reaching * divisor(layer)
     for fraction in range(FRACTION_BITS, -1, -1):
         grid = scale * unit * 2.0**-fraction
         bias = (layer.synapse.bias.detach().double() / n_steps / grid).round()

@@ -110,7 +110,10 @@ def _submit(name: str, commands: list[list[str]], resources: Resources, folder: 
             jobs = [executor.submit(Command(argv, os.getcwd())) for argv in commands]
     except RuntimeError as error:
         raise SpikeSepError(f"--launcher slurm: {error}; see --launch.partition, or take --launcher local") from error
-    return [job.job_id for job in jobs]
+    ids = [job.job_id for job in jobs]
+    for path in (path for job in ids for path in folder.glob(f"{job}_*_result.pkl")):
+        path.unlink()  # of a job that had this number on another cluster
+    return ids
 
 
 def _wait(ids: list[str], folder: Path) -> None:

@@ -10,7 +10,7 @@ from spikesep.separation.audio import read_audio, write_wav
 from spikesep.separation.corpora import espeak
 from spikesep.separation.corpora.table import read_table
 from spikesep.separation.kaldi import validate_data_dir
-from spikesep.separation.mixing import active_level
+from spikesep.separation.levels import active_level
 
 VOICES = {"ann": "f", "bea": "f", "cleo": "f", "dina": "f", "ed": "m", "finn": "m", "gino": "m", "hugo": "m"}
 
@@ -53,7 +53,9 @@ def prepare(tmp_path, corpus, capsys):
 
 
 def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Of all files but the journals, which tell in which order they were made."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "made"]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def test_two_commands_leave_data_dirs_that_validate_and_do_not_leak(tmp_path, prepare):
@@ -61,7 +63,7 @@ def test_two_commands_leave_data_dirs_that_validate_and_do_not_leak(tmp_path, pr
     assert "32 utterances" in said
     assert re.search(r"ann +│ f", said)
     said = prepare("mixtures")
-    assert re.search(r"tr +│ +10 │ +5 │ +5 │", said)
+    assert re.search(r"tr +│ wav8k/cut │ +10 │ +5 │ +5 │", said)
     table = read_table(tmp_path / "data" / "local" / "utterances.tsv")
     split_of = {row.utt_id: row.split for row in table}
     heard = {}
@@ -133,13 +135,16 @@ def test_other_settings_mix_anew_and_say_so(tmp_path, prepare):
     assert prepare("mixtures", "--seed", "7").count("made with other settings") == 3
 
 
-def test_another_table_mixes_anew_though_the_settings_stay(tmp_path, prepare):
+def test_another_table_mixes_anew_what_it_changes_though_the_settings_stay(tmp_path, prepare):
     prepare("corpus")
     prepare("mixtures")
     path = tmp_path / "data" / "local" / "utterances.tsv"
+    before = contents(tmp_path / "data" / "wav" / "tt")
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines[:-1], lines[-1].replace("\ttr\t", "\tcv\t").replace("\ttt\t", "\ttr\t")]))
-    assert prepare("mixtures").count("made with other settings") == 3
+    number = next(n for n, line in enumerate(lines) if "\ttr\t" in line)
+    path.write_text("".join([*lines[:number], lines[number].replace("\ttr\t", "\tcv\t"), *lines[number + 1 :]]))
+    assert prepare("mixtures").count("made with other settings") == 2
+    assert contents(tmp_path / "data" / "wav" / "tt") == before
 
 
 def test_a_folder_of_somebody_elses_wavs_is_not_removed(tmp_path, prepare):

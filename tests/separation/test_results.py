@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
@@ -107,3 +109,19 @@ def test_the_terminal_table_fits_its_numbers_into_eighty_columns():
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert printed.count("Overall") == 6
+
+
+def test_closed_is_said_to_be_what_it_is(kept_experiment):
+    from spikesep.separation.corpora.table import UTTERANCES, Utterance, write_table
+    from spikesep.separation.kaldi import read_data_dir
+    from spikesep.separation.scoring import closed_voices_heard
+
+    data = kept_experiment.data
+    mixtures = read_data_dir(data / "cv")
+    speakers = sorted({speaker for mixture in mixtures for speaker in mixture.speakers})
+    rows = [Utterance(f"{speaker}-1", Path("x.wav"), speaker, "f", "tr", 1.0) for speaker in speakers]
+    assert closed_voices_heard(data, mixtures)  # nothing is known of training
+    write_table(data / UTTERANCES, rows)
+    assert closed_voices_heard(data, mixtures)
+    write_table(data / UTTERANCES, rows[1:])
+    assert not closed_voices_heard(data, mixtures)

@@ -58,9 +58,7 @@ def command(folder: Path, n_processes: int, batch_size: int, stop_at: int) -> No
     config = PretrainConfig(epochs=3, learning_rate=0.05, warmup_steps=3, precision="float32", batch_size=batch_size)
     history = History(folder / "history.csv")
     launch = LaunchConfig(n_processes=n_processes)
-    pretrain(
-        model, loss, train, valid, config, folder / "ann", history, lambda prediction, target, value: -value, launch
-    )
+    pretrain(model, loss, train, valid, config, folder / "ann", history, lambda p, t, value: -value, launch)
     if "LOCAL_RANK" not in os.environ or os.environ["LOCAL_RANK"] == "0":
         torch.save(model.state_dict(), folder / "model.pt")
 

@@ -96,7 +96,8 @@ def test_a_preempted_and_a_requeued_training_goes_on_and_its_submitter_may_be_ki
     end(start(recipe, slurm, "train", "unbroken"))
     found, expected = curve(exp), curve(recipe / "unbroken")
     assert len(found) == len(expected) == 60
-    assert all(row == pytest.approx(other, rel=2e-4) for row, other in zip(found, expected, strict=True))
+    # dB; two processes round otherwise than one
+    assert all(row == pytest.approx(other, rel=1e-5, abs=1e-3) for row, other in zip(found, expected, strict=True))
     log = next((exp / "slurm").glob("*_0_log.out")).read_text()
     assert log.count("effective batch") == 3  # it was begun three times
 

@@ -9,6 +9,9 @@ from spikesep.separation.config import CorpusConfig
 from spikesep.separation.corpora.folder import corpus_root
 from spikesep.separation.corpora.survey import Recording
 
+SPLIT_OF = {"train": "tr", "dev": "cv", "test": "tt"}
+"""As LibriMix takes the subsets, by the beginning of their names."""
+
 
 def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
     """Every utterance under `config.root`; nothing is fetched. A speaker that `SPEAKERS.TXT` lacks has sex `u`.
@@ -21,8 +24,8 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
     found = []
     for path in sorted(root.glob("*/*/*/*.flac")):
         subset, speaker = path.relative_to(root).parts[:2]
-        unseen = subset.startswith(("dev", "test"))
-        found.append(Recording(path, path.stem, speaker, sexes.get(speaker, "u"), unseen))
+        split = SPLIT_OF.get(subset.partition("-")[0])
+        found.append(Recording(path, path.stem, speaker, sexes.get(speaker, "u"), split in ("cv", "tt"), split))
     return found
 
 

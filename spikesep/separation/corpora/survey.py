@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import read_channels
+from spikesep.separation.audio import read_channels, read_length
 from spikesep.separation.parallel import parallel_map
 
 
@@ -26,6 +26,7 @@ class Recording:
         speaker: letters and digits.
         sex: `f`, `m` or `u`.
         unseen: whether the corpus keeps this voice for the open condition; None leaves the choice to `splits`.
+        split: of the recording, where the corpus or published lists say so.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Recording:
     speaker: str
     sex: str
     unseen: bool | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,25 @@ def survey_recordings(
             continue
         contours[recording.speaker].setdefault(len(contour), []).append(contour)
         kept.append(Surveyed(recording, _utterance_id(recording, names), duration))
+    return kept, left_out
+
+
+def measure_recordings(
+    recordings: Iterable[Recording], min_seconds: float, n_jobs: int
+) -> tuple[list[Surveyed], Counter]:
+    """As `survey_recordings`, by the files' headers alone: only what is too short is left out.
+
+    Raises:
+        SpikeSepError: a file cannot be read.
+    """
+    candidates = sorted(recordings, key=lambda r: r.path)
+    lengths = parallel_map(read_length, [r.path for r in candidates], n_jobs, "measuring", chunk=64)
+    kept, left_out, names = [], Counter(), Counter()
+    for recording, (samples, rate) in zip(candidates, lengths, strict=True):
+        if samples < min_seconds * rate:
+            left_out["short"] += 1
+        else:
+            kept.append(Surveyed(recording, _utterance_id(recording, names), samples / rate))
     return kept, left_out
 
 

@@ -13,6 +13,8 @@ from spikesep.files import write_text
 SEXES = ("f", "m", "u")
 SPLITS = ("tr", "cv", "tt")
 """Training; closed condition (development: voices heard in training); open condition (test: voices never heard)."""
+UTTERANCES = Path("local", "utterances.tsv")
+"""Where a recipe's table lies, in its folder of data."""
 
 
 @dataclass(frozen=True)

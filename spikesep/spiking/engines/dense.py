@@ -38,9 +38,10 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
 def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
     """Words [ceil(N_s / 8), positions, C_out] of one group of output channels."""
     device, (_, n_in, n_out) = weight.device, weight.shape
-    matrix = weight[torch.from_numpy(job.taps).long().to(device)].reshape(-1, n_out)
-    product, dtype = _product(job, matrix)
-    matrix = matrix.to(dtype)
+    taps = torch.from_numpy(job.taps).long().to(device)
+    product, dtype = _product(job, device)
+    key = ("matrix", own.start, len(job.taps), dtype)
+    matrix = job.layer.fixed.arranged(key, lambda: weight[taps].reshape(-1, n_out).to(dtype))
     entries = torch.from_numpy(job.table).long().to(device)
     entries = torch.where(entries < 0, sources[0].shape[1], entries).flatten()  # padding is a row of zeros
     n_positions = len(job.table)
@@ -56,12 +57,12 @@ def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> 
     return torch.stack(words)
 
 
-def _product(job: Job, matrix: Tensor):
+def _product(job: Job, device: torch.device):
     """A matrix product that is exact for these integers, and the number format it takes."""
     units = int(job.plan.factors.sum())
-    if units <= 127 and matrix.device.type == COMPILED:
+    if units <= 127 and device.type == COMPILED:
         return torch._int_mm, torch.int8
-    return torch.mm, torch.float32 if float(matrix.abs().float().sum(0).max()) * units < 2**24 else torch.float64
+    return torch.mm, torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2**24 else torch.float64
 
 
 def _fire_analog(layer: nn.Module, value: Tensor) -> Tensor:

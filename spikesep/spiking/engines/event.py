@@ -7,7 +7,9 @@ of it is integer addition, int16 where no sum can leave its range. A silent plac
 
 import numpy as np
 import torch
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 from torch import Tensor, nn
 
 from spikesep.spiking import kernels
@@ -16,8 +18,6 @@ from spikesep.spiking.kernels import BITS
 from spikesep.spiking.signal import Signal
 
 TILE = 128  # output channels at a time: a tile of weights stays in the second-level cache
-SLACK = 8  # entries that may be written past the end of a list
-PLACES = np.array([[i for i in range(8) if m >> i & 1] + [0] * (8 - m.bit_count()) for m in range(256)], np.uint16)
 
 
 def fire(layer: nn.Module, signal: Signal) -> Tensor:
@@ -41,11 +41,13 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
     n_words, n_rows, n_channels = words.shape
     if n_channels > 65536:
         raise NotImplementedError("more than 65536 channels")
-    padded = np.zeros((n_words, n_rows, -(-n_channels // 8) * 8), np.uint8)
-    padded[:, :, :n_channels] = words
+    padded = words
+    if n_channels % 64:
+        padded = np.zeros((n_words, n_rows, -(-n_channels // 64) * 64), np.uint8)
+        padded[:, :, :n_channels] = words
     totals = np.empty(n_rows, np.int64)
     kernels.run(_count_rows, n_rows, padded, totals, grain=64)
-    begin = np.concatenate([[0], np.cumsum(totals + SLACK)])
+    begin = np.concatenate([[0], np.cumsum(totals)])
     offsets, channels = np.empty((n_rows, n_steps + 1), np.int64), np.empty(begin[-1], np.uint16)
     kernels.run(_list_rows, n_rows, padded.view(np.uint64), n_steps, begin, offsets, channels, grain=64)
     return offsets, channels
@@ -53,20 +55,41 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Tensor, own: slice) -> Tensor:
     """Words [ceil(N_s / 8), positions, C_out] of one group of output channels."""
-    n_taps, n_in, n_out = weight.shape
-    n_tiles = -(-n_out // TILE)
-    tiles = torch.zeros(n_taps, n_in, n_tiles * TILE, dtype=weight.dtype)
-    tiles[:, :, :n_out] = weight
-    tiles = tiles.unflatten(2, (n_tiles, TILE)).permute(2, 0, 1, 3).contiguous().numpy()
+    n_out = weight.shape[2]
+    fixed = job.layer.fixed
+    if fixed is None:
+        tiles, sums = _tiles(weight), np.float32
+    else:
+        tiles = fixed.arranged(("tiles", own.start), lambda: _tiles(weight))
+        sums = np.int16 if fixed.reach() * job.sharing < 2**15 else np.int32
     begin = np.cumsum([0, *(len(channels) for _, channels in lists)])
     offsets = np.stack([own_offsets + start for (own_offsets, _), start in zip(lists, begin[:-1], strict=True)])
     channels = lists[0][1] if len(lists) == 1 else np.concatenate([channels for _, channels in lists])
     plan, n_positions = job.plan, len(job.table)
     out = np.empty((-(-job.n_steps // 8), n_positions, n_out), np.uint8)
     neurons = [tensor[own].numpy() for tensor in (plan.bias, plan.threshold, plan.initial)]
-    arguments = (job.table, job.taps, offsets, channels, tiles, plan.factors, plan.gain, *neurons, out)
+    arguments = (
+        job.table,
+        job.taps,
+        offsets,
+        channels,
+        tiles,
+        np.empty(0, sums),
+        plan.factors,
+        plan.gain,
+        *neurons,
+        out,
+    )
     kernels.run(_integrate_rows, n_positions, *arguments, grain=8)
     return torch.from_numpy(out)
+
+
+def _tiles(weight: Tensor) -> np.ndarray:
+    """Weight [n_taps, C_in, C_out] as [tiles, n_taps, C_in, TILE]."""
+    n_taps, n_in, n_out = weight.shape
+    tiles = weight.new_zeros(n_taps, n_in, -(-n_out // TILE) * TILE)
+    tiles[:, :, :n_out] = weight
+    return tiles.unflatten(2, (-1, TILE)).permute(2, 0, 1, 3).contiguous().numpy()
 
 
 @njit(nogil=True, cache=True)
@@ -79,35 +102,108 @@ def _count_rows(start, stop, words, totals):
         totals[row] = n
 
 
+@intrinsic
+def _trailing_zeros(typing_context, word):
+    """Number of zero bits below the lowest one of a uint64 that is not 0."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def _add_rows(typing_context, total, rows, base, channels, start, stop):
+    """total[:TILE] += the sum over i in start..stop of row base + channels[i] of `rows`, which are TILE long each.
+
+    Rows may be of narrower integers. In LLVM's terms, for there the sum is one value and stays in registers; a loop
+    over arrays stores and loads it again for every row.
+    """
+
+    def generate(context, builder, signature, arguments):
+        total_at, rows_at, channels_at = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 1, 3)
+        )
+        numbers = signature.args[0].dtype, signature.args[1].dtype
+        wide, row = (ir.VectorType(context.get_data_type(number), TILE) for number in numbers)
+        align, row_align = (number.bitwidth // 8 for number in numbers)
+        index = ir.IntType(64)
+        add = builder.fadd if isinstance(numbers[0], types.Float) else builder.add
+        total_at = builder.bitcast(total_at, wide.as_pointer())
+        before = builder.load(total_at, align=align)
+        entry, head, body, end = builder.block, *(builder.append_basic_block(name) for name in ("head", "body", "end"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i, value = builder.phi(index), builder.phi(wide)
+        builder.cbranch(builder.icmp_signed("<", i, arguments[5]), body, end)
+        builder.position_at_end(body)
+        channel = builder.zext(builder.load(builder.gep(channels_at, [i])), index)
+        offset = builder.mul(builder.add(arguments[2], channel), ir.Constant(index, TILE))
+        row_at = builder.bitcast(builder.gep(rows_at, [offset]), row.as_pointer())
+        addend = builder.load(row_at, align=row_align)
+        added = add(value, addend if row == wide else builder.sext(addend, wide))
+        following = builder.add(i, ir.Constant(index, 1))
+        builder.branch(head)
+        for phi, first, next_one in ((i, arguments[4], following), (value, before, added)):
+            phi.add_incoming(first, entry)
+            phi.add_incoming(next_one, body)
+        builder.position_at_end(end)
+        builder.store(value, total_at, align=align)
+        return context.get_dummy_value()
+
+    return types.void(total, rows, types.int64, channels, types.int64, types.int64), generate
+
+
+@njit(inline="always")
+def _transposed(bits):
+    """The 8 x 8 matrix of bits in a uint64, bytes for bits."""
+    t = (bits ^ (bits >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
+    bits = bits ^ t ^ (t << np.uint64(7))
+    t = (bits ^ (bits >> np.uint64(14))) & np.uint64(0x0000CCCC0000CCCC)
+    bits = bits ^ t ^ (t << np.uint64(14))
+    t = (bits ^ (bits >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
+    return bits ^ t ^ (t << np.uint64(28))
+
+
 @njit(nogil=True, cache=True)
 def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
-    """Eight words at a time (`words` is [n_words, rows, C / 8] uint64): their bits of a step are a key to PLACES."""
-    ones, gather = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080)
+    """Eight words at a time: `words` is [n_words, rows, C / 8] uint64, C a multiple of 64."""
+    n_eights = words.shape[2]
+    masks = np.zeros((8, n_eights), np.uint8)  # of the channels that fire, a step of a word each
     for row in range(start, stop):
         n = begin[row]
-        for t in range(n_steps):
-            offsets[row, t] = n
-            eights, step = words[t // 8, row], np.uint64(t % 8)
-            for k in range(eights.shape[0]):
-                mask = (((eights[k] >> step) & ones) * gather) >> np.uint64(56)
-                first = np.uint16(8 * k)
-                for i in range(8):
-                    channels[n + i] = first + PLACES[mask, i]
-                n += BITS[mask]
+        for w in range(words.shape[0]):
+            for k in range(n_eights):
+                eight = _transposed(words[w, row, k])
+                for step in range(8):
+                    masks[step, k] = np.uint8(eight >> np.uint64(8 * step))
+            for step in range(min(8, n_steps - 8 * w)):
+                offsets[row, 8 * w + step] = n
+                sixty_fours = masks[step].view(np.uint64)
+                for k in range(sixty_fours.shape[0]):
+                    mask = sixty_fours[k]
+                    while mask:
+                        channels[n] = np.uint64(64 * k) + _trailing_zeros(mask)
+                        mask &= mask - np.uint64(1)
+                        n += 1
         offsets[row, n_steps] = n
 
 
 @njit(nogil=True, cache=True)
 def _integrate_rows(
-    start, stop, table, taps, offsets, channels, weight, factors, gain, bias, threshold, initial, words
+    start, stop, table, taps, offsets, channels, weight, sums, factors, gain, bias, threshold, initial, words
 ):
-    """Add up, integrate, fire; `offsets` is [sources, rows, N_s + 1], `weight` [tiles, taps, C_in, TILE]."""
+    """Add up, integrate, fire; `offsets` is [sources, rows, N_s + 1], `weight` [tiles, taps, C_in, TILE].
+
+    `sums` is of the number format in which the weights of a step are added up.
+    """
     n_steps = offsets.shape[2] - 1
-    current = np.empty(TILE, weight.dtype)
-    charge = np.empty(TILE, bias.dtype)
-    potential = np.empty(TILE, bias.dtype)
-    theta = np.empty(TILE, bias.dtype)
-    drift = np.empty(TILE, bias.dtype)
+    current = np.empty(TILE, sums.dtype)
+    potential = np.zeros(TILE, bias.dtype)
+    theta = np.full(TILE, 1, bias.dtype)
+    drift = np.zeros(TILE, bias.dtype)
+    nothing = theta.dtype.type(0)
+    rows = weight.reshape(-1)
     word = np.empty(TILE, np.uint8)
     for tile in range(weight.shape[0]):
         first = tile * TILE
@@ -119,35 +215,22 @@ def _integrate_rows(
             for t in range(n_steps):
                 if t % 8 == 0:
                     word[:] = 0
-                charge[:n_out] = drift[:n_out]
                 for source in range(offsets.shape[0]):
                     current[:] = 0
                     for e in range(table.shape[1]):
                         q = table[p, e]
-                        if q < 0:
-                            continue
-                        rows = weight[tile, taps[e]]
-                        i, stop_at = offsets[source, q, t], offsets[source, q, t + 1]
-                        while i + 3 < stop_at:
-                            a, b = rows[channels[i]], rows[channels[i + 1]]
-                            c, d = rows[channels[i + 2]], rows[channels[i + 3]]
-                            for j in range(TILE):
-                                current[j] += (a[j] + b[j]) + (c[j] + d[j])
-                            i += 4
-                        while i < stop_at:
-                            a = rows[channels[i]]
-                            for j in range(TILE):
-                                current[j] += a[j]
-                            i += 1
+                        if q >= 0:
+                            base = (tile * weight.shape[1] + taps[e]) * weight.shape[2]
+                            _add_rows(current, rows, base, channels, offsets[source, q, t], offsets[source, q, t + 1])
                     factor = factors[source] * gain
-                    for j in range(n_out):
-                        charge[j] += factor * current[j]
+                    for j in range(TILE):
+                        potential[j] += factor * current[j]
+                for j in range(TILE):
+                    potential[j] += drift[j]
                 mask = np.uint8(1 << (t % 8))
-                for j in range(n_out):
-                    potential[j] += charge[j]
+                for j in range(TILE):  # compares what was stored, in the potential's own width: wider is slower
                     fires = potential[j] >= theta[j]
-                    if fires:
-                        potential[j] -= theta[j]
+                    potential[j] -= theta[j] if fires else nothing
                     word[j] |= mask if fires else np.uint8(0)
                 if t % 8 == 7 or t == n_steps - 1:
                     words[t // 8, p, first : first + n_out] = word[:n_out]

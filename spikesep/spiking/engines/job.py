@@ -52,6 +52,11 @@ class Job:
         weight = tap_matrices(layer.synapse, plan.weight, int(net.taps.max()) + 1).unflatten(2, (n_groups, -1))
         return cls(layer, batch, net.shape, sources, table, net.taps, weight, plan, layer.coding.n_steps)
 
+    @property
+    def sharing(self) -> int:
+        """Inputs that reach an output position through the same weight: more than one behind pooling."""
+        return len(self.taps) // self.weight.shape[0]
+
     def groups(self):
         """For each group of channels: the words of its sources, its weight [n_taps, C_in, C_out], its neurons."""
         n_groups, n_out = self.weight.shape[2:]
@@ -59,8 +64,9 @@ class Job:
             yield [s.contiguous() for s in sources], self.weight[:, :, g], slice(g * n_out, (g + 1) * n_out)
 
     def words(self, groups: list[Tensor]) -> Tensor:
-        """The output, [n_words, positions, C_out] a group, in torch's layout."""
-        return from_rows(torch.cat(groups, 2), self.layer, self.batch, self.shape).contiguous()
+        """The output, [n_words, positions, C_out] a group, as [n_words, batch, ...]; a view: the next wants rows."""
+        rows = groups[0] if len(groups) == 1 else torch.cat(groups, 2)
+        return from_rows(rows, self.layer, self.batch, self.shape)
 
 
 def _floats(layer: nn.Module, signal: Signal) -> Plan:

@@ -12,9 +12,17 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.audio import read_audio, write_wav
 from spikesep.separation.config import MixingConfig
 from spikesep.separation.corpora.table import Utterance
-from spikesep.separation.mixing import active_level, mix_at_snr, plan_mixtures, planned_files, render_mixtures
+from spikesep.separation.levels import active_level
+from spikesep.separation.mixing.balanced import mix_at_snr, parts, plan_mixtures
+from spikesep.separation.mixing.plan import Version, planned_files
+from spikesep.separation.mixing.render import Target, render_mixtures
+from spikesep.separation.parallel import Workers
 
 CONFIG = MixingConfig(max_seconds=1.0)
+
+
+def snr_of(planned):
+    return planned.gains[0] - planned.gains[1]
 
 
 def syllables(seconds, rate, seed):
@@ -37,16 +45,6 @@ def table_of(voices, folder=None, per_voice=5, rate=8000):
                 write_wav(row.path, syllables(seconds, rate, 100 * order + number), rate)
             rows.append(row)
     return rows
-
-
-def test_the_active_level_of_a_tone_is_its_power_whatever_the_pauses():
-    tone = 0.1 * np.sin(2 * np.pi * 500 * np.arange(8000) / 8000).astype(np.float32)
-    level = 10 * np.log10(0.1**2 / 2)
-    assert active_level(tone, 8000) == pytest.approx(level, abs=0.01)
-    pause = np.full(24000, 1e-4, np.float32)
-    assert active_level(np.concatenate([pause, tone, pause]), 8000) == pytest.approx(level, abs=0.01)
-    assert active_level(np.zeros(8000, np.float32), 8000) == -np.inf
-    assert active_level(np.zeros(0, np.float32), 8000) == -np.inf
 
 
 @given(st.floats(-20, 20), st.floats(0.001, 30), st.integers(0, 1000))
@@ -102,7 +100,7 @@ def test_cuts_lie_inside_and_snrs_in_range(seed, low, width):
     config = replace(CONFIG, snr_db=(low, low + width))
     for planned in plan_mixtures(table_of({"a": "f", "b": "m", "c": "u"}), "tr", 12, config, seed):
         assert planned.samples == 8000
-        assert low - 1e-3 <= planned.snr_db <= low + width + 1e-3
+        assert low - 1e-3 <= snr_of(planned) <= low + width + 1e-3
         for row, start in zip(planned.utterances, planned.starts, strict=True):
             assert 0 <= start <= row.duration * 8000 - planned.samples
 
@@ -124,7 +122,9 @@ def test_a_plan_is_the_same_for_a_seed_whatever_the_order_of_the_table():
         (replace(CONFIG, snr_db=(5.0, 0.0)), 4, "snr_db"),
         (replace(CONFIG, max_seconds=0.0), 4, "max_seconds"),
         (replace(CONFIG, max_seconds=float("nan")), 4, "max_seconds"),
-        (replace(CONFIG, sample_rate=8), 4, "sample_rate"),
+        (replace(CONFIG, rates=["0.008k"]), 4, "rates"),
+        (replace(CONFIG, rates=["8k", "16k"]), 4, "rates"),
+        (replace(CONFIG, n_speakers=3), 4, "n_speakers"),
     ],
 )
 def test_settings_that_cannot_be_are_named(config, n, said):
@@ -140,8 +140,10 @@ def test_one_speaker_is_too_few():
 def render(tmp_path, name="out", table=None, config=CONFIG, n=12, n_jobs=1):
     table = table or table_of({"ann": "f", "bea": "f", "dan": "m"}, tmp_path / "audio")
     plan = plan_mixtures(table, "tr", n, config, 0)
-    written = render_mixtures(plan, tmp_path / name, config, n_jobs)
-    return plan, [planned_files(planned, tmp_path / name) for planned in plan], written
+    target = Target(Version(8000, "cut"), tmp_path / name, tmp_path / f"{name}.tsv")
+    with Workers(n_jobs) as workers:
+        written, _ = render_mixtures(plan, "balanced", [target], tmp_path, workers, "tr")[target.version]
+    return plan, [planned_files(planned, tmp_path / name, parts(2, False)) for planned in plan], written
 
 
 def contents(folder):
@@ -156,7 +158,7 @@ def test_written_files_hold_the_planned_snr_and_length_and_sum_exactly(tmp_path)
         assert len(mixed) == len(first) == len(second) == planned.samples
         np.testing.assert_array_equal(mixed, first + second)
         measured = active_level(first, 8000) - active_level(second, 8000)
-        assert measured == pytest.approx(planned.snr_db, abs=0.1)
+        assert measured == pytest.approx(snr_of(planned), abs=0.1)
         assert measured > -0.1
         assert np.abs(mixed).max() <= 0.9
         assert soundfile.info(mixture.mixture).samplerate == 8000
@@ -169,7 +171,7 @@ def test_recordings_at_other_rates_and_with_an_offset_are_brought_to_one(tmp_pat
     plan, files, _ = render(tmp_path, table=table, n=6)
     for planned, mixture in zip(plan, files, strict=True):
         sources = [read_audio(path) for path in mixture.sources]
-        assert abs(active_level(sources[0], 8000) - active_level(sources[1], 8000) - planned.snr_db) < 0.1
+        assert abs(active_level(sources[0], 8000) - active_level(sources[1], 8000) - snr_of(planned)) < 0.1
         assert all(abs(source.mean()) < 0.01 for source in sources)
 
 

@@ -1,66 +1,44 @@
-"""Two-speaker mixtures: a plan, made from the table of utterances and a seed, says who speaks with whom, how loud, and
-which part of a long utterance; rendering turns the plan into wav files. A plan is the same on every machine, and so are
-the files, up to the last bit where recordings had to be resampled.
-
-Levels are active speech levels, by the gate of `active_level`. (WSJ0-2mix is mixed by ITU-T P.56 levels and from
-published lists; a module for it would bring its own level and its own plan.)
+"""Two-speaker mixtures of any corpus: a plan, made from the table of utterances and a seed, balances speakers and
+sexes, and says how loud each voice is and which part of a long utterance is heard.
 """
 
 import random
-import shutil
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import read_audio, write_wav
-from spikesep.separation.config import MixingConfig
+from spikesep.files import keep_content
+from spikesep.separation.audio import read_audio, to_pcm16
+from spikesep.separation.config import MixingConfig, RecipeConfig
 from spikesep.separation.corpora.table import Utterance
-from spikesep.separation.kaldi import Mixture
-from spikesep.separation.parallel import parallel_map
+from spikesep.separation.levels import active_level
+from spikesep.separation.mixing.plan import PlannedMixture, Version
+from spikesep.separation.parallel import Workers
 
-PARTS = ("mix", "s1", "s2")
-GATE_DB = 25.0
-GATE_SECONDS = 0.02
+MODES = ("cut",)
 MEAN_LEVEL_DB = -25.0
 MOST_PEAK = 0.9
 EMPTY_DB = 15.0
 
 
-@dataclass(frozen=True)
-class PlannedMixture:
-    """What one mixture will be; `snr_db` is the first speaker's level over the second's.
-
-    `starts` are the samples, at the mixtures' rate, at which each utterance is cut.
-    """
-
-    utt_id: str
-    utterances: tuple[Utterance, Utterance]
-    starts: tuple[int, int]
-    samples: int
-    snr_db: float
+def parts(n_speakers: int, noisy: bool) -> tuple[str, ...]:
+    """`mix`, `s1`, `s2`."""
+    return ("mix", *(f"s{k + 1}" for k in range(n_speakers)))
 
 
-def active_level(samples: np.ndarray, sample_rate: int) -> float:
-    """Active speech level of float32 [samples], dB of full scale: the mean power of the frames that hold speech.
+def folder(data: Path, n_speakers: int, version: Version, split: str) -> Path:
+    """`wav/tr`."""
+    return data / "wav" / split
 
-    Frames of 20 ms count if they lie within 25 dB of the loudest. As the loudest lie some 10 dB above the active level,
-    that is the margin of about 15 dB below it that ITU-T P.56 uses. -inf for silence.
-    """
-    length = min(round(GATE_SECONDS * sample_rate), len(samples))
-    if not length:
-        return -np.inf
-    frames = samples[: len(samples) // length * length].reshape(-1, length)
-    power = np.square(frames, dtype=np.float64).mean(axis=1)
-    active = power[power >= power.max() * 10 ** (-GATE_DB / 10)]
-    with np.errstate(divide="ignore"):
-        return float(10 * np.log10(active.mean()))
+
+def plan(
+    table: list[Utterance], split: str, n: int, recipe: RecipeConfig, data: Path, workers: Workers
+) -> tuple[list[PlannedMixture], list[str]]:
+    """`plan_mixtures` by the recipe, and no notices."""
+    return plan_mixtures(table, split, n, recipe.mixing, recipe.seed), []
 
 
 def plan_mixtures(table: list[Utterance], split: str, n: int, config: MixingConfig, seed: int) -> list[PlannedMixture]:
@@ -94,38 +72,40 @@ def plan_mixtures(table: list[Utterance], split: str, n: int, config: MixingConf
     return sorted(plan, key=lambda planned: planned.utt_id)
 
 
-def planned_files(planned: PlannedMixture, folder: Path) -> Mixture:
-    """Where a planned mixture is written: `folder/{mix,s1,s2}/<utt_id>.wav`."""
-    mixture, *sources = (folder / part / f"{planned.utt_id}.wav" for part in PARTS)
-    speakers, sexes = zip(*((row.speaker, row.sex) for row in planned.utterances), strict=True)
-    return Mixture(planned.utt_id, mixture, tuple(sources), speakers, sexes)
-
-
-def render_mixtures(plan: list[PlannedMixture], folder: Path, config: MixingConfig, n_jobs: int) -> int:
-    """Write all mixtures of a plan into `folder`; those that are there in full length are kept.
-
-    Each utterance is read and resampled once, by whichever process, before any is mixed.
-
-    Returns:
-        how many were written.
+def load(path: Path, rates: tuple[int, ...]) -> dict:
+    """The recording without its mean at each rate (Hz): some recorders leave an offset as loud as the voice.
 
     Raises:
-        SpikeSepError: a recording cannot be read, is silent, or is shorter than the table says.
+        SpikeSepError: it cannot be read.
     """
-    missing = [planned for planned in plan if not _is_written(planned, folder, config.sample_rate)]
-    if not missing:
-        return 0
-    for part in PARTS:
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for left_behind in folder.glob(".utterances*"):  # by a run that was killed
-        shutil.rmtree(left_behind)
-    with tempfile.TemporaryDirectory(prefix=".utterances", dir=folder) as cache:
-        utterances = list({row.utt_id: row for planned in missing for row in planned.utterances}.values())
-        load = partial(_resample_to, folder=Path(cache), sample_rate=config.sample_rate)
-        parallel_map(load, utterances, n_jobs, "resampling")
-        write = partial(_write_one, folder=folder, cache=Path(cache), sample_rate=config.sample_rate)
-        parallel_map(write, missing, n_jobs, "mixing")
-    return len(missing)
+    voice = {rate: read_audio(path, rate) for rate in rates}
+    return {rate: samples - samples.mean() for rate, samples in voice.items()}
+
+
+def mix(planned: PlannedMixture, voices: Sequence[dict], version: Version) -> tuple[dict[str, np.ndarray], tuple]:
+    """Samples float32 by part; no gains, as they follow from the part of the voice that is heard."""
+    rate = version.rate
+    heard = [
+        _cut(row, voice[rate], start, planned.samples, rate)
+        for row, voice, start in zip(planned.utterances, voices, planned.starts, strict=True)
+    ]
+    first, second = mix_at_snr(*heard, planned.gains[0] - planned.gains[1], rate)
+    signals = dict(zip(parts(2, False), (first + second, first, second), strict=True))
+    return {part: to_pcm16(samples) for part, samples in signals.items()}, (0.0, 0.0, 0.0)
+
+
+def finish(data: Path, split: str, plan: Sequence[PlannedMixture], version: Version, gains: Sequence[tuple]) -> bool:
+    """`mixtures.tsv` in the data directory: what each mixture is made of, for people; whether it had to be written.
+
+    A start is where a cut begins, unless there was a pause there.
+    """
+    lines = ["utt_id\tfirst\tsecond\tfirst_start\tsecond_start\tseconds\tsnr_db"]
+    for planned in plan:
+        names = (row.utt_id for row in planned.utterances)
+        seconds = (f"{samples / version.rate:.4f}" for samples in (*planned.starts, planned.samples))
+        snr_db = round(planned.gains[0] - planned.gains[1], 3)
+        lines.append("\t".join([planned.utt_id, *names, *seconds, str(snr_db)]))
+    return keep_content(data / split / "mixtures.tsv", "".join(f"{line}\n" for line in lines).encode())
 
 
 def mix_at_snr(first: np.ndarray, second: np.ndarray, snr_db: float, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,10 +125,12 @@ def mix_at_snr(first: np.ndarray, second: np.ndarray, snr_db: float, sample_rate
 
 def _check(config: MixingConfig, n: int) -> None:
     low, high = config.snr_db
+    rate = config.rates_hz[0]
     faults = {
+        f"--mixing.n_speakers: {config.n_speakers}; the balanced procedure mixes two": config.n_speakers != 2,
+        f"--mixing.rates: {', '.join(config.rates)}; the balanced procedure makes one": len(config.rates) != 1,
         f"--mixing.n_train, n_closed, n_open: {n} mixtures; ask for at least one": n < 1,
-        f"--mixing.sample_rate: {config.sample_rate} Hz is too low for speech; 8000 is usual": config.sample_rate
-        < 1000,
+        f"--mixing.rates: {rate} Hz is too low for speech; 8k is usual": rate < 1000,
         f"--mixing.max_seconds: {config.max_seconds} s is too short; 4 is usual": not config.max_seconds >= 0.5,
         f"--mixing.snr_db: {low} to {high} dB is no range; give the lower end first": not low <= high,
     }
@@ -193,40 +175,12 @@ def _deal(deck: list[Utterance], rows: list[Utterance], met: set[str], chance: r
 def _plan_one(
     utt_id: str, chosen: tuple[Utterance, Utterance], config: MixingConfig, chance: random.Random
 ) -> PlannedMixture:
-    lengths = [int(row.duration * config.sample_rate) for row in chosen]
-    samples = min(*lengths, round(config.max_seconds * config.sample_rate))
+    rate = config.rates_hz[0]
+    lengths = [int(row.duration * rate) for row in chosen]
+    samples = min(*lengths, round(config.max_seconds * rate))
     starts = tuple(chance.randint(0, length - samples) for length in lengths)
-    return PlannedMixture(utt_id, chosen, starts, samples, round(chance.uniform(*config.snr_db), 3))
-
-
-def _is_written(planned: PlannedMixture, folder: Path, sample_rate: int) -> bool:
-    files = planned_files(planned, folder)
-    for path in (files.mixture, *files.sources):
-        try:
-            info = soundfile.info(path)
-        except soundfile.SoundFileError:
-            return False
-        if (info.frames, info.samplerate) != (planned.samples, sample_rate):  # frames in the file, not in its header
-            return False
-    return True
-
-
-def _resample_to(row: Utterance, folder: Path, sample_rate: int) -> None:
-    samples = read_audio(row.path, sample_rate)
-    np.save(
-        folder / f"{row.utt_id}.npy", samples - samples.mean()
-    )  # some recorders leave an offset as loud as the voice
-
-
-def _write_one(planned: PlannedMixture, folder: Path, cache: Path, sample_rate: int) -> None:
-    voices = []
-    for row, start in zip(planned.utterances, planned.starts, strict=True):
-        samples = np.load(cache / f"{row.utt_id}.npy", mmap_mode="r")
-        voices.append(_cut(row, samples, start, planned.samples, sample_rate))
-    first, second = mix_at_snr(*voices, planned.snr_db, sample_rate)
-    files = planned_files(planned, folder)
-    for path, samples in zip((*files.sources, files.mixture), (first, second, first + second), strict=True):
-        write_wav(path, samples, sample_rate)
+    snr_db = round(chance.uniform(*config.snr_db), 3)
+    return PlannedMixture(utt_id, utt_id, chosen, (snr_db / 2, -snr_db / 2), starts, samples)
 
 
 def _cut(row: Utterance, samples: np.ndarray, start: int, length: int, sample_rate: int) -> np.ndarray:
@@ -242,7 +196,7 @@ def _cut(row: Utterance, samples: np.ndarray, start: int, length: int, sample_ra
         raise SpikeSepError(f"{row.path}: is silent; remove it from the table of utterances")
     places = [(min(start, room) + step * length // 2) % (room + 1) for step in range(2 * room // length + 2)]
     for place in places:
-        part = np.asarray(samples[place : place + length])
+        part = samples[place : place + length]
         if active_level(part, sample_rate) > whole - EMPTY_DB:
             return part
     raise SpikeSepError(f"{row.path}: no part of {length / sample_rate:g} s holds speech; remove it from the table")

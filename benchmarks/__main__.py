@@ -1,0 +1,45 @@
+"""All comparisons with peers: `python -m benchmarks [--only NAME] [--quick] [--json FILE]`.
+
+Needs the extra `bench`. Contenders run in turn in one process with the same number of threads, after warming up;
+medians with minimum and maximum. Ratio is peer over ours.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import engines
+from benchmarks.machine import machine
+
+BENCHMARKS = {
+    "engines-128": engines.small_stack,
+    "engines-full-size": engines.full_size,
+    "activity": engines.activity,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=BENCHMARKS, action="append", help="one of them; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="smaller networks and fewer rounds: does it run?")
+    parser.add_argument("--json", type=Path, help="write the rows")
+    options = parser.parse_args()
+    console, rows = Console(width=160), []
+    console.print(machine())
+    for name in options.only or BENCHMARKS:
+        found = BENCHMARKS[name](options.quick)
+        rows += found
+        table = Table("what", "ours, s", "peer", "peer, s", "ratio", "same counts", title=name)
+        for r in found:
+            same = {True: "yes", False: "NO", None: ""}[r["counts_equal"]]
+            table.add_row(r["name"], r["ours"], r["peer"], r["peer_range"], f"{r['ratio']:.2f}", same)
+        console.print(table)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
