@@ -10,6 +10,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from spikesep.cli.common import recipe_of, recipe_parser, run
+from spikesep.errors import SpikeSepError
 from spikesep.files import write_json, write_text
 from spikesep.vision.config import ImageRecipe
 
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _act(options: Namespace, command: str) -> None:
     recipe = recipe_of(options, ImageRecipe)
+    launch = recipe.launch
+    if launch.launcher != "local" or launch.local_processes * launch.n_nodes > 1:
+        raise SpikeSepError("--launch: image tasks run in one process, local, on at most one accelerator")
     if options.task == "prepare":
         from spikesep.vision.datasets import prepare_images  # brings torch
 

@@ -20,7 +20,6 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
 from spikesep.spiking.cost import CostMeter
 from spikesep.spiking.report import conversion_report
-from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.launch import check_gpus, seed_everything
@@ -129,8 +128,7 @@ def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
             objective.metric,
             recipe.launch,
         )
-        if is_first_process():
-            save_image_network(model, folder / "ann")
+        save_image_network(model, folder / "ann")
 
 
 def convert_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:

@@ -58,6 +58,7 @@ IMAGE_WRONG = {
     "train --experiment.n_seeds 0": "experiment.n_seeds",
     "train --experiment.vary {ptl.speed: [1]}": "ptl.speed",
     "train --experiment.architectures [vgg12]": "vgg12",
+    "train --launch.n_processes 2": "one process",
     "fly": "fly",
 }
 
