@@ -73,6 +73,12 @@ def input_shape(name: str) -> tuple[int, ...]:
     return (1, *sizes) if len(sizes) == 2 else sizes
 
 
+def short_name(name: str) -> str:
+    """The name of a known architecture, else how many layers of weights the notation has."""
+    n_layers = sum(not _POOLING.fullmatch(part) for part in name.split("-")[1:])
+    return name if name in ARCHITECTURES else f"{n_layers} layers"
+
+
 def _add_convolution(
     modules: list[nn.Module], shape: tuple[int, ...], filters: int, kernel: int = 3, stride: int = 1
 ) -> tuple[int, ...]:

@@ -10,13 +10,19 @@ from matplotlib.ticker import MaxNLocator
 from spikesep.files import read_json
 from spikesep.training.figures import activation_figure, figure_file, training_figure
 from spikesep.training.history import History
+from spikesep.vision.architectures import short_name
 from spikesep.vision.config import ImageRecipe
 from spikesep.vision.datasets import Images
 from spikesep.vision.model import ImageNetwork, load_image_network
 from spikesep.vision.runs import METRICS, images_of, runs
 
-METHODS = {"ann": "ANN", "ptl": "SNN, progressive tandem learning", "tandem": "SNN, tandem learning end to end",
-           "surrogate": "SNN, surrogate gradient through time", "rate": "SNN, firing rates"}  # fmt: skip
+METHODS = {
+    "ann": "ANN",
+    "ptl": "SNN, progressive",
+    "tandem": "SNN, tandem end to end",
+    "surrogate": "SNN, through time",
+    "rate": "SNN, firing rates",
+}
 
 
 def draw(recipe: ImageRecipe, data: Path, exp: Path, found: dict[str, Any], folder: Path) -> list[Path]:
@@ -54,12 +60,14 @@ def depth_figure(found: dict[str, Any], path: Path) -> None:
             for k, (architecture, own) in enumerate(curves.items()):
                 curve = (own["ann"] if method == "ann" else own["snn"][method])["curve"]["metric"]
                 shade = 0.35 + 0.65 * k / max(1, len(curves) - 1)
-                axes.plot(range(1, len(curve) + 1), curve, color=colours["line"], alpha=shade, label=architecture)
+                axes.plot(
+                    range(1, len(curve) + 1), curve, color=colours["line"], alpha=shade, label=short_name(architecture)
+                )
             axes.set_title(METHODS.get(method, method), fontsize=8.5, color=colours["ink"])
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
         panels[0].set_ylabel("validation accuracy (%)")
-        panels[0].legend(frameon=False, fontsize=8)
+        panels[0].legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def steps_figure(found: dict[str, Any], path: Path) -> None:

@@ -5,7 +5,7 @@ from torch import nn
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.cost import measure
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.vision.architectures import ARCHITECTURES, build, input_shape
+from spikesep.vision.architectures import ARCHITECTURES, build, input_shape, short_name
 
 
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if not n.startswith("imagenet")])
@@ -46,6 +46,11 @@ def test_the_mnist_network_is_the_papers():
 @pytest.mark.parametrize(("name", "depth"), [("vgg9", 9), ("vgg11", 11), ("vgg13", 13), ("vgg16", 16)])
 def test_vgg_n_has_n_layers_of_weights(name, depth):
     assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in build(name)) == depth
+
+
+def test_a_network_without_a_name_is_told_by_its_depth():
+    assert short_name("28x28-c8s2-p2-c8-10") == "3 layers"
+    assert short_name("vgg11") == "vgg11"
 
 
 def test_the_notation_can_be_used_directly():
