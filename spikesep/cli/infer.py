@@ -127,6 +127,7 @@ def _separate(model, recording: Path, files: list[Path], options: Namespace) -> 
         "network": model.kind,
         "scale": result.scale,
         "cost": result.cost.to_dict(),
+        "engines": {name: layer.ran_on for name, layer in model.separator.network.layers.items() if layer.ran_on},
     }
 
 

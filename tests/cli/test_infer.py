@@ -8,6 +8,7 @@ import torch
 from spikesep.cli.infer import main
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import Separator, save_separator
+from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.signal import Coding
 
 
@@ -20,6 +21,7 @@ def model(tmp_path_factory):
     for layer in separator.network.layers.values():
         layer.convert(0.2, Coding(8))
         layer.freeze()
+    to_fixed_point(separator.network, [separator.encode(torch.randn(1, 4000))[0]])
     save_separator(separator, folder / "snn")
     return folder
 
@@ -100,6 +102,21 @@ def test_the_rest_goes_on_after_a_bad_recording(tmp_path, model, capsys):
     assert "1 of 2" in capsys.readouterr().err
 
 
+def test_every_engine_writes_the_same_voices_and_the_report_says_what_ran_where(tmp_path, model):
+    soundfile.write(tmp_path / "a.wav", tone(8000), 8000)
+    voices = {}
+    for engine in ("auto", "dense", "event"):
+        out, report = tmp_path / engine, tmp_path / f"{engine}.json"
+        argv = (tmp_path / "a.wav", "--model", model, "--out-dir", out, "--engine", engine, "--json", report)
+        assert infer(*argv) == 0
+        voices[engine] = [(out / f"a_spk{k}.wav").read_bytes() for k in (1, 2)]
+        (found,) = json.loads(report.read_text())
+        if engine != "auto":
+            assert found["engines"]["dilated2"] == f"{engine}: as asked for"
+        assert found["engines"]["bottleneck"] == "dense: the input is analog"
+    assert voices["dense"] == voices["event"] == voices["auto"]
+
+
 def test_files_are_not_overwritten_unless_asked(tmp_path, model, capsys):
     soundfile.write(tmp_path / "a.wav", tone(4000), 8000)
     (tmp_path / "a_spk2.wav").write_text("precious")
@@ -130,6 +147,7 @@ def test_recordings_of_one_name_are_refused_before_anything_is_written(tmp_path,
         (["--level", "loud"], "level"),
         (["--segment", "0"], "--segment 0"),
         (["--network", "rnn"], "network"),
+        (["--engine", "steam"], "engine"),
         (["--device", "tpu9"], "--device tpu9"),
         (["--model", "nowhere"], "nowhere"),
     ],

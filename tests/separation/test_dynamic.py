@@ -7,13 +7,17 @@ from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio import write_wav
-from spikesep.separation.config import RecipeConfig, SeparatorConfig
+from spikesep.separation.config import (
+    RecipeConfig,
+    SeparatorConfig,
+    SpeechConversionConfig,
+    SpeechPretrainConfig,
+)
 from spikesep.separation.corpora.table import UTTERANCES, Utterance, write_table
 from spikesep.separation.dataset import Collate, EpochSampler, loader_of
 from spikesep.separation.dynamic import DynamicCrops
 from spikesep.separation.experiment import convert_snn, train_ann
 from spikesep.separation.levels import active_level
-from spikesep.training.config import ConversionConfig, PretrainConfig
 
 RATE = 8000
 TONES = {"ann": 300, "bea": 500, "cleo": 700, "dan": 1100, "ed": 1700}
@@ -129,9 +133,9 @@ def test_what_cannot_serve_is_named(table, tmp_path):
 
 def test_settings_that_contradict_each_other_are_refused():
     with pytest.raises(SpikeSepError, match="on_the_fly"):
-        PretrainConfig(speeds=[0.9, 1.0])
+        SpeechPretrainConfig(speeds=[0.9, 1.0])
     with pytest.raises(SpikeSepError, match=r"0\.5 to 2"):
-        PretrainConfig(on_the_fly=10, speeds=[3.0])
+        SpeechPretrainConfig(on_the_fly=10, speeds=[3.0])
 
 
 def test_a_model_is_trained_and_converted_without_a_training_mixture_on_disk(table, experiment, capsys):
@@ -139,9 +143,9 @@ def test_a_model_is_trained_and_converted_without_a_training_mixture_on_disk(tab
     assert not (experiment.data / "tr").exists()
     recipe = RecipeConfig(
         model=SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2]),
-        ann=PretrainConfig(on_the_fly=6, speeds=[0.95, 1.05], epochs=2, batch_size=2, segment_seconds=0.5),
-        ptl=ConversionConfig(
-            segment_seconds=0.5, train_segments=4, valid_segments=2, max_epochs=1, calibration_segments=2
+        ann=SpeechPretrainConfig(on_the_fly=6, speeds=[0.95, 1.05], epochs=2, batch_size=2, segment_seconds=0.5),
+        ptl=SpeechConversionConfig(
+            segment_seconds=0.5, train_segments=4, valid_segments=2, max_epochs=1, calibration_examples=2
         ),
     )
     exp = Path(experiment.exp).with_name("fresh")
