@@ -48,13 +48,16 @@ def active_level(samples: np.ndarray, sample_rate: int) -> float:
 
 
 def _crossing(levels: np.ndarray, excess: np.ndarray) -> float:
-    """The level where the excess over the margin, which grows from bin to bin, passes zero."""
-    above = np.flatnonzero(excess >= 0)
-    if not len(above) or above[0] == 0:
-        return float(levels[above[0] if len(above) else -1])
-    k = above[0]
-    share = -excess[k - 1] / (excess[k] - excess[k - 1])
-    return float(levels[k - 1] + share * (levels[k] - levels[k - 1]))
+    """The level where the excess over the margin passes zero, from the lowest threshold (the last bin) upwards.
+
+    In the topmost bins of a long signal few samples are active, and the excess may be positive there once more.
+    """
+    crossings = np.flatnonzero((excess[:-1] < 0) & (excess[1:] >= 0))
+    if not len(crossings):
+        return float(levels[0] if excess[-1] >= 0 else levels[-1])
+    k = crossings[-1]
+    share = excess[k] / (excess[k] - excess[k + 1])
+    return float(levels[k] + share * (levels[k + 1] - levels[k]))
 
 
 @lru_cache

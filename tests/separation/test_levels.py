@@ -123,3 +123,11 @@ def test_a_click_in_a_long_silence_has_a_finite_level():
     click = np.zeros(60 * RATE)
     click[RATE] = 1.0
     assert np.isfinite(active_level(click, RATE))
+
+
+def test_a_short_peak_does_not_pass_for_the_level_of_a_long_recording():
+    chance = np.random.default_rng(0)
+    voice = 0.1 * chance.standard_normal(40 * RATE)
+    peak = voice.copy()
+    peak[20 * RATE : 20 * RATE + 400] *= 9
+    assert active_level(peak, RATE) == pytest.approx(active_level(voice, RATE), abs=1)
