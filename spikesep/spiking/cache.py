@@ -20,6 +20,7 @@ class SpikeCache:
         n_words, _, *shape = trains.words.shape
         self.n_steps = trains.n_steps
         self.threshold = trains.threshold.clone()
+        self.multiple = trains.multiple
         self._words = torch.empty(n_examples, n_words, *shape, dtype=torch.uint8)
 
     def put(self, indices: list[int], trains: SpikeTrains) -> None:
@@ -35,7 +36,7 @@ class SpikeCache:
     def get(self, indices: list[int]) -> SpikeTrains:
         """The spikes of a batch, as if they had just been fired."""
         words = self._words[indices].transpose(0, 1).to(self.threshold.device)
-        return SpikeTrains(words, self.n_steps, self.threshold)
+        return SpikeTrains(words, self.n_steps, self.threshold, self.multiple)
 
     @staticmethod
     def size(n_examples: int, trains: SpikeTrains) -> int:

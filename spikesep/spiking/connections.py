@@ -34,9 +34,29 @@ def connect(layer: nn.Module, shape: tuple[int, ...]) -> Connections:
     """The connections of a layer or readout whose input is [batch, *shape].
 
     Raises:
+        NotImplementedError: see `require_table`.
+    """
+    return _connect(*require_table(layer), tuple(shape))
+
+
+def require_table(layer: nn.Module) -> tuple[tuple, tuple[tuple, ...]]:
+    """A layer's geometry in plain numbers: of its synapse (none for Linear), and of each pooling before it.
+
+    Raises:
         NotImplementedError: a padding or a map before the synapse that has no table.
     """
-    return _connect(layer.synapse, _maps(layer), tuple(shape))
+    pooled = []
+    for module in _maps(layer):
+        if isinstance(module, (nn.AvgPool1d, nn.AvgPool2d)):
+            pooled.append(_pooling(module))
+        elif not isinstance(module, nn.Flatten):
+            raise NotImplementedError(f"{type(module).__name__} before a synapse")
+    synapse = layer.synapse
+    if isinstance(synapse, nn.Linear):
+        if pooled and _channels_are_last(layer):
+            raise NotImplementedError("pooling before Linear without Flatten")
+        return ((), _channels_are_last(layer)), tuple(pooled)
+    return (synapse.kernel_size, synapse.stride, _padding(synapse), synapse.dilation), tuple(pooled)
 
 
 def divisor(layer: nn.Module) -> float:
@@ -79,32 +99,29 @@ def _channels_are_last(layer: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _connect(synapse: nn.Module, before: tuple[nn.Module, ...], shape: tuple[int, ...]) -> Connections:
-    if isinstance(synapse, nn.Linear) and not before:
+def _connect(synapse: tuple, pooled: tuple[tuple, ...], shape: tuple[int, ...]) -> Connections:
+    if synapse == ((), True):
         n = prod(shape[:-1])
         return Connections(np.arange(n, dtype=np.int32)[:, None], np.zeros(1, np.int32), shape[:-1])
     image = shape[1:]
     table = np.arange(prod(image), dtype=np.int32)[:, None]
-    for module in before:
-        if isinstance(module, (nn.AvgPool1d, nn.AvgPool2d)):
-            window, image = _pooling(module, image)
-            table = _chain(table, window)
-        elif not isinstance(module, nn.Flatten):
-            raise NotImplementedError(f"{type(module).__name__} before a synapse")
-    if isinstance(synapse, nn.Linear):
+    for sizes in pooled:
+        window, image = _windows(image, *sizes)
+        table = _chain(table, window)
+    if synapse == ((), False):
         n, width = table.shape
         return Connections(table.reshape(1, -1), np.repeat(np.arange(n, dtype=np.int32), width), ())
-    window, image = _windows(image, synapse.kernel_size, synapse.stride, _padding(synapse), synapse.dilation)
+    window, image = _windows(image, *synapse)
     taps = np.repeat(np.arange(window.shape[1], dtype=np.int32), table.shape[1])
     return Connections(_chain(table, window), taps, image)
 
 
-def _pooling(module: nn.Module, image: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+def _pooling(module: nn.AvgPool1d | nn.AvgPool2d) -> tuple[tuple[int, ...], ...]:
     if module.ceil_mode or not module.count_include_pad or getattr(module, "divisor_override", None):
         raise NotImplementedError("pooling with ceil_mode, divisor_override or count_include_pad=False")
-    n_dims = len(image)
+    n_dims = 2 if isinstance(module, nn.AvgPool2d) else 1
     sizes = (module.kernel_size, module.stride, module.padding, 1)
-    return _windows(image, *((size,) * n_dims if isinstance(size, int) else tuple(size) for size in sizes))
+    return tuple((size,) * n_dims if isinstance(size, int) else tuple(size) for size in sizes)
 
 
 def _padding(synapse: nn.Module) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikesep.spiking.connections import divisor
+from spikesep.errors import SpikeSepError
+from spikesep.spiking.connections import divisor, require_table
 
 if TYPE_CHECKING:
     from spikesep.spiking.network import SpikingNetwork
@@ -69,19 +70,34 @@ class FixedPoint(nn.Module):
         self.register_buffer("multiple", torch.tensor(1))
         self.register_buffer("input_unit", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("input_levels", torch.tensor(0))
-        self._arranged: dict[object, tuple[int, Any]] = {}
+        self._arranged: dict[object, tuple[Tensor, int, Any]] = {}
 
     def arranged(self, key: object, arrange: Callable[[], Any]) -> Any:
         """What `arrange` makes of the weights, kept until they change."""
-        version, value = self._arranged.get(key, (None, None))
-        if version != self.weight._version:
-            version, value = self.weight._version, arrange()
-            self._arranged[key] = version, value
+        version = 0 if self.weight.is_inference() else self.weight._version
+        weight, then, value = self._arranged.get(key, (None, None, None))
+        if weight is not self.weight or then != version:
+            value = arrange()
+            self._arranged[key] = self.weight, version, value
         return value
+
+    def _apply(self, *arguments, **options) -> "FixedPoint":
+        self._arranged.clear()
+        return super()._apply(*arguments, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be arranged again."""
+        return {**self.__dict__, "_arranged": {}}
 
     def reach(self) -> int:
         """The largest magnitude that sums of any of an output channel's weights can have."""
         return self.arranged("reach", lambda: _reach(self.weight))
+
+    def most(self, units: int, times: int, n_steps: int) -> float:
+        """The largest magnitude that a potential can have on its way: `units` arrive through every weight, `times`
+        times within the window."""
+        arriving = float(self.reach()) * units * times * 2.0 ** int(self.fraction)
+        return arriving + float((n_steps * self.bias.double().abs() + 2 * self.threshold.double()).max())
 
     def plan(self, multiples: list[int]) -> Plan:
         """For sources of these multiples."""
@@ -102,81 +118,126 @@ def to_fixed_point(
             channel's largest weight is the largest integer.
 
     Raises:
-        ValueError: a layer is not spiking yet, `bits` is out of range, or an analog value travels beside the spikes.
+        ValueError: a layer is not spiking yet, or `bits` is out of range.
+        SpikeSepError: a layer has no such form; the network is as it was.
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must lie in 2..8, not {bits}")
     layers = list(network.layers.values())
     if any(layer.mode != "spiking" for layer in layers):
         raise ValueError("only a network whose layers all spike has a fixed-point form; convert it first")
-    if layers[0].identity:
-        raise ValueError("the first layer hands on its analog input: such a sum has no fixed-point form")
-    units = _common_units(layers)
+    for name, layer in network.layers.items():
+        try:
+            require_table(layer)
+        except NotImplementedError as error:
+            raise SpikeSepError(f"layer {name}: {error} has no fixed-point form; set weight_bits to 0") from error
+    units, multiples = _common_units(layers)
     largest = max(float(x.detach().abs().max()) for x in inputs)
-    reaching = 0  # the sum of the multiples that meet before a layer
+    found, reaching = [], 0  # the sum of the multiples that meet before a layer
     for index, (name, layer) in enumerate(network.layers.items()):
-        bound = 2 ** (bits - 1) - 1
-        scale = (scales or {}).get(name)
-        if index:
-            layer.fixed = _fixed(layer, units[index - 1], reaching, bound, scale)
-        else:
-            layer.fixed = _fixed_first(layer, largest, bound, scale)
-        multiple = round(float(layer.threshold) / units[index])
-        layer.fixed.multiple.fill_(multiple)
-        reaching = multiple + (reaching if layer.identity else 0)
+        grid = Grid(layer, units[index] * multiples[index], 2 ** (bits - 1) - 1, (scales or {}).get(name))
+        result = grid.behind_spikes(units[index - 1], reaching) if index else grid.behind_analog(largest)
+        if result is None:
+            raise SpikeSepError(f"layer {name}: its sums do not fit 32 bits; set weight_bits to 0")
+        found.append(result)
+        reaching = multiples[index] + (reaching if layer.identity else 0)
+    for layer, (fixed, bias), unit, multiple in zip(layers, found, units, multiples, strict=True):
+        fixed.multiple.fill_(multiple)
+        layer.fixed = fixed.to(layer.threshold.device)
+        with torch.no_grad():
+            layer.threshold.fill_(multiple * unit)
+            layer.synapse.weight.copy_(dequantized(fixed.weight, fixed.scale))
+            layer.synapse.bias.copy_(bias)
 
 
-def _fixed_first(layer: nn.Module, largest: float, bound: int, scale: Tensor | None) -> FixedPoint:
-    """A layer with an analog input: the input's unit is as fine as int32 potentials allow."""
-    levels = INPUT_LEVELS
-    while levels:
-        unit = largest / levels or 1.0
-        fixed = _fixed(layer, unit, levels, bound, scale, steps=1 if layer.coding.encoding == "impulse" else None)
-        if fixed is not None:
-            fixed.input_unit.fill_(unit)
-            fixed.input_levels.fill_(levels)
-            return fixed
-        levels //= 2
-    raise ValueError("the first layer's sums do not fit 32 bits")
+def check_fixed_point(network: "SpikingNetwork") -> None:
+    """Whether integers that were read from a file can be what `to_fixed_point` makes.
 
-
-def _fixed(
-    layer: nn.Module, unit: float, reaching: int, bound: int, scale: Tensor | None, steps: int | None = 0
-) -> FixedPoint | None:
-    """The integers of a layer to which at most `reaching` units come from each place in a step; None: they do not fit.
-
-    `steps` is 0 behind spikes. A constant analog current (None) is kept as its sum over the window, with thresholds
-    N_s times as high; an impulse (1) arrives in one step.
+    Raises:
+        ValueError: they cannot; the message names the layer.
     """
-    n_steps, threshold, unit = layer.coding.n_steps, float(layer.threshold), unit / divisor(layer)
-    unit = unit / n_steps if steps is None else unit
-    fixed = FixedPoint(layer.synapse)
-    weight = layer.synapse.weight.detach().double()
-    channels = weight.flatten(1)
-    scale = channels.abs().amax(1) / bound if scale is None else scale.double().expand(len(weight)).clone()
-    scale = scale.clamp(min=max(threshold / unit * 2.0**-20, 1e-30))  # a channel of tiny weights: they round to zero
-    fixed.scale.copy_(scale)
-    scale = fixed.scale.double()
-    along = scale.view(-1, *[1] * (weight.ndim - 1))
-    fixed.weight.copy_((weight / along).round().clamp(-bound, bound))
-    reach = _reach(fixed.weight) * reaching * divisor(layer)
-    for fraction in range(FRACTION_BITS, -1, -1):
-        grid = scale * unit * 2.0**-fraction
-        bias = (layer.synapse.bias.detach().double() / n_steps / grid).round()
-        fire_at = (threshold / grid).round().clamp(min=1)
-        arrivals = reach * 2**fraction * (1 if steps == 1 else n_steps)
-        if arrivals + float((n_steps * bias.abs() + 2 * fire_at).max()) < LIMIT:
-            break
-    else:
+    reaching = 0
+    for index, (name, layer) in enumerate(network.layers.items()):
+        fixed, coding = layer.fixed, layer.coding
+        units = reaching if index else int(fixed.input_levels)
+        times = 1 if index == 0 and coding.encoding == "impulse" else coding.n_steps
+        sound = (
+            0 <= int(fixed.fraction) <= FRACTION_BITS
+            and 1 <= int(fixed.multiple) <= MULTIPLES
+            and bool((fixed.threshold >= 1).all() and (fixed.initial >= 0).all())
+            and bool((fixed.initial <= fixed.threshold).all())
+            and bool((fixed.scale > 0).all() and fixed.scale.isfinite().all())
+            and 0 < float(layer.threshold) < float("inf")
+            and (index > 0 or (0 < float(fixed.input_unit) < float("inf") and 1 <= units <= INPUT_LEVELS))
+            and fixed.most(round(units * divisor(layer)), times, coding.n_steps) < LIMIT
+        )
+        if not sound:
+            raise ValueError(f"layer {name}: its integers are out of range")
+        reaching = int(fixed.multiple) + (reaching if layer.identity else 0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a layer's numbers become integers.
+
+    Attributes:
+        threshold: in activation units.
+        bound: largest integer weight.
+        scale: of the weights, where it is given.
+    """
+
+    layer: nn.Module
+    threshold: float
+    bound: int
+    scale: Tensor | None
+
+    def behind_analog(self, largest: float) -> tuple[FixedPoint, Tensor] | None:
+        """With an analog input, whose unit is as fine as int32 potentials allow.
+
+        A constant current is kept as its sum over the window, with thresholds N_s times as high.
+        """
+        impulse, n_steps = self.layer.coding.encoding == "impulse", self.layer.coding.n_steps
+        levels = INPUT_LEVELS
+        while levels:
+            unit = largest / levels or 1.0
+            result = self._integers(unit if impulse else unit / n_steps, levels, 1 if impulse else n_steps)
+            if result is not None:
+                result[0].input_unit.fill_(unit)
+                result[0].input_levels.fill_(levels)
+                return result
+            levels //= 2
         return None
-    fixed.fraction.fill_(fraction)
-    fixed.bias.copy_(bias)
-    fixed.threshold.copy_(fire_at)
-    fixed.initial.copy_((fire_at * layer.coding.initial_potential).round())
-    with torch.no_grad():
-        layer.synapse.weight.copy_(dequantized(fixed.weight, fixed.scale))
-        layer.synapse.bias.copy_(bias * grid * n_steps)
-    return fixed
+
+    def behind_spikes(self, unit: float, reaching: int) -> tuple[FixedPoint, Tensor] | None:
+        """Where at most `reaching` units come from each place in a step."""
+        return self._integers(unit, reaching, self.layer.coding.n_steps)
+
+    def _integers(self, unit: float, units: int, times: int) -> tuple[FixedPoint, Tensor] | None:
+        """The integers, and the bias that they mean; None: they do not fit."""
+        layer, n_steps, pooled = self.layer, self.layer.coding.n_steps, divisor(self.layer)
+        unit = unit / pooled
+        fixed = FixedPoint(layer.synapse).cpu()
+        weight, bias = layer.synapse.weight.detach().double().cpu(), layer.synapse.bias.detach().double().cpu()
+        scale = weight.flatten(1).abs().amax(1) / self.bound
+        scale = scale if self.scale is None else self.scale.double().cpu().expand(len(weight)).clone()
+        # A channel of tiny weights: they round to zero.
+        fixed.scale.copy_(scale.clamp(min=max(self.threshold / unit * 2.0**-20, 1e-30)))
+        scale = fixed.scale.double()
+        fixed.weight.copy_(
+            (weight / dequantized(torch.ones_like(weight), scale)).round().clamp(-self.bound, self.bound)
+        )
+        for fraction in range(FRACTION_BITS, -1, -1):
+            grid = scale * unit * 2.0**-fraction
+            numbers = [(bias / n_steps / grid).round(), (self.threshold / grid).round().clamp(min=1)]
+            if max(float(number.abs().max()) for number in numbers) > LIMIT:
+                continue
+            fixed.fraction.fill_(fraction)
+            fixed.bias.copy_(numbers[0])
+            fixed.threshold.copy_(numbers[1])
+            fixed.initial.copy_((numbers[1] * layer.coding.initial_potential).round())
+            if fixed.most(round(units * pooled), times, n_steps) < LIMIT:
+                return fixed, numbers[0] * grid * n_steps
+        return None
 
 
 def dequantized(weight: Tensor, scale: Tensor) -> Tensor:
@@ -190,14 +251,13 @@ def _reach(weight: Tensor) -> int:
     return int(torch.maximum(rows.clamp(min=0).sum(1), rows.clamp(max=0).sum(1).abs()).max())
 
 
-def _common_units(layers: list[nn.Module]) -> list[float]:
-    """Round the thresholds of layers that meet in one sum to multiples of a unit; the unit of each layer."""
+def _common_units(layers: list[nn.Module]) -> tuple[list[float], list[int]]:
+    """For each layer the unit, common to all whose spikes meet in one sum, and its threshold in units, rounded."""
     begins = [i for i, layer in enumerate(layers) if not layer.identity]
-    units = []
+    units, multiples = [], []
     for begin, end in zip(begins, [*begins[1:], len(layers)], strict=True):
-        group = layers[begin:end]
-        unit = max(float(layer.threshold) for layer in group) / (MULTIPLES if len(group) > 1 else 1)
-        for layer in group:
-            layer.threshold.fill_(max(1, round(float(layer.threshold) / unit)) * unit)
-        units += [unit] * len(group)
-    return units
+        thresholds = [float(layer.threshold) for layer in layers[begin:end]]
+        unit = max(thresholds) / (MULTIPLES if len(thresholds) > 1 else 1)
+        units += [unit] * len(thresholds)
+        multiples += [max(1, round(threshold / unit)) for threshold in thresholds]
+    return units, multiples

@@ -6,7 +6,7 @@ uint32 for float32 and uint16 for bfloat16 (numpy has no such type), so that one
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +18,14 @@ CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
 BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # of a byte
 
 _pool: ThreadPoolExecutor | None = None
+
+
+def compiled(function: Callable) -> Callable:
+    """`njit` that lets other threads run; kept on disk, but where neither the package nor the home can be written."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
 
 
 def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> None:
@@ -32,7 +40,10 @@ def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> 
     bounds = [n * k // n_threads for k in range(n_threads + 1)]
     first, *others = pairwise(bounds)
     others = [_pool.submit(kernel, *part, *arguments) for part in others]
-    kernel(*first, *arguments)
+    try:
+        kernel(*first, *arguments)
+    finally:
+        wait(others)
     for other in others:
         other.result()
 
@@ -42,10 +53,11 @@ def _forget_pool() -> None:
     _pool = None
 
 
-os.register_at_fork(after_in_child=_forget_pool)  # a forked process has none of the threads
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=_forget_pool)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def fire(start, stop, current, shift, threshold, initial_potential, n_steps, words):
     """Integrate-and-fire (eqs. 3-5) from currents to words; a current of one row is the same in every step.
 
@@ -74,7 +86,7 @@ def fire(start, stop, current, shift, threshold, initial_potential, n_steps, wor
                 words[t // 8, low : low + n] = word[:n]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def drive(start, stop, words, thresholds, out):
     """out[t] = sum over sources of threshold * spike, as bits of float32 or bfloat16.
 
@@ -101,7 +113,7 @@ def drive(start, stop, words, thresholds, out):
                     out[t, low + i] = bits[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count(start, stop, words, out):
     """out = spikes of each neuron."""
     for low in range(start, stop, CHUNK):

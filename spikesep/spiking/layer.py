@@ -138,7 +138,14 @@ class SpikingLayer(nn.Module):
         return count.add_(share).floor_().clamp_(0, self.coding.n_steps).mul_(threshold).to(activation.dtype)
 
     def fire(self, signal: Signal) -> Signal:
-        """The spiking neurons (eqs. 3-6)."""
+        """The spiking neurons (eqs. 3-6).
+
+        Raises:
+            ValueError: the spikes that come in are of another window.
+        """
+        if any(trains.n_steps != self.coding.n_steps for trains in signal.trains):
+            found = [trains.n_steps for trains in signal.trains]
+            raise ValueError(f"spikes of {found} steps reach a layer of {self.coding.n_steps} steps")
         words, self.ran_on = engines.fire(self, signal)
         multiple = 1 if self.fixed is None else int(self.fixed.multiple)
         return Signal(trains=(SpikeTrains(words, self.coding.n_steps, self.threshold, multiple),))

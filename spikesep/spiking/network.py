@@ -40,11 +40,18 @@ class SpikingNetwork(nn.Module):
     Args:
         layers: the convertible layers in order, by name or in a list.
         readout: reads the potential of the last layer's neurons, which do not fire (eq. 9).
+
+    Raises:
+        ValueError: the first layer has an identity path.
     """
 
     def __init__(self, layers: "dict[str, SpikingLayer] | list[SpikingLayer]", readout: Readout):
         super().__init__()
         named = layers if isinstance(layers, dict) else {str(i): layer for i, layer in enumerate(layers)}
+        if any(layer.identity for layer in list(named.values())[:1]):
+            raise ValueError(
+                "the first layer cannot hand on its input: it is analog, and a sum with spikes is not spiking"
+            )
         self.layers = nn.ModuleDict(named)
         self.readout = readout
 

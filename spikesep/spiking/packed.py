@@ -76,7 +76,12 @@ def drive(words: Sequence[Tensor], thresholds: Sequence[float], n_steps: int, dt
 
     Returns:
         [N_s, ...].
+
+    Raises:
+        ValueError: a source has words for another number of steps.
     """
+    if any(len(source) != -(-n_steps // 8) for source in words):
+        raise ValueError(f"sources of {[8 * len(source) for source in words]} steps at most, where {n_steps} are sent")
     shape = words[0].shape[1:]
     if words[0].device.type != "cpu" or dtype not in BITS_AS:
         total = torch.zeros(n_steps, *shape, device=words[0].device)

@@ -117,7 +117,7 @@ class Coding:
     initial_potential: float = 0.5
 
     def __post_init__(self):
-        if self.n_steps < 1:
+        if type(self.n_steps) is not int or self.n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, not {self.n_steps}")
         if self.encoding not in ("constant", "impulse"):
             raise ValueError(f"encoding must be 'constant' or 'impulse', not {self.encoding!r}")

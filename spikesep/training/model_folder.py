@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, read_json, write_json
-from spikesep.spiking.fixed_point import dequantized
+from spikesep.spiking.fixed_point import check_fixed_point, dequantized
 from spikesep.training.convert import ConvertibleModel
 
 Model = TypeVar("Model", bound=ConvertibleModel)
@@ -59,8 +60,15 @@ def load_model(folder: str | Path, kind: str, build: Callable[[dict[str, Any]], 
         model.network.restore_conversion(settings)
         state = load_file(folder / "model.safetensors")
         for key, prefix in _weights_of_integers(model):
+            if state[f"{prefix}.weight"].dtype != torch.int8:
+                raise ValueError(f"{prefix}.weight is not of int8")
             state[key] = dequantized(state[f"{prefix}.weight"], state[f"{prefix}.scale"])
+        for key, tensor in model.state_dict().items():
+            if key in state and state[key].dtype != tensor.dtype:
+                raise ValueError(f"{key} is of {state[key].dtype}, not {tensor.dtype}")
         model.load_state_dict(state)
+        if model.network.is_fixed_point:
+            check_fixed_point(model.network)
     except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SpikeSepError(f"{folder}: not a whole {what} ({reason}); train or copy it again") from error

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import SeparatorConfig
@@ -98,6 +99,23 @@ def test_a_saved_separator_in_fixed_point_form_comes_back_the_same_and_small(tmp
     assert torch.equal(model.separate(mixture), again.separate(mixture))
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("float", "fixed")]
     assert sizes[1] < sizes[0]
+
+
+def test_integers_of_another_kind_or_range_are_refused(tmp_path):
+    model = separator(n_converted=4)
+    to_fixed_point(model.network, [model.encode(torch.randn(1, 800))[0]])
+    save_separator(model, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    whole = load_file(path)
+    key = "network.layers.dilated1.fixed"
+    for name, tensor, message in (
+        ("weight", whole[f"{key}.weight"].float() * 0.5, "not of int8"),
+        ("threshold", whole[f"{key}.threshold"].float(), "torch.float32, not torch.int32"),
+        ("fraction", torch.tensor(25), "layer dilated1: its integers are out of range"),
+    ):
+        save_file({**whole, f"{key}.{name}": tensor}, path)
+        with pytest.raises(SpikeSepError, match=message):
+            load_separator(tmp_path / "model")
 
 
 def break_config(folder, **changes):

@@ -22,6 +22,13 @@ def test_a_cached_batch_in_any_order_is_what_went_in(n_steps):
     assert cache.nbytes == SpikeCache.size(6, trains) == 6 * 6 * 7 * -(-n_steps // 8)
 
 
+def test_the_multiple_of_a_fixed_point_threshold_is_kept():
+    trains = SpikeTrains(pack(torch.rand(8, 2, 3) < 0.2), 8, torch.tensor(0.3), multiple=5)
+    cache = SpikeCache(2, trains)
+    cache.put([0, 1], trains)
+    assert cache.get([1]).multiple == 5
+
+
 def test_spikes_of_two_layers_do_not_mix():
     spikes = torch.rand(4, 2, 3) < 0.2
     cache = SpikeCache(4, trains_of(spikes, 0.3))

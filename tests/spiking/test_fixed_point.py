@@ -1,10 +1,14 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spikesep.spiking.fixed_point import LIMIT, to_fixed_point
+from spikesep.errors import SpikeSepError
+from spikesep.spiking.engines import dense
+from spikesep.spiking.fixed_point import LIMIT, check_fixed_point, to_fixed_point
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding
@@ -97,3 +101,80 @@ def test_what_is_not_converted_has_no_fixed_point_form():
     network = SpikingNetwork([SpikingLayer(nn.Linear(3, 3))], Readout(nn.Linear(3, 1)))
     with pytest.raises(ValueError, match="convert it first"):
         to_fixed_point(network, [torch.rand(1, 3)])
+
+
+def outcome(network, x):
+    with torch.no_grad():
+        return network(x)
+
+
+def test_weights_that_are_exchanged_are_arranged_anew():
+    x = torch.rand(2, 6, 9)
+    one, other = network_of(seed=0), network_of(seed=1)
+    for network in (one, other):
+        to_fixed_point(network, [x])
+    expected = outcome(other, x)
+    outcome(one, x)
+    by_copy = copy.deepcopy(one)
+    one.load_state_dict(other.state_dict(), assign=True)
+    by_copy.load_state_dict(other.state_dict())
+    assert torch.equal(outcome(one, x), expected)
+    assert torch.equal(outcome(by_copy, x), expected)
+
+
+def test_autocast_and_inference_mode_change_no_integer():
+    x = torch.rand(2, 6, 9)
+    with torch.inference_mode():
+        network = network_of()
+        to_fixed_point(network, [x])
+    expected = outcome(network, x)
+    signal = network.propagate(x, 0, len(network))
+    with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "COMPILED", "no device")  # the way with torch.mm, which autocast would round
+        network.use_engine("dense")
+        again = network.propagate(x, 0, len(network))
+    assert all(torch.equal(a.words, b.words) for a, b in zip(signal.trains, again.trains, strict=True))
+    with torch.inference_mode():
+        assert torch.equal(network(x), expected)
+
+
+def test_what_does_not_fit_is_named_and_leaves_the_network_as_it_was():
+    network = network_of(thresholds=[1e-5] * 3)
+    network[1].synapse.bias.data[0] = 200.0
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(SpikeSepError, match="layer 1: its sums do not fit 32 bits"):
+        to_fixed_point(network, [torch.rand(1, 6, 9)])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert not network.is_fixed_point
+
+
+def test_a_geometry_without_a_table_is_named_before_anything_is_changed():
+    layers = [SpikingLayer(nn.Conv1d(2, 2, 1)), SpikingLayer(nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect"))]
+    network = SpikingNetwork(layers, Readout(nn.Conv1d(2, 1, 1)))
+    for layer in layers:
+        layer.convert(0.5, Coding(4))
+        layer.freeze()
+    with pytest.raises(SpikeSepError, match="layer 1: padding_mode='reflect'"):
+        to_fixed_point(network, [torch.rand(1, 2, 5)])
+
+
+WRONG = {
+    "fraction": 31,
+    "multiple": 0,
+    "threshold": 0,
+    "bias": LIMIT,
+    "scale": float("nan"),
+    "input_unit": 0.0,
+    "input_levels": 2**40,
+    "initial": -1,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG.items(), ids=WRONG)
+def test_integers_that_cannot_be_are_found(name, value):
+    network = network_of()
+    to_fixed_point(network, [torch.rand(1, 6, 9)])
+    check_fixed_point(network)
+    getattr(network[0].fixed, name).fill_(value)
+    with pytest.raises(ValueError, match="layer 0: its integers are out of range"):
+        check_fixed_point(network)

@@ -93,11 +93,27 @@ def test_the_readout_is_the_aggregate_potential_of_the_last_spikes():
 
 
 def test_the_plan_names_every_layer_and_what_is_folded():
-    layer = SpikingLayer(nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), identity=True)
-    plan = SpikingNetwork({"first": layer}, Readout(nn.Conv1d(4, 2, 1))).plan().splitlines()
-    assert plan[0].startswith("first: Conv1d 4->4 k3 d1 + norm folded")
-    assert plan[0].endswith("beside an identity path")
-    assert plan[1].startswith("readout: Conv1d 4->2")
+    layers = {
+        name: SpikingLayer(nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), identity=name == "second")
+        for name in ("first", "second")
+    }
+    plan = SpikingNetwork(layers, Readout(nn.Conv1d(4, 2, 1))).plan().splitlines()
+    assert plan[0] == "first: Conv1d 4->4 k3 d1 + norm folded -> integrate-and-fire"
+    assert plan[1].endswith("beside an identity path")
+    assert plan[2].startswith("readout: Conv1d 4->2")
+
+
+def test_a_first_layer_that_hands_on_its_analog_input_is_refused():
+    with pytest.raises(ValueError, match="first layer"):
+        SpikingNetwork([SpikingLayer(nn.Linear(3, 3), identity=True)], Readout(nn.Linear(3, 1)))
+
+
+def test_spikes_of_another_window_are_refused():
+    layer = SpikingLayer(nn.Linear(5, 5))
+    layer.convert(0.1, Coding(16))
+    layer.freeze()
+    with pytest.raises(ValueError, match=r"\[8\] steps reach a layer of 16"):
+        layer(Signal.from_spikes(torch.rand(8, 2, 5) < 0.4, torch.tensor(0.1)))
 
 
 def test_an_identity_path_hands_on_the_spikes_of_all_layers_before():

@@ -1,4 +1,8 @@
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +67,11 @@ def test_the_drive_is_the_sum_of_all_sources_in_float32(dtype, n_steps, n_source
     assert torch.equal(got, expected.to(dtype))
 
 
+def test_words_for_fewer_steps_than_are_sent_are_refused():
+    with pytest.raises(ValueError, match="24 are sent"):
+        drive([pack(torch.ones(8, 3, dtype=torch.bool))], [1.0], 24, torch.float32)
+
+
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_counts_are_sums_over_the_steps(n_steps, seed):
     spikes = torch.rand(n_steps, 4, 3, generator=torch.Generator().manual_seed(seed)) < 0.5
@@ -88,3 +97,19 @@ def test_a_forked_process_can_fire_too():
     if (child := os.fork()) == 0:
         os._exit(0 if np.array_equal(fire(current, 0.5, 0.25).numpy(), expected.numpy()) else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(
+    shutil.which("setpriv") is None or os.getuid() != 0, reason="takes root and setpriv to give up writing"
+)
+def test_without_a_place_for_the_compilers_cache_all_goes_on(tmp_path):
+    package = Path(kernels.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "spikesep", ignore=shutil.ignore_patterns("__pycache__"))
+    tmp_path.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    code = "import torch; from spikesep.spiking.packed import count; print(count(torch.full((1, 3), 3, dtype=torch.uint8)))"
+    argv = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", code]
+    environment = {**os.environ, "HOME": "/nonexistent", "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    found = subprocess.run(argv, env=environment, cwd="/", capture_output=True, text=True, timeout=120)
+    assert "tensor([2, 2, 2]" in found.stdout, found.stderr

@@ -29,8 +29,15 @@ def choose(layer: nn.Module, signal: Signal) -> tuple[str, str]:
     """The engine for a layer whose `engine` may be auto, and the reason."""
     if not signal.is_spiking:
         return "dense", "the input is analog"
-    if layer.engine != "auto":
-        return layer.engine, "as asked for"
+    if layer.engine == "dense":
+        return "dense", "as asked for"
+    words = signal.trains[0].words
+    if words.device.type != "cpu":
+        return "dense", f"event runs on the CPU alone, this is {words.device.type}"
+    if max(layer.synapse.weight.shape[:2]) > event.MOST_CHANNELS:
+        return "dense", "too many channels for lists"
+    if layer.engine == "event":
+        return "event", "as asked for"
     if layer.fixed is None:
         return "dense", "float weights"
     rate = float(signal.count.float().mean()) / layer.coding.n_steps

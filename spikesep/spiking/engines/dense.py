@@ -6,7 +6,6 @@ torch's convolutions, in bfloat16 where autocast asks for it.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -29,10 +28,11 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
     if layer.fixed is None:
         threshold = float(layer.threshold)
         return packed.fire(layer.current(signal), threshold, layer.coding.initial_potential * threshold)
-    if not signal.is_spiking:
-        return _fire_analog(layer, signal.value)
-    job = Job.of(layer, signal)
-    return job.words([_fire_group(job, *group) for group in job.groups()])
+    with torch.autocast(layer.threshold.device.type, enabled=False):  # it would round the integers
+        if not signal.is_spiking:
+            return _fire_analog(layer, signal.value)
+        job = Job.of(layer, signal)
+        return job.words([_fire_group(job, *group) for group in job.groups()])
 
 
 def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
@@ -53,16 +53,21 @@ def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> 
         x = torch.zeros(n, units.shape[1] + 1, n_in, dtype=dtype, device=device)
         x[:, :-1] = units
         x = x.index_select(1, entries).view(n * n_positions, -1)
-        words.append(scan.fire(product(x, matrix).to(torch.int32).view(n, n_positions, n_out)))
+        words.append(scan.fire(product(x, matrix).view(n, n_positions, n_out)))
     return torch.stack(words)
 
 
 def _product(job: Job, device: torch.device):
     """A matrix product that is exact for these integers, and the number format it takes."""
     units = int(job.plan.factors.sum())
-    if units <= 127 and device.type == COMPILED:
+    # Without VNNI, int8 products are slow, and those of oneDNN saturate.
+    if units <= 127 and device.type == COMPILED and torch.cpu._is_vnni_supported():
         return torch._int_mm, torch.int8
-    return torch.mm, torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2**24 else torch.float64
+    return _rounded_product, torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2**24 else torch.float64
+
+
+def _rounded_product(x: Tensor, matrix: Tensor) -> Tensor:
+    return torch.mm(x, matrix).round().to(torch.int32)
 
 
 def _fire_analog(layer: nn.Module, value: Tensor) -> Tensor:
@@ -71,8 +76,8 @@ def _fire_analog(layer: nn.Module, value: Tensor) -> Tensor:
     units = (value.double() / fixed.input_unit).round().clamp(-levels, levels)
     if layer.before is not None:  # a sum of units, not their mean
         units = (layer.before(units) * divisor(layer)).round()
-    synapse = {"weight": fixed.weight.double(), "bias": torch.zeros(len(fixed.weight), dtype=torch.float64)}
-    arriving = functional_call(layer.synapse, synapse, (units,)).to(torch.int32)
+    synapse = {"weight": fixed.weight.double(), "bias": units.new_zeros(len(fixed.weight))}
+    arriving = functional_call(layer.synapse, synapse, (units,)).round().to(torch.int32)
     rows = arriving if isinstance(layer.synapse, nn.Linear) else arriving.movedim(1, -1)
     flat = rows.reshape(1, -1, rows.shape[-1])
     if layer.coding.encoding == "impulse":
@@ -115,7 +120,7 @@ class Scan:
         return words
 
 
-@njit(nogil=True, cache=True)
+@kernels.compiled
 def _scan(start, stop, arriving, gain, bias, threshold, potential, words):
     for p in range(start, stop):
         for t in range(arriving.shape[0]):

@@ -17,6 +17,7 @@ from spikesep.spiking.engines.job import Job
 from spikesep.spiking.kernels import BITS
 from spikesep.spiking.signal import Signal
 
+MOST_CHANNELS = 65536  # that a list's numbers reach
 TILE = 128  # output channels at a time: a tile of weights stays in the second-level cache
 
 
@@ -26,7 +27,7 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
     Behind float weights, what the order of additions rounds differs from the dense engine's.
 
     Raises:
-        NotImplementedError: a geometry without a table of connections, or more than 65536 channels.
+        NotImplementedError: a geometry without a table of connections.
     """
     job = Job.of(layer, signal)
     out = []
@@ -39,8 +40,6 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
 def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Words [n_words, rows, C] -> offsets [rows, N_s + 1] into a list of channels, in order of row, step, channel."""
     n_words, n_rows, n_channels = words.shape
-    if n_channels > 65536:
-        raise NotImplementedError("more than 65536 channels")
     padded = words
     if n_channels % 64:
         padded = np.zeros((n_words, n_rows, -(-n_channels // 64) * 64), np.uint8)
@@ -92,7 +91,7 @@ def _tiles(weight: Tensor) -> np.ndarray:
     return tiles.unflatten(2, (-1, TILE)).permute(2, 0, 1, 3).contiguous().numpy()
 
 
-@njit(nogil=True, cache=True)
+@kernels.compiled
 def _count_rows(start, stop, words, totals):
     for row in range(start, stop):
         n = 0
@@ -165,7 +164,7 @@ def _transposed(bits):
     return bits ^ t ^ (t << np.uint64(28))
 
 
-@njit(nogil=True, cache=True)
+@kernels.compiled
 def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
     """Eight words at a time: `words` is [n_words, rows, C / 8] uint64, C a multiple of 64."""
     n_eights = words.shape[2]
@@ -189,7 +188,7 @@ def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
         offsets[row, n_steps] = n
 
 
-@njit(nogil=True, cache=True)
+@kernels.compiled
 def _integrate_rows(
     start, stop, table, taps, offsets, channels, weight, sums, factors, gain, bias, threshold, initial, words
 ):
