@@ -216,6 +216,10 @@ class ProgressiveTandemLearning:
         choice = self._choose(stage)
         self.choices.append(choice)
         self._convert(stage, choice)
+        if self.limits.fan_in:  # what is left of the inputs reaches other potentials: another bound, and new weights
+            choice = choose_threshold(self.trainer.activations(stage), self.percentile, self.coding)
+            self.choices[-1] = choice
+            self.network[stage].threshold.fill_(choice.upper_bound / self.coding.n_steps)
         if self.discretize and stage == 0:
             for later in range(1, len(self.network)):
                 self._discretize(later, self._choose(later).upper_bound)

@@ -19,7 +19,7 @@ TITLES = {
     "table3": "Table 3: reconstruction of MNIST by an autoencoder",
     "fig4": "Fig. 4: learning methods and depth",
     "fig6": "Fig. 6: time steps and patience",
-    "rate": "Conversion by firing rates, against progressive tandem learning",
+    "rate": "Conversion by firing rates, without learning",
     "fan_in": "A limit on fan-in",
 }
 SETTINGS = {

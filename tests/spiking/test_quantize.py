@@ -197,3 +197,10 @@ def test_learning_under_limits_makes_up_for_them():
 def test_limits_that_cannot_be_are_refused(settings):
     with pytest.raises(ValueError, match="give"):
         HardwareLimits(**settings)
+
+
+def test_a_limited_fan_in_takes_its_threshold_from_what_is_left_of_the_inputs():
+    net, _, learning = learned(HardwareLimits(fan_in=1))
+    for choice, layer in zip(learning.choices, net.layers.values(), strict=True):
+        assert choice.upper_bound / 8 == pytest.approx(float(layer.threshold))
+        assert choice.clipped_share < 0.65  # the lowest percentile that is tried is 40
