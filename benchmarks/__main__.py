@@ -1,23 +1,26 @@
 """All comparisons with peers: `python -m benchmarks [--only NAME] [--quick] [--json FILE]`.
 
-Needs the extra `bench`. Contenders run in turn in one process with the same number of threads, after warming up;
-medians with minimum and maximum. Ratio is peer over ours.
+The engines need the extra `bench`. Contenders run in turn in one process with the same number of threads, after warming
+up; medians with minimum and maximum. Ratio is peer over ours.
 """
 
 import argparse
 import json
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import engines
 from benchmarks.machine import machine
 
-BENCHMARKS = {
-    "engines-128": engines.small_stack,
-    "engines-full-size": engines.full_size,
-    "activity": engines.activity,
+BENCHMARKS = {  # module.function: imported when run, so that a measuring process holds what it measures
+    "engines-128": "engines.small_stack",
+    "engines-full-size": "engines.full_size",
+    "activity": "engines.activity",
+    "conversion-depth": "conversion_depth.conversion_depth",
+    "memory": "memory.memory",
+    "ann-training": "ann_training.ann_training",
 }
 
 
@@ -27,15 +30,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller networks and fewer rounds: does it run?")
     parser.add_argument("--json", type=Path, help="write the rows")
     options = parser.parse_args()
-    console, rows = Console(width=160), []
+    console, rows = Console(width=200), []
     console.print(machine())
     for name in options.only or BENCHMARKS:
-        found = BENCHMARKS[name](options.quick)
+        module, function = BENCHMARKS[name].split(".")
+        found = getattr(import_module(f"benchmarks.{module}"), function)(options.quick)
         rows += found
-        table = Table("what", "ours, s", "peer", "peer, s", "ratio", "same counts", title=name)
+        table = Table("what", "ours, s", "peer", "peer, s", "ratio", "same result", "note", title=name)
         for r in found:
             same = {True: "yes", False: "NO", None: ""}[r["counts_equal"]]
-            table.add_row(r["name"], r["ours"], r["peer"], r["peer_range"], f"{r['ratio']:.2f}", same)
+            table.add_row(
+                r["name"], r["ours"], r["peer"], r["peer_range"], f"{r['ratio']:.2f}", same, r.get("note", "")
+            )
         console.print(table)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")

@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import Dataset
 
 from benchmarks.machine import machine
 from spikesep.separation.dataset import FixedCrops
 from spikesep.separation.experiment import NegativeSiSdr
 from spikesep.separation.kaldi import read_data_dir
-from spikesep.separation.model import load_separator
+from spikesep.separation.model import Separator, load_separator
 from spikesep.training.config import ConversionConfig
 from spikesep.training.convert import convert
 from spikesep.training.history import History
@@ -48,17 +49,20 @@ def main() -> None:
     times, outcomes = {"cache": [], "no cache": []}, {}
     for _ in range(options.repeat):
         for name, gib in (("cache", 8.0), ("no cache", 0.0)):
-            seconds, outcomes[name] = one_conversion(options, sets, gib)
+            config = ConversionConfig(
+                n_steps=options.n_steps,
+                patience=options.max_epochs,
+                max_epochs=options.max_epochs,
+                calibration_examples=max(8, options.train_segments // 6),  # the proportion of the recipe's default
+                cache_gib=gib,
+            )
+            seconds, outcomes[name] = one_conversion(load_separator(options.exp / "ann"), *sets, config)
             times[name].append(seconds)
     median = {name: statistics.median(seconds) for name, seconds in times.items()}
-    (thresholds, losses, weights), other = outcomes["cache"], outcomes["no cache"]
-    same_weights = all(torch.equal(tensor, other[2][name]) for name, tensor in weights.items())
     found = {
         "seconds": median,
         "ratio": median["cache"] / median["no cache"],
-        "same_thresholds": thresholds == other[0],
-        "same_losses": losses == other[1],
-        "same_weights": same_weights,
+        "same": same_outcome(outcomes["cache"], outcomes["no cache"]),
         "machine": machine(),
     }
     print_table(found, times)
@@ -66,23 +70,26 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def one_conversion(options: argparse.Namespace, sets: list[FixedCrops], cache_gib: float):
+def one_conversion(model: Separator, train_set: Dataset, valid_set: Dataset, config: ConversionConfig):
     """Seconds it took; thresholds, validation losses and weights that came out."""
-    model, loss = load_separator(options.exp / "ann"), NegativeSiSdr()
-    config = ConversionConfig(
-        n_steps=options.n_steps,
-        patience=options.max_epochs,
-        max_epochs=options.max_epochs,
-        calibration_examples=max(8, options.train_segments // 6),  # the proportion of the recipe's default
-        cache_gib=cache_gib,
-    )
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         history = History(Path(folder) / "history.csv")
         begun = time.perf_counter()
-        choices = convert(model, loss, *sets, config, Path(folder), history, lambda estimates, sources, value: -value)
+        choices = convert(
+            model, NegativeSiSdr(), train_set, valid_set, config, Path(folder), history, lambda *batch: -batch[-1]
+        )
         seconds = time.perf_counter() - begun
         losses = [row.valid_loss for row in history.read()]
     return seconds, ([c.upper_bound for c in choices], losses, model.state_dict())
+
+
+def same_outcome(one, other) -> dict[str, bool]:
+    """What is the same, to the bit, in two outcomes of `one_conversion`."""
+    return {
+        "thresholds": one[0] == other[0],
+        "losses": one[1] == other[1],
+        "weights": all(torch.equal(tensor, other[2][name]) for name, tensor in one[2].items()),
+    }
 
 
 def print_table(found: dict, times: dict[str, list[float]]) -> None:
@@ -92,9 +99,7 @@ def print_table(found: dict, times: dict[str, list[float]]) -> None:
     for name, seconds in times.items():
         table.add_row(name, f"{statistics.median(seconds):.1f}", f"{min(seconds):.1f}", f"{max(seconds):.1f}")
     console.print(table)
-    same = ", ".join(
-        f"{what}: {'yes' if found[f'same_{what}'] else 'NO'}" for what in ("thresholds", "losses", "weights")
-    )
+    same = ", ".join(f"{what}: {'yes' if equal else 'NO'}" for what, equal in found["same"].items())
     console.print(f"cache / no cache = {found['ratio']:.3f}; the same {same}")
 
 

@@ -35,8 +35,8 @@ def time_in_turn(contenders: dict[str, Callable[[], object]], rounds: int, warm_
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 
-def row(name: str, ours: Times, peer_name: str, peer: Times, equal: bool | None) -> dict:
-    """One comparison, as the JSON file holds it."""
+def row(name: str, ours: Times, peer_name: str, peer: Times, equal: bool | None, **more) -> dict:
+    """One comparison, as the JSON file holds it; `more` fields of its own, of which `note` is printed."""
     return {
         "name": name,
         "ours_s": ours.median,
@@ -46,4 +46,5 @@ def row(name: str, ours: Times, peer_name: str, peer: Times, equal: bool | None)
         "peer_range": str(peer),
         "ratio": peer.median / ours.median,
         "counts_equal": equal,
+        **more,
     }

@@ -1,0 +1,115 @@
+"""Training and inference of the analog separator against asteroid's ConvTasNet of as many multiply-accumulates.
+
+Both take the same crops, batch, loss, optimizer and precision: training as `spikesep.training.pretrain` does it (bf16
+autocast where the processor has it, gradients clipped, Adam), inference in float32. The peer keeps the proportions of
+its paper (H = 4 B, Sc = B, gLN, skip connections, same encoder) and is as wide as its MACs, at most ours, allow.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from asteroid.models import ConvTasNet
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.synthetic import SAMPLE_RATE, crops
+from benchmarks.timing import row, time_in_turn
+from spikesep.separation.config import SeparatorConfig
+from spikesep.separation.experiment import NegativeSiSdr
+from spikesep.separation.model import Separator
+from spikesep.training.precision import autocast
+
+RECIPE = SeparatorConfig(
+    n_filters=128, n_channels=128, dilations=[1, 2, 4, 8, 16, 32, 64, 1, 2, 4, 8, 16], identity=True
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A separator of ours, how the peer is laid out, and the batch (crops of one second)."""
+
+    name: str
+    config: SeparatorConfig
+    n_blocks: int
+    n_repeats: int
+    batch: int
+
+
+CASES = (
+    Case("default recipe's separator", RECIPE, n_blocks=8, n_repeats=1, batch=8),
+    Case("the paper's separator", SeparatorConfig(), n_blocks=8, n_repeats=3, batch=4),
+)
+QUICK = Case("a small separator", SeparatorConfig(n_filters=32, n_channels=32, dilations=[1, 2]), 2, 1, 2)
+
+
+def ann_training(quick: bool) -> list[dict]:
+    """Seconds a batch; throughput is the batch over it."""
+    rows = []
+    for case in (QUICK,) if quick else CASES:
+        torch.manual_seed(0)
+        mixtures, sources = crops(case.batch, 0.25 if quick else 1.0).tensors
+        models = {"ours": Separator(case.config)}
+        macs = {"ours": macs_a_second(models["ours"])}
+        models["peer"] = conv_tasnet(case, macs["ours"])
+        macs["peer"] = macs_a_second(models["peer"])
+        width = models["peer"].masker.bn_chan
+        peer = f"ConvTasNet B={width} H={4 * width} X={case.n_blocks} R={case.n_repeats}"
+        note = f"{macs['ours'] / 1e9:.3f} and {macs['peer'] / 1e9:.3f} GMAC a second of sound"
+        for work, make in (("training step", training), ("inference", inference)):
+            runs = {name: make(model, mixtures, sources) for name, model in models.items()}
+            times = time_in_turn(runs, 2 if quick else 7)
+            what = f"{case.name}, {work}, batch {case.batch}"
+            more = {"ours_macs": macs["ours"], "peer_macs": macs["peer"], "note": note}
+            rows.append(row(what, times["ours"], peer, times["peer"], None, **more))
+    return rows
+
+
+def conv_tasnet(case: Case, macs: int) -> ConvTasNet:
+    """Asteroid's, with the most channels, a multiple of four, that `macs` a second of sound allow."""
+    n, size = case.config.n_filters, case.config.kernel_size
+    n_layers, frames = case.n_blocks * case.n_repeats, SAMPLE_RATE // (size // 2)
+    # A frame: in each block three products B x 4B and 3 taps on 4B channels; around them 3 N B, and the filters.
+    square, linear, rest = 12 * n_layers, 12 * n_layers + 3 * n, 3 * n * size - macs / frames
+    width = (-linear + math.sqrt(linear**2 - 4 * square * rest)) / (2 * square)
+    b = max(4, int(width) // 4 * 4)
+    return ConvTasNet(
+        2, n_blocks=case.n_blocks, n_repeats=case.n_repeats, bn_chan=b, hid_chan=4 * b, skip_chan=b,
+        kernel_size=size, stride=size // 2, n_filters=n, sample_rate=SAMPLE_RATE,
+    )  # fmt: skip
+
+
+def macs_a_second(model: nn.Module) -> int:
+    """Multiply-accumulates of convolutions and products in one second of sound, counted by torch as they run."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.randn(1, SAMPLE_RATE))
+    return counter.get_total_flops() // 2
+
+
+def training(model: nn.Module, mixtures: Tensor, sources: Tensor):
+    """A step of pre-training, as a function of nothing."""
+    optimizer, loss = torch.optim.Adam(model.parameters(), 1e-3), NegativeSiSdr()
+
+    def step() -> None:
+        model.train()
+        with torch.enable_grad():
+            with autocast("auto", mixtures.device):
+                estimates = model(mixtures).float()
+            value = loss(estimates, sources)
+            optimizer.zero_grad()
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+
+    return step
+
+
+def inference(model: nn.Module, mixtures: Tensor, sources: Tensor):
+    """Estimates of a batch, as a function of nothing."""
+
+    def run() -> Tensor:
+        model.eval()
+        with torch.inference_mode():
+            return model(mixtures)
+
+    return run

@@ -1,0 +1,39 @@
+"""Separators with random weights and mixtures of noise, for benchmarks whose cost does not hang on what was learned."""
+
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from spikesep.separation.config import SeparatorConfig
+from spikesep.separation.model import Separator
+
+SAMPLE_RATE = 8000
+
+
+def separator(n_layers: int, n_channels: int, seed: int = 0) -> Separator:
+    """The paper's stack in small: a bottleneck and `n_layers` - 1 dilated convolutions, without identity paths.
+
+    Encoder filters are as many as channels. Norms hold the moments of noise, so that no layer is silent.
+    """
+    torch.manual_seed(seed)
+    dilations = [2 ** (k % 10) for k in range(n_layers - 1)]
+    model = Separator(SeparatorConfig(n_filters=n_channels, n_channels=n_channels, dilations=dilations))
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(crops(4, 0.5, seed).tensors[0])
+    for norm in norms:
+        norm.momentum = 0.1
+    return model.eval()
+
+
+def crops(n: int, seconds: float, seed: int = 0) -> TensorDataset:
+    """`n` mixtures [T] of two sources [2, T]: white noise that swells and fades, each at its own pace."""
+    generator = torch.Generator().manual_seed(seed)
+    n_samples = round(seconds * SAMPLE_RATE)
+    time = torch.arange(n_samples) / SAMPLE_RATE
+    pace, phase = torch.rand(2, n, 2, 1, generator=generator)
+    loudness = 0.1 + torch.sin(2 * torch.pi * (1 + 3 * pace) * time + 2 * torch.pi * phase).square()
+    sources = 0.1 * loudness * torch.randn(n, 2, n_samples, generator=generator)
+    return TensorDataset(sources.sum(1), sources)

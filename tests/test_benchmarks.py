@@ -1,0 +1,88 @@
+"""The comparisons with peers run, and wherever results can be compared they are the same."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_a_second
+from benchmarks.conversion_depth import growth
+from spikesep.separation.model import Separator
+
+KEYS = {"name", "ours_s", "peer", "peer_s", "ratio", "counts_equal"}
+OWN = ("activity", "conversion-depth", "memory", "ann-training")
+PEERS = ("spikingjelly", "snntorch")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Of all benchmarks whose peers are installed, by kind: one process, which has much to import."""
+    file = tmp_path_factory.mktemp("benchmarks") / "rows.json"
+    names = [*OWN, *([] if missing_peers() else ["engines-128"])]
+    only = [word for name in names for word in ("--only", name)]
+    command = [sys.executable, "-m", "benchmarks", "--quick", *only, "--json", str(file)]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(file.read_text())
+
+
+def missing_peers():
+    return [peer for peer in PEERS if importlib.util.find_spec(peer) is None]
+
+
+def test_every_row_has_its_keys_and_no_result_differs(rows):
+    for row in rows:
+        assert row.keys() >= KEYS
+        assert row["ratio"] > 0
+        assert row["counts_equal"] is not False, row["name"]
+
+
+def test_conversions_with_and_without_cache_come_out_the_same(rows):
+    conversions = [row for row in rows if "layers" in row]
+    assert [row["layers"] for row in conversions] == [2, 3]
+    assert all(row["counts_equal"] for row in conversions)
+
+
+def test_learning_through_time_needs_more_memory_than_a_stage(rows):
+    surrogate = [row for row in rows if row["peer"] == "surrogate gradient through time"]
+    assert surrogate
+    assert all(row["peer_mib"] > row["ours_mib"] > 0 for row in surrogate)
+
+
+def test_every_peer_gives_the_same_counts(rows):
+    if missing := missing_peers():
+        pytest.skip(f"{' and '.join(missing)} not installed (the extra `bench`)")
+    engines = [row for row in rows if row["counts_equal"] is not None and "layers" not in row]
+    assert len(engines) == 5
+    assert all(row["counts_equal"] for row in engines)
+
+
+@pytest.mark.parametrize("case", [QUICK, Case("recipe", RECIPE, 8, 1, 1)])
+def test_the_peer_of_training_does_about_as_many_macs_and_not_more(case):
+    ours = macs_a_second(Separator(case.config))
+    theirs = macs_a_second(conv_tasnet(case, ours))
+    assert 0.75 * ours < theirs <= ours
+
+
+def test_macs_of_a_separator_are_those_counted_by_hand():
+    config = QUICK.config
+    frames = 8000 // 10 + 1
+    n, c, k = config.n_filters, config.n_channels, config.conv_kernel_size
+    a_frame = n * 20 + n * c + len(config.dilations) * k * c * c + 2 * n * c + 2 * n * 20
+    assert macs_a_second(Separator(config)) == frames * a_frame
+
+
+def test_growth_tells_a_line_from_a_square():
+    depths = np.array([3, 5, 7, 9, 11])
+    line, square = growth(depths, 2.0 * depths), growth(depths, 0.5 * depths**2)
+    assert line["power"] == pytest.approx(1)
+    assert line["seconds_a_layer"] == pytest.approx(2)
+    assert line["r2_of_line"] == pytest.approx(1)
+    assert square["power"] == pytest.approx(2)
+    assert square["r2_of_line"] < 0.99
