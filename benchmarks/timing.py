@@ -19,7 +19,8 @@ class Times:
         return statistics.median(self.seconds)
 
     def __str__(self) -> str:
-        return f"{self.median:.4g} ({min(self.seconds):.4g}-{max(self.seconds):.4g})"
+        extremes = f" ({min(self.seconds):.4g}-{max(self.seconds):.4g})" if len(self.seconds) > 1 else ""
+        return f"{self.median:.4g}{extremes}"
 
 
 def time_in_turn(contenders: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, Times]:
