@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from spikesep.spiking import engines, packed
 from spikesep.spiking.connections import divisor
-from spikesep.spiking.fixed_point import FixedPoint
+from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.quantize import HardwareLimits, Limiter
 from spikesep.spiking.signal import Coding, Signal, SpikeTrains, straight_through
 from spikesep.spiking.surrogate import GradedSignal, graded_spikes

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.engines import ENGINES
-from spikesep.spiking.fixed_point import FixedPoint
+from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
 from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, read_json, write_json
-from spikesep.spiking.fixed_point import check_fixed_point, dequantized
+from spikesep.spiking.fixed_point import check_fixed_point
+from spikesep.spiking.integers import dequantized
 from spikesep.training.convert import ConvertibleModel
 
 Model = TypeVar("Model", bound=ConvertibleModel)

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from spikesep.spiking import kernels, packed
 from spikesep.spiking.connections import divisor
 from spikesep.spiking.engines.job import Job
-from spikesep.spiking.fixed_point import Plan
+from spikesep.spiking.integers import Plan
 from spikesep.spiking.signal import Signal
 
 BLOCK = 8  # steps a product: one word

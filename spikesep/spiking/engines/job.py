@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.spiking.connections import connect, divisor, from_rows, tap_matrices, to_rows
-from spikesep.spiking.fixed_point import Plan
+from spikesep.spiking.integers import Plan
 from spikesep.spiking.signal import Signal
 
 
