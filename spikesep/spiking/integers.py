@@ -33,7 +33,7 @@ class FixedPoint(nn.Module):
     """The integers of one layer, as buffers.
 
     Attributes:
-        weight: int8 or less, [C_out, C_in / groups, ...].
+        weight: of 8 bits or fewer, in int8, [C_out, C_in / groups, ...].
         scale: of an output channel's weights, [C_out].
         bias, threshold, initial: int32 on the potential's grid, [C_out].
         fraction: bits of that grid below scale * unit.

@@ -12,7 +12,7 @@ from spikesep.spiking.engines import dense, event
 from spikesep.spiking.signal import Signal
 
 ENGINES = ("auto", "dense", "event")
-DENSE_RATE = 0.3  # spikes a place and step from which dense is faster
+DENSE_RATE = 0.3  # spikes a place and step from which `auto` takes dense: an estimate, right only about
 
 
 def fire(layer: nn.Module, signal: Signal) -> tuple[Tensor, str]:

@@ -16,6 +16,9 @@ class Job:
     """One layer to run.
 
     Attributes:
+        layer: whose neurons fire.
+        batch: examples.
+        shape: of the output's positions.
         sources: words of each source, [n_words, rows, C_in] uint8; a row is a position of an example.
         table: [positions, n_entries] int32, rows that reach each output position; -1 is padding.
         taps: [n_entries] int32, their weight matrices.
