@@ -21,7 +21,7 @@ from spikesep.separation.model import Separator
 from spikesep.training.precision import autocast
 
 RECIPE = SeparatorConfig(
-    n_filters=128, n_channels=128, dilations=[1, 2, 4, 8, 16, 32, 64, 1, 2, 4, 8, 16], identity=True
+    n_filters=128, n_channels=128, dilations=[1, 2, 4, 8, 16, 32, 64, 1, 2, 4, 8, 16], identity="sum"
 )
 
 

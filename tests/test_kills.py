@@ -33,7 +33,7 @@ corpus:
   min_seconds: 1.0
   unseen_speakers: [robotines, robotjane, robotkurt, robotleo]
 mixing: {n_train: 24, n_closed: 4, n_open: 4, max_seconds: 1.0}
-model: {n_filters: 16, n_channels: 16, dilations: [1, 2, 4], identity: true}
+model: {n_filters: 16, n_channels: 16, dilations: [1, 2, 4], identity: sum}
 ann:
   epochs: 10
   batch_size: 2

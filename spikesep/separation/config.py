@@ -17,6 +17,7 @@ class CorpusConfig:
         name: `debian` (real voices from Debian packages), `folder` (one folder a speaker), `librispeech`, `wsj0`, or
             `espeak` (synthetic voices).
         root: the corpus folder, for `folder`, `librispeech` and `wsj0`.
+        also: further corpora, `name` or `name:root`, whose voices are added; all are split together.
         lists: folder of the published mixture lists (WSJ0-2mix) or metadata (LibriMix), which then say which
             recordings are used and in which split; empty has lists drawn.
         noise: folder of WHAM's noise, for LibriMix with noise; empty for none.
@@ -32,6 +33,7 @@ class CorpusConfig:
 
     name: Literal["debian", "folder", "librispeech", "wsj0", "espeak"] = "debian"
     root: str = ""
+    also: list[str] = field(default_factory=list)
     lists: str = ""
     noise: str = ""
     as_published: bool = False
@@ -95,7 +97,9 @@ class SeparatorConfig:
         n_channels: channels of the spiking layers.
         conv_kernel_size: taps of the dilated convolutions.
         dilations: one dilated convolution each, in order.
-        identity: add a path around each dilated convolution: what follows receives the spikes of all layers before.
+        identity: a path around each dilated convolution: `none`, as in the paper; `sum`, what follows receives the
+            spikes of all layers before; `folded`, the input is added before the ReLU and becomes part of the kernel, so
+            that it costs no synaptic operation, but each layer fires anew what the one before has said.
     """
 
     n_speakers: int = 2
@@ -105,7 +109,7 @@ class SeparatorConfig:
     n_channels: int = 512
     conv_kernel_size: int = 3
     dilations: list[int] = field(default_factory=lambda: [2**k for k in range(10)])
-    identity: bool = False
+    identity: Literal["none", "sum", "folded"] = "none"
 
     def __post_init__(self):
         check(
@@ -118,6 +122,8 @@ class SeparatorConfig:
             n_channels="at least 1",
             conv_kernel_size="odd",
         )
+        if self.identity not in ("none", "sum", "folded"):
+            raise SpikeSepError(f"--model.identity {self.identity}: must be none, sum or folded")
         if any(dilation < 1 for dilation in self.dilations):
             raise SpikeSepError(f"--model.dilations {self.dilations}: each must be at least 1")
 

@@ -20,6 +20,8 @@ from spikesep.spiking.network import Observer, SpikingNetwork
 from spikesep.training.model_folder import load_model, save_model
 
 FORMAT = "spikesep-separator/1"
+RESIDUAL_GAIN = 0.5
+"""Of a norm beside a residual path, at first: each layer adds less than it hands on."""
 
 
 class ChannelNorm(nn.Module):
@@ -115,7 +117,11 @@ def mask_network(config: SeparatorConfig) -> SpikingNetwork:
     layers = {"bottleneck": SpikingLayer(nn.Conv1d(n, c, 1, bias=False), nn.BatchNorm1d(c))}
     for i, d in enumerate(config.dilations):
         synapse = nn.Conv1d(c, c, k, padding=d * (k // 2), dilation=d, bias=False)
-        layers[f"dilated{i + 1}"] = SpikingLayer(synapse, nn.BatchNorm1d(c), identity=config.identity)
+        norm = nn.BatchNorm1d(c)
+        if config.identity == "folded":
+            nn.init.constant_(norm.weight, RESIDUAL_GAIN)
+        paths = {"identity": config.identity == "sum", "residual": config.identity == "folded"}
+        layers[f"dilated{i + 1}"] = SpikingLayer(synapse, norm, **paths)
     return SpikingNetwork(layers, Readout(nn.Conv1d(c, config.n_speakers * n, 1)))
 
 

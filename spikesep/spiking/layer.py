@@ -37,23 +37,33 @@ class SpikingLayer(nn.Module):
         norm: batch norm over the synapse's output, or None.
         before: a linear map without weights that comes before the synapse (flattening, average pooling), or None.
         identity: the network adds the layer's input to its output: the layers behind receive the spikes of both.
+        residual: the layer adds its input to the potential, before the ReLU; folding makes it part of the kernel's
+            middle tap, where it costs no synapse of its own.
 
     Raises:
         ValueError: a part that cannot be converted.
     """
 
     def __init__(
-        self, synapse: nn.Module, norm: nn.Module | None = None, before: nn.Module | None = None, identity: bool = False
+        self,
+        synapse: nn.Module,
+        norm: nn.Module | None = None,
+        before: nn.Module | None = None,
+        identity: bool = False,
+        residual: bool = False,
     ):
         super().__init__()
         if not isinstance(synapse, SYNAPSES):
             raise ValueError(f"a synapse is Linear, Conv1d or Conv2d, not {type(synapse).__name__}")
         if norm is not None and not isinstance(norm, NORMS):
             raise ValueError(f"a norm is batch norm, not {type(norm).__name__}")
+        if residual and (identity or before is not None or not keeps_shape(synapse)):
+            raise ValueError("a residual path needs a synapse that keeps the shape, and no other path or map beside it")
         self.synapse = synapse
         self.norm = norm
         self.before = before
         self.identity = identity
+        self.residual = residual
         self.coding: Coding | None = None
         self.mode: Literal["analog", "discrete", "tandem", "spiking"] = "analog"
         self.gradient: Gradient = "relu"
@@ -78,8 +88,11 @@ class SpikingLayer(nn.Module):
 
     def activation(self, value: Tensor) -> Tensor:
         """The analog neurons (eq. 7)."""
-        potential = self._potential(value)
-        return torch.relu(potential if self.norm is None else self.norm(potential))
+        return self._rectified(self._potential(value), value)
+
+    def _rectified(self, potential: Tensor, value: Tensor) -> Tensor:
+        potential = potential if self.norm is None else self.norm(potential)
+        return torch.relu(potential + value if self.residual else potential)
 
     def _potential(self, value: Tensor) -> Tensor:
         """The twin's synapse, without the inputs that were given up."""
@@ -107,7 +120,7 @@ class SpikingLayer(nn.Module):
             with torch.no_grad():
                 out = self.fire(signal)
         self._batch_moments = None
-        twin = torch.relu(potential if self.norm is None else self.norm(potential))  # keeps the running moments, too
+        twin = self._rectified(potential, signal.value)  # keeps the running moments, too
         if self.gradient == "surrogate":
             return out
         return out.with_value(straight_through(out.value, self._bounded(twin)))
@@ -129,6 +142,7 @@ class SpikingLayer(nn.Module):
         if self.norm is not None:
             variance, mean = self._batch_moments or (self.norm.running_var, self.norm.running_mean)
             weight, bias = folded(weight, bias, self.norm, mean, variance)
+        weight = weight + unit_kernel(self.synapse) if self.residual else weight
         return (weight, bias) if self.limiter is None or self.mode == "spiking" else self.limiter(weight, bias)
 
     def rounded(self, activation: Tensor) -> Tensor:
@@ -173,18 +187,24 @@ class SpikingLayer(nn.Module):
         rest = bias if isinstance(self.synapse, nn.Linear) else bias.view(-1, *[1] * (weight.ndim - 2))
         return torch.stack([impulse, *[rest.expand_as(impulse)] * (n_steps - 1)])
 
+    def charge(self, signal: Signal) -> Tensor:
+        """What arrives within the window, activation units, [batch, ...]; `current` summed over the steps."""
+        return self._transmit(signal.value, *self.shared())
+
     def _transmit(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x = x if self.before is None else self.before(x)
         return functional_call(self.synapse, {"weight": weight, "bias": bias}, (x,))
 
     def fold(self) -> None:
-        """Make the norm (running statistics, with its eps) part of the synapse's weight and bias, in place.
+        """Make the norm (running statistics, with its eps) and the residual path part of the synapse's weight and bias.
 
         In inference the layer computes the same as before, up to rounding.
         """
         with torch.no_grad():
             self.synapse = fold(self.synapse, self.norm)
-        self.norm = None
+            if self.residual:
+                self.synapse.weight += unit_kernel(self.synapse)
+        self.norm, self.residual = None, False
 
     def discretize(self, threshold: float, coding: Coding, gradient: Gradient = "relu") -> None:
         """Analog -> discrete: round from now on, with the gradient `relu` or `clipped`.
@@ -217,6 +237,8 @@ class SpikingLayer(nn.Module):
                 while the norm still moves.
             SpikeSepError: the fan-in is too small.
         """
+        if gradient == "surrogate" and coding.deferred:
+            raise ValueError("learning through time needs neurons that fire in time: not deferred")
         if limits and keep_norm:
             raise ValueError("limits hold of folded weights: keep_norm cannot be had with them")
         self._set(threshold, coding, gradient)
@@ -231,7 +253,7 @@ class SpikingLayer(nn.Module):
         """Tandem -> spiking: the weights stay as they are from now on."""
         if self.mode != "tandem":
             raise ValueError(f"only a tandem layer can be frozen; this one is {self.mode}")
-        if self.norm is not None:
+        if self.norm is not None or self.residual:
             self.fold()
         if self.limiter is not None:
             self.limiter.apply_to(self.synapse)
@@ -251,8 +273,7 @@ class SpikingLayer(nn.Module):
         parts = [self.mode]
         if self.mode != "analog":
             parts.append(f"threshold={float(self.threshold):.4g}")
-        if self.identity:
-            parts.append("identity")
+        parts += [name for name in ("identity", "residual") if getattr(self, name)]
         return ", ".join(parts)
 
     def _set(self, threshold: float, coding: Coding, gradient: Gradient) -> None:
@@ -330,6 +351,27 @@ def folded(
     shift = 0.0 if norm.bias is None else norm.bias
     rest = -mean if bias is None else bias - mean
     return weight * scale.view(-1, *[1] * (weight.ndim - 1)), rest * scale + shift
+
+
+def keeps_shape(synapse: nn.Module) -> bool:
+    """Whether each output of a synapse stands at the middle of the inputs it receives, and has an input for its own."""
+    if isinstance(synapse, nn.Linear):
+        return synapse.in_features == synapse.out_features
+    same = [d * (k - 1) / 2 for d, k in zip(synapse.dilation, synapse.kernel_size, strict=True)]
+    return (
+        synapse.in_channels == synapse.out_channels
+        and list(synapse.stride) == [1] * len(same)
+        and (synapse.padding == "same" or list(synapse.padding) == same)
+        and all(k % 2 for k in synapse.kernel_size)
+    )
+
+
+def unit_kernel(synapse: nn.Module) -> Tensor:
+    """The weight with which a synapse that `keeps_shape` gives its input back."""
+    weight = torch.zeros_like(synapse.weight)
+    channels, size = torch.arange(len(weight)), getattr(synapse, "kernel_size", ())
+    weight[(channels, channels % weight.shape[1], *(k // 2 for k in size))] = 1.0
+    return weight
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:

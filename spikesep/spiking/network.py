@@ -187,7 +187,7 @@ class SpikingNetwork(nn.Module):
         lines = []
         for name, layer in self.layers.items():
             norm = "" if layer.norm is None else " + norm folded"
-            path = ", beside an identity path" if layer.identity else ""
+            path = ", beside an identity path" if layer.identity else ", its input added" if layer.residual else ""
             lines.append(f"{name}: {_shape(layer.synapse)}{norm} -> integrate-and-fire{path}")
         return "\n".join([*lines, f"readout: {_shape(self.readout.synapse)} -> aggregate membrane potential (analog)"])
 

@@ -56,6 +56,21 @@ def fire(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
     return words
 
 
+def burst(counts: Tensor, n_steps: int) -> Tensor:
+    """The words of neurons that fire `counts` times, one step after the other: what a deferred neuron does.
+
+    Args:
+        counts: [...] integers; those below 0 and above N_s are taken as these.
+        n_steps: N_s.
+
+    Returns:
+        [ceil(N_s / 8), ...] uint8.
+    """
+    ones = torch.tensor([(1 << n) - 1 for n in range(9)], dtype=torch.uint8, device=counts.device)
+    firsts = range(0, n_steps, 8)
+    return torch.stack([ones[(counts - first).clamp(0, min(8, n_steps - first)).long()] for first in firsts])
+
+
 def count(words: Tensor) -> Tensor:
     """Spikes of each neuron (eq. 6): [n_words, ...] uint8 -> [...] int32."""
     if words.device.type != "cpu":

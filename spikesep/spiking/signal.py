@@ -110,11 +110,14 @@ class Coding:
         encoding: an analog input enters the first layer as a `constant` current or as one `impulse` at t = 1.
         initial_potential: V[0] as a share of the threshold. One half makes the count round to nearest, as eq. 10
             writes it; zero, the paper's own choice, makes it floor.
+        deferred: neurons behind spikes collect the charge of a whole window before they fire, in the next. Their count
+            is then that of eq. 10, in whatever order spikes arrive; each layer adds a window to the latency.
     """
 
     n_steps: int = 8
     encoding: str = "constant"
     initial_potential: float = 0.5
+    deferred: bool = False
 
     def __post_init__(self):
         if type(self.n_steps) is not int or self.n_steps < 1:

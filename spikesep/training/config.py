@@ -75,6 +75,8 @@ class ConversionConfig:
         fan_in: most inputs of a neuron; at its stage a layer keeps the strongest. 0 for any number.
         encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
+        deferred: neurons fire when all spikes of the window have arrived: no error of timing, a window of latency more
+            a layer.
         patience: T_p, epochs without improvement before a stage ends.
         max_epochs: most epochs of one stage; 0 converts without fine-tuning.
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; null for `max_epochs`.
@@ -97,6 +99,7 @@ class ConversionConfig:
     fan_in: int = 0
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
+    deferred: bool = False
     patience: int = 3
     max_epochs: int = 100
     first_stage_epochs: int | None = None
@@ -133,6 +136,8 @@ class ConversionConfig:
             raise SpikeSepError(f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100")
         if self.qat_bits and not 2 <= self.qat_bits <= 16:
             raise SpikeSepError(f"--ptl.qat_bits {self.qat_bits}: must be 2 to 16, or 0 for float32")
+        if self.deferred and self.method == "surrogate":
+            raise SpikeSepError("--ptl.deferred: learning through time needs neurons that fire in time")
         if (self.qat_bits or self.fan_in) and self.method != "ptl":
             raise SpikeSepError(f"--ptl.method {self.method}: qat_bits and fan_in are imposed by ptl alone")
 

@@ -107,7 +107,7 @@ def convert(
     def on_stage(stage: int) -> None:
         save_tensors(folder / f"stage{stage + 1:02d}.pt", model.state_dict())
 
-    coding = Coding(config.n_steps, config.encoding, config.initial_potential)
+    coding = Coding(config.n_steps, config.encoding, config.initial_potential, config.deferred)
     learning = (ProgressiveTandemLearning if config.method == "ptl" else AllAtOnce)(
         model,
         model.network,
@@ -184,7 +184,7 @@ class TandemTrainer:
     def begin(self, stage: int) -> None:
         """See `StageTrainer`."""
         learning = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(learning, self.config.learning_rate)
+        self.optimizer = torch.optim.Adam(learning, self.config.learning_rate, fused=True)
 
     def train_epoch(self, stage: int, epoch: int) -> float:
         """See `StageTrainer`."""

@@ -15,7 +15,7 @@ from spikesep.spiking.signal import Coding
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
-    separator = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity=True)).eval()
+    separator = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity="sum")).eval()
     folder = tmp_path_factory.mktemp("exp")
     save_separator(separator, folder / "ann")
     for layer in separator.network.layers.values():

@@ -15,7 +15,7 @@ from spikesep.training.config import LaunchConfig
 
 RECIPE = RecipeConfig(
     mixing=MixingConfig(snr_db=(0, 5)),
-    model=SeparatorConfig(n_filters=8, n_channels=8, dilations=[1, 2], identity=True),
+    model=SeparatorConfig(n_filters=8, n_channels=8, dilations=[1, 2], identity="sum"),
     ann=SpeechPretrainConfig(epochs=1, segment_seconds=0.5, batch_size=2),
     ptl=SpeechConversionConfig(max_epochs=1, patience=1, segment_seconds=0.5, train_segments=3, valid_segments=2),
 )

@@ -10,7 +10,7 @@ from spikesep.separation.model import ChannelNorm, Separator, load_separator, sa
 from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.signal import Coding
 
-SMALL = SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2, 4], identity=True)
+SMALL = SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2, 4], identity="sum")
 
 
 def separator(config=SMALL, n_converted=0):

@@ -16,7 +16,7 @@ from spikesep.spiking.signal import Coding
 
 def make_model(spiking):
     torch.manual_seed(0)
-    separator = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2, 4], identity=True))
+    separator = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2, 4], identity="sum"))
     for _ in range(3):
         separator(torch.randn(2, 800))
     if spiking:

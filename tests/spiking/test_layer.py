@@ -29,14 +29,33 @@ def trained_norm(kind):
 @cases
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("with_norm", [False, True])
-def test_folding_changes_nothing_in_inference(make, norm, shape, bias, with_norm):
+@pytest.mark.parametrize("residual", [False, True])
+def test_folding_changes_nothing_in_inference(make, norm, shape, bias, with_norm, residual):
     torch.manual_seed(0)
-    layer = SpikingLayer(make(bias), trained_norm(norm) if with_norm else None).double().eval()
+    layer = SpikingLayer(make(bias), trained_norm(norm) if with_norm else None, residual=residual).double().eval()
     x = torch.randn(shape, dtype=torch.float64)
     before = layer(Signal(x)).value
     layer.fold()
-    assert layer.norm is None
+    assert layer.norm is None and not layer.residual
     torch.testing.assert_close(layer(Signal(x)).value, before, rtol=1e-12, atol=1e-12)
+
+
+@cases
+def test_a_residual_layer_adds_its_input_before_the_relu(make, norm, shape):
+    torch.manual_seed(0)
+    layer = SpikingLayer(make(True), trained_norm(norm), residual=True).eval()
+    x = torch.randn(shape)
+    assert torch.equal(layer(Signal(x)).value, torch.relu(layer.norm(layer.synapse(x)) + x))
+
+
+@pytest.mark.parametrize(
+    "synapse",
+    [nn.Linear(6, 5), nn.Conv1d(6, 5, 3, padding=1), nn.Conv1d(6, 6, 3), nn.Conv1d(6, 6, 3, 2, 1), nn.Conv1d(6, 6, 2)],
+    ids=repr,
+)
+def test_a_residual_path_around_what_changes_the_shape_is_refused(synapse):
+    with pytest.raises(ValueError, match="keeps the shape"):
+        SpikingLayer(synapse, residual=True)
 
 
 def test_fold_leaves_the_modules_it_is_given_alone():

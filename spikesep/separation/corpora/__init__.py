@@ -37,7 +37,7 @@ def list_utterances(
     """
     notices = []
     try:
-        recordings = CORPORA[config.name](config, downloads, seed, n_jobs)
+        recordings = _recordings(config, downloads, seed, n_jobs)
     except debian.FetchError as error:
         if not config.fallback:
             raise
@@ -45,11 +45,7 @@ def list_utterances(
         config = replace(config, name=config.fallback, fallback="", seen_speakers=[], unseen_speakers=[])
         if config.name not in CORPORA:
             raise SpikeSepError(f"--corpus.fallback: {config.name} is none of {', '.join(CORPORA)}") from error
-        recordings = CORPORA[config.name](config, downloads, seed, n_jobs)
-    if not recordings:
-        raise SpikeSepError(
-            f"corpus {config.name}: no recording found under {config.root or downloads}; check the folder"
-        )
+        recordings = _recordings(config, downloads, seed, n_jobs)
     if config.name == "espeak":
         notices.append("espeak voices are synthetic: results on them say little about people")
     if config.lists:
@@ -67,6 +63,30 @@ def list_utterances(
         notices.append("the corpus has no three splits of its own here; voices are held out instead")
     table, split_notices = assign_splits(kept, config, seed)
     return table, notices + split_notices
+
+
+def _recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
+    """Of the corpus and of those that are to be added; of voices of which their corpus keeps none, `splits` will."""
+    if not config.also:
+        return _recordings_of(config, downloads, seed, n_jobs)
+    found = []
+    for entry in [f"{config.name}:{config.root}", *config.also]:
+        name, _, root = entry.partition(":")
+        if name not in CORPORA:
+            raise SpikeSepError(f"--corpus.also {entry}: {name} is none of {', '.join(CORPORA)}")
+        own = _recordings_of(replace(config, name=name, root=root), downloads, seed, n_jobs)
+        says = any(recording.unseen for recording in own)
+        found += own if says else [replace(recording, unseen=None) for recording in own]
+    return found
+
+
+def _recordings_of(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
+    found = CORPORA[config.name](config, downloads, seed, n_jobs)
+    if not found:
+        raise SpikeSepError(
+            f"corpus {config.name}: no recording found under {config.root or downloads}; check the folder"
+        )
+    return found
 
 
 def _listed(recordings: list[Recording], config: CorpusConfig, n_speakers: int, notices: list[str]) -> list[Recording]:

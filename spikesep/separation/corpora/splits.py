@@ -67,7 +67,9 @@ def _choose_voices(
     if named_unseen:
         unseen = named_unseen
     elif any(by_corpus.values()):
+        undecided = {s: sexes[s] for s, kept in by_corpus.items() if kept is None and s not in named_seen}
         unseen = {speaker for speaker, kept in by_corpus.items() if kept} - named_seen
+        unseen |= _hold_out(undecided, len(undecided), chance)
     else:
         unseen = _hold_out({s: sex for s, sex in sexes.items() if s not in named_seen}, len(sexes), chance)
     _check_unseen(unseen, sexes, config)

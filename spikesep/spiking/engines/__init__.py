@@ -12,7 +12,9 @@ from spikesep.spiking.engines import dense, event
 from spikesep.spiking.signal import Signal
 
 ENGINES = ("auto", "dense", "event")
-DENSE_RATE = 0.3  # spikes a place and step from which `auto` takes dense: an estimate, right only about
+DENSE_RATE = 0.3
+"""Spikes a place and product from which `auto` takes dense: an estimate, right only about. A product is that of a step,
+or of the whole window where neurons defer."""
 
 
 def fire(layer: nn.Module, signal: Signal) -> tuple[Tensor, str]:
@@ -40,5 +42,9 @@ def choose(layer: nn.Module, signal: Signal) -> tuple[str, str]:
         return "event", "as asked for"
     if layer.fixed is None:
         return "dense", "float weights"
-    rate = float(signal.count.float().mean()) / layer.coding.n_steps
-    return "event" if rate < DENSE_RATE else "dense", f"{rate:.3f} spikes a place and step, dense from {DENSE_RATE:g}"
+    n_products = 1 if layer.coding.deferred else layer.coding.n_steps
+    rate = float(signal.count.float().mean()) / n_products
+    return (
+        "event" if rate < DENSE_RATE else "dense",
+        f"{rate:.3f} spikes a place and product, dense from {DENSE_RATE:g}",
+    )

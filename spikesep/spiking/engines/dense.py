@@ -13,6 +13,7 @@ from spikesep.spiking import kernels, packed
 from spikesep.spiking.connections import divisor
 from spikesep.spiking.engines.job import Job
 from spikesep.spiking.integers import Plan
+from spikesep.spiking.neuron import constant_current_count
 from spikesep.spiking.signal import Signal
 
 BLOCK = 8  # steps a product: one word
@@ -26,8 +27,12 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
         NotImplementedError: a geometry without a table of connections, in fixed-point form.
     """
     if layer.fixed is None:
-        threshold = float(layer.threshold)
-        return packed.fire(layer.current(signal), threshold, layer.coding.initial_potential * threshold)
+        threshold, coding = float(layer.threshold), layer.coding
+        initial = coding.initial_potential * threshold
+        if coding.deferred and signal.is_spiking:
+            count = constant_current_count(layer.charge(signal).float(), threshold, initial, coding.n_steps)
+            return packed.burst(count, coding.n_steps)
+        return packed.fire(layer.current(signal), threshold, initial)
     with torch.autocast(layer.threshold.device.type, enabled=False):  # it would round the integers
         if not signal.is_spiking:
             return _fire_analog(layer, signal.value)
@@ -45,21 +50,35 @@ def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> 
     entries = torch.from_numpy(job.table).long().to(device)
     entries = torch.where(entries < 0, sources[0].shape[1], entries).flatten()  # padding is a row of zeros
     n_positions = len(job.table)
+
+    def arriving(units: Tensor) -> Tensor:
+        x = torch.zeros(len(units), units.shape[1] + 1, n_in, dtype=dtype, device=device)
+        x[:, :-1] = units
+        x = x.index_select(1, entries).view(len(units) * n_positions, -1)
+        return product(x, matrix).view(len(units), n_positions, n_out)
+
+    if job.deferred:
+        units = sum(packed.count(s) * int(factor) for s, factor in zip(sources, job.plan.factors, strict=True))
+        return _fire_deferred(job, own, arriving(units[None])[0])
     scan = Scan(job.plan, own, n_positions)
     words = []
     for block, begin in enumerate(range(0, job.n_steps, BLOCK)):
         n = min(BLOCK, job.n_steps - begin)
         units = packed.drive([s[block : block + 1] for s in sources], job.plan.factors.tolist(), n, torch.float32)
-        x = torch.zeros(n, units.shape[1] + 1, n_in, dtype=dtype, device=device)
-        x[:, :-1] = units
-        x = x.index_select(1, entries).view(n * n_positions, -1)
-        words.append(scan.fire(product(x, matrix).view(n, n_positions, n_out)))
+        words.append(scan.fire(arriving(units)))
     return torch.stack(words)
+
+
+def _fire_deferred(job: Job, own: slice, arriving: Tensor) -> Tensor:
+    """Words of neurons that have collected what arrives in the whole window, [positions, C] int32."""
+    plan = job.plan
+    charge = arriving * int(plan.gain) + (plan.initial[own] + job.n_steps * plan.bias[own])
+    return packed.burst(charge.div(plan.threshold[own], rounding_mode="floor"), job.n_steps)
 
 
 def _product(job: Job, device: torch.device):
     """A matrix product that is exact for these integers, and the number format it takes."""
-    units = int(job.plan.factors.sum())
+    units = int(job.plan.factors.sum()) * (job.n_steps if job.deferred else 1)
     # Without VNNI, int8 products are slow, and those of oneDNN saturate.
     if units <= 127 and device.type == COMPILED and torch.cpu._is_vnni_supported():
         return torch._int_mm, torch.int8

@@ -60,13 +60,17 @@ def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Ten
         tiles, sums = _tiles(weight), np.float32
     else:
         tiles = fixed.arranged(("tiles", own.start), lambda: _tiles(weight))
-        sums = np.int16 if fixed.reach() * job.sharing < 2**15 else np.int32
+        times = job.sharing * (job.n_steps if job.deferred else 1)
+        sums = np.int16 if fixed.reach() * times < 2**15 else np.int32
     begin = np.cumsum([0, *(len(channels) for _, channels in lists)])
     offsets = np.stack([own_offsets + start for (own_offsets, _), start in zip(lists, begin[:-1], strict=True)])
     channels = lists[0][1] if len(lists) == 1 else np.concatenate([channels for _, channels in lists])
     plan, n_positions = job.plan, len(job.table)
+    bias = plan.bias
+    if job.deferred:  # a row's lists lie one behind the other: all steps are one
+        offsets, bias = offsets[:, :, :: job.n_steps].copy(), bias * job.n_steps
     out = np.empty((-(-job.n_steps // 8), n_positions, n_out), np.uint8)
-    neurons = [tensor[own].numpy() for tensor in (plan.bias, plan.threshold, plan.initial)]
+    neurons = [tensor[own].numpy() for tensor in (bias, plan.threshold, plan.initial)]
     arguments = (
         job.table,
         job.taps,
@@ -77,6 +81,7 @@ def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Ten
         plan.factors,
         plan.gain,
         *neurons,
+        job.n_steps,
         out,
     )
     kernels.run(_integrate_rows, n_positions, *arguments, grain=8)
@@ -190,13 +195,14 @@ def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
 
 @kernels.compiled
 def _integrate_rows(
-    start, stop, table, taps, offsets, channels, weight, sums, factors, gain, bias, threshold, initial, words
+    start, stop, table, taps, offsets, channels, weight, sums, factors, gain, bias, threshold, initial, n_steps, words
 ):
-    """Add up, integrate, fire; `offsets` is [sources, rows, N_s + 1], `weight` [tiles, taps, C_in, TILE].
+    """Add up, integrate, fire; `offsets` is [sources, rows, n + 1], `weight` [tiles, taps, C_in, TILE].
 
-    `sums` is of the number format in which the weights of a step are added up.
+    Spikes arrive in n steps, N_s or, where neurons defer, one; behind them no more current comes. `sums` is of the
+    number format in which the weights of a step are added up.
     """
-    n_steps = offsets.shape[2] - 1
+    n_arriving = offsets.shape[2] - 1
     current = np.empty(TILE, sums.dtype)
     potential = np.zeros(TILE, bias.dtype)
     theta = np.full(TILE, 1, bias.dtype)
@@ -214,7 +220,7 @@ def _integrate_rows(
             for t in range(n_steps):
                 if t % 8 == 0:
                     word[:] = 0
-                for source in range(offsets.shape[0]):
+                for source in range(offsets.shape[0] if t < n_arriving else 0):
                     current[:] = 0
                     for e in range(table.shape[1]):
                         q = table[p, e]
@@ -224,7 +230,7 @@ def _integrate_rows(
                     factor = factors[source] * gain
                     for j in range(TILE):
                         potential[j] += factor * current[j]
-                for j in range(TILE):
+                for j in range(TILE if t < n_arriving else 0):
                     potential[j] += drift[j]
                 mask = np.uint8(1 << (t % 8))
                 for j in range(TILE):  # compares what was stored, in the potential's own width: wider is slower

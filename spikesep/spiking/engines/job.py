@@ -25,6 +25,7 @@ class Job:
         weight: [n_taps, C_in a group, n_groups, C_out a group].
         plan: the layer's numbers.
         n_steps: N_s.
+        deferred: neurons fire when all of the window has arrived.
     """
 
     layer: nn.Module
@@ -36,6 +37,7 @@ class Job:
     weight: Tensor
     plan: Plan
     n_steps: int
+    deferred: bool
 
     @classmethod
     def of(cls, layer: nn.Module, signal: Signal) -> "Job":
@@ -53,7 +55,10 @@ class Job:
         plan = layer.fixed.plan(multiples) if layer.fixed is not None else _floats(layer, signal)
         n_groups = getattr(layer.synapse, "groups", 1)
         weight = tap_matrices(layer.synapse, plan.weight, int(net.taps.max()) + 1).unflatten(2, (n_groups, -1))
-        return cls(layer, batch, net.shape, sources, table, net.taps, weight, plan, layer.coding.n_steps)
+        coding = layer.coding
+        return cls(
+            layer, batch, net.shape, sources, table, net.taps, weight, plan, coding.n_steps, coding.deferred
+        )  # fmt: skip
 
     @property
     def sharing(self) -> int:
