@@ -5,6 +5,7 @@ multiplies, so its work stays in MACs. Connections that end in zero padding are 
 """
 
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,40 @@ class CostMeter:
         )
         if isinstance(module, Readout):  # the readout ends the pass
             self.cost, self._passing = self.cost + self._passing, Cost()
+
+
+class SynopsEstimate:
+    """An observer of a network in training, whose layers round or spike: what its spikes cost, with a gradient.
+
+    Synapses are counted as if there were no borders. Make one for each pass.
+    """
+
+    def __init__(self):
+        self.synops = self.macs = self._arriving = 0.0
+
+    @property
+    def ratio(self) -> Tensor | float:
+        """Synaptic operations over the MACs of the layers that were passed, a scalar."""
+        return self.synops / self.macs if self.macs else 0.0
+
+    def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
+        """See `spikesep.spiking.network.Observer`."""
+        if not self.macs and signal.is_spiking:  # of a frozen prefix
+            self._arriving = signal.count.sum()
+        synapses = fan_out(module)
+        self.synops = self.synops + self._arriving * synapses
+        self.macs += signal.value.numel() / int(divisor(module)) * synapses
+        if isinstance(module, SpikingLayer) and module.mode != "analog":
+            spikes = out.value.float().sum() / module.threshold
+            self._arriving = spikes + self._arriving if module.identity else spikes
+
+
+def fan_out(module: SpikingLayer | Readout) -> float:
+    """Synapses that a spike from one place reaches on average, far from borders; pooling comes first."""
+    synapse = module.synapse
+    if isinstance(synapse, nn.Linear):
+        return float(synapse.out_features)
+    return synapse.out_channels // synapse.groups * prod(synapse.kernel_size) / prod(synapse.stride)
 
 
 def connections(module: SpikingLayer | Readout, count: Tensor) -> float:

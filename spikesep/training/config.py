@@ -77,6 +77,8 @@ class ConversionConfig:
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
         deferred: neurons fire when all spikes of the window have arrived: no error of timing, a window of latency more
             a layer.
+        synops_weight: added to the training loss for each synaptic operation a MAC of the analog network, in the
+            loss's own units; neurons learn to fire less. It works where layers round or spike.
         patience: T_p, epochs without improvement before a stage ends.
         max_epochs: most epochs of one stage; 0 converts without fine-tuning.
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; null for `max_epochs`.
@@ -100,6 +102,7 @@ class ConversionConfig:
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
     deferred: bool = False
+    synops_weight: float = 0.0
     patience: int = 3
     max_epochs: int = 100
     first_stage_epochs: int | None = None
@@ -120,6 +123,7 @@ class ConversionConfig:
             qat_bits="not negative",
             fan_in="not negative",
             initial_potential="between 0 and 1",
+            synops_weight="not negative",
             patience="at least 1",
             max_epochs="not negative",
             first_stage_epochs="not negative",

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from spikesep.spiking.cache import SpikeCache
-from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.cost import SynopsEstimate
+from spikesep.spiking.network import Observer, SpikingNetwork
 from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal
@@ -195,11 +196,11 @@ class TandemTrainer:
         predictions, n_batches = self._epoch(stage, epoch)
         title = f"stage {stage + 1}, epoch {epoch}"
         with Progress(console=self.console, disable=not self.console.is_terminal, transient=True) as bar:
-            for k, (prediction, target) in enumerate(bar.track(predictions, n_batches, description=title)):
+            for k, (prediction, target, estimate) in enumerate(bar.track(predictions, n_batches, description=title)):
                 self._set_rate(stage, epoch - 1 + k / n_batches)
                 loss = self.loss(prediction.float(), target)
                 self.optimizer.zero_grad()
-                loss.backward()
+                (loss + self.config.synops_weight * estimate.ratio).backward()
                 learning = self.optimizer.param_groups[0]["params"]  # what is frozen may still hold an old gradient
                 nn.utils.clip_grad_norm_(learning, self.config.clip_norm)
                 self.optimizer.step()
@@ -244,8 +245,8 @@ class TandemTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, epochs_done / max(1, epochs))))
 
-    def _epoch(self, stage: int, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor]], int]:
-        """Predictions and targets of every batch of an epoch, one after the other, and how many there are."""
+    def _epoch(self, stage: int, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor, SynopsEstimate]], int]:
+        """Predictions, targets and cost of every batch of an epoch, one after the other, and how many there are."""
         if stage == 0 and self.fresh is not None:
             self.fresh.batch_sampler.sampler.set_epoch(epoch)
             return (self._autocast(x, y, lambda features: Signal(features), stage) for x, y in self.fresh), len(
@@ -262,17 +263,21 @@ class TandemTrainer:
         return predictions, len(batches)
 
     def _autocast(self, x: Tensor, target: Tensor, prefix: Callable[[Tensor], Signal], stage: int):
+        estimate = SynopsEstimate()
+        observe = estimate if self.config.synops_weight else None
         with autocast(self.config.precision, self.device):
-            return self._predict(x.to(self.device), stage, prefix), target.to(self.device)
+            return self._predict(x.to(self.device), stage, prefix, observe), target.to(self.device), estimate
 
-    def _predict(self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal]) -> Tensor:
+    def _predict(
+        self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], observe: Observer | None = None
+    ) -> Tensor:
         network = self.model.network
         # What is frozen gives the same, exact numbers in training, in validation and in the cache: no autocast.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             features, context = self.model.encode(x)
             signal = prefix(features)
-        signal = network.propagate(signal, stage, len(network))
-        return self.model.decode(network.read(signal), context)
+        signal = network.propagate(signal, stage, len(network), observe)
+        return self.model.decode(network.read(signal, observe), context)
 
     def _prefix(self, name: str, indices: list[int], features: Tensor, stage: int) -> Signal:
         """The signal behind layers 0..stage-1, from the spikes of the frozen ones where they are cached."""

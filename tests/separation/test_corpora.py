@@ -1,6 +1,7 @@
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,25 @@ def test_librispeech_without_test_subsets_holds_out_voices_and_needs_its_speaker
     (tmp_path / "SPEAKERS.TXT").unlink()
     with pytest.raises(SpikeSepError, match=r"SPEAKERS.TXT: not there"):
         list_utterances(config, tmp_path, 0, 1)
+
+
+def test_corpora_together_keep_the_unseen_voices_that_one_names_and_hold_out_others_of_the_other(tmp_path, spoken):
+    config = librispeech(tmp_path / "a", spoken, {"train-clean-100": "FFMM", "test-clean": "FFMM"})
+    for number, name in enumerate(["ann", "bea", "cid", "dov", "eve", "fay"]):
+        for n, (samples, rate) in enumerate(spoken[:2]):
+            path = tmp_path / "b" / name / f"{number}{n}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, samples, rate)
+    table, _ = list_utterances(replace(config, also=[f"folder:{tmp_path / 'b'}"]), tmp_path, 0, 1)
+    unseen = {row.speaker for row in table if row.split == "tt"}
+    assert {"105", "106", "107", "108"} < unseen
+    assert len(unseen - {"105", "106", "107", "108"}) == 2
+    assert {row.speaker for row in table if row.split == "tr"} > {"101", "102", "103", "104"}
+    with pytest.raises(SpikeSepError, match=r"--corpus.also nowhere: nowhere is none of debian"):
+        list_utterances(replace(config, also=["nowhere"]), tmp_path, 0, 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SpikeSepError, match="empty"):
+        list_utterances(replace(config, also=[f"folder:{tmp_path / 'empty'}"]), tmp_path, 0, 1)
 
 
 @pytest.mark.skipif(not LIBRISPEECH.is_dir(), reason="no ../shared/corpora/LibriSpeech beside the checkout")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikesep.spiking.cost import Cost, CostMeter, connections, macs, measure
+from spikesep.spiking.cost import Cost, CostMeter, SynopsEstimate, connections, macs, measure
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding
@@ -101,3 +101,44 @@ def test_every_layer_before_an_identity_path_is_counted():
         first, both = network.propagate(x, 0, 1), network.propagate(x, 0, 2)
     assert cost.synops == int(first.count.sum()) * 5 + int(both.count.sum()) * 3
     assert len(cost.spikes) == 2
+
+
+@pytest.mark.parametrize("identity", [False, True])
+@pytest.mark.parametrize("mode", ["discrete", "tandem"])
+def test_the_estimate_in_training_is_the_measured_ratio_and_has_a_gradient(identity, mode):
+    torch.manual_seed(0)
+    layers = [SpikingLayer(nn.Linear(6, 6), identity=identity and k > 0) for k in range(3)]
+    network = SpikingNetwork(layers, Readout(nn.Linear(6, 4)))
+    coding, x = Coding(8, deferred=True), torch.randn(5, 6)  # deferred: spikes are as many as rounding says
+    for layer in layers:
+        (layer.discretize if mode == "discrete" else layer.convert)(0.05, coding)
+    estimate = SynopsEstimate()
+    network(x, observe=estimate)
+    ratio = estimate.ratio
+    ratio.backward()
+    assert all((layer.synapse.weight.grad != 0).any() for layer in layers)
+    for layer in layers:
+        if mode == "discrete":
+            layer.convert(0.05, coding)
+        layer.freeze()
+    assert float(ratio.detach()) == pytest.approx(measure(network, x)[1].synops_ratio, rel=1e-5)
+    behind = SynopsEstimate()
+    network.read(network.propagate(network.propagate(x, 0, 1), 1, 3, behind), behind)
+    assert float(behind.synops.detach()) == pytest.approx(measure(network, x)[1].synops, rel=1e-5)
+
+
+def test_the_estimate_counts_pooled_and_strided_synapses():
+    layers = [
+        SpikingLayer(nn.Conv2d(1, 2, 1)),
+        SpikingLayer(nn.Conv2d(2, 3, 2, stride=2)),
+        SpikingLayer(nn.Linear(3 * 4, 5), before=nn.Sequential(nn.AvgPool2d(2), nn.Flatten())),
+    ]
+    network, x = SpikingNetwork(layers, Readout(nn.Linear(5, 4))), torch.rand(2, 1, 8, 8)
+    for layer in layers:
+        layer.convert(0.05, Coding(4, deferred=True))
+        layer.freeze()
+    estimate = SynopsEstimate()
+    network(x, observe=estimate)
+    measured = measure(network, x)[1]
+    assert float(estimate.synops.detach()) == pytest.approx(measured.synops)
+    assert estimate.macs == measured.macs

@@ -36,7 +36,7 @@ def test_folding_changes_nothing_in_inference(make, norm, shape, bias, with_norm
     x = torch.randn(shape, dtype=torch.float64)
     before = layer(Signal(x)).value
     layer.fold()
-    assert layer.norm is None and not layer.residual
+    assert (layer.norm, layer.residual) == (None, False)
     torch.testing.assert_close(layer(Signal(x)).value, before, rtol=1e-12, atol=1e-12)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from spikesep.spiking.cost import measure
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.training import convert as conversion
@@ -211,3 +212,21 @@ def test_layers_not_yet_converted_round_if_asked(tmp_path, discretize):
     assert modes[0] == ["tandem", later, later]
     assert ["spiking", "tandem", later] in modes
     assert modes[-1] == ["spiking", "spiking", "tandem"]
+
+
+def test_a_price_on_synaptic_operations_makes_neurons_fire_less(tmp_path):
+    def rate(weight):
+        model, _, _ = convert(tmp_path / f"{weight}", synops_weight=weight, max_epochs=4, learning_rate=1e-2)
+        x = torch.stack([x for x, _ in Examples(17, 3).pairs])
+        return measure(model.network, model.encode(x)[0])[1].synops_ratio
+
+    assert rate(0.5) < 0.7 * rate(0.0)
+
+
+def test_deferred_neurons_leave_nothing_to_the_later_stages_but_what_they_learn(tmp_path):
+    """Layers that round already fire as many spikes: no stage after the first begins worse than the last one ended."""
+    _, _, rows = convert(tmp_path, deferred=True)
+    ends = {row.stage: min(r.valid_loss for r in rows if r.stage == row.stage) for row in rows}
+    begins = {row.stage: row.valid_loss for row in rows if row.epoch == 0}
+    for stage in (2, 3):
+        assert begins[stage] == pytest.approx(ends[stage - 1], rel=1e-3)
