@@ -138,16 +138,19 @@ class SpeechPretrainConfig(PretrainConfig):
         on_the_fly: mix this many examples an epoch from the training utterances while training, instead of reading
             mixtures; 0 reads mixtures.
         speeds: at which utterances are played when mixed on the fly, drawn anew each time, like [0.9, 1.0, 1.1].
+        by_amount: when mixing on the fly, speakers are drawn in proportion to the seconds of speech there are of each,
+            to this power: 0 draws all alike, 1 makes every second of speech as likely as any other.
     """
 
     segment_seconds: float = 1.0
     remix: bool = True
     on_the_fly: int = 0
     speeds: list[float] = field(default_factory=lambda: [1.0])
+    by_amount: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
-        check("ann", self, segment_seconds="positive", on_the_fly="not negative")
+        check("ann", self, segment_seconds="positive", on_the_fly="not negative", by_amount="not negative")
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise SpikeSepError(f"--ann.speeds {self.speeds}: give factors from 0.5 to 2")
         if self.speeds != [1.0] and not self.on_the_fly:

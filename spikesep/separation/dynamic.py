@@ -22,7 +22,7 @@ from spikesep.separation.mixing.balanced import EMPTY_DB, MEAN_LEVEL_DB, MOST_PE
 
 
 class DynamicCrops(Dataset):
-    """`n` mixtures an epoch of different speakers, each speaker as likely as the others; indexed by (epoch, index).
+    """`n` mixtures an epoch of different speakers; indexed by (epoch, index).
 
     Args:
         utterances: to mix.
@@ -32,6 +32,7 @@ class DynamicCrops(Dataset):
         n_samples: of a crop; a shorter utterance is followed by zeros.
         snr_db: one voice, drawn by lot, is louder by a level uniform in this range, on active speech level.
         speeds: factors, one of which is drawn for each voice; it changes pace and pitch.
+        by_amount: a speaker is drawn in proportion to the seconds of speech there are of him, to this power.
         seed: of everything.
 
     Raises:
@@ -42,7 +43,7 @@ class DynamicCrops(Dataset):
 
     def __init__(
         self, utterances: Sequence[Utterance], n: int, n_speakers: int, sample_rate: int, n_samples: int,
-        snr_db: tuple[float, float], speeds: Sequence[float], seed: int,
+        snr_db: tuple[float, float], speeds: Sequence[float], by_amount: float, seed: int,
     ):  # fmt: skip
         voices: dict[str, list[Utterance]] = defaultdict(list)
         for row in sorted(utterances, key=lambda row: row.utt_id):
@@ -55,6 +56,8 @@ class DynamicCrops(Dataset):
         self.n, self.n_speakers, self.seed = n, n_speakers, seed
         self.sample_rate, self.n_samples = sample_rate, n_samples
         self.snr_db, self.speeds = snr_db, speeds
+        share = np.array([sum(row.duration for row in rows) for rows in self.voices.values()]) ** by_amount
+        self.share = None if by_amount == 0 else share / share.sum()
 
     def __len__(self) -> int:
         return self.n
@@ -62,7 +65,7 @@ class DynamicCrops(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Crop:
         seed = (self.seed, *key)
         rng = np.random.default_rng(seed)
-        speakers = tuple(map(str, rng.choice(list(self.voices), self.n_speakers, replace=False)))
+        speakers = tuple(map(str, rng.choice(list(self.voices), self.n_speakers, replace=False, p=self.share)))
         heard = [self._voice(self.voices[speaker], rng) for speaker in speakers]
         offset = rng.uniform(*self.snr_db) / 2 * rng.choice([-1, 1]) * (-1.0) ** np.arange(self.n_speakers)
         sources = np.stack(

@@ -91,6 +91,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
         "remix": recipe.ann.remix,
         "on_the_fly": recipe.ann.on_the_fly,
         "speeds": recipe.ann.speeds,
+        "by_amount": recipe.ann.by_amount,
     }
     if folder.exists():
         claim(exp, "snn", settings)
@@ -180,8 +181,9 @@ def _dynamic_crops(data: Path, recipe: RecipeConfig, n_samples: int, seed: int) 
     rows = [row for row in read_table(data / UTTERANCES) if row.split == "tr"]
     ann, model = recipe.ann, recipe.model
     return DynamicCrops(
-        rows, ann.on_the_fly, model.n_speakers, model.sample_rate, n_samples, recipe.mixing.snr_db, ann.speeds, seed
-    )
+        rows, ann.on_the_fly, model.n_speakers, model.sample_rate, n_samples, recipe.mixing.snr_db, ann.speeds,
+        ann.by_amount, seed,
+    )  # fmt: skip
 
 
 def _improvement(crops: FixedCrops, loss: NegativeSiSdr):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,8 @@ def table(tmp_path_factory):
     return rows
 
 
-def crops(table, n=40, n_speakers=2, n_samples=4000, snr_db=(0.0, 5.0), speeds=(1.0,), seed=0):
-    return DynamicCrops(table, n, n_speakers, RATE, n_samples, snr_db, speeds, seed)
+def crops(table, n=40, n_speakers=2, n_samples=4000, snr_db=(0.0, 5.0), speeds=(1.0,), by_amount=0.0, seed=0):
+    return DynamicCrops(table, n, n_speakers, RATE, n_samples, snr_db, speeds, by_amount, seed)
 
 
 def pitch(samples):
@@ -61,6 +62,19 @@ def test_a_crop_has_the_voices_it_names_at_levels_in_range(table):
         assert np.mean(levels) == pytest.approx(-25, abs=0.1)
         assert np.abs(crop.sources).max() <= 0.9
         assert np.abs(crop.sources.sum(0)).max() <= 0.9 + 1e-6
+
+
+def test_speakers_are_drawn_alike_or_by_how_much_there_is_of_them(table):
+    longer = [replace(row, duration=27.0) if row.speaker == "ann" else row for row in table]
+
+    def share(by_amount):
+        made = crops(longer, n=300, by_amount=by_amount)
+        names = [crop.speakers[0] for crop in (made[0, k] for k in range(len(made)))]
+        return names.count("ann") / len(names)
+
+    assert share(0.0) == pytest.approx(1 / 5, abs=0.08)
+    assert share(0.5) == pytest.approx(3 / 7, abs=0.1)
+    assert share(1.0) == pytest.approx(9 / 13, abs=0.1)
 
 
 def test_a_crop_follows_from_seed_epoch_and_index_alone(table):
