@@ -29,7 +29,7 @@ $own_help
   --tag NAME        name of the experiment, exp/NAME (default: the config's name)
   --data DIR        lists and mixtures (default $data)
   --seed N          of everything that is drawn (default: the config's)
-  --from-ann DIR    an analog separator to convert, instead of training one (with --stage 3)
+  --from-ann DIR    an analog separator to train further, or, with --stage 3, to convert as it is
   --ngpu N          accelerators of a machine (default $ngpu: the CPU)
   --nproc N         training processes of a machine where --ngpu is 0 (default $nproc)
   --num-nodes N     machines that train together (default $num_nodes)
@@ -100,7 +100,7 @@ run_recipe() {
         --launch.n_jobs "$nj" --launch.launcher "$launcher" ${overrides[@]+"${overrides[@]}"})
     run_stage 0 "corpus" spikesep-prepare corpus --data "$data"
     run_stage 1 "mixtures" spikesep-prepare mixtures --data "$data"
-    run_stage 2 "ANN pre-training" spikesep-train --data "$data" --exp "$exp"
+    run_stage 2 "ANN pre-training" spikesep-train --data "$data" --exp "$exp" ${from_ann[@]+"${from_ann[@]}"}
     run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp" ${from_ann[@]+"${from_ann[@]}"}
     run_stage 4 "scoring" spikesep-score --data "$data" --exp "$exp"
     run_stage 5 "listening page" spikesep-demo --data "$data" --exp "$exp"

@@ -1,5 +1,7 @@
 """`spikesep-train`: pre-train the analog separator (stage 2)."""
 
+from pathlib import Path
+
 from spikesep.cli.common import recipe_of, recipe_parser, run
 from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.slurm import Resources
@@ -7,7 +9,11 @@ from spikesep.training.slurm import Resources
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    run(recipe_parser("spikesep-train", "Pre-train the analog separator; a stopped run goes on."), train, argv, _needs)
+    parser = recipe_parser("spikesep-train", "Pre-train the analog separator; a stopped run goes on.")
+    parser.add_argument(
+        "--from-ann", type=Path | None, default=None, help="analog separator to begin with, instead of chance"
+    )
+    run(parser, train, argv, _needs)
 
 
 def _needs(launch: LaunchConfig) -> Resources:
@@ -18,6 +24,6 @@ def train(options) -> None:
     """Call stage 2 and say where the model is."""
     from spikesep.separation.experiment import train_ann
 
-    folder = train_ann(options.data, options.exp, recipe_of(options))
+    folder = train_ann(options.data, options.exp, recipe_of(options), options.from_ann)
     if is_first_process():
         print(f"analog separator: {folder}")

@@ -40,14 +40,18 @@ class NegativeSiSdr:
         return self._pit(estimates, sources)
 
 
-def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
+def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None) -> Path:
     """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`.
 
-    Several processes may train together (`launch`): each calls this, and the first writes.
+    It begins with the weights of the separator `ann`, if given, else with random ones. Several processes may train
+    together (`launch`): each calls this, and the first writes.
     """
     folder = exp / "ann"
     train, valid = _mixtures(data, recipe)
     settings = _settings(data, recipe, "model", "ann")
+    begun = None if ann is None else _beginning(ann, recipe)
+    if begun is not None:
+        settings["from_ann"] = hash_of_files([ann / "model.safetensors"])
     if folder.exists():
         claim(exp, "ann", settings)
         print(f"{folder} is there and complete; delete {exp} to train again")
@@ -58,7 +62,7 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig) -> Path:
     loader = _random_crops(data, train, recipe, n_samples, config.batch_size, recipe.seed)
     crops = FixedCrops(valid, rate, round(VALID_SECONDS * rate))
     loss = NegativeSiSdr()
-    model = Separator(recipe.model)
+    model = Separator(recipe.model) if begun is None else begun
     check_gpus(recipe.launch)
     if is_first_process():
         claim(exp, "ann", settings)
@@ -147,6 +151,16 @@ def _round_weights(model: Separator, train: FixedCrops, valid: FixedCrops, confi
 def _validation_loss(model: Separator, crops: FixedCrops, loss: NegativeSiSdr) -> float:
     with torch.no_grad():
         return float(np.mean([float(loss(model(x[None]), y[None])) for x, y in (crops[i] for i in range(len(crops)))]))
+
+
+def _beginning(ann: Path, recipe: RecipeConfig) -> Separator:
+    """The analog separator to train further."""
+    model = load_separator(ann)
+    if model.kind != "ann" or model.network.n_converted:
+        raise SpikeSepError(f"{ann}: is converted already; give an analog separator")
+    if model.config != recipe.model:
+        raise SpikeSepError(f"{ann}: is of other sizes than model.*: {model.config}; give the same, or leave it out")
+    return model.train()
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import (
@@ -11,6 +12,7 @@ from spikesep.separation.config import (
     SpeechPretrainConfig,
 )
 from spikesep.separation.experiment import convert_snn, train_ann
+from spikesep.separation.model import load_separator
 from spikesep.training.config import LaunchConfig
 
 RECIPE = RecipeConfig(
@@ -49,6 +51,24 @@ def test_one_analog_network_is_converted_in_several_experiments(data, tmp_path):
     folder, _ = convert_snn(data, tmp_path / "two", other, tmp_path / "one" / "ann")
     assert (tmp_path / "two" / "ann" / "config.json").exists()
     assert folder == tmp_path / "two" / "snn"
+
+
+def test_an_analog_network_is_trained_further(data, tmp_path, capsys):
+    train_ann(data, tmp_path / "one", RECIPE)
+    longer = replace(RECIPE, ann=replace(RECIPE.ann, learning_rate=1e-9))
+    train_ann(data, tmp_path / "two", longer, tmp_path / "one" / "ann")
+    one, two = (load_separator(tmp_path / name / "ann").encoder.filterbank._filters for name in ("one", "two"))
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+    with pytest.raises(SpikeSepError, match="from_ann"):
+        train_ann(data, tmp_path / "two", longer)
+    with pytest.raises(SpikeSepError, match="other sizes"):
+        train_ann(data, tmp_path / "three", replace(RECIPE, model=SeparatorConfig()), tmp_path / "one" / "ann")
+    with pytest.raises(SpikeSepError, match="nowhere"):
+        train_ann(data, tmp_path / "three", RECIPE, tmp_path / "nowhere")
+    snn, _ = convert_snn(data, tmp_path / "one", RECIPE)
+    with pytest.raises(SpikeSepError, match="converted already"):
+        train_ann(data, tmp_path / "three", RECIPE, snn)
+    assert not (tmp_path / "three").exists()
 
 
 def test_other_settings_are_refused_in_the_same_folder(data, tmp_path):
