@@ -7,6 +7,7 @@ mask for each speaker, decoder. The stack is a `SpikingNetwork`: it is trained a
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from asteroid_filterbanks import make_enc_dec
@@ -19,7 +20,7 @@ from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import Observer, SpikingNetwork
 from spikesep.training.model_folder import load_model, save_model
 
-FORMAT = "spikesep-separator/1"
+KIND = "spikesep-separator"
 RESIDUAL_GAIN = 0.5
 """Of a norm beside a residual path, at first: each layer adds less than it hands on."""
 
@@ -125,15 +126,25 @@ def mask_network(config: SeparatorConfig) -> SpikingNetwork:
     return SpikingNetwork(layers, Readout(nn.Conv1d(c, config.n_speakers * n, 1)))
 
 
-def save_separator(model: Separator, folder: str | Path, report: list[dict] | None = None) -> None:
-    """Write the model and, if given, the report of its conversion; see `spikesep.training.model_folder`."""
-    save_model(model, folder, FORMAT, asdict(model.config), report)
+def save_separator(
+    model: Separator, path: str | Path, report: list[dict] | None = None, card: str | None = None
+) -> None:
+    """Write the model and, if given, the report of its conversion and its card, as a folder or one `.safetensors` file;
+    see `spikesep.training.model_folder`."""
+    save_model(model, path, KIND, asdict(model.config), report, card)
 
 
-def load_separator(folder: str | Path) -> Separator:
-    """Read what `save_separator` wrote, in inference mode. Nothing in the folder is executed.
+def load_separator(path: str | Path) -> Separator:
+    """Read what `save_separator` wrote, in inference mode. Nothing in it is executed.
 
     Raises:
-        SpikeSepError: the folder is missing, or not a whole separator.
+        SpikeSepError: there is none, or not a whole, unchanged separator.
     """
-    return load_model(folder, FORMAT, lambda settings: Separator(SeparatorConfig(**settings)))
+    return load_model(path, KIND, _build)
+
+
+def _build(settings: dict[str, Any]) -> Separator:
+    identity = settings.get("identity")
+    if isinstance(identity, bool):  # as written before there were two ways
+        settings = {**settings, "identity": "sum" if identity else "none"}
+    return Separator(SeparatorConfig(**settings))

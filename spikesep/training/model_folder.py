@@ -1,82 +1,270 @@
-"""A saved model: one folder with its tensors in safetensors and its settings as JSON. Nothing in it is executed."""
+"""A saved model: tensors in safetensors and settings as JSON, in a folder, or all in one `.safetensors` file. Nothing
+in it is executed, and what was changed, cut off or made by something else is refused by name.
+"""
 
+import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
+from torch import Tensor
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json, write_json
+from spikesep.files import atomic_path, write_json, write_text
 from spikesep.spiking.fixed_point import check_fixed_point
 from spikesep.spiking.integers import dequantized
 from spikesep.training.convert import ConvertibleModel
 
+CONFIG, TENSORS, REPORT, CARD = "config.json", "model.safetensors", "report.json", "README.md"
+FILE_SUFFIX = ".safetensors"
+VERSION = 2
+"""Of the format. Version 1 had no checksum, and is still read."""
+LARGEST_TEXT = 1 << 20
+"""Bytes: more than any settings or card has, and few enough to be parsed in no time."""
+LARGEST_HEADER = 8 << 20
+"""Bytes of a safetensors header: names of tensors and, in one file, settings, report and card."""
+
 Model = TypeVar("Model", bound=ConvertibleModel)
 
 
+@dataclass(frozen=True)
+class SavedModel:
+    """What a folder or file holds.
+
+    Attributes:
+        settings: the format, what the unconverted model is built from (`model`), how it was converted, the checksum.
+        tensors: by name.
+        report: of the conversion, a layer each.
+        card: Markdown for people.
+    """
+
+    settings: dict[str, Any]
+    tensors: dict[str, Tensor] = field(repr=False)
+    report: list[dict] | None = None
+    card: str | None = None
+
+
 def save_model(
-    model: ConvertibleModel, folder: str | Path, kind: str, settings: dict[str, Any], report: list[dict] | None = None
+    model: ConvertibleModel,
+    path: str | Path,
+    kind: str,
+    settings: dict[str, Any],
+    report: list[dict] | None = None,
+    card: str | None = None,
 ) -> None:
-    """Write `config.json`, `model.safetensors` and, if given, `report.json`; the folder appears whole or not at all.
+    """Write a folder of `config.json`, `model.safetensors` and, if given, `report.json` and `README.md`; or, where
+    `path` ends in `.safetensors`, one file with all of that. It appears whole or not at all.
 
     Args:
         model: in any stage of conversion.
-        folder: a folder that stood there is replaced.
-        kind: the format's name and version.
+        path: what stood there is replaced.
+        kind: of model, a name.
         settings: what the unconverted model is built from.
         report: of the conversion, a layer each.
+        card: a description for people, Markdown.
     """
     state = model.state_dict()
     for key, _ in _weights_of_integers(model):
         del state[key]
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        write_json(
-            temporary / "config.json", {"format": kind, "model": settings, **model.network.conversion_settings()}
-        )
-        if report is not None:
-            write_json(temporary / "report.json", report)
-        tensors = save({k: v.contiguous() for k, v in state.items()})
-        (temporary / "model.safetensors").write_bytes(tensors)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    settings = {"format": f"{kind}/{VERSION}", "model": settings, **model.network.conversion_settings()}
+    saved = SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card)
+    if Path(path).suffix == FILE_SUFFIX:
+        _write_file(saved, path)
+    else:
+        _write_folder(saved, path)
 
 
-def load_model(folder: str | Path, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:
+def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:
     """Read what `save_model` wrote, in inference mode; `build` makes the unconverted model from its settings.
 
     Raises:
-        SpikeSepError: the folder is missing, or not a whole model of this kind.
+        SpikeSepError: there is nothing, or not a whole, unchanged model of this kind.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise SpikeSepError(f"{folder}: no such model folder; give the folder that holds config.json")
-    settings = read_json(folder / "config.json")
-    what = kind.partition("/")[0].removeprefix("spikesep-")
-    if not isinstance(settings, dict) or settings.get("format") != kind:
-        raise SpikeSepError(f"{folder / 'config.json'}: not a SpikeSep {what} of format {kind}")
+    saved = read_model(path, kind)
     try:
-        model = build(settings["model"])
-        model.network.restore_conversion(settings)
-        state = load_file(folder / "model.safetensors")
-        for key, prefix in _weights_of_integers(model):
-            if state[f"{prefix}.weight"].dtype != torch.int8:
-                raise ValueError(f"{prefix}.weight is not of int8")
-            state[key] = dequantized(state[f"{prefix}.weight"], state[f"{prefix}.scale"])
-        for key, tensor in model.state_dict().items():
-            if key in state and state[key].dtype != tensor.dtype:
-                raise ValueError(f"{key} is of {state[key].dtype}, not {tensor.dtype}")
-        model.load_state_dict(state)
+        with torch.device("meta"):  # sizes without memory: settings may claim any
+            claimed = sum(tensor.numel() for tensor in build(saved.settings["model"]).state_dict().values())
+        held = sum(tensor.numel() for tensor in saved.tensors.values())
+        if claimed > 4 * held + 1000:  # norms that were folded are no longer there
+            raise ValueError(f"its settings speak of {claimed:,} numbers, it holds {held:,}")
+        model = build(saved.settings["model"])
+        model.network.restore_conversion(saved.settings)
+        model.load_state_dict(_state_of(model, saved.tensors))
         if model.network.is_fixed_point:
             check_fixed_point(model.network)
-    except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
+    except (SpikeSepError, RuntimeError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         reason = str(error).splitlines()[0]
-        raise SpikeSepError(f"{folder}: not a whole {what} ({reason}); train or copy it again") from error
+        raise SpikeSepError(f"{path}: not a whole {_what(kind)} ({reason}); train or copy it again") from error
     return model.eval()
+
+
+def read_model(path: str | Path, kind: str) -> SavedModel:
+    """Read a folder or file as it stands, and see that it is of this kind and as it was written.
+
+    Raises:
+        SpikeSepError: there is nothing, it cannot be read, is something else, or has changed since it was saved.
+    """
+    path = Path(path)
+    if path.is_dir():
+        check_settings(settings := _read_json(_inside(path, CONFIG)), kind, path / CONFIG)
+        tensors, _ = _read_tensors(_inside(path, TENSORS))
+        report = _read_json(_inside(path, REPORT), LARGEST_HEADER) if (path / REPORT).exists() else None
+        card = _read_text(_inside(path, CARD)) if (path / CARD).exists() else None
+        saved = SavedModel(settings, tensors, report, card)
+    elif path.is_file():
+        saved = _read_file(path, kind)
+    else:
+        raise SpikeSepError(f"{path}: no such model; give its folder, which holds {CONFIG}, or its {FILE_SUFFIX} file")
+    _check_tensors(saved, path)
+    return saved
+
+
+def check_settings(settings: Any, kind: str, path: str | Path) -> None:
+    """See that settings are those of a model of this kind, in a format that is known.
+
+    Raises:
+        SpikeSepError: they are not; `path` says whose they are.
+    """
+    name, _, version = str(settings.get("format") if isinstance(settings, dict) else None).partition("/")
+    if name != kind:
+        raise SpikeSepError(f"{path}: not a SpikeSep {_what(kind)}; give one that spikesep wrote")
+    if version not in map(str, range(1, VERSION + 1)):
+        raise SpikeSepError(f"{path}: is of format {version}, known are 1 to {VERSION}; take a newer SpikeSep")
+
+
+def checksum(settings: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the settings, but for a checksum among them, and of all tensors' names, types, shapes and bytes."""
+    rest = {key: value for key, value in settings.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _what(kind: str) -> str:
+    return kind.removeprefix("spikesep-")
 
 
 def _weights_of_integers(model: ConvertibleModel) -> list[tuple[str, str]]:
     """The float weights that a file need not hold, and where their integers are, by name."""
     layers = [f"network.layers.{name}" for name, layer in model.network.layers.items() if layer.fixed is not None]
     return [(f"{name}.synapse.weight", f"{name}.fixed") for name in layers]
+
+
+def _state_of(model: ConvertibleModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's whole state from what was saved, or a ValueError that names the tensor that cannot be."""
+    state = dict(tensors)
+    wanted = model.state_dict()
+    for key, prefix in _weights_of_integers(model):
+        if state[f"{prefix}.weight"].dtype != torch.int8:
+            raise ValueError(f"{prefix}.weight is not of int8")
+        state[key] = dequantized(state[f"{prefix}.weight"], state[f"{prefix}.scale"])
+    for key, tensor in wanted.items():
+        if key not in state:
+            raise ValueError(f"{key} is missing")
+        if (state[key].dtype, state[key].shape) != (tensor.dtype, tensor.shape):
+            found, expected = (f"{t.dtype} {list(t.shape)}" for t in (state[key], tensor))
+            raise ValueError(f"{key} is of {found}, not {expected}")
+    for key in state.keys() - wanted.keys():
+        raise ValueError(f"{key} is no tensor of it")
+    return state
+
+
+def _write_folder(saved: SavedModel, folder: str | Path) -> None:
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        write_json(temporary / CONFIG, saved.settings)
+        if saved.report is not None:
+            write_json(temporary / REPORT, saved.report)
+        if saved.card is not None:
+            write_text(temporary / CARD, saved.card)
+        (temporary / TENSORS).write_bytes(save(saved.tensors))
+
+
+def _write_file(saved: SavedModel, path: str | Path) -> None:
+    about = {"config": json.dumps(saved.settings)}
+    if saved.report is not None:
+        about["report"] = json.dumps(saved.report)
+    if saved.card is not None:
+        about["card"] = saved.card
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(saved.tensors, about))
+
+
+def _read_file(path: Path, kind: str) -> SavedModel:
+    tensors, about = _read_tensors(path)
+    if "config" not in about:
+        raise SpikeSepError(
+            f"{path}: holds no settings of a model; give a file of spikesep-export, or the model's folder"
+        )
+    check_settings(settings := _parse(about["config"], path), kind, path)
+    report = _parse(about["report"], path) if "report" in about else None
+    return SavedModel(settings, tensors, report, about.get("card"))
+
+
+def _check_tensors(saved: SavedModel, path: Path) -> None:
+    for name, tensor in saved.tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise SpikeSepError(f"{path}: tensor {name} holds NaN or Inf; train or copy the model again")
+    if saved.settings["format"].endswith("/1"):
+        return
+    if saved.settings.get("sha256") != checksum(saved.settings, saved.tensors):
+        raise SpikeSepError(f"{path}: is not as it was saved (its checksum differs); copy or download it again")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of a folder; a link may not lead out of it. The cache of the hub links to its own store beside."""
+    path = folder / name
+    if not path.is_file():
+        raise SpikeSepError(f"{path}: no such file; give a whole model folder")
+    home = folder.resolve()
+    home = home.parents[1] if home.parent.name == "snapshots" else home
+    if not path.resolve().is_relative_to(home):
+        raise SpikeSepError(f"{path}: is a link to {path.resolve()}, outside of its folder; put a copy in its place")
+    return path
+
+
+def _read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
+    if path.stat().st_size > largest:
+        raise SpikeSepError(
+            f"{path}: has more than {largest:,} bytes, which no model's has; give one that spikesep wrote"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SpikeSepError(f"{path}: cannot be read ({error}); copy it again") from error
+
+
+def _read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
+    return _parse(_read_text(path, largest), path)
+
+
+def _parse(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpikeSepError(f"{path}: holds no readable JSON ({error}); copy it again") from error
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and the texts in its header."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if length > LARGEST_HEADER and (start[:4] == b"PK\x03\x04" or start[:1] == b"\x80"):
+                raise ValueError("it is a pickle, which could run code and is never read")
+            if not 2 <= length <= LARGEST_HEADER:
+                raise ValueError(f"its header would have {length:,} bytes")
+            header = file.read(length)
+            return load(start + header + file.read()), json.loads(header).get("__metadata__", {})
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SpikeSepError(f"{path}: not a whole safetensors file ({reason}); train or copy it again") from error

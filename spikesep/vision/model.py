@@ -10,7 +10,7 @@ from spikesep.spiking.network import Observer, SpikingNetwork
 from spikesep.training.model_folder import load_model, save_model
 from spikesep.vision.architectures import build, input_shape
 
-FORMAT = "spikesep-image-network/1"
+KIND = "spikesep-image-network"
 
 
 class ImageNetwork(nn.Module):
@@ -48,7 +48,7 @@ class ImageNetwork(nn.Module):
 
 def save_image_network(model: ImageNetwork, folder: str | Path, report: list[dict[str, Any]] | None = None) -> None:
     """Write the model and, if given, the report of its conversion."""
-    save_model(model, folder, FORMAT, {"architecture": model.architecture, "task": model.task}, report)
+    save_model(model, folder, KIND, {"architecture": model.architecture, "task": model.task}, report)
 
 
 def load_image_network(folder: str | Path) -> ImageNetwork:
@@ -57,4 +57,4 @@ def load_image_network(folder: str | Path) -> ImageNetwork:
     Raises:
         SpikeSepError: the folder is missing, or not a whole image network.
     """
-    return load_model(folder, FORMAT, lambda settings: ImageNetwork(**settings))
+    return load_model(folder, KIND, lambda settings: ImageNetwork(**settings))
