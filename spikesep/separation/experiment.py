@@ -209,8 +209,7 @@ def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
 
 def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
     """What a stage depends on: settings, seed and which mixtures there are (not where they lie)."""
-    lists = [data / split / name for split in ("tr", "cv") for name in ("utt2spk", "mixtures.tsv")]
-    mixtures = hash_of_files([path for path in lists if path.exists()])
+    mixtures = hash_of_lists(data)
     if recipe.ann.on_the_fly:
         ids = [row.utt_id for row in read_table(data / UTTERANCES) if row.split == "tr"]
         mixtures += f" {hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}"
@@ -221,3 +220,9 @@ def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
         "snr_db": recipe.mixing.snr_db,
         **{section: everything[section] for section in sections},
     }
+
+
+def hash_of_lists(data: Path) -> str:
+    """Which mixtures of training and validation there are, not where they lie."""
+    lists = [data / split / name for split in ("tr", "cv") for name in ("utt2spk", "mixtures.tsv")]
+    return hash_of_files([path for path in lists if path.exists()])

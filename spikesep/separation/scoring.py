@@ -97,10 +97,15 @@ def find_inputs(data: Path, exp: Path, config: ScoringConfig) -> Inputs:
                 raise SpikeSepError(f"{exp / name / file}: not found; run {stage} first ({command} --exp {exp})")
     limit = config.max_utterances or None
     mixtures = {condition: read_data_dir(data / folder)[:limit] for condition, folder in SETS.items()}
-    model_hash = {name: _digest(exp / name / file for file in MODEL_FILES) for name in STAGES}
+    model_hash = {name: hash_of_model(exp / name) for name in STAGES}
     data_hash = _digest_of_data(mixtures)
     told = json.dumps([model_hash, data_hash, sorted(config.metrics), spikesep.__version__])
     return Inputs(mixtures, model_hash, data_hash, hashlib.sha256(told.encode()).hexdigest())
+
+
+def hash_of_model(folder: Path) -> str:
+    """Of what `results.json` calls `model_hash`: the files that decide what a model says."""
+    return _digest(folder / file for file in MODEL_FILES)
 
 
 def is_scored(data: Path, exp: Path, config: ScoringConfig) -> bool:

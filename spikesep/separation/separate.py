@@ -12,6 +12,7 @@ from torch import Tensor
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio import resample
 from spikesep.separation.model import Separator, load_separator
+from spikesep.separation.sharing import find_model
 from spikesep.spiking.cost import Cost
 from spikesep.training.precision import exact_products
 
@@ -122,31 +123,26 @@ class Model:
         return estimates, cost
 
 
-def load_model(path: str | Path, network: Literal["snn", "ann"] | None = None, device: str = "cpu") -> Model:
-    """Load a separator.
+def load_model(
+    path: str | Path | None = None, network: Literal["snn", "ann"] | None = None, device: str = "cpu"
+) -> Model:
+    """Load a separator; nothing in it is executed.
 
     Args:
-        path: a model folder (with `config.json`), or an experiment folder that holds `snn` and `ann`.
-        network: which of the two; by default the spiking one, if there. A model folder must be of this kind.
+        path: a model folder or `.safetensors` file, an experiment folder that holds `snn` and `ann`, the name of a
+            shipped model, or `org/name` of the Hugging Face hub, with `@revision` for one of its versions; None for the
+            shipped model. What is here comes before what is on the hub.
+        network: which of an experiment's two; by default the spiking one, if there. A model must be of this kind.
         device: `cpu`, `cuda`, ...
 
     Raises:
-        SpikeSepError: there is no such model, or not this network, or no such device.
+        SpikeSepError: there is no such model, or not this network, or no such device, or the model was changed.
     """
-    folder = Path(path)
-    if not (folder / "config.json").exists():
-        wanted = [network] if network else ["snn", "ann"]
-        found = [kind for kind in wanted if (folder / kind / "config.json").exists()]
-        if not found:
-            raise SpikeSepError(
-                f"{folder}: holds no {'model' if network is None else network}; give a folder with config.json, or the "
-                "exp/<tag> folder of a recipe that has finished"
-            )
-        folder = folder / found[0]
-    separator = load_separator(folder)
+    found = find_model(path, network)
+    separator = load_separator(found)
     if network is not None and separator.kind != network:
         raise SpikeSepError(
-            f"{folder}: is of kind {separator.kind}, not {network}; leave --network out, or give the other"
+            f"{found}: is of kind {separator.kind}, not {network}; leave --network out, or give the other"
         )
     try:
         return Model(separator, device)

@@ -73,11 +73,7 @@ def save_model(
         del state[key]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     settings = {"format": f"{kind}/{VERSION}", "model": settings, **model.network.conversion_settings()}
-    saved = SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card)
-    if Path(path).suffix == FILE_SUFFIX:
-        _write_file(saved, path)
-    else:
-        _write_folder(saved, path)
+    write_model(SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card), path)
 
 
 def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:
@@ -112,7 +108,7 @@ def read_model(path: str | Path, kind: str) -> SavedModel:
     """
     path = Path(path)
     if path.is_dir():
-        check_settings(settings := _read_json(_inside(path, CONFIG)), kind, path / CONFIG)
+        settings = read_settings(path, kind)
         tensors, _ = _read_tensors(_inside(path, TENSORS))
         report = _read_json(_inside(path, REPORT), LARGEST_HEADER) if (path / REPORT).exists() else None
         card = _read_text(_inside(path, CARD)) if (path / CARD).exists() else None
@@ -125,17 +121,30 @@ def read_model(path: str | Path, kind: str) -> SavedModel:
     return saved
 
 
-def check_settings(settings: Any, kind: str, path: str | Path) -> None:
-    """See that settings are those of a model of this kind, in a format that is known.
+def read_settings(folder: Path, kind: str) -> dict[str, Any]:
+    """The settings alone of a model of this kind, in a format that is known.
 
     Raises:
-        SpikeSepError: they are not; `path` says whose they are.
+        SpikeSepError: they are not there, or of something else.
     """
+    return _checked(_read_json(_inside(folder, CONFIG)), kind, folder / CONFIG)
+
+
+def write_model(saved: SavedModel, path: str | Path) -> None:
+    """Write what `read_model` read, as a folder, or as one file where `path` ends in `.safetensors`."""
+    if Path(path).suffix == FILE_SUFFIX:
+        _write_file(saved, path)
+    else:
+        _write_folder(saved, path)
+
+
+def _checked(settings: Any, kind: str, path: Path) -> dict[str, Any]:
     name, _, version = str(settings.get("format") if isinstance(settings, dict) else None).partition("/")
     if name != kind:
         raise SpikeSepError(f"{path}: not a SpikeSep {_what(kind)}; give one that spikesep wrote")
     if version not in map(str, range(1, VERSION + 1)):
         raise SpikeSepError(f"{path}: is of format {version}, known are 1 to {VERSION}; take a newer SpikeSep")
+    return settings
 
 
 def checksum(settings: dict[str, Any], tensors: dict[str, Tensor]) -> str:
@@ -204,7 +213,7 @@ def _read_file(path: Path, kind: str) -> SavedModel:
         raise SpikeSepError(
             f"{path}: holds no settings of a model; give a file of spikesep-export, or the model's folder"
         )
-    check_settings(settings := _parse(about["config"], path), kind, path)
+    settings = _checked(_parse(about["config"], path), kind, path)
     report = _parse(about["report"], path) if "report" in about else None
     return SavedModel(settings, tensors, report, about.get("card"))
 
