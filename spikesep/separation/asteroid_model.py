@@ -1,4 +1,4 @@
-"""A separator as one of asteroid's models, for its `separate`, overlap-add, commands and whatever takes a `BaseModel`."""
+"""A separator as one of asteroid's models, for its `separate`, overlap-add, commands: all that take a `BaseModel`."""
 
 from dataclasses import asdict
 from typing import Any
@@ -16,11 +16,11 @@ class SpikeSepModel(BaseModel):
     """A separator, analog or spiking, that asteroid's tools know.
 
     Args:
-        config: the separator's sizes.
         conversion: what of it is converted, as `SpikingNetwork.conversion_settings` says; None: nothing.
+        **config: the separator's sizes, those of `SeparatorConfig`.
     """
 
-    def __init__(self, config: dict[str, Any], conversion: dict[str, Any] | None = None):
+    def __init__(self, conversion: dict[str, Any] | None = None, **config):
         separator = Separator(SeparatorConfig(**config))
         separator.network.restore_conversion(conversion or separator.network.conversion_settings())
         # None: asteroid then leaves the shape to `forward`; with 1 its `separate` takes no [T], and no batch [B, T].
@@ -31,7 +31,7 @@ class SpikeSepModel(BaseModel):
     @classmethod
     def of(cls, separator: Separator) -> "SpikeSepModel":
         """A copy of a separator; of a `Model`, give its `separator`."""
-        model = cls(asdict(separator.config), separator.network.conversion_settings())
+        model = cls(separator.network.conversion_settings(), **asdict(separator.config))
         model.separator.load_state_dict(separator.state_dict())
         return model
 
@@ -70,7 +70,7 @@ class SpikeSepModel(BaseModel):
 
     def get_model_args(self) -> dict[str, Any]:
         """What the constructor takes, for JSON."""
-        return {"config": asdict(self.separator.config), "conversion": self.separator.network.conversion_settings()}
+        return {"conversion": self.separator.network.conversion_settings(), **asdict(self.separator.config)}
 
 
 register_model(SpikeSepModel)
