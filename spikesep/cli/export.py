@@ -50,7 +50,10 @@ def export(options: Namespace) -> None:
     if out is not None and out.exists():
         if not options.overwrite:
             raise SpikeSepError(f"{out}: is there already; give --overwrite, or another --out")
-        read_model(out, KIND)  # anything else is not replaced
+        try:
+            read_model(out, KIND)
+        except SpikeSepError as error:
+            raise SpikeSepError(f"{out}: is no whole separator, so it is not replaced; give another --out") from error
     folder = options.exp / options.network
     model = load_separator(folder)
     address = options.push or out.name

@@ -22,7 +22,7 @@ from spikesep.training.history import History
 TAGS = ["audio-source-separation", "speech-separation", "spiking-neural-network", "asteroid"]
 SHOWN = ("si_sdri", "pesq", "stoi")
 SPLITS = {"tr": "training", "cv": "closed condition, which also chose the best epochs", "tt": "open condition"}
-SEXES = {"f": "women", "m": "men", "u": "of unknown sex"}
+SEXES = {"f": "women", "m": "men", "u": "unknown"}
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _voices(exp: Path, data: Path, trained: dict[str, Any]) -> str:
     for split, meaning in SPLITS.items():
         chosen = [row for row in rows if row.split == split]
         sexes = Counter(sex for _, sex in {(row.speaker, row.sex) for row in chosen})
-        who = ", ".join(f"{sexes[sex]} {label}" for sex, label in SEXES.items() if sexes[sex])
+        who = ", ".join(f"{label}: {sexes[sex]}" for sex, label in SEXES.items() if sexes[sex])
         hours = sum(row.duration for row in chosen) / 3600
         lines.append(f"- {meaning}: {sexes.total()} voices ({who}), {len(chosen):,} recordings, {hours:.1f} h")
     return "Recordings of single voices, from which mixtures were made:\n\n" + "\n".join(lines)

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from spikesep.cli.export import main
+from spikesep.cli.infer import main as infer
+from spikesep.separation import sharing
+from spikesep.separation.model import KIND, load_separator
+from spikesep.training.model_folder import read_model
+
+
+def export(*argv) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in argv])
+    return ended.value.code
+
+
+def the_line(capsys) -> str:
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("spikesep-export: error:")
+    assert "\n" not in error
+    return error
+
+
+@pytest.mark.parametrize("network", ["snn", "ann"])
+@pytest.mark.parametrize("name", ["duo", "duo.safetensors"])
+def test_a_model_goes_out_with_report_and_card(kept_experiment, tmp_path, capsys, name, network):
+    exp = kept_experiment.exp
+    assert export("--exp", exp, "--network", network, "--out", tmp_path / name, "--license", "mit") == 0
+    told = capsys.readouterr().out
+    assert f"{tmp_path / name}: the {network}" in told
+    assert "has no scores" in told
+    saved, mixture = read_model(tmp_path / name, KIND), torch.randn(500)
+    assert "# duo\n" in saved.card
+    assert f"--model {name} " in saved.card
+    assert (saved.report is not None) == (network == "snn")
+    original = load_separator(exp / network)
+    assert torch.equal(load_separator(tmp_path / name).separate(mixture), original.separate(mixture))
+
+
+def test_a_single_file_separates(kept_experiment, tmp_path):
+    file = tmp_path / "duo.safetensors"
+    assert export("--exp", kept_experiment.exp, "--out", file) == 0
+    mixture = next((kept_experiment.data / "tt" / "wav").glob("*-mix.wav"))
+    with pytest.raises(SystemExit) as ended:
+        infer([str(mixture), "--model", str(file), "--out-dir", str(tmp_path)])
+    assert ended.value.code == 0
+    assert (tmp_path / f"{mixture.stem}_spk2.wav").exists()
+
+
+def test_it_goes_to_the_hub_from_where_it_was_written_or_from_nowhere(kept_experiment, tmp_path, capsys, monkeypatch):
+    pushed = []
+
+    def push(path, name, private):
+        pushed.append((read_model(path, KIND).card, name, private))
+        return "hub:org/duo"
+
+    monkeypatch.setattr(sharing, "push_to_hub", push)
+    assert export("--exp", kept_experiment.exp, "--push", "org/duo", "--private", "--title", "Two voices") == 0
+    assert export("--exp", kept_experiment.exp, "--push", "org/duo", "--out", tmp_path / "local") == 0
+    assert [(name, private) for _, name, private in pushed] == [("org/duo", True), ("org/duo", False)]
+    assert "# Two voices\n" in pushed[0][0]
+    assert "--model org/duo " in pushed[1][0]
+    assert (tmp_path / "local" / "README.md").read_text() == pushed[1][0]
+    assert capsys.readouterr().out.count("hub:org/duo: is on the hub; --model org/duo takes it") == 2
+
+
+def test_what_stands_there_is_replaced_only_if_asked_and_only_a_model(kept_experiment, tmp_path, capsys):
+    argv = ("--exp", kept_experiment.exp, "--out", tmp_path / "x")
+    assert export(*argv) == 0
+    assert export(*argv) == 2
+    assert "--overwrite" in the_line(capsys)
+    assert export(*argv, "--overwrite") == 0
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "diary.txt").write_text("dear")
+    assert export("--exp", kept_experiment.exp, "--out", tmp_path / "home", "--overwrite") == 2
+    assert "so it is not replaced" in the_line(capsys)
+    assert (tmp_path / "home" / "diary.txt").read_text() == "dear"
+
+
+def test_nowhere_to_go_and_nothing_to_take_are_told(kept_experiment, tmp_path, capsys):
+    assert export("--exp", kept_experiment.exp) == 2
+    assert "give --out" in the_line(capsys)
+    assert export("--exp", tmp_path / "nothing", "--out", tmp_path / "x") == 2
+    assert "nothing/snn: no such model" in the_line(capsys)
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "nothing").exists()
