@@ -19,9 +19,6 @@ from spikesep.training.slurm import Resources, in_job, run_jobs, this_program
 from spikesep.vision.config import ImageRecipe
 
 Recipe = TypeVar("Recipe", RecipeConfig, ImageRecipe)
-MODEL_HELP = (
-    "a model folder or file, exp/<tag> of a recipe, or org/name[@revision] of the hub (default: the shipped model)"
-)
 
 
 def recipe_parser(

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import Progress
 
-from spikesep.cli.common import MODEL_HELP, complain, run
+from spikesep.cli.common import complain, run
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json
 
@@ -29,7 +29,9 @@ def _parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="WAV", help="wav, flac, ogg, mp3 or gsm")
-    parser.add_argument("--model", type=str | None, default=None, help=MODEL_HELP)
+    parser.add_argument(
+        "--model", type=str | None, default=None, help="a folder, file, exp/<tag>, or org/name of the hub"
+    )
     parser.add_argument("--network", type=Literal["snn", "ann"] | None, default=None, help="which network of exp/<tag>")
     parser.add_argument("--out-dir", type=Path, default=Path("."), help="where the voices go")
     parser.add_argument("--overwrite", action="store_true", help="replace files there")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import httpx2
@@ -118,6 +119,13 @@ def test_without_a_name_the_shipped_model_is_taken_and_a_name_takes_any(here):
     assert find_model() == find_model("duo-8k") == sharing.PRETRAINED / "duo-8k"
     assert spikesep.load_model().kind == spikesep.load_model("trio-8k").kind == "snn"
     assert "is of kind snn" in the_refusal(None, "ann", call=spikesep.load_model)
+
+
+def test_the_wheel_takes_shipped_models_along():
+    package = Path(sharing.__file__).parent
+    settings = tomllib.loads((package.parents[1] / "pyproject.toml").read_text())
+    (pattern,) = settings["tool"]["setuptools"]["package-data"]["spikesep.separation"]
+    assert (sharing.PRETRAINED / "duo" / "model.safetensors").relative_to(package).match(pattern)
 
 
 def test_the_command_takes_the_shipped_model(here):
