@@ -197,6 +197,10 @@ def _making(exp: Path, kind: str, results: dict[str, Any] | None, data: Path | N
     if data is not None:
         parts.append(_voices(exp, data, stages.get("ann", {})))
     parts += _times(exp, kind)
+    if "from_ann" in stages.get("ann", {}):
+        parts.append(
+            "Pre-training began with the weights of another separator, whose own training is not counted here."
+        )
     if results:
         machine, command = results["machine"], f" with `{results['command']}`" if results["command"] else ""
         versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())

@@ -10,8 +10,8 @@ from typing import Literal
 
 from spikesep import __version__
 from spikesep.errors import SpikeSepError
-from spikesep.separation.model import KIND
-from spikesep.training.model_folder import CARD, CONFIG, REPORT, TENSORS, read_model, read_settings, write_model
+from spikesep.separation.model import KIND, load_separator, save_separator
+from spikesep.training.model_folder import CARD, CONFIG, REPORT, TENSORS, read_model, read_settings
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Models that are shipped, a folder each; the first by name is the default."""
@@ -64,10 +64,10 @@ def push_to_hub(path: str | Path, name: str, private: bool = False) -> str:
     match = HUB_NAME.fullmatch(name)
     if match is None or match[2]:
         raise SpikeSepError(f"{name}: is no name on the hub; give it as org/name")
-    saved, api = read_model(path, KIND), _api()
+    model, saved, api = load_separator(path), read_model(path, KIND), _api()
     try:
         with TemporaryDirectory() as scratch:
-            write_model(saved, Path(scratch) / "model")
+            save_separator(model, Path(scratch) / "model", saved.report, saved.card)
             place = api.create_repo(name, private=private or None, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=Path(scratch) / "model", commit_message="Model of SpikeSep")
     except HfHubHTTPError as error:

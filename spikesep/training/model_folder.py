@@ -73,7 +73,8 @@ def save_model(
         del state[key]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     settings = {"format": f"{kind}/{VERSION}", "model": settings, **model.network.conversion_settings()}
-    write_model(SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card), path)
+    saved = SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card)
+    (_write_file if Path(path).suffix == FILE_SUFFIX else _write_folder)(saved, Path(path))
 
 
 def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:
@@ -130,14 +131,6 @@ def read_settings(folder: Path, kind: str) -> dict[str, Any]:
     return _checked(_read_json(_inside(folder, CONFIG)), kind, folder / CONFIG)
 
 
-def write_model(saved: SavedModel, path: str | Path) -> None:
-    """Write what `read_model` read, as a folder, or as one file where `path` ends in `.safetensors`."""
-    if Path(path).suffix == FILE_SUFFIX:
-        _write_file(saved, path)
-    else:
-        _write_folder(saved, path)
-
-
 def _checked(settings: Any, kind: str, path: Path) -> dict[str, Any]:
     name, _, version = str(settings.get("format") if isinstance(settings, dict) else None).partition("/")
     if name != kind:
@@ -186,7 +179,7 @@ def _state_of(model: ConvertibleModel, tensors: dict[str, Tensor]) -> dict[str, 
     return state
 
 
-def _write_folder(saved: SavedModel, folder: str | Path) -> None:
+def _write_folder(saved: SavedModel, folder: Path) -> None:
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         write_json(temporary / CONFIG, saved.settings)
@@ -197,7 +190,7 @@ def _write_folder(saved: SavedModel, folder: str | Path) -> None:
         (temporary / TENSORS).write_bytes(save(saved.tensors))
 
 
-def _write_file(saved: SavedModel, path: str | Path) -> None:
+def _write_file(saved: SavedModel, path: Path) -> None:
     about = {"config": json.dumps(saved.settings)}
     if saved.report is not None:
         about["report"] = json.dumps(saved.report)

@@ -157,6 +157,13 @@ def test_an_analog_network_tells_nothing_of_conversion(scored):
     assert "it gains 2.5 dB" in card
 
 
+def test_a_training_that_began_with_another_model_says_so(scored):
+    assert "another separator" not in card_of(scored)
+    path = scored.exp / "settings" / "ann.json"
+    write_json(path, read_json(path) | {"from_ann": "0123456789abcdef"})
+    assert "began with the weights of another separator" in card_of(scored)
+
+
 def test_scores_of_another_model_are_refused(scored):
     config = scored.exp / "snn" / "config.json"
     config.write_text(json.dumps(read_json(config)))  # the same settings in other bytes: not what was scored
