@@ -30,9 +30,7 @@ CONTAINERS = {
     "RF64": ["PCM_16"],
 }
 FORMATS = [(kind, subtype) for kind, subtypes in CONTAINERS.items() for subtype in subtypes]
-SPHERE = b"NIST_1A\n   1024\nsample_count -i 1000\nsample_rate -i 8000\nchannel_count -i 1\nsample_n_bytes -i 2\nend_head"
-    b"NIST_1A\n   1024\nsample_count -i 1000\nsample_rate -i 8000\nchannel_count -i 1\nsample_n_bytes -i 2\nend_head\n"
-)
+SPHERE = b"NIST_1A\n   1024\nsample_count -i 1000\nsample_rate -i 8000\nchannel_count -i 1\nend_head\n"
 MP3_RATES = (8000, 11025, 16000, 44100, 48000)
 MAGICS = [b"", b"RIFF", b"OggS", b"fLaC", b"ID3\x04", b"\0\0\0\x18ftypM4A "]
 TEXTS = ["hello\n" * 50, "{}", "1\n00:00:01,000 --> 00:00:02,000\nhello\n", "#!/bin/sh\n"]

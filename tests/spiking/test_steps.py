@@ -15,8 +15,8 @@ def make_network(n_steps, encoding="constant", thresholds=(0.8, 0.5, 0.3)):
     torch.manual_seed(0)
     network = SpikingNetwork.from_sequential(
         nn.Sequential(
-            nn.Conv1d(6, 8, 1), nn.ReLU(), nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(),
-            nn.Conv1d(8, 4, 1),
+            nn.Conv1d(6, 8, 1), nn.ReLU(), nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(),
+            nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 4, 1),
         )
     ).eval()  # fmt: skip
     for layer, threshold in zip(network.layers.values(), thresholds, strict=True):
