@@ -1,15 +1,25 @@
 """SpikeSep: speech separation with spiking neural networks.
 
-`load_model(path).separate(wave, sample_rate)` is the shortest way in; the `spikesep-*` commands and the recipes
-under `egs/` do the rest.
+`load_model(path).separate(wave, sample_rate)` is the shortest way in (see docs/python.md); the `spikesep-*`
+commands and the recipes under `egs/` do the rest.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from spikesep.errors import SpikeSepError
+
+if TYPE_CHECKING:
+    from spikesep.separation.separate import Model, Separated, load_model
+    from spikesep.separation.streaming import Stream
+
 __version__ = "0.1.0"
+__all__ = ["Model", "Separated", "SpikeSepError", "Stream", "load_model"]
+
+_HOMES = {"load_model": "separate", "Model": "separate", "Separated": "separate", "Stream": "streaming"}
 
 
 def __getattr__(name: str):
-    if name == "load_model":  # imported on demand: it brings torch
-        from spikesep.separation.separate import load_model
-
-        return load_model
+    if name in _HOMES:  # imported on demand: they bring torch
+        return getattr(import_module(f"spikesep.separation.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'spikesep' has no attribute {name!r}")

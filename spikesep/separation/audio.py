@@ -3,8 +3,14 @@ channels and levels are handled in one place, and a bad file is one line that na
 """
 
 import io
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -12,9 +18,143 @@ import soundfile
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path
 from spikesep.separation.sphere import is_sphere, read_header, read_sphere
+from spikesep.separation.wav import wav_header
 
 GSM_RATE = 8000
 """Hz: a .gsm file is bare GSM 06.10 frames, which carry no header to tell it."""
+BLOCK = 2**18
+"""Samples of all channels that are read at once."""
+LOUDEST = 1e9
+"""A sample's largest magnitude, far past full scale: squares of larger ones soon leave float32."""
+FORMATS = "give wav, flac, ogg, mp3, m4a or another format that libsndfile or FFmpeg reads"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A recording about to be read.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: how many.
+        length: samples of a channel; None where only reading tells.
+        blocks: all its samples in order, float32 [channels, n] with full scale at 1. Reading them raises
+            SpikeSepError where the recording is cut off, is empty, or holds NaN or Inf.
+    """
+
+    sample_rate: int
+    channels: int
+    length: int | None
+    blocks: Iterator[np.ndarray]
+
+
+def open_sound(source: Path | IO[bytes], raw_rate: int | None = None) -> Sound:
+    """Open a recording, to be read in blocks; its file is closed at the last.
+
+    Args:
+        source: an audio file, or one that is open and can be sought in.
+        raw_rate: it is bare 16-bit samples of one channel, little end first, at this rate in Hz.
+
+    Raises:
+        SpikeSepError: the file is missing, or is not audio.
+    """
+    name = str(source) if isinstance(source, Path) else "standard input"
+    options = {}
+    if isinstance(source, Path):
+        if not source.is_file():
+            what = "a folder, not an audio file" if source.is_dir() else "no such audio file"
+            raise SpikeSepError(f"{name}: {what}; check the path")
+        if is_sphere(source):
+            pcm, rate = read_sphere(source)
+            samples = pcm.astype(np.float32) / np.float32(32768)
+            return Sound(rate, len(samples), samples.shape[1], checked(name, iter([samples]), samples.shape[1]))
+        check_whole(source)
+        options = _bare_gsm(source)
+    if raw_rate:
+        options = {"format": "RAW", "subtype": "PCM_16", "endian": "LITTLE", "samplerate": raw_rate, "channels": 1}
+    try:
+        file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source, **options)
+    except (soundfile.SoundFileError, OSError) as error:
+        found = _open_with_ffmpeg(name, source)
+        if found is None:
+            reason = getattr(error, "error_string", error)
+            raise SpikeSepError(f"{name}: not a readable audio file; {FORMATS} ({reason})") from error
+        return found
+    blocks = checked(name, _sndfile_blocks(name, file), file.frames)
+    return Sound(file.samplerate, file.channels, file.frames, blocks)
+
+
+def _sndfile_blocks(name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    with file:
+        size = max(1, BLOCK // file.channels)
+        while True:
+            try:
+                block = file.read(min(size, file.frames), dtype="float32", always_2d=True)
+            except (soundfile.SoundFileError, OSError) as error:
+                raise SpikeSepError(f"{name}: cannot be read to its end ({error}); make or copy it again") from error
+            if not len(block):
+                return
+            yield np.ascontiguousarray(block.T)
+
+
+def checked(
+    name: str, blocks: Iterator[np.ndarray], length: int | None = None, tolerance: int = 0
+) -> Iterator[np.ndarray]:
+    """The blocks, while they hold numbers; in the end there must be as many samples as `length` says."""
+    n = 0
+    for block in blocks:
+        peak = np.abs(block).max(initial=0.0)
+        if not np.isfinite(peak):
+            raise SpikeSepError(f"{name}: holds NaN or Inf; export the recording again")
+        if peak > LOUDEST:
+            raise SpikeSepError(f"{name}: samples reach {peak:g}, where full scale is 1; export the recording again")
+        n += block.shape[1]
+        yield block
+    if length is not None and n < length - tolerance:
+        raise SpikeSepError(f"{name}: cut off, {n} of {length} samples are there; make or copy it again")
+    if not n:
+        raise SpikeSepError(f"{name}: holds no samples; give a recording that is not empty")
+
+
+def _open_with_ffmpeg(name: str, source: Path | IO[bytes]) -> Sound | None:
+    """What FFmpeg finds in a file that libsndfile cannot read; None if it is no sound."""
+    import av  # by few files, and slow to load
+
+    try:
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+            file.seek(0)
+            container = av.open(f"file:/dev/fd/{file.fileno()}")  # FFmpeg takes neither every name nor, quietly, files
+        stream = next(iter(container.streams.audio), None)
+        if stream is None or stream.codec_context is None:
+            return None
+        rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+        length = None
+        if stream.duration and container.format.name.startswith("mov"):  # other formats know no exact length
+            length = int(stream.duration * stream.time_base * rate)
+    except (av.FFmpegError, ValueError, OSError):
+        return None
+    if not rate or not channels:
+        return None
+    blocks = _ffmpeg_blocks(name, container, rate, channels)
+    return Sound(rate, channels, length, checked(name, blocks, length, tolerance=rate // 5))
+
+
+def _ffmpeg_blocks(name: str, container, rate: int, channels: int) -> Iterator[np.ndarray]:
+    import av
+
+    with container:
+        try:
+            for frame in container.decode(audio=0):
+                if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
+                    raise SpikeSepError(f"{name}: changes its rate or channels on the way; export the recording again")
+                data = frame.to_ndarray()
+                data = data if frame.format.is_planar else data.reshape(-1, channels).T
+                if data.dtype.kind == "f":
+                    yield data.astype(np.float32)
+                else:  # 8 bits have no sign
+                    half = 2.0 ** (8 * data.itemsize - 1)
+                    yield ((data - half * (data.dtype.kind == "u")) / half).astype(np.float32)
+        except (av.FFmpegError, ValueError) as error:
+            raise SpikeSepError(f"{name}: cannot be read to its end ({error}); make or copy it again") from error
 
 
 def read_channels(path: str | Path) -> tuple[np.ndarray, int]:
@@ -26,29 +166,9 @@ def read_channels(path: str | Path) -> tuple[np.ndarray, int]:
     Raises:
         SpikeSepError: the file is missing, is not audio, is cut off, is empty, or holds NaN or Inf.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise SpikeSepError(f"{path}: no such audio file; check the path")
-    if is_sphere(path):
-        pcm, rate = read_sphere(path)
-        samples = pcm.T.astype(np.float32) / np.float32(32768)
-    else:
-        check_whole(path)
-        try:
-            with soundfile.SoundFile(path, **_bare_gsm(path)) as file:
-                length, rate = file.frames, file.samplerate
-                samples = file.read(length, dtype="float32", always_2d=True)  # bare GSM wants it said
-        except (soundfile.SoundFileError, OSError) as error:
-            raise SpikeSepError(
-                f"{path}: not a readable audio file; give wav, flac, ogg, mp3 or gsm ({error})"
-            ) from error
-        if len(samples) < length:
-            raise SpikeSepError(f"{path}: cut off, {len(samples)} of {length} samples are there; make or copy it again")
-    if not len(samples):
-        raise SpikeSepError(f"{path}: holds no samples; give a recording that is not empty")
-    if not np.isfinite(samples).all():
-        raise SpikeSepError(f"{path}: holds NaN or Inf; export the recording again")
-    return np.ascontiguousarray(samples.T), rate
+    sound = open_sound(Path(path))
+    blocks = list(sound.blocks)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1), sound.sample_rate
 
 
 def read_length(path: str | Path) -> tuple[int, int]:
@@ -150,6 +270,10 @@ def read_audio_at(path: str | Path, sample_rate: int) -> np.ndarray:
     return channels[0] if len(channels) == 1 else channels.mean(axis=0)
 
 
+RESAMPLING_REACH = 10
+"""Half the filter of `resample`, in samples at the lower of the two rates."""
+
+
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     """Change the sample rate of [..., samples], float32 or float64, to length ceil(samples * to / from).
 
@@ -160,7 +284,17 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
         return samples
     from scipy.signal import resample_poly  # slow to load
 
-    return resample_poly(samples, to_rate, from_rate, axis=-1)
+    common = math.gcd(from_rate, to_rate)
+    window = _lowpass(max(from_rate, to_rate) // common).astype(samples.dtype)
+    return resample_poly(samples, to_rate // common, from_rate // common, axis=-1, window=window)
+
+
+@lru_cache(maxsize=4)
+def _lowpass(factor: int) -> np.ndarray:
+    """The filter that `resample_poly` would design, 20 * factor + 1 taps; designed once for all blocks of a file."""
+    from scipy.signal import firwin
+
+    return firwin(2 * RESAMPLING_REACH * factor + 1, 1 / factor, window=("kaiser", 5.0))
 
 
 def to_pcm16(samples: np.ndarray) -> np.ndarray:
@@ -188,6 +322,4 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
 
 def wav_bytes(pcm: np.ndarray, sample_rate: int) -> bytes:
     """The content of a wav file of one channel, int16 [samples]."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, sample_rate, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()
+    return wav_header(sample_rate, len(pcm)) + pcm.astype("<i2").tobytes()

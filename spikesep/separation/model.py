@@ -97,14 +97,28 @@ class Separator(nn.Module):
 
     def separate(self, mixture: Tensor) -> Tensor:
         """Estimates [n_speakers, T] of the voices in mixture [T], in inference."""
-        with torch.inference_mode():
-            return self(mixture[None])[0]
+        return self._in_inference(mixture)
 
     def separate_with_cost(self, mixture: Tensor) -> tuple[Tensor, Cost]:
         """`separate`, and what the stack cost."""
         meter = CostMeter()
+        return self._in_inference(mixture, meter), meter.cost
+
+    def _in_inference(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
         with torch.inference_mode():
-            return self(mixture[None], observe=meter)[0], meter.cost
+            features, context = self._encode_the_same(mixture[None])
+            return self.decode(self.network(features, observe), context)[0]
+
+    def _encode_the_same(self, mixture: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
+        """`encode` in float64, then rounded: a sample's features are the same in a block of any length.
+
+        Sums in float32 depend in the last digit on the block around them, and one that does can tip a spike.
+        """
+        if mixture.device.type == "mps":  # knows no float64
+            return self.encode(mixture)
+        filters = self.encoder.filterbank.filters().double()
+        encoded = F.relu(F.conv1d(self._padded(mixture)[:, None].double(), filters, stride=self.stride))
+        return self.norm(encoded).float(), (encoded.float(), mixture.shape[-1])
 
     def _padded(self, mixture: Tensor) -> Tensor:
         """Pad [B, T] so that every sample lies under two frames and the last frame is whole."""

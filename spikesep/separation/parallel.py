@@ -26,8 +26,9 @@ class Workers(AbstractContextManager):
     when it is killed.
     """
 
-    def __init__(self, n_jobs: int):
+    def __init__(self, n_jobs: int, option: str = "--launch.n_jobs"):
         self.n_jobs = n_jobs or os.cpu_count() or 1
+        self.option = option
         self._pool: ProcessPoolExecutor | None = None
 
     def __exit__(self, *exception) -> None:
@@ -56,7 +57,7 @@ class Workers(AbstractContextManager):
             except BrokenProcessPool as error:
                 raise SpikeSepError(
                     f"{description}: a worker process was killed (out of memory?); "
-                    f"lower --launch.n_jobs from {self.n_jobs}"
+                    f"lower {self.option} from {self.n_jobs}"
                 ) from error
 
     def _start(self) -> None:

@@ -1,24 +1,26 @@
 """Separation of recordings: any sample rate and length, in blocks of constant memory, at a stated output level."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import resample
+from spikesep.separation.audio import read_channels
 from spikesep.separation.model import Separator, load_separator
 from spikesep.separation.sharing import find_model
+from spikesep.separation.streaming import Stream, Wave, aligned, mono
 from spikesep.spiking.cost import Cost
 from spikesep.training.precision import exact_products
 
 Level = Literal["match-mix", "peak", "none"]
-Wave = TypeVar("Wave", np.ndarray, Tensor)
 PEAK = 0.9
+PIECE = 2**16
+"""Samples that are pushed at once."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Separated:
     """Voices of one recording.
 
     Attributes:
-        estimates: float32 [n_speakers, samples], at the recording's sample rate.
+        estimates: float32 [n_speakers, samples].
+        sample_rate: Hz, the recording's.
         cost: of the mask network, all blocks together; where there are several, their shared context is counted twice.
         scale: all voices were lowered by this common factor to stay within full scale; 1 where that was not needed.
     """
 
     estimates: np.ndarray
+    sample_rate: int
     cost: Cost
     scale: float = 1.0
 
@@ -99,28 +103,58 @@ class Model:
         on_progress: Callable[[float], None] = lambda share: None,
     ) -> Separated:
         """As `separate`, with what it cost; `on_progress` is told the share that is done."""
-        mono = _mono(samples)
-        mixture = torch.from_numpy(resample(mono, sample_rate, self.sample_rate))
-        estimates, cost = self._in_blocks(mixture, segment_seconds, on_progress)
-        estimates = resample(estimates, self.sample_rate, sample_rate)[:, : len(mono)]
-        leveled, scale = set_level(estimates, mono[: estimates.shape[1]], level)
-        return Separated(leveled, cost, scale)
+        if samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], 64):
+            raise ValueError(f"a recording is [channels, samples]; transpose this one of shape {samples.shape}")
+        if not samples.size:
+            raise ValueError("the recording is empty")
+        mixture = mono(samples)
+        stream = self.stream(sample_rate, segment_seconds)
+        estimates, done = np.empty((self.n_speakers, len(mixture)), np.float32), 0
+        for _, voices in aligned(stream, (mixture[k : k + PIECE] for k in range(0, len(mixture), PIECE))):
+            estimates[:, done : done + voices.shape[1]] = voices
+            done += voices.shape[1]
+            on_progress(done / len(mixture))
+        leveled, scale = set_level(estimates, mixture, level)
+        return Separated(leveled, stream.sample_rate, stream.cost, scale)
 
-    def _in_blocks(self, mixture: Tensor, segment_seconds: float, on_progress) -> tuple[np.ndarray, Cost]:
-        """Work through mixture [T] in blocks, each with the context its samples can depend on: as if in one piece."""
-        stride = self.separator.stride
-        context = -(-self.separator.context // stride) * stride  # blocks begin on the grid of the encoder's frames
-        length = max(1, round(segment_seconds * self.sample_rate) // stride) * stride
-        n = len(mixture)
-        estimates, cost = np.empty((self.n_speakers, n), np.float32), Cost()
-        for start in range(0, n, length):
-            stop = min(start + length, n)
-            left, right = max(0, start - context), min(n, stop + context)
-            block, block_cost = self.separator.separate_with_cost(mixture[left:right].to(self.device))
-            estimates[:, start:stop] = block[:, start - left : stop - left].cpu().numpy()
-            cost = cost + block_cost
-            on_progress(stop / n)
-        return estimates, cost
+    def separate_files(
+        self,
+        paths: Iterable[str | Path],
+        level: Level = "match-mix",
+        segment_seconds: float = 30.0,
+        on_error: Callable[[Path, SpikeSepError], None] | None = None,
+    ) -> Iterator[tuple[Path, Separated]]:
+        """Separate one audio file after the other: each with its voices, held in memory.
+
+        Args:
+            paths: audio files.
+            level: see `set_level`.
+            segment_seconds: as in `separate`.
+            on_error: is told of a file that cannot be separated, and the rest goes on; without it, that is raised.
+
+        Raises:
+            SpikeSepError: a file cannot be read.
+        """
+        for path in map(Path, paths):
+            try:
+                samples, sample_rate = read_channels(path)
+                found = self.separate_recording(samples.mean(0), sample_rate, level, segment_seconds)
+            except (SpikeSepError, ValueError) as error:
+                named = error if isinstance(error, SpikeSepError) else SpikeSepError(f"{path}: {error}")
+                if on_error is None:
+                    raise named from error
+                on_error(path, named)
+            else:
+                yield path, found
+
+    def stream(self, sample_rate: int | None = None, block_seconds: float = 0.5) -> Stream:
+        """A stream for a recording that arrives in blocks; its voices keep the network's own level.
+
+        Args:
+            sample_rate: of the recording, Hz; None for the network's own.
+            block_seconds: of the network's blocks: shorter ones answer sooner, longer ones cost less.
+        """
+        return Stream(self.separator, sample_rate or self.sample_rate, block_seconds)
 
 
 def load_model(
@@ -150,6 +184,50 @@ def load_model(
         raise SpikeSepError(f"--device {device}: cannot be used ({str(error).splitlines()[0]}); try cpu") from error
 
 
+class LevelMeter:
+    """What there is to know of voices and their mixture to set a level, gathered block by block.
+
+    Args:
+        n_speakers: how many voices.
+    """
+
+    def __init__(self, n_speakers: int):
+        self.gram, self.target = np.zeros((n_speakers, n_speakers)), np.zeros(n_speakers)
+        self.peaks = np.zeros(n_speakers)
+
+    def add(self, estimates: np.ndarray, mixture: np.ndarray) -> None:
+        """Take in the next block: estimates [n_speakers, n] beside mixture [n]."""
+        voices = estimates.astype(np.float64)
+        self.gram += voices @ voices.T
+        self.target += voices @ mixture.astype(np.float64)
+        self.peaks = np.maximum(self.peaks, np.abs(estimates).max(1, initial=0.0))
+
+    def gains(self, level: Level) -> tuple[np.ndarray, float]:
+        """Gains of the voices, float64 [n_speakers], and the common factor in them that keeps all within full scale."""
+        if level == "match-mix":
+            gains = self._matching_gains()
+        elif level == "peak":
+            gains = np.divide(PEAK, self.peaks, out=np.zeros_like(self.peaks), where=self.peaks > 0)
+        elif level == "none":
+            gains = np.ones_like(self.peaks)
+        else:
+            raise ValueError(f"level must be 'match-mix', 'peak' or 'none', not {level!r}")
+        scale = 1.0 / max(1.0, float((gains * self.peaks).max()))
+        return gains * scale, scale
+
+    def _matching_gains(self) -> np.ndarray:
+        """Least squares over non-negative gains: the best non-negative solution on some subset of the voices."""
+        from scipy.optimize import nnls
+
+        if not np.trace(self.gram) > 0:
+            return np.zeros(len(self.gram))
+        # The normal equations stand for the tall problem: with L L^T = gram it has the same minimum.
+        values, vectors = np.linalg.eigh(self.gram)
+        keep = values > values[-1] * 1e-10
+        root = (vectors[:, keep] * np.sqrt(values[keep])).T
+        return nnls(root, (vectors[:, keep] / np.sqrt(values[keep])).T @ self.target)[0]
+
+
 def set_level(estimates: np.ndarray, mixture: np.ndarray, level: Level) -> tuple[np.ndarray, float]:
     """Give the voices a level; the network's own, trained to be scale-invariant, says nothing.
 
@@ -162,40 +240,12 @@ def set_level(estimates: np.ndarray, mixture: np.ndarray, level: Level) -> tuple
     Returns:
         The voices, and the common factor by which they were lowered, after that, to stay within full scale.
     """
-    if level == "match-mix":
-        estimates = estimates * _matching_gains(estimates, mixture)[:, None]
-    elif level == "peak":
-        peaks = np.abs(estimates).max(1, keepdims=True)
-        estimates = estimates * np.divide(PEAK, peaks, out=np.zeros_like(peaks), where=peaks > 0)
-    elif level != "none":
-        raise ValueError(f"level must be 'match-mix', 'peak' or 'none', not {level!r}")
-    loudest = float(np.abs(estimates).max(initial=0.0))
-    scale = min(1.0, 1.0 / loudest) if loudest > 0 else 1.0
-    return (estimates * scale).astype(np.float32), scale
+    meter = LevelMeter(len(estimates))
+    meter.add(estimates, mixture)
+    gains, scale = meter.gains(level)
+    return with_gains(estimates, gains), scale
 
 
-def _matching_gains(estimates: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """Least squares over non-negative gains: the best non-negative solution on some subset of the voices."""
-    from scipy.optimize import nnls
-
-    voices = estimates.astype(np.float64)
-    gram, target = voices @ voices.T, voices @ mixture.astype(np.float64)
-    if not np.trace(gram) > 0:
-        return np.zeros(len(estimates))
-    # The normal equations stand for the tall problem: with L L^T = gram it has the same minimum.
-    values, vectors = np.linalg.eigh(gram)
-    keep = values > values[-1] * 1e-10
-    root = (vectors[:, keep] * np.sqrt(values[keep])).T
-    return nnls(root, (vectors[:, keep] / np.sqrt(values[keep])).T @ target)[0]
-
-
-def _mono(samples: np.ndarray) -> np.ndarray:
-    if samples.ndim == 2:
-        if samples.shape[0] > samples.shape[1]:
-            raise ValueError(f"a recording is [channels, samples]; transpose this one of shape {samples.shape}")
-        samples = samples.mean(0)
-    if samples.ndim != 1 or not samples.size:
-        raise ValueError(f"a recording is [samples] or [channels, samples] and not empty; this one is {samples.shape}")
-    if not np.isfinite(samples).all():
-        raise ValueError("the recording holds NaN or Inf")
-    return np.ascontiguousarray(samples, dtype=np.float32)
+def with_gains(estimates: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Estimates [n_speakers, n] times gains [n_speakers] or [n_speakers, n], float32; rounding leaves them in ±1."""
+    return (estimates * gains.reshape(len(estimates), -1)).astype(np.float32)

@@ -60,13 +60,16 @@ def read_header(path: Path) -> SphereHeader:
     width = fields.get("sample_n_bytes", 2)
     if width != 2 or coding.split(",")[0] != "pcm":
         raise SpikeSepError(f"{path}: SPHERE of {coding} in {width} bytes; 16-bit pcm, shortened or not, can be read")
-    try:
-        return SphereHeader(
-            size, fields.get("channel_count", 1), fields["sample_count"], fields["sample_rate"], coding,
-            fields.get("sample_byte_format", "01") == "10", fields.get("sample_checksum"),
-        )  # fmt: skip
-    except KeyError as error:
-        raise SpikeSepError(f"{path}: the SPHERE header lacks {error.args[0]}; copy the file again") from error
+    numbers = {"channel_count": fields.get("channel_count", 1)}
+    numbers |= {name: fields.get(name) for name in ("sample_count", "sample_rate")}
+    for name, value in numbers.items():
+        if type(value) is not int or value < (name != "sample_count"):
+            raise SpikeSepError(f"{path}: the SPHERE header gives no sound {name}; copy the file again")
+    checksum = fields.get("sample_checksum")
+    return SphereHeader(
+        max(size, 0), *numbers.values(), coding, fields.get("sample_byte_format", "01") == "10",
+        checksum if type(checksum) is int else None,
+    )  # fmt: skip
 
 
 def read_sphere(path: Path) -> tuple[np.ndarray, int]:

@@ -74,11 +74,8 @@ def check_fixed_point(network: SpikingNetwork) -> None:
     Raises:
         ValueError: they cannot; the message names the layer.
     """
-    reaching = 0
     for index, (name, layer) in enumerate(network.layers.items()):
-        fixed, coding = layer.fixed, layer.coding
-        units = reaching if index else int(fixed.input_levels)
-        times = 1 if index == 0 and coding.encoding == "impulse" else coding.n_steps
+        fixed = layer.fixed
         sound = (
             0 <= int(fixed.fraction) <= FRACTION_BITS
             and 1 <= int(fixed.multiple) <= MULTIPLES
@@ -86,12 +83,25 @@ def check_fixed_point(network: SpikingNetwork) -> None:
             and bool((fixed.initial <= fixed.threshold).all())
             and bool((fixed.scale > 0).all() and fixed.scale.isfinite().all())
             and 0 < float(layer.threshold) < float("inf")
-            and (index > 0 or (0 < float(fixed.input_unit) < float("inf") and 1 <= units <= INPUT_LEVELS))
-            and fixed.most(round(units * divisor(layer)), times, coding.n_steps) < LIMIT
+            and (index > 0 or 0 < float(fixed.input_unit) < float("inf"))
+            and (index > 0 or 1 <= int(fixed.input_levels) <= INPUT_LEVELS)
+            and most(network, index) < LIMIT
         )
         if not sound:
             raise ValueError(f"layer {name}: its integers are out of range")
-        reaching = int(fixed.multiple) + (reaching if layer.identity else 0)
+
+
+def most(network: SpikingNetwork, index: int) -> float:
+    """The largest magnitude that potentials of a layer can have on their way."""
+    layer, coding = network[index], network[index].coding
+    units, before = int(layer.fixed.input_levels), index
+    if index:
+        units, before = int(network[index - 1].fixed.multiple), index - 1
+        while network[before].identity:  # it hands on what reaches it
+            before -= 1
+            units += int(network[before].fixed.multiple)
+    times = 1 if index == 0 and coding.encoding == "impulse" else coding.n_steps
+    return layer.fixed.most(round(units * divisor(layer)), times, coding.n_steps)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
+import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -72,7 +76,7 @@ BAD = {
     "empty": (lambda p: p.write_bytes(b""), "not a readable audio file"),
     "no samples": (lambda p: soundfile.write(p, np.zeros(0), 8000), "no samples"),
     "nan": (lambda p: soundfile.write(p, np.array([0.1, np.nan]), 8000, subtype="FLOAT"), "NaN"),
-    "a folder": (lambda p: p.mkdir(), "no such audio file"),
+    "a folder": (lambda p: p.mkdir(), "a folder"),
 }
 
 
@@ -174,3 +178,153 @@ def test_a_recording_is_never_written_over(tmp_path, model, capsys):
     argv = (tmp_path / "a.wav", tmp_path / "a_spk1.wav", "--model", model, "--out-dir", tmp_path, "--overwrite")
     assert infer(*argv) == 2
     assert "is one of the recordings" in capsys.readouterr().err
+
+
+def tree(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_folders_keep_their_layout_and_processes_share_them(tmp_path, model, capsys, monkeypatch, jobs):
+    for name in ("in/a.wav", "in/deep/b.flac", "c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, tone(800), 8000)
+    (tmp_path / "in" / "bad.wav").write_text("no audio")
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    argv = (tmp_path / "in", f"{tmp_path}/*.wav", "--model", model, "--out-dir", out, "--jobs", jobs, "--json", report)
+    assert infer(*argv) == 2
+    assert tree(out) == ["a_spk1.wav", "a_spk2.wav", "c_spk1.wav", "c_spk2.wav", "deep/b_spk1.wav", "deep/b_spk2.wav"]
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 3
+    assert "1 of 4 recordings could not be separated" in printed.err
+    assert [("error" in entry) for entry in json.loads(report.read_text())] == [False, True, False, False]
+
+
+def test_time_steps_can_be_changed_and_the_report_tells(tmp_path, model):
+    soundfile.write(tmp_path / "a.wav", tone(4000), 8000)
+    synops = {}
+    for steps in (2, 8, 16):
+        report = tmp_path / f"{steps}.json"
+        argv = (tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path / str(steps), "--json", report)
+        assert infer(*argv, "--steps", steps) == 0
+        cost = json.loads(report.read_text())[0]["cost"]
+        assert cost["n_steps"] == steps
+        synops[steps] = cost["synops"]
+    assert synops[2] < synops[8] < synops[16]
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """Put bytes on standard input; give what comes on standard output."""
+
+    def put(content: bytes):
+        stdin, stdout = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))), io.TextIOWrapper(io.BytesIO())
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        return stdout.buffer
+
+    return put
+
+
+def wav(samples, rate, subtype="PCM_16"):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype=subtype)
+    return file.getvalue()
+
+
+def test_a_pipe_gives_on_standard_output_what_a_file_gives_and_nothing_else(tmp_path, model, pipe, capsys):
+    soundfile.write(tmp_path / "a.wav", tone(8000, 2), 16000)
+    assert infer(tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path) == 0
+    voices = np.stack([soundfile.read(tmp_path / f"a_spk{k}.wav", dtype="int16")[0] for k in (1, 2)], axis=1)
+    stdout = pipe((tmp_path / "a.wav").read_bytes())
+    assert infer("-", "--model", model) == 0
+    piped, rate = soundfile.read(io.BytesIO(stdout.getvalue()), dtype="int16")
+    assert rate == 16000
+    np.testing.assert_array_equal(piped, voices)
+    assert "real-time factor" in capsys.readouterr().err
+
+
+def test_a_stream_whose_header_knows_no_length_is_separated(tmp_path, model, pipe):
+    content = bytearray(wav(tone(3000), 8000))
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
+    pipe(bytes(content))
+    assert infer("-", "--model", model, "--out-dir", tmp_path) == 0
+    assert soundfile.info(tmp_path / "stdin_spk2.wav").frames == 3000
+
+
+def test_bare_samples_can_be_piped(tmp_path, model, pipe):
+    pipe((tone(3000)[:, 0] * 32767).astype("<i2").tobytes())
+    assert infer("-", "--raw", 16000, "--model", model, "--out-dir", tmp_path) == 0
+    info = soundfile.info(tmp_path / "stdin_spk1.wav")
+    assert (info.samplerate, info.frames) == (16000, 3000)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_live_voices_are_those_of_the_whole_up_to_their_level(tmp_path, model, pipe, capsys, raw):
+    samples = (tone(12000)[:, 0] * 32767).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    argv = ("--model", model, "--level", "none")
+    assert infer(tmp_path / "a.wav", "--out-dir", tmp_path, *argv) == 0
+    stdout = pipe(samples.tobytes() if raw else wav(samples, 16000))
+    assert infer("-", "--live", "--segment", 0.1, *argv, *(["--raw", 16000] if raw else [])) == 0
+    live = np.frombuffer(stdout.getvalue()[44:], np.int16).reshape(-1, 2)
+    for k in (1, 2):
+        voice = soundfile.read(tmp_path / f"a_spk{k}.wav", dtype="int16")[0]
+        np.testing.assert_allclose(live[:, k - 1], voice, atol=1)
+    assert "latency" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_live_voices_come_while_the_recording_goes_on(model):
+    """A process, a real pipe: the first voices are there before the recording ends, as late as is said."""
+    code = "import sys; from spikesep.cli.infer import main; main(sys.argv[1:])"
+    argv = [sys.executable, "-c", code, "-", "--live", "--segment", "0.1", "--raw", "8000", "--model", str(model)]
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    process.stdin.write(np.zeros(8000, "<i2").tobytes())
+    process.stdin.flush()
+    header = process.stdout.read(44)
+    assert header[:4] == b"RIFF"
+    assert len(process.stdout.read(2 * 2 * 6000)) == 24000  # a second was put in, 0.75 s come out; it goes on
+    process.stdin.close()
+    assert len(process.stdout.read()) == 2 * 2 * 2000
+    assert process.wait() == 0
+
+
+def test_live_voices_never_pass_full_scale(model, pipe):
+    rng = np.random.default_rng(0)
+    loud = (rng.normal(0, 0.05, 16000) * np.where(np.arange(16000) > 9000, 6, 1)).clip(-1, 1)
+    for level in ("match-mix", "peak", "none"):
+        stdout = pipe(wav(loud * 100, 8000, "FLOAT"))
+        assert infer("-", "--live", "--segment", 0.05, "--level", level, "--model", model) == 0
+        assert len(stdout.getvalue()) == 44 + 4 * 16000
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["a.wav", "--live"], "--live"),
+        (["-", "a.wav"], "standard input is separated alone"),
+        (["a.wav", "--raw", "8000"], "--raw 8000"),
+        (["-", "--raw", "0"], "--raw 0"),
+        (["-", "--raw", "10"], "sample rate of 10 Hz"),
+        (["-", "--live"], "no wav stream"),
+        (["-"], "not a readable audio file"),
+        (["mic", "--live"], "sounddevice"),
+        (["a.wav", "--jobs", "-1"], "--jobs -1"),
+        (["a.wav", "--steps", "0"], "--steps 0"),
+        (["a.wav", "--steps", "4", "--network", "ann"], "--steps 4: only a network"),
+        (["a.wav", "--segment", "nan"], "segment"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_what_does_not_go_together_is_one_line_and_status_2(tmp_path, model, capsys, pipe, monkeypatch, argv, message):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    monkeypatch.chdir(tmp_path)
+    stdout = pipe(b"hello, I am no recording at all")
+    assert infer(*argv, "--model", model) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not stdout.getvalue()
+    assert not list(tmp_path.iterdir())
