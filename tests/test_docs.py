@@ -16,7 +16,7 @@ from spikesep.separation.config import RecipeConfig
 from spikesep.spiking.report import LayerReport
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("train-your-own-speakers", "convert-your-own-network", "read-the-report", "publish-a-model")
+PAGES = ("python", "train-your-own-speakers", "convert-your-own-network", "read-the-report", "publish-a-model")
 
 
 def blocks(page, language):
