@@ -1,8 +1,8 @@
 """A page on the loopback address on which a model can be tried: a recording goes in, its voices come out.
 
-The server keeps nothing: an upload lies on the disk only while it is being read, and the voices go back in the answer to the
-request that brought the recording. It talks to the page that it served and to nobody else: another host's name (DNS
-rebinding) and another page's requests are refused, and the page may load nothing but what lies here.
+The server keeps nothing: an upload lies on the disk only while it is being read, and the voices go back in the answer
+to the request that brought the recording. It talks to the page that it served and to nobody else: another host's name
+(DNS rebinding) and another page's requests are refused, and the page may load nothing but what lies here.
 """
 
 import json
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "spikesep", ""
     timeout = PATIENCE
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """The page, what belongs to it, and `/progress`: whether a separation is under way, and its share done."""
         try:
             self._admit()
@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
         except RefusalError as refusal:
             self._refuse(refusal)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """`/separate`: a recording is the body; the answer is a form with `report`, `mixture`, `voice1`, ..."""
         self.unread = 0
         try:
@@ -215,10 +215,9 @@ class Handler(BaseHTTPRequestHandler):
                 raise StoppedError
             path.write_bytes(content)
             length, rate = read_length(path)
-            if length > self.server.max_seconds * rate:
-                raise SpikeSepError(
-                    f"{path}: lasts {length / rate:.0f} s; {self.server.max_seconds:g} are taken at most (--max-seconds)"
-                )
+            most = self.server.max_seconds
+            if length > most * rate:
+                raise SpikeSepError(f"{path}: lasts {length / rate:.0f} s; {most:g} are taken at most (--max-seconds)")
             return read_channels(path)
         except SpikeSepError as error:
             raise SpikeSepError(str(error).replace(str(path), name)) from error

@@ -141,7 +141,7 @@ def test_a_large_raster_is_thinned_by_rows_and_averaged_over_time():
 
 def test_a_page_too_large_to_publish_is_one_line_that_says_what_to_lower(scored, tmp_path, monkeypatch):
     monkeypatch.setattr("spikesep.separation.demo.page.LARGEST_PAGE", 10_000)
-    with pytest.raises(SpikeSepError, match="--demo.examples_per_group 1: "):
+    with pytest.raises(SpikeSepError, match=r"--demo\.examples_per_group 1: "):
         build_page(scored.data, scored.exp, tmp_path / "demo", DemoConfig())
     assert not list(tmp_path.iterdir())
 
