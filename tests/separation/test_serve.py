@@ -73,7 +73,11 @@ def ask(service, method="GET", path="/", body=None, **headers):
     address = service.url.rstrip("/")
     given = {"Host": address[7:]}
     if method == "POST":
-        given |= {"Origin": address, "Content-Type": "application/octet-stream", "Content-Length": str(len(body or b""))}
+        given |= {
+            "Origin": address,
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(len(body or b"")),
+        }
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     connection = connect(service)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -141,14 +145,24 @@ def test_the_page_may_load_nothing_from_elsewhere_and_is_not_kept(service):
 
 @pytest.mark.parametrize(
     "path",
-    ["/../serve.py", "/..%2f..%2fpyproject.toml", "//etc/passwd", "/etc/passwd", "/page.py", "/player.html", "/./player.js"],
+    [
+        "/../serve.py",
+        "/..%2f..%2fpyproject.toml",
+        "//etc/passwd",
+        "/etc/passwd",
+        "/page.py",
+        "/player.html",
+        "/./player.js",
+    ],
 )
 def test_no_path_leads_to_another_file(service, path):
     assert ask(service, path=path)[0] == 404
     assert ask(service, "POST", path, recording(0.1))[0] == 404
 
 
-@pytest.mark.parametrize("name", ["../../../evil.wav", "/etc/evil.wav", "..%2Fevil.wav", "%00%0Aevil.wav", "C:\\evil.wav"])
+@pytest.mark.parametrize(
+    "name", ["../../../evil.wav", "/etc/evil.wav", "..%2Fevil.wav", "%00%0Aevil.wav", "C:\\evil.wav"]
+)
 def test_the_name_of_an_upload_leads_nowhere_and_is_shown_without_folders(service, name):
     message = error_of(ask(service, "POST", "/separate", b"hello", X_File_Name=name))
     assert message.startswith("evil.wav: not a readable audio file")
