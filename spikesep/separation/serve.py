@@ -194,6 +194,9 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusalError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{name}: too much for this computer's memory; give a shorter one"
             ) from error
+        except RuntimeError as error:  # of torch
+            reason = f"{name}: could not be separated ({str(error).splitlines()[0]})"
+            raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, reason) from error
         summary = _summary(channels, rate, result, time.perf_counter() - begun)
         mixture = channels.mean(0)
         voices = {"mixture": mixture / max(1.0, float(np.abs(mixture).max()))}

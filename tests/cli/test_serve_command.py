@@ -48,7 +48,7 @@ def test_it_says_where_it_is_and_ends_cleanly_on_either_signal_with_nothing_left
     ("argv", "message"),
     [
         (["--max-megabytes", "0"], "--max-megabytes 0"),
-        (["--max-seconds", "nan"], "--max-seconds nan"),
+        (["--max-seconds", "-3"], "--max-seconds -3"),
         (["--port", "99999"], "--port 99999"),
         (["--port", "-1"], "--port -1"),
         (["--model", "nowhere"], "nowhere"),

@@ -234,6 +234,16 @@ def test_one_recording_at_a_time_the_next_is_told_busy_and_progress_is_shown(sep
         assert ask(service, "POST", "/separate", recording())[0] == 200
 
 
+def test_a_model_that_fails_is_an_answer_and_the_next_recording_is_taken(separator, monkeypatch):
+    with serving(Model(separator)) as service:
+        with monkeypatch.context() as patched:
+            patched.setattr(separator, "encode", lambda mixture: torch.zeros(2) @ torch.zeros(3))
+            answer = ask(service, "POST", "/separate", recording(), X_File_Name="talk.wav")
+        assert answer[0] == 500
+        assert error_of(answer).startswith("talk.wav: could not be separated (")
+        assert ask(service, "POST", "/separate", recording())[0] == 200
+
+
 def test_a_client_that_hangs_up_frees_the_model(separator):
     model = Waiting(separator)
     with serving(model) as service:

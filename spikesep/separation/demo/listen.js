@@ -6,14 +6,12 @@ function bytesOf(address) {
 }
 
 async function begin(root) {
-  const rate = Number(root.dataset.rate), buffers = {};
-  for (const audio of root.querySelectorAll("audio")) {
-    buffers[audio.dataset.source] = await decode(bytesOf(audio.src), rate);
-    audio.remove();
-  }
+  const rate = Number(root.dataset.rate), buffers = {}, sounds = [...root.querySelectorAll("audio")];
+  for (const audio of sounds) buffers[audio.dataset.source] = await decode(bytesOf(audio.src), rate);
+  for (const audio of sounds) audio.remove();
   new Player(root, buffers, rate / 2);
 }
 
 (async () => {
   for (const root of document.querySelectorAll(".player")) await begin(root);
-})();
+})().catch(() => document.documentElement.classList.remove("script")); // the browser's own players remain

@@ -12,7 +12,6 @@ const SCALES = {
 
 const Theme = {
   switch: matchMedia("(prefers-color-scheme: dark)"),
-  listeners: [],
   get name() {
     return document.documentElement.dataset.theme ?? (this.switch.matches ? "dark" : "light");
   },
@@ -25,7 +24,7 @@ const Theme = {
     for (const source of document.querySelectorAll("source[data-dark]")) source.media = this.name === "dark" ? "all" : "not all";
     const button = document.querySelector("button.theme");
     button.textContent = this.name === "dark" ? "Light colours" : "Dark colours";
-    for (const listener of this.listeners) listener();
+    document.dispatchEvent(new Event("theme"));
   },
   begin() {
     try { document.documentElement.dataset.theme = localStorage.getItem("theme") ?? this.name; } catch { /* as it is */ }
@@ -67,6 +66,7 @@ class Player {
     this.nodes = null; // while playing
     this.offset = 0; // seconds: where it stands, or stood when it began to play
     this.decibels = {};
+    this.frame = null; // asked for, to paint in
     this.listening = new AbortController();
     const on = (target, type, act) => target.addEventListener(type, act, { signal: this.listening.signal });
 
@@ -82,7 +82,7 @@ class Player {
       this.#point(event);
     });
     on(this.view, "pointermove", (event) => event.buttons && this.#point(event));
-    Theme.listeners.push(() => this.draw());
+    on(document, "theme", () => this.paint());
     this.resized = new ResizeObserver(() => this.draw());
     this.resized.observe(this.view);
 
@@ -162,10 +162,16 @@ class Player {
     this.listening.abort();
     this.resized.disconnect();
     this.root.classList.remove("ready");
-    this.draw = () => {};
+    this.paint = () => {};
   }
 
+  // Paint when the screen is next refreshed, once, however often it is asked for.
   draw() {
+    this.frame ??= requestAnimationFrame(() => this.paint());
+  }
+
+  paint() {
+    this.frame = null;
     const wave = fit(this.view.querySelector(".wave")), spectrum = fit(this.view.querySelector(".spectrum"));
     if (!wave || !spectrum) return; // not on the screen
     wave.dataset.voice = this.#chosen.dataset.voice;
