@@ -214,6 +214,9 @@ def test_colours_follow_the_system_until_they_are_switched_and_pictures_are_draw
     for place in (service.url, address):
         page = visit(place, color_scheme="dark", expected=("willReadFrequently",))
         assert page.evaluate(brightness) < 150
+        page.emulate_media(color_scheme="light")
+        assert page.evaluate(brightness) > 650
+        page.emulate_media(color_scheme="dark")
         page.get_by_role("button", name="Light colours").click()
         assert page.evaluate(brightness) > 650
     spectrum = ready(page).locator(".spectrum")

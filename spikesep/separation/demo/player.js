@@ -1,5 +1,5 @@
-// The player of both pages: all sources of one recording run in step, and the chosen one is heard. Pictures are computed
-// from the samples, so that they are as sharp as the screen; nothing is fetched from anywhere.
+// The player of both pages: all sources of one recording run in step, and the chosen one is heard. Pictures are
+// computed from the samples, so that they are as sharp as the screen; nothing is fetched from anywhere.
 "use strict";
 
 const FADE = 0.02; // seconds from one source to another
@@ -10,51 +10,58 @@ const SCALES = {
   dark: ["#0d0f14", "#1c1838", "#49206b", "#8e2f6e", "#d3544d", "#f59d54", "#fdf0c0"],
 };
 
+// Light or dark: as the system has it, until the button says otherwise. Paper is light.
 const Theme = {
-  switch: matchMedia("(prefers-color-scheme: dark)"),
+  system: matchMedia("(prefers-color-scheme: dark)"),
+  root: document.documentElement,
   get name() {
-    return document.documentElement.dataset.theme ?? (this.switch.matches ? "dark" : "light");
+    return this.root.dataset.theme ?? (this.system.matches ? "dark" : "light");
+  },
+  get other() {
+    return this.name === "dark" ? "light" : "dark";
   },
   set(name) {
-    document.documentElement.dataset.theme = name;
-    try { localStorage.setItem("theme", name); } catch { /* a page from the disk may be denied it */ }
+    if (name === "light" || name === "dark") this.root.dataset.theme = name;
+    else delete this.root.dataset.theme;
     this.show();
   },
   show() {
-    for (const source of document.querySelectorAll("source[data-dark]")) source.media = this.name === "dark" ? "all" : "not all";
-    const button = document.querySelector("button.theme");
-    button.textContent = this.name === "dark" ? "Light colours" : "Dark colours";
+    for (const picture of document.querySelectorAll("source[data-dark]")) {
+      picture.media = this.name === "dark" ? "all" : "not all";
+    }
+    document.querySelector("button.theme").textContent = this.name === "dark" ? "Light colours" : "Dark colours";
     document.dispatchEvent(new Event("theme"));
   },
   begin() {
-    try { document.documentElement.dataset.theme = localStorage.getItem("theme") ?? this.name; } catch { /* as it is */ }
-    document.documentElement.classList.add("script");
-    document.querySelector("button.theme").addEventListener("click", () => this.set(this.name === "dark" ? "light" : "dark"));
-    this.switch.addEventListener("change", () => this.set(this.switch.matches ? "dark" : "light"));
+    let kept = null;
+    try { kept = localStorage.getItem("theme"); } catch { /* a page from the disk may be denied it */ }
+    this.root.classList.add("script");
+    document.querySelector("button.theme").addEventListener("click", () => {
+      this.set(this.other);
+      try { localStorage.setItem("theme", this.name); } catch { /* it is forgotten, then */ }
+    });
+    this.system.addEventListener("change", () => this.show());
+    let onScreen = null;
     addEventListener("beforeprint", () => {
-      this.onScreen = this.name;
-      document.documentElement.dataset.theme = "light";
-      this.show();
+      onScreen = this.root.dataset.theme;
+      this.set("light");
     });
-    addEventListener("afterprint", () => {
-      document.documentElement.dataset.theme = this.onScreen;
-      this.show();
-    });
-    this.show();
+    addEventListener("afterprint", () => this.set(onScreen));
+    this.set(kept);
   },
 };
 
-// Samples of an audio file at the rate given, or as this browser likes them: an AudioBuffer.
+// The samples of an audio file: an AudioBuffer, at the rate given where browsers know it.
 function decode(bytes, rate) {
-  return new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
+  return new OfflineAudioContext(1, 1, Math.max(8000, Math.min(96000, rate))).decodeAudioData(bytes);
 }
 
 class Player {
   static #context = null;
   static #current = null; // the one that sounds
 
-  // root: the element with the controls. buffers: an AudioBuffer for each of its radio buttons, by value; the first is the
-  // mixture. top: the highest frequency to show, Hz.
+  // root: the element with the controls. buffers: an AudioBuffer for each of its radio buttons, by value; the first is
+  // the mixture. top: the highest frequency to show, Hz.
   constructor(root, buffers, top) {
     this.root = root;
     this.buffers = buffers;
@@ -172,7 +179,8 @@ class Player {
 
   paint() {
     this.frame = null;
-    const wave = fit(this.view.querySelector(".wave")), spectrum = fit(this.view.querySelector(".spectrum"));
+    const wave = fit(this.view.querySelector(".wave"));
+    const spectrum = fit(this.view.querySelector(".spectrum"));
     if (!wave || !spectrum) return; // not on the screen
     wave.dataset.voice = this.#chosen.dataset.voice;
     drawWave(wave, this.buffers[this.source].getChannelData(0), this.#peak(), getComputedStyle(wave).color);

@@ -1,8 +1,8 @@
-// The page to try a model: a file goes to the program that served the page, the voices come back and are kept here alone.
+// The page to try a model: a file goes to the program that served the page, the voices come back, and stay here alone.
 "use strict";
 
-const drop = document.querySelector(".drop"), pick = document.querySelector(".pick"), record = document.querySelector(".record");
-const state = document.querySelector(".state"), progress = document.querySelector(".progress");
+const drop = document.querySelector(".drop"), pick = document.querySelector(".pick");
+const record = document.querySelector(".record"), state = document.querySelector(".state"), progress = document.querySelector(".progress");
 const trouble = document.querySelector(".trouble"), root = document.querySelector(".player");
 let busy = false, recorder = null, addresses = [];
 
@@ -26,8 +26,8 @@ async function separate(blob, name) {
   drop.classList.add("busy");
   pick.disabled = record.disabled = true;
   try {
-    const megabytes = Number(drop.dataset.megabytes);
-    if (blob.size > megabytes * 1e6) throw new Error(`${name} has ${(blob.size / 1e6).toFixed(1)} MB; ${megabytes} are taken at most`);
+    const size = blob.size / 1e6, most = Number(drop.dataset.megabytes);
+    if (size > most) throw new Error(`${name} has ${size.toFixed(1)} MB; ${most} are taken at most`);
     tell(`Separating ${name} …`, 0);
     const watch = setInterval(async () => {
       const answer = await fetch("/progress").catch(() => null);
@@ -98,7 +98,8 @@ pick.addEventListener("change", () => pick.files[0] && separate(pick.files[0], p
 
 // The browser's own format of recording is decoded by the browser, and sent as wav.
 async function startRecording() {
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false } });
+  const wanted = { echoCancellation: false, noiseSuppression: false };
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
   const pieces = [], most = Number(drop.dataset.seconds), begun = performance.now();
   recorder = new MediaRecorder(stream);
   const watch = setInterval(() => {
@@ -131,13 +132,15 @@ record.addEventListener("click", () => {
 });
 record.hidden = !(navigator.mediaDevices?.getUserMedia && window.MediaRecorder);
 
+// A wav file of one channel, 16 bits.
 function wav(samples, rate) {
   const data = new DataView(new ArrayBuffer(44 + 2 * samples.length));
   const text = (at, letters) => [...letters].forEach((letter, k) => data.setUint8(at + k, letter.charCodeAt(0)));
-  text(0, "RIFF"); data.setUint32(4, 36 + 2 * samples.length, true); text(8, "WAVEfmt ");
-  data.setUint32(16, 16, true); data.setUint16(20, 1, true); data.setUint16(22, 1, true); // PCM, one channel
-  data.setUint32(24, rate, true); data.setUint32(28, 2 * rate, true); data.setUint16(32, 2, true); data.setUint16(34, 16, true);
-  text(36, "data"); data.setUint32(40, 2 * samples.length, true);
-  samples.forEach((sample, n) => data.setInt16(44 + 2 * n, Math.round(32767 * Math.max(-1, Math.min(1, sample))), true));
+  const word = (at, number) => data.setUint32(at, number, true);
+  const half = (at, number) => data.setUint16(at, number, true);
+  text(0, "RIFF"); word(4, 36 + 2 * samples.length); text(8, "WAVEfmt ");
+  word(16, 16); half(20, 1); half(22, 1); word(24, rate); word(28, 2 * rate); half(32, 2); half(34, 16);
+  text(36, "data"); word(40, 2 * samples.length);
+  samples.forEach((sample, n) => half(44 + 2 * n, Math.round(32767 * Math.max(-1, Math.min(1, sample)))));
   return new Blob([data], { type: "audio/wav" });
 }
