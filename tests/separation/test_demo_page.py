@@ -1,3 +1,5 @@
+import base64
+import io
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -6,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
 from spikesep.separation import scoring
-from spikesep.separation.audio import read_audio
 from spikesep.separation.config import DemoConfig, ScoringConfig
 from spikesep.separation.demo import build_page
-from spikesep.separation.demo.page import choose_examples, render
+from spikesep.separation.demo.page import choose_examples, raster_picture, rasters, render, separate_watched
+from spikesep.separation.model import load_separator
+from spikesep.spiking.signal import Signal
 
 
 class Page(HTMLParser):
@@ -50,43 +54,96 @@ def page(scored) -> Page:
     return Page(build_page(scored.data, scored.exp, scored.exp / "demo", DemoConfig()))
 
 
-def test_every_link_resolves_within_the_folder_and_every_file_is_used(scored, page):
-    folder = scored.exp / "demo"
+def test_the_page_is_one_file_that_holds_all_it_shows(scored, page):
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
-    files = set()
     for link in page.links:
-        if link.startswith("#"):
-            assert link[1:] in ids
-        else:
-            assert (folder / link).resolve().is_relative_to(folder.resolve())
-            assert (folder / link).is_file(), link
-            files.add(folder / link)
-    assert files == {path for path in folder.rglob("*") if path.is_file()} - {folder / "index.html"}
+        assert link[1:] in ids if link.startswith("#") else link.startswith("data:"), link[:80]
+    assert [path.name for path in (scored.exp / "demo").rglob("*")] == ["index.html"]
 
 
 def test_nothing_on_the_page_asks_a_network(page):
-    assert not re.search(r"https?:|(?:src|href|srcset)\s*=\s*[\"']//|@import|url\(", page.source)
+    assert not re.search(r"https?:|(?:src|href|srcset)\s*=\s*[\"']//|@import|url\(|fetch\(", page.source)
+    (policy,) = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
+    assert policy.startswith("default-src 'none'; img-src data:; media-src data:;")
+
+
+def sounds(page) -> list[dict]:
+    return [
+        {**audio, "samples": soundfile.read(io.BytesIO(content(audio["src"], "audio/flac")), dtype="float32")[0]}
+        for audio in page.all("audio")
+    ]
+
+
+def content(address, kind) -> bytes:
+    head, _, data = address.partition(",")
+    assert head == f"data:{kind};base64"
+    return base64.b64decode(data, validate=True)
 
 
 def test_each_example_has_mixture_references_and_both_estimates_at_one_level_unclipped(scored, page):
     assert len(page.all("article")) == 4  # closed and open, different and same sex
-    assert len(page.all("audio")) == 4 * 7
-    for audio in page.all("audio"):
-        assert audio["aria-label"]
-        samples = soundfile.read(scored.exp / "demo" / audio["src"])[0]
-        assert np.abs(samples).max() <= 0.901
+    found = sounds(page)
+    assert len(found) == 4 * 7
+    for sound in found:
+        assert sound["aria-label"]
+        assert np.abs(sound["samples"]).max() <= 0.901
+    first = {sound["data-source"]: sound["samples"] for sound in found[:7]}
     for voice in (1, 2):
-        levels = [
-            np.mean(read_audio(scored.exp / "demo" / "audio" / f"1-voice{voice}-{name}.wav") ** 2)
-            for name in ("source", "ann", "snn")
-        ]
+        levels = [np.mean(first[f"voice{voice}-{name}"] ** 2) for name in ("source", "ann", "snn")]
         np.testing.assert_allclose(levels, levels[0], rtol=0.01)
+    np.testing.assert_allclose(first["mixture"], first["voice1-source"] + first["voice2-source"], atol=3e-4)
 
 
-def test_spectrograms_are_pictures_with_a_description(scored, page):
+def test_every_sound_has_its_button_and_every_button_its_sound(page):
+    buttons = [(button["name"], button["value"]) for button in page.all("input") if button["type"] == "radio"]
+    keys = [sound["data-source"] for sound in page.all("audio")]
+    assert [value for _, value in buttons] == keys
+    assert len(set(buttons)) == len(buttons) == 28
+    assert all(button.get("aria-label") for button in page.all("input") if button["type"] == "radio")
+
+
+def test_pictures_have_a_description(page):
     for image in page.all("img"):
         assert image["alt"]
-        assert Image.open(scored.exp / "demo" / image["src"]).width > 50
+        assert Image.open(io.BytesIO(content(image["src"], "image/png"))).width > 50
+
+
+def test_a_raster_shows_the_spikes_that_the_network_fires(scored):
+    """Against the layers run by hand, one after the other, and their spikes step by step."""
+    model, rng = load_separator(scored.exp / "snn"), np.random.default_rng(0)
+    mixture = (0.1 * rng.normal(size=7000)).astype(np.float32)
+    estimates, cost, counts = separate_watched(model, mixture)
+    np.testing.assert_array_equal(estimates, model.separate(torch.from_numpy(mixture)).numpy())
+    signal = Signal(model.encode(torch.from_numpy(mixture)[None])[0])
+    for name, layer in model.network.layers.items():
+        signal = layer(signal)
+        np.testing.assert_array_equal(counts[name], signal.trains[0].spikes.sum(0)[0].numpy())
+    shown = rasters(counts, cost)
+    assert [(raster.number, raster.of, raster.shown, raster.neurons) for raster in shown] == [
+        (1, 3, 8, 8), (2, 3, 8, 8), (3, 3, 8, 8)
+    ]  # fmt: skip
+    for raster, count in zip(shown, counts.values(), strict=True):
+        np.testing.assert_allclose(raster.rate, count.mean() / 4)
+        image = np.asarray(Image.open(io.BytesIO(content(raster.picture, "image/png"))).convert("RGBA"))
+        assert not image[..., :3].any()
+        np.testing.assert_array_equal(image[..., 3], 17 * np.round(15 * (count / 4) ** 0.7))
+
+
+def test_a_large_raster_is_thinned_by_rows_and_averaged_over_time():
+    counts = np.zeros((300, 5000), dtype=np.int32)
+    counts[3, :2500], counts[4] = 8, 8  # of 300 rows every third is shown
+    image = np.asarray(Image.open(io.BytesIO(raster_picture(counts, 8))).convert("RGBA"))[..., 3]
+    assert image.shape == (100, 1200)
+    assert image[1, :600].min() == 255
+    assert image[1, 601:].max() == 0
+    assert image[2:].max() == image[0].max() == 0
+
+
+def test_a_page_too_large_to_publish_is_one_line_that_says_what_to_lower(scored, tmp_path, monkeypatch):
+    monkeypatch.setattr("spikesep.separation.demo.page.LARGEST_PAGE", 10_000)
+    with pytest.raises(SpikeSepError, match=r"--demo\.examples_per_group 1: "):
+        build_page(scored.data, scored.exp, tmp_path / "demo", DemoConfig())
+    assert not list(tmp_path.iterdir())
 
 
 def test_headings_descend_one_level_at_a_time_and_tables_have_scoped_headers(page):
@@ -100,6 +157,7 @@ def test_headings_descend_one_level_at_a_time_and_tables_have_scoped_headers(pag
 
 def test_the_numbers_on_the_page_are_those_of_the_results(scored, page):
     found = read_json(scored.exp / "results.json")
+    assert "Figure: training" in page.source
     value = f"{round(found['open']['snn']['stoi']['overall'], 3):.3f}"
     assert value in page.text
     assert f"{found['cost']['synops_ratio']:.2f}" in page.text
@@ -108,7 +166,7 @@ def test_the_numbers_on_the_page_are_those_of_the_results(scored, page):
 def test_text_is_escaped(scored, page):
     found = read_json(scored.exp / "results.json")
     found["command"] = "spikesep-score --exp '<script>alert(1)</script>&'"
-    source = render(found, [], set())
+    source = render(found, [], {})
     assert "<script>alert" not in source
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in source
 
@@ -123,7 +181,8 @@ def test_a_page_without_figures_links_to_none(experiment):
     (experiment.exp / "snn" / "report.json").unlink()
     scoring.score(experiment.data, experiment.exp, ScoringConfig(metrics=[]), 1)
     built = Page(build_page(experiment.data, experiment.exp, experiment.exp / "demo", DemoConfig()))
-    assert not [link for link in built.links if "training" in link or "activations" in link]
+    assert "Figure: training" not in built.source
+    assert "Figure: activations" not in built.source
 
 
 def test_without_scores_the_error_names_the_stage_and_nothing_is_left(experiment):

@@ -1,35 +1,45 @@
 """Build the listening page from a scored experiment: choose examples, separate them anew, render the template.
 
-The examples are those in the middle of their group, not the best, and the page says so. Everything it shows lies in its
-own folder: it opens from the disk and asks nothing of a network.
+The examples are those in the middle of their group, not the best, and the page says so. It is one file that holds all
+it shows: sounds as FLAC, rasters of the spikes that were fired; the browser draws waveforms and spectrograms from the
+sounds. It opens from the disk and asks nothing of a network.
 """
 
+import base64
 import csv
+import io
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, read_json
 from spikesep.separation import figures, metrics, results
-from spikesep.separation.audio import read_audio, write_wav
+from spikesep.separation.audio import read_audio
 from spikesep.separation.config import DemoConfig
+from spikesep.separation.demo import assets
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator
 from spikesep.separation.scoring import SETS, load_models
+from spikesep.spiking.cost import Cost, CostMeter
 
+LARGEST_PAGE = 10 * 10**6
+"""Bytes: what can be put on a web server, or sent to somebody, without a second thought."""
 PEAK = 0.9
 """Of full scale: the loudest sample of an example. One gain serves all its sounds."""
 SEXES = {"f": "female", "m": "male", "u": ""}
+RASTER_ROWS, RASTER_COLUMNS = 128, 1200
+"""Of a raster's picture, at most."""
 GROUP_NAMES = {"diff": "different sex", "same": "same sex", None: ""}
 
 
@@ -46,30 +56,43 @@ class Choice:
 
 @dataclass(frozen=True)
 class Sound:
-    """One player: what it is, where its files lie in the page's folder, and its scores as (name, printed value)."""
+    """One sound to choose: its key, what it is, the data of its file, its scores as (name, printed value)."""
 
+    key: str
     label: str
     described: str
     audio: str
-    picture: str
     scores: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
+class Raster:
+    """Layer `number` of `of`: how many of its `neurons` are shown, spikes a neuron and step, the picture's data."""
+
+    number: int
+    of: int
+    shown: int
+    neurons: int
+    rate: float
+    picture: str
+
+
+@dataclass(frozen=True)
 class Example:
-    """One mixture with its voices, a `Sound` each for reference, ANN and SNN."""
+    """One mixture with its voices (a `Sound` each for reference, ANN and SNN), rasters, and what the networks did."""
 
     choice: Choice
     title: str
     seconds: float
-    max_khz: float
-    gains: list[tuple[str, str]]
+    sample_rate: int
     mixture: Sound
     voices: list[tuple[str, list[Sound]]]
+    rasters: list[Raster]
+    work: list[dict[str, str]]
 
 
 def build_page(data: Path, exp: Path, out: Path, config: DemoConfig) -> Path:
-    """Write the page's folder `out`, whole or not at all; the path of its `index.html`.
+    """Write the page, the only file of the folder `out`, whole or not at all; its path.
 
     Args:
         data: folder of the Kaldi data directories.
@@ -78,7 +101,8 @@ def build_page(data: Path, exp: Path, out: Path, config: DemoConfig) -> Path:
         config: how many examples.
 
     Raises:
-        SpikeSepError: scores, models or mixtures are missing; the message names the stage that makes them.
+        SpikeSepError: scores, models or mixtures are missing, and the message names the stage that makes them; or the
+            page is too large.
     """
     found, rows = read_scores(exp)
     choices = choose_examples(rows, config.examples_per_group)
@@ -87,21 +111,34 @@ def build_page(data: Path, exp: Path, out: Path, config: DemoConfig) -> Path:
     if missing:
         raise SpikeSepError(f"{data}: lacks the scored mixture {missing[0]}; score again (spikesep-score --exp {exp})")
     models, console = load_models(exp), Console(stderr=True)
+    examples = [
+        make_example(number, choice, mixtures[choice.condition][choice.utt], models, rows)
+        for number, choice in enumerate(
+            track(choices, "listening page", transient=True, console=console, disable=not console.is_terminal), start=1
+        )
+    ]
+    page = render(found, examples, draw_figures(exp)).encode()
+    if len(page) > LARGEST_PAGE:
+        raise SpikeSepError(
+            f"--demo.examples_per_group {config.examples_per_group}: makes a page of {len(page) / 1e6:.0f} MB, "
+            f"{LARGEST_PAGE / 1e6:.0f} at most; show fewer examples"
+        )
     with atomic_path(out) as folder:
-        for name in ("audio", "pictures"):
-            (folder / name).mkdir(parents=True)
-        examples = [
-            make_example(number, choice, mixtures[choice.condition][choice.utt], models, rows, folder)
-            for number, choice in enumerate(
-                track(choices, "listening page", transient=True, console=console, disable=not console.is_terminal),
-                start=1,
-            )
-        ]
-        for dark in (False, True):
-            drawn = figures.draw(exp, folder / "pictures", dark=dark)
-        page = render(found, examples, {path.name.replace("-dark", "") for path in drawn})
-        (folder / "index.html").write_text(page, encoding="utf-8")
+        folder.mkdir(parents=True)
+        (folder / "index.html").write_bytes(page)
     return out / "index.html"
+
+
+def draw_figures(exp: Path) -> dict[str, str]:
+    """The figures of the experiment, light and dark, as data addresses by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = [path for dark in (False, True) for path in figures.draw(exp, Path(folder), dark=dark)]
+        return {path.stem: data_address("image/png", path.read_bytes()) for path in drawn}
+
+
+def data_address(kind: str, content: bytes) -> str:
+    """The content itself as an address, so that the page needs no second file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def read_scores(exp: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -140,46 +177,110 @@ def choose_examples(rows: Sequence[dict[str, str]], per_group: int) -> list[Choi
 
 
 def make_example(
-    number: int, choice: Choice, mixture: Mixture, models: dict[str, Separator], rows: Sequence[dict], folder: Path
+    number: int, choice: Choice, mixture: Mixture, models: dict[str, Separator], rows: Sequence[dict]
 ) -> Example:
-    """Separate one mixture with each model, and write its sounds and spectrograms into `folder`."""
+    """Separate one mixture with each model; its sounds, the spikes of the SNN, and what it cost."""
     sample_rate = models["snn"].sample_rate
     mixed = read_audio(mixture.mixture, sample_rate)
     sources = np.stack([read_audio(path, sample_rate) for path in mixture.sources])
-    waves: dict[str, np.ndarray] = {"source": sources}
+    waves, costs, counts = {"source": sources}, {}, {}
     for name, model in models.items():
-        estimates = model.separate(torch.from_numpy(mixed)).numpy()
+        estimates, costs[name], counts[name] = separate_watched(model, mixed)
         ordered = estimates[list(metrics.best_permutation(estimates, sources))]
         waves[name] = np.stack([at_level_of(e, s) for e, s in zip(ordered, sources, strict=True)])
     gain = PEAK / max(1e-6, *(float(np.abs(wave).max()) for wave in (mixed, *waves.values())))
-    pictured = {name: [figures.spectrogram(gain * voice) for voice in wave] for name, wave in waves.items()}
-    mixed_picture = figures.spectrogram(gain * mixed)
-    loudest = max(float(p.max()) for p in (mixed_picture, *(p for group in pictured.values() for p in group)))
+    labels = {"source": "Reference", **{name: results.METHODS[name] for name in models}}
 
-    def sound(stem: str, label: str, described: str, wave: np.ndarray, picture: np.ndarray, scores: list) -> Sound:
-        audio, image = f"audio/{number}-{stem}.wav", f"pictures/{number}-{stem}.png"
-        write_wav(folder / audio, gain * wave, sample_rate)
-        figures.spectrogram_picture(picture, loudest, folder / image)
-        return Sound(label, described, audio, image, scores)
+    def sound(key: str, label: str, described: str, wave: np.ndarray, scores: list) -> Sound:
+        return Sound(key, label, described, data_address("audio/flac", flac(gain * wave, sample_rate)), scores)
 
     voices = []
     for k, sex in enumerate(mixture.sexes):
         voice, sounds = f"Voice {k + 1}", []
-        for name, label in {"source": "Reference", **{name: results.METHODS[name] for name in models}}.items():
-            wave = waves[name][k]
-            scores = [] if name == "source" else voice_scores(wave, sources[k], sample_rate)
-            described = f"{voice}, {label}, example {number}"
-            sounds.append(sound(f"voice{k + 1}-{name}", label, described, wave, pictured[name][k], scores))
+        for name, label in labels.items():
+            scores = [] if name == "source" else voice_scores(waves[name][k], sources[k], sample_rate)
+            described = f"voice {k + 1}, {label if name in models else label.lower()}"
+            sounds.append(sound(f"voice{k + 1}-{name}", label, described, waves[name][k], scores))
         voices.append((f"{voice}, {SEXES[sex]}" if SEXES[sex] else voice, sounds))
+    before = " / ".join(printed(lambda s=source: metrics.si_sdr(mixed, s), "si_sdr") for source in sources)
     return Example(
         choice=choice,
         title=", ".join(filter(None, (f"{results.CONDITIONS[choice.condition]} condition", GROUP_NAMES[choice.group]))),
         seconds=len(mixed) / sample_rate,
-        max_khz=sample_rate / 2000,
-        gains=utterance_gains(rows, choice),
-        mixture=sound("mixture", "Mixture", f"Mixture, example {number}", mixed, mixed_picture, []),
+        sample_rate=sample_rate,
+        mixture=sound("mixture", "Mixture", f"the mixture, example {number}", mixed, [("SI-SDR", f"{before}\u00a0dB")]),
         voices=voices,
+        rasters=rasters(counts["snn"], costs["snn"]),
+        work=work_done(costs, utterance_gains(rows, choice)),
     )
+
+
+def separate_watched(model: Separator, mixture: np.ndarray) -> tuple[np.ndarray, Cost, dict[str, np.ndarray]]:
+    """Estimates [n_speakers, T] of mixture [T], what they cost, and each spiking layer's counts [channels, frames]."""
+    meter, counts = CostMeter(), {}
+
+    def watch(name, module, signal, out):
+        meter(name, module, signal, out)
+        if out.is_spiking:
+            counts[name] = out.count[0].numpy()
+
+    with torch.inference_mode():
+        estimates = model(torch.from_numpy(mixture)[None], observe=watch)[0].numpy()
+    return estimates, meter.cost, counts
+
+
+def rasters(counts: dict[str, np.ndarray], cost: Cost) -> list[Raster]:
+    """Of the first, the middle and the last spiking layer."""
+    of, layers = len(counts), list(counts.values())
+    chosen = sorted({0, of // 2, of - 1}) if of else []
+    return [
+        Raster(k + 1, of, -(-len(layers[k]) // row_step(layers[k])), len(layers[k]), cost.firing_rate[k],
+               data_address("image/png", raster_picture(layers[k], cost.n_steps)))
+        for k in chosen
+    ]  # fmt: skip
+
+
+def row_step(counts: np.ndarray) -> int:
+    """Every how many neurons of [channels, frames] one is shown."""
+    return -(-len(counts) // RASTER_ROWS)
+
+
+def raster_picture(counts: np.ndarray, n_steps: int) -> bytes:
+    """A PNG of spike counts [channels, frames]: a row a neuron; the more spikes, the more opaque its black.
+
+    Frames that share a column are averaged. Opacity is the 0.7th power of the share of steps with a spike, so that
+    single spikes are seen.
+    """
+    counts = counts[:: row_step(counts)]
+    columns = min(counts.shape[1], RASTER_COLUMNS)
+    starts = np.arange(columns) * counts.shape[1] // columns
+    lengths = np.diff(starts, append=counts.shape[1])
+    share = np.add.reduceat(counts, starts, axis=1) / (lengths * n_steps)
+    image = Image.fromarray(np.round(15 * share**0.7).astype(np.uint8), mode="P")
+    image.putpalette(bytes(3 * 16))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True, bits=4, transparency=bytes(range(0, 256, 17)))
+    return buffer.getvalue()
+
+
+def flac(samples: np.ndarray, sample_rate: int) -> bytes:
+    """The content of a lossless file of float samples [T], rounded to 16 bits."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def work_done(costs: dict[str, Cost], gains: dict[str, str]) -> list[dict[str, str]]:
+    """A row each network, as printed: gain, synaptic operations, multiply-accumulates."""
+    return [
+        {
+            "method": method,
+            "gain": gains.get(method, results.decimal(None, "si_sdri")),
+            "synops": f"{cost.synops / 1e6:,.0f}" if cost.n_steps else "–",
+            "macs": f"{(cost.analog_macs if cost.n_steps else cost.macs) / 1e6:,.0f}",
+        }
+        for method, cost in costs.items()
+    ]
 
 
 def at_level_of(estimate: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -196,48 +297,40 @@ def voice_scores(estimate: np.ndarray, source: np.ndarray, sample_rate: int) -> 
         "pesq": lambda: metrics.pesq(estimate, source, sample_rate),
         "stoi": lambda: metrics.stoi(estimate, source, sample_rate),
     }
-    printed = []
-    for name, measure in measures.items():
-        try:
-            value = measure()
-        except metrics.RefusalError:
-            value = None
-        unit = " dB" if name == "si_sdr" else ""
-        printed.append((results.METRICS[name].removesuffix(" (dB)"), results.decimal(value, name) + unit))
-    return printed
-
-
-def utterance_gains(rows: Sequence[dict[str, str]], choice: Choice) -> list[tuple[str, str]]:
-    """The SI-SDRi of each network on the whole mixture, as `scores.csv` has it."""
-    values = {r["method"]: r["si_sdri"] for r in rows if (r["utt"], r["condition"]) == (choice.utt, choice.condition)}
     return [
-        (results.METHODS[method], f"{results.decimal(float(values[method]), 'si_sdri')} dB")
-        for method in ("ann", "snn")
-        if values.get(method)
+        (results.METRICS[name].removesuffix(" (dB)"), printed(measure, name) + ("\u00a0dB" if name == "si_sdr" else ""))
+        for name, measure in measures.items()
     ]
 
 
-def render(found: dict[str, Any], examples: list[Example], figure_names: set[str]) -> str:
-    """The page. All text is escaped, but the style sheet and the script of this package."""
-    environment = Environment(
-        loader=PackageLoader("spikesep.separation.demo", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["decimal"] = results.decimal
-    style, script = (Markup(environment.loader.get_source(environment, name)[0]) for name in ("style.css", "player.js"))
-    return environment.get_template("template.html").render(
+def printed(measure: Callable[[], float], name: str) -> str:
+    """What `measure` gives, as a score of this name is printed; a dash where it is not defined."""
+    try:
+        return results.decimal(measure(), name)
+    except metrics.RefusalError:
+        return results.decimal(None, name)
+
+
+def utterance_gains(rows: Sequence[dict[str, str]], choice: Choice) -> dict[str, str]:
+    """The SI-SDRi of each network on the whole mixture, as `scores.csv` has it."""
+    values = {r["method"]: r["si_sdri"] for r in rows if (r["utt"], r["condition"]) == (choice.utt, choice.condition)}
+    return {
+        method: f"{results.decimal(float(values[method]), 'si_sdri')}\u00a0dB"
+        for method in ("ann", "snn")
+        if values.get(method)
+    }
+
+
+def render(found: dict[str, Any], examples: list[Example], drawn: dict[str, str]) -> str:
+    """The page. All text is escaped, but the style sheet and the scripts of this package."""
+    return assets.render(
+        "page.html",
         results=found,
         names=results,
         metrics=[name for name in results.METRICS if name in found["closed"]["ann"]],
         rows=results.table_rows(found),
         mean_rate=float(np.mean(found["cost"]["firing_rate"] or [0.0])),
         definition=metrics.DEFINITION,
-        dynamic_range=round(figures.DYNAMIC_RANGE),
         examples=examples,
-        figures=figure_names,
-        style=style,
-        script=script,
+        figures=drawn,
     )

@@ -1,0 +1,55 @@
+"""`spikesep-serve`: a page on this computer to try a model on recordings of one's own."""
+
+import signal
+import webbrowser
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from spikesep.cli.common import run
+from spikesep.errors import SpikeSepError
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    run(_parser(), serve, argv)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="spikesep-serve",
+        description="Open a page on 127.0.0.1 where recordings are dropped and their voices heard. Nothing leaves this "
+        "computer, nothing is kept.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", type=Path, required=True, help="a model folder, or exp/<tag> of a recipe")
+    parser.add_argument("--network", type=Literal["snn", "ann"] | None, default=None, help="which network of exp/<tag>")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--port", type=int, default=8750, help="0 takes a free one")
+    parser.add_argument("--max-megabytes", type=float, default=50.0, metavar="MB", help="largest recording, in size")
+    parser.add_argument("--max-seconds", type=float, default=600.0, metavar="S", help="longest recording")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
+    return parser
+
+
+def serve(options: Namespace) -> None:
+    """Serve until it is interrupted (status 130) or terminated (143)."""
+    for name in ("max_megabytes", "max_seconds"):
+        if not 0 < options[name] < float("inf"):
+            raise SpikeSepError(f"--{name.replace('_', '-')} {options[name]:g}: give a positive number")
+    from spikesep.separation.separate import load_model
+    from spikesep.separation.serve import Service
+
+    model = load_model(options.model, options.network, options.device)
+    signal.signal(signal.SIGTERM, _terminate)
+    with Service(model, str(options.model), options.port, options.max_megabytes, options.max_seconds) as service:
+        print(f"{service.url}: drop a recording there (Ctrl-C ends)", flush=True)
+        if not options.no_browser:
+            webbrowser.open(service.url)
+        service.serve_forever()
+
+
+def _terminate(*_) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
