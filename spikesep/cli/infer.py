@@ -42,7 +42,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--segment", type=float, default=30.0, metavar="SECONDS", help="block length; bounds memory")
     parser.add_argument(
         "--engine",
-        type=Literal["auto", "dense", "event"],
+        type=Literal["auto", "dense", "event", "gpu"],
         default="auto",
         help="how the spiking layers run; in fixed-point form the voices are the same to the bit",
     )
