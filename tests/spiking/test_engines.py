@@ -114,12 +114,45 @@ def test_a_layer_says_what_it_ran_on_and_why():
     layers = [SpikingLayer(nn.Conv1d(2, 2, 1)) for _ in range(2)]
     network = converted(layers, Readout(nn.Conv1d(2, 1, 1)), Coding(4), [0.5, 0.5])
     network(torch.rand(1, 2, 5))
-    assert [layer.ran_on for layer in layers] == ["dense: the input is analog", "dense: float weights"]
+    assert layers[0].ran_on == "dense: the input is analog"
     to_fixed_point(network, [torch.rand(1, 2, 5)])
     for level, engine in ((0.0, "event"), (1.0, "dense")):
         layers[0].fixed.bias.fill_(int(layers[0].fixed.threshold[0] * level))
         network(torch.zeros(1, 2, 5))
         assert layers[1].ran_on.startswith(f"{engine}: ")
+
+
+FLOAT_LAYERS = {
+    "event": (lambda: nn.Conv1d(64, 64, 3, padding=1), {}),
+    "dense": (lambda: nn.Conv1d(64, 32, 3, padding=1), {}),  # few channels
+    "dense ": (lambda: nn.Conv1d(64, 64, 3, padding=1, groups=2), {}),
+    "dense  ": (lambda: nn.Conv1d(64, 64, 3, padding=1, padding_mode="reflect"), {}),
+    "dense   ": (lambda: nn.Conv1d(64, 64, 3, padding=1), {"deferred": True}),
+}
+
+
+@pytest.mark.parametrize("expected", FLOAT_LAYERS)
+def test_with_float_weights_the_engine_hangs_on_the_layer_alone(expected):
+    """Not on the spikes, the batch, the threads or, once it is frozen, autocast."""
+    make, options = FLOAT_LAYERS[expected]
+    layer = SpikingLayer(make())
+    layer.convert(0.5, Coding(9, **options))
+    fired, on = [], set()
+    for rate in (0.02, 0.9):
+        spikes = torch.rand(9, 6, 64, 11, generator=torch.Generator().manual_seed(0)) < rate
+        signal = Signal.from_spikes(spikes, torch.tensor(0.5))
+        with torch.no_grad():
+            whole = layer(signal)
+            on.add(layer.ran_on.partition(":")[0])
+            alone = layer(Signal.from_spikes(spikes[:, 2:3], torch.tensor(0.5)))
+        assert torch.equal(whole.trains[0].words[:, 2:3], alone.trains[0].words)
+        fired.append((signal, whole))
+    layer.freeze()
+    for signal, before in fired:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(layer(signal).trains[0].words, before.trains[0].words)
+        on.add(layer.ran_on.partition(":")[0])
+    assert on == {expected.strip()}
 
 
 @settings(max_examples=20)
