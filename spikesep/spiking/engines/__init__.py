@@ -94,15 +94,17 @@ def require_gpu(device: torch.device) -> None:
 def _settled(layer: nn.Module, fast: str, why: str) -> tuple[str, str]:
     """`fast`, or dense for layers with float weights that are not made for it; the spikes have no say.
 
-    A layer still in training runs in the number format that autocast gives it, a frozen one never does.
+    Lists are in float32 whatever autocast says: there is nothing to be gained by shorter numbers. On an accelerator
+    there is, while a layer learns.
     """
     if layer.fixed is not None:
         return fast, why
-    if layer.mode != "spiking" and torch.is_autocast_enabled(layer.threshold.device.type):
-        return "dense", "autocast is on"
     if not has_table(layer):
         return "dense", "the geometry has no table of connections"
-    if fast == "event":
+    if fast == "gpu":
+        if layer.mode != "spiking" and torch.is_autocast_enabled(layer.threshold.device.type):
+            return "dense", "it learns in the numbers of autocast"
+    else:
         if layer.coding.deferred:
             return "dense", "float weights, and neurons that defer need one product"
         if len(layer.synapse.weight) < LISTS_PAY * getattr(layer.synapse, "groups", 1):
