@@ -1,11 +1,14 @@
 """The engines against peers on the same network, weights and spikes; counts are compared before anything is timed."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from benchmarks import stack
 from benchmarks.timing import row, time_in_turn
+from spikesep.spiking.signal import Signal
 
 RATE = 0.1
 PEERS = {
@@ -14,6 +17,7 @@ PEERS = {
     "plain loop over time": stack.plain_loop,
     "float32, steps batched": stack.batched_float,
 }
+ACCELERATED = ("SpikingJelly 2.0, multi-step", "float32, steps batched")  # its neurons are Triton kernels there
 
 
 def small_stack(quick: bool) -> list[dict]:
@@ -45,14 +49,46 @@ def activity(quick: bool) -> list[dict]:
     return rows
 
 
+def accelerator(quick: bool) -> list[dict] | str:
+    """The gpu engine on both stacks, one second of sound and 64 of them at once; a reason where there is none."""
+    if not torch.cuda.is_available():
+        return "no accelerator here"
+    rows = []
+    for n_channels, n_layers in ((128, 8), (512, 10)):
+        network, signal = stack.build_stack(n_channels, [2**k for k in range(2 if quick else n_layers)], 32, RATE)
+        network.cuda()
+        for batch in (1, 4 if quick else 64):
+            words = signal.trains[0].words.expand(-1, batch, -1, -1).contiguous().cuda()
+            trains = replace(signal.trains[0], words=words, threshold=network[0].threshold)
+            runs = {
+                engine: partial(stack.ours(network, engine), Signal(trains=(trains,))) for engine in ("gpu", "dense")
+            }
+            runs |= {peer: partial(PEERS[peer](network), trains.spikes.float()) for peer in ACCELERATED}
+            runs = {who: partial(_whole, run) for who, run in runs.items()}
+            name = f"{len(network) - 1} layers, {n_channels} channels, N_s=32, rate {RATE}, batch {batch}"
+            rows += _compare(name, runs, "gpu", 2 if quick else 20)
+    return rows
+
+
+def _whole(run) -> Tensor:
+    out = run()
+    torch.cuda.synchronize()
+    return out
+
+
 def _against_peers(name: str, n_channels: int, dilations: list[int], peers, quick: bool, rounds: int = 7) -> list[dict]:
     network, signal = stack.build_stack(n_channels, dilations, 32, RATE)
     spikes = signal.trains[0].spikes.float()
     runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
     runs |= {peer: partial(make(network), spikes) for peer, make in peers.items()}
+    return _compare(name, runs, "event", 2 if quick else rounds)
+
+
+def _compare(name: str, runs: dict, ours: str, rounds: int) -> list[dict]:
+    """Rows of one contender against all others; counts [C, K] of the last layer's first example are compared first."""
     with torch.no_grad():
-        expected = runs["event"]()
+        expected = runs[ours]()
         equal = {other: bool(torch.equal(run(), expected)) for other, run in runs.items()}
-    times = time_in_turn(runs, 2 if quick else rounds)
+    times = time_in_turn(runs, rounds)
     name = f"{name} (last layer {float(expected.float().mean()) / 32:.2f})"
-    return [row(name, times["event"], other, times[other], equal[other]) for other in runs if other != "event"]
+    return [row(name, times[ours], other, times[other], equal[other]) for other in runs if other != ours]

@@ -77,22 +77,22 @@ def batched_float(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
     numbers = [_numbers(layer) for layer in list(network.layers.values())[1:]]
 
     def run(spikes: Tensor) -> Tensor:
-        x = spikes.flatten(0, 1)
+        x = spikes
         for synapse, threshold, initial in numbers:
             v, out = initial, []
-            for z in synapse(x):
+            for z in synapse(x.flatten(0, 1)).unflatten(0, x.shape[:2]):
                 v = v + z
                 s = (v >= threshold).float()
                 v = v - threshold * s
                 out.append(s)
             x = torch.stack(out)
-        return x.sum(0).int()
+        return x.sum(0)[0].int()
 
     return run
 
 
 def spikingjelly(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """SpikingJelly, multi-step; its torch backend is the one for CPUs."""
+    """SpikingJelly, multi-step; on a CPU its neurons are torch operations, on an accelerator Triton kernels."""
     from spikingjelly.activation_based import functional, layer, neuron
 
     modules, initials = [], []

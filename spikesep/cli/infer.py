@@ -99,7 +99,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--engine",
-        type=Literal["auto", "dense", "event"],
+        type=Literal["auto", "dense", "event", "gpu"],
         default="auto",
         help="how the spiking layers run; in fixed-point form the voices are the same to the bit",
     )

@@ -3,7 +3,10 @@
 So each stage of a conversion runs each example through one frozen layer more, not through all of them again.
 """
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from spikesep.spiking.signal import SpikeTrains
 
@@ -14,14 +17,17 @@ class SpikeCache:
     Args:
         n_examples: how many there will be.
         trains: of any batch, of which N_s, the threshold and the shape of an example are taken.
+        room: gives the uint8 tensor of a shape in which the words are kept; None for one in memory.
     """
 
-    def __init__(self, n_examples: int, trains: SpikeTrains):
+    def __init__(self, n_examples: int, trains: SpikeTrains, room: Callable[[tuple[int, ...]], Tensor] | None = None):
         n_words, _, *shape = trains.words.shape
         self.n_steps = trains.n_steps
         self.threshold = trains.threshold.clone()
         self.multiple = trains.multiple
-        self._words = torch.empty(n_examples, n_words, *shape, dtype=torch.uint8)
+        self.in_memory = room is None
+        shape = (n_examples, n_words, *shape)
+        self._words = torch.empty(shape, dtype=torch.uint8) if room is None else room(shape)
 
     def put(self, indices: list[int], trains: SpikeTrains) -> None:
         """Keep the spikes of a batch, one index an example.
@@ -45,5 +51,5 @@ class SpikeCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the words."""
+        """Size of the words."""
         return self._words.numel()

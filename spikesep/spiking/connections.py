@@ -15,19 +15,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Connections:
-    """Of one layer, for inputs of one shape.
+    """Of one layer, for inputs of one shape; the same object whenever asked for, so that it can be a key.
 
     Attributes:
         table: [n_positions, n_entries] int32, input positions; -1 is padding.
         taps: [n_entries] int32, which weight matrix.
         shape: of the output's positions.
+        n_inputs: positions of the input.
     """
 
     table: np.ndarray
     taps: np.ndarray
     shape: tuple[int, ...]
+    n_inputs: int
+
+    def rows(self, batch: int) -> np.ndarray:
+        """The table for a batch, whose positions lie one example behind the other, [batch * n_positions, n_entries]."""
+        first = self.n_inputs * np.arange(batch, dtype=np.int32)[:, None, None]
+        return np.where(self.table < 0, -1, self.table + first).reshape(-1, self.table.shape[1])
 
 
 def connect(layer: nn.Module, shape: tuple[int, ...]) -> Connections:
@@ -57,6 +64,15 @@ def require_table(layer: nn.Module) -> tuple[tuple, tuple[tuple, ...]]:
             raise NotImplementedError("pooling before Linear without Flatten")
         return ((), _channels_are_last(layer)), tuple(pooled)
     return (synapse.kernel_size, synapse.stride, _padding(synapse), synapse.dilation), tuple(pooled)
+
+
+def has_table(layer: nn.Module) -> bool:
+    """Whether `connect` knows a layer's geometry."""
+    try:
+        require_table(layer)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def divisor(layer: nn.Module) -> float:
@@ -102,18 +118,19 @@ def _channels_are_last(layer: nn.Module) -> bool:
 def _connect(synapse: tuple, pooled: tuple[tuple, ...], shape: tuple[int, ...]) -> Connections:
     if synapse == ((), True):
         n = prod(shape[:-1])
-        return Connections(np.arange(n, dtype=np.int32)[:, None], np.zeros(1, np.int32), shape[:-1])
+        return Connections(np.arange(n, dtype=np.int32)[:, None], np.zeros(1, np.int32), shape[:-1], n)
     image = shape[1:]
-    table = np.arange(prod(image), dtype=np.int32)[:, None]
+    n_inputs = prod(image)
+    table = np.arange(n_inputs, dtype=np.int32)[:, None]
     for sizes in pooled:
         window, image = _windows(image, *sizes)
         table = _chain(table, window)
     if synapse == ((), False):
         n, width = table.shape
-        return Connections(table.reshape(1, -1), np.repeat(np.arange(n, dtype=np.int32), width), ())
+        return Connections(table.reshape(1, -1), np.repeat(np.arange(n, dtype=np.int32), width), (), n_inputs)
     window, image = _windows(image, *synapse)
     taps = np.repeat(np.arange(window.shape[1], dtype=np.int32), table.shape[1])
-    return Connections(_chain(table, window), taps, image)
+    return Connections(_chain(table, window), taps, image, n_inputs)
 
 
 def _pooling(module: nn.AvgPool1d | nn.AvgPool2d) -> tuple[tuple[int, ...], ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.engines import ENGINES
+from spikesep.spiking.engines import ENGINES, require_gpu
 from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
 from spikesep.spiking.quantize import HardwareLimits
@@ -172,13 +172,16 @@ class SpikingNetwork(nn.Module):
                 layer.fixed = FixedPoint(layer.synapse)
 
     def use_engine(self, name: str) -> None:
-        """Run the spiking layers on `auto`, `dense` or `event`, see `spikesep.spiking.engines`.
+        """Run the spiking layers on `auto`, `dense`, `event` or `gpu`, see `spikesep.spiking.engines`.
 
         Raises:
             ValueError: there is no such engine.
+            SpikeSepError: it is `gpu`, and the network is not on an accelerator.
         """
         if name not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {name!r}")
+        if name == "gpu":
+            require_gpu(self.readout.synapse.weight.device)
         for layer in self.layers.values():
             layer.engine = name
 

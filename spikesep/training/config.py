@@ -86,7 +86,8 @@ class ConversionConfig:
         learning_rate: Adam's step size in all later stages; it falls likewise.
         batch_size: examples a step.
         calibration_examples: training examples over which the percentiles are taken.
-        cache_gib: memory for the spikes of the frozen prefix; 0 computes them anew in each step.
+        cache_gib: memory for the spikes of the frozen prefix. What finds no room is computed anew in each step.
+        cache_disk_gib: of the disk that holds the checkpoints, for spikes that find no room in memory.
         weight_bits: of the finished network's fixed-point form, 2..8; 0 leaves it in floating point.
         clip_norm: largest gradient norm.
         precision: of what still learns, as in pre-training; what is frozen always runs in float32.
@@ -111,6 +112,7 @@ class ConversionConfig:
     batch_size: int = 8
     calibration_examples: int = 64
     cache_gib: float = 4.0
+    cache_disk_gib: float = 0.0
     weight_bits: int = 8
     clip_norm: float = 5.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
@@ -132,6 +134,7 @@ class ConversionConfig:
             batch_size="at least 1",
             calibration_examples="at least 1",
             cache_gib="not negative",
+            cache_disk_gib="not negative",
             clip_norm="positive",
         )
         if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):

@@ -1,11 +1,13 @@
 """Conversion as a resumable run: the loop behind `ProgressiveTandemLearning`, its spike cache and its checkpoints."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from tempfile import TemporaryFile
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from spikesep.files import room_for
 from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.cost import SynopsEstimate
 from spikesep.spiking.network import Observer, SpikingNetwork
@@ -80,7 +83,7 @@ def convert(
     device = torch.device(device)
     exact_products(device)
     model.to(device)
-    trainer = TandemTrainer(model, loss, metric, train_set, valid_set, config, seed, device, fresh)
+    trainer = TandemTrainer(model, loss, metric, train_set, valid_set, config, seed, device, fresh, folder)
     clock = _Clock()
     n_stages = len(model.network) if config.method == "ptl" else 1
 
@@ -147,6 +150,7 @@ class TandemTrainer:
         seed: int,
         device: torch.device,
         fresh: DataLoader | None = None,
+        folder: Path | None = None,
     ):
         self.model = model
         self.loss = loss
@@ -157,6 +161,7 @@ class TandemTrainer:
         self.seed = seed
         self.device = device
         self.fresh = fresh
+        self.folder = folder  # where spikes go that find no room in memory
         self.caches: dict[str, list[SpikeCache] | None] = {"train": [], "valid": []}  # a layer each; None: no room
         self.cached_stage = 0
         self.optimizer: torch.optim.Optimizer | None = None
@@ -298,25 +303,31 @@ class TandemTrainer:
             with torch.no_grad():
                 (trains,) = layer(self._prefix(name, indices, self.model.encode(x)[0], stage)).trains
             if ahead is None:
-                if not self._fits(name, SpikeCache.size(n_examples, trains)):
+                if (place := self._place(name, SpikeCache.size(n_examples, trains))) is None:
                     self.caches[name] = None
                     return
-                ahead = SpikeCache(n_examples, trains)
+                room = None if place == "memory" else partial(in_unnamed_file, self.folder)
+                ahead = SpikeCache(n_examples, trains, room)
             ahead.put(indices, trains)
         self.caches[name] = [*caches, ahead] if layer.identity else [ahead]
 
-    def _fits(self, name: str, more: int) -> bool:
-        """Whether there is room for the caches and for `more` bytes."""
-        kept = sum(cache.nbytes for caches_of_set in self.caches.values() for cache in caches_of_set or ())
-        need = (kept + more) / 2**30
-        if need <= self.config.cache_gib:
-            return True
+    def _place(self, name: str, more: int) -> Literal["memory", "disk"] | None:
+        """Where there is room for the caches there are and for `more` bytes."""
+        caches = [cache for caches_of_set in self.caches.values() for cache in caches_of_set or ()]
+        limits = {"memory": self.config.cache_gib, "disk": self.config.cache_disk_gib if self.folder else 0.0}
+        needs = {}
+        for place, limit in limits.items():
+            kept = sum(cache.nbytes for cache in caches if cache.in_memory == (place == "memory"))
+            needs[place] = (kept + more) / 2**30
+            if needs[place] <= limit:
+                return place
         print(
-            f"spike cache off for the {name} examples: it would grow to {need:.2f} GiB, the limit (ptl.cache_gib) is "
-            f"{self.config.cache_gib:g} GiB; the frozen layers are run anew in each step",
+            f"spike cache off for the {name} examples: it would grow to {needs['memory']:.2f} GiB of memory or "
+            f"{needs['disk']:.2f} GiB of disk, the limits (ptl.cache_gib, ptl.cache_disk_gib) are {limits['memory']:g} "
+            f"and {limits['disk']:g} GiB; the frozen layers are run anew in each step",
             flush=True,
         )
-        return False
+        return None
 
     def _batches(self, indices) -> Iterator[list[int]]:
         indices = list(indices)
@@ -330,6 +341,19 @@ class TandemTrainer:
             return x.to(self.device), target.to(self.device)
         x, target = zip(*(examples[i] for i in indices), strict=True)
         return torch.stack(x).to(self.device), torch.stack(target).to(self.device)
+
+
+def in_unnamed_file(folder: Path, shape: tuple[int, ...]) -> Tensor:
+    """A uint8 tensor of this shape in a file without a name in `folder`: the disk has it back when the tensor is no
+    longer used or the process ends, however it ends.
+
+    Raises:
+        SpikeSepError: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with room_for(folder / "spike cache"), TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a map without a disk behind it kills who writes to it
+        return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
 class _Clock:

@@ -4,78 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stacks import classifiers, converted, run, same_spikes, stacks_1d
 from torch import nn
 from torch.nn import functional as F
 
-from spikesep.spiking import engines
 from spikesep.spiking.engines import dense
 from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.layer import Readout, SpikingLayer
-from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding, Signal
-
-CODINGS = st.builds(
-    Coding,
-    st.integers(1, 20),
-    st.sampled_from(["constant", "impulse"]),
-    st.sampled_from([0.0, 0.3, 0.5]),
-    st.booleans(),
-)
-
-
-def converted(layers, readout, coding, thresholds):
-    network = SpikingNetwork(layers, readout).eval()
-    for layer, threshold in zip(layers, thresholds, strict=True):
-        layer.convert(threshold, coding)
-        layer.freeze()
-    return network
-
-
-@st.composite
-def stacks_1d(draw):
-    """An analog-fed layer, then dilated, strided, grouped or pooled ones, with or without paths around them."""
-    torch.manual_seed(draw(st.integers(0, 1000)))
-    width = draw(st.sampled_from([3, 4, 8, 12]))
-    layers = [SpikingLayer(nn.Conv1d(5, width, 1))]
-    for _ in range(draw(st.integers(1, 3))):
-        kernel, dilation = draw(st.sampled_from([1, 3])), draw(st.integers(1, 3))
-        if draw(st.booleans()):
-            synapse = nn.Conv1d(width, width, kernel, padding=dilation * (kernel // 2), dilation=dilation)
-            path = draw(st.sampled_from(["identity", "residual"]))
-            layers.append(SpikingLayer(synapse, nn.BatchNorm1d(width), **{path: True}))
-        else:
-            groups = draw(st.sampled_from([g for g in (1, 2, width) if width % g == 0]))
-            synapse = nn.Conv1d(width, width, kernel, draw(st.integers(1, 2)), 1, 1, groups)
-            layers.append(SpikingLayer(synapse, before=draw(st.sampled_from([None, nn.AvgPool1d(2)]))))
-    coding = draw(CODINGS)
-    thresholds = [draw(st.floats(0.02, 1)) for _ in layers]
-    return converted(layers, Readout(nn.Conv1d(width, 2, 1)), coding, thresholds), torch.randn(2, 5, 24)
-
-
-@st.composite
-def classifiers(draw):
-    torch.manual_seed(draw(st.integers(0, 1000)))
-    layers = [
-        SpikingLayer(nn.Conv2d(2, 4, 3, padding=1)),
-        SpikingLayer(nn.Conv2d(4, 6, 3, stride=2, padding=1), before=draw(st.sampled_from([None, nn.Dropout()]))),
-        SpikingLayer(nn.Conv2d(6, 6, (1, 3), padding=(0, 2), dilation=(1, 2)), nn.BatchNorm2d(6)),
-        SpikingLayer(nn.Linear(6 * 2 * 2, 9), before=nn.Sequential(nn.AvgPool2d(2), nn.Flatten())),
-        SpikingLayer(nn.Linear(9, 130)),
-    ]
-    thresholds = [draw(st.floats(0.02, 1)) for _ in layers]
-    return converted(layers, Readout(nn.Linear(130, 3)), draw(CODINGS), thresholds), torch.rand(3, 2, 8, 8)
-
-
-def run(network, x, engine):
-    outputs = {}
-    network.use_engine(engine)
-    with torch.no_grad():
-        network(x, observe=lambda name, layer, signal, out: outputs.setdefault(name, out))
-    return outputs
-
-
-def same_spikes(one, other):
-    return all(torch.equal(a.trains[0].words, other[name].trains[0].words) for name, a in one.items() if a.trains)
 
 
 def plain_loop(layer, signal):
@@ -125,7 +61,7 @@ def test_in_fixed_point_all_engines_fire_the_same_spikes_as_a_plain_loop(case):
     network, x = case
     to_fixed_point(network, [x])
     expected = run(network, x, "dense")
-    for engine in engines.ENGINES:
+    for engine in ("auto", "event"):  # gpu: see test_gpu
         assert same_spikes(expected, run(network, x, engine)), engine
     signal = Signal(x)
     for name, layer in network.layers.items():
@@ -162,7 +98,7 @@ def test_in_floats_the_event_engine_differs_at_most_where_rounding_decides(case)
 
 def test_an_engine_that_there_is_not_is_refused():
     network = converted([SpikingLayer(nn.Linear(3, 3))], Readout(nn.Linear(3, 1)), Coding(4), [0.5])
-    with pytest.raises(ValueError, match="engine must be one of auto, dense, event"):
+    with pytest.raises(ValueError, match="engine must be one of auto, dense, event, gpu"):
         network.use_engine("warp")
 
 
@@ -178,12 +114,45 @@ def test_a_layer_says_what_it_ran_on_and_why():
     layers = [SpikingLayer(nn.Conv1d(2, 2, 1)) for _ in range(2)]
     network = converted(layers, Readout(nn.Conv1d(2, 1, 1)), Coding(4), [0.5, 0.5])
     network(torch.rand(1, 2, 5))
-    assert [layer.ran_on for layer in layers] == ["dense: the input is analog", "dense: float weights"]
+    assert layers[0].ran_on == "dense: the input is analog"
     to_fixed_point(network, [torch.rand(1, 2, 5)])
     for level, engine in ((0.0, "event"), (1.0, "dense")):
         layers[0].fixed.bias.fill_(int(layers[0].fixed.threshold[0] * level))
         network(torch.zeros(1, 2, 5))
         assert layers[1].ran_on.startswith(f"{engine}: ")
+
+
+FLOAT_LAYERS = {
+    "event": (lambda: nn.Conv1d(64, 64, 3, padding=1), {}),
+    "dense": (lambda: nn.Conv1d(64, 32, 3, padding=1), {}),  # few channels
+    "dense ": (lambda: nn.Conv1d(64, 64, 3, padding=1, groups=2), {}),
+    "dense  ": (lambda: nn.Conv1d(64, 64, 3, padding=1, padding_mode="reflect"), {}),
+    "dense   ": (lambda: nn.Conv1d(64, 64, 3, padding=1), {"deferred": True}),
+}
+
+
+@pytest.mark.parametrize("expected", FLOAT_LAYERS)
+def test_with_float_weights_the_engine_hangs_on_the_layer_alone(expected):
+    """Not on the spikes, the batch, the threads or, once it is frozen, autocast."""
+    make, options = FLOAT_LAYERS[expected]
+    layer = SpikingLayer(make())
+    layer.convert(0.5, Coding(9, **options))
+    fired, on = [], set()
+    for rate in (0.02, 0.9):
+        spikes = torch.rand(9, 6, 64, 11, generator=torch.Generator().manual_seed(0)) < rate
+        signal = Signal.from_spikes(spikes, torch.tensor(0.5))
+        with torch.no_grad():
+            whole = layer(signal)
+            on.add(layer.ran_on.partition(":")[0])
+            alone = layer(Signal.from_spikes(spikes[:, 2:3], torch.tensor(0.5)))
+        assert torch.equal(whole.trains[0].words[:, 2:3], alone.trains[0].words)
+        fired.append((signal, whole))
+    layer.freeze()
+    for signal, before in fired:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(layer(signal).trains[0].words, before.trains[0].words)
+        on.add(layer.ran_on.partition(":")[0])
+    assert on == {expected.strip()}
 
 
 @settings(max_examples=20)

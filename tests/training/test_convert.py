@@ -1,9 +1,13 @@
 import copy
+import math
+import resource
 
 import pytest
 import torch
 from torch import nn
 
+from spikesep.errors import SpikeSepError
+from spikesep.spiking import engines
 from spikesep.spiking.cost import measure
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
@@ -87,17 +91,69 @@ def without_time(history):
 
 
 @pytest.mark.parametrize("n_steps", [1, 8, 12])
-def test_the_cache_changes_nothing(tmp_path, n_steps):
-    cached, choices, history = convert(tmp_path / "cached", n_steps=n_steps)
+@pytest.mark.parametrize("place", ["memory", "disk", "train on disk"])
+def test_the_cache_changes_nothing(tmp_path, n_steps, place):
+    gib = {
+        "memory": {},
+        "disk": {"cache_gib": 0, "cache_disk_gib": 1},
+        "train on disk": {"cache_gib": 2200 * -(-n_steps // 8) / 2**30, "cache_disk_gib": 1},
+    }
+    cached, choices, history = convert(tmp_path / "cached", n_steps=n_steps, **gib[place])
     plain, plain_choices, plain_history = convert(tmp_path / "plain", n_steps=n_steps, cache_gib=0)
     assert [c.upper_bound for c in choices] == [c.upper_bound for c in plain_choices]
     assert without_time(history) == without_time(plain_history)
     assert same(cached, plain)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_on_lists_of_spikes_training_validation_and_cache_see_the_same(tmp_path, monkeypatch, precision):
+    monkeypatch.setattr(engines, "LISTS_PAY", 1)  # so that layers of six channels take them
+    cached, _, history = convert(tmp_path / "cached", precision=precision)
+    plain, _, plain_history = convert(tmp_path / "plain", precision=precision, cache_gib=0)
+    assert cached.network[1].ran_on.startswith("event: float weights")
+    assert without_time(history) == without_time(plain_history)
+    assert same(cached, plain)
+    x, y = (torch.stack(tensors) for tensors in zip(*Examples(17, 3).pairs, strict=True))
+    with torch.no_grad():  # in inference, in one batch: the loss that training saw last
+        assert float(mean_square(cached(x), y)) == pytest.approx(min(r.valid_loss for r in history if r.stage == 3))
+
+
 def test_what_does_not_fit_is_not_cached_and_said(tmp_path, capsys):
     convert(tmp_path, cache_gib=1e-9)
     assert "spike cache off for the train examples" in capsys.readouterr().out
+
+
+def test_spikes_on_disk_leave_no_file_whether_the_run_ends_or_not(tmp_path, monkeypatch):
+    """The room they take is the disk's while they are there."""
+    taken, files = [], []
+    make = conversion.in_unnamed_file
+
+    def watching(folder, shape):
+        taken.append((folder, math.prod(shape)))
+        if len(taken) == 3:
+            raise KeyboardInterrupt
+        tensor = make(folder, shape)
+        files.append(sorted(path.name for path in folder.iterdir()))
+        return tensor
+
+    monkeypatch.setattr(conversion, "in_unnamed_file", watching)
+    with pytest.raises(KeyboardInterrupt):
+        convert(tmp_path, cache_gib=0, cache_disk_gib=1)
+    assert taken[:2] == [(tmp_path / "snn", 40 * 60), (tmp_path / "snn", 17 * 60)]
+    assert files == [["stage01.pt", "state.pt"]] * 2
+    assert sorted(path.name for path in (tmp_path / "snn").iterdir()) == ["stage01.pt", "stage02.pt", "state.pt"]
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(SpikeSepError, match=r"spike cache: cannot be written .*; make room") as error:
+            conversion.in_unnamed_file(tmp_path, (2**17,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_each_example_runs_through_each_frozen_layer_once(tmp_path, monkeypatch):
@@ -142,6 +198,7 @@ def test_each_stage_leaves_a_checkpoint(tmp_path):
 SETTINGS = {
     "": {},
     "limits": {"qat_bits": 4, "fan_in": 5, "gradient": "clipped"},
+    "cache on disk": {"cache_gib": 0, "cache_disk_gib": 1},
     "tandem": {"method": "tandem"},
     "surrogate": {"method": "surrogate"},
 }

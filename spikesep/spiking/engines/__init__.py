@@ -1,20 +1,32 @@
 """Ways to run a spiking layer, all with the same spikes in fixed-point form: which one, and why.
 
-dense   all steps in one product: int8 in fixed-point form, else floating point; also on accelerators
+dense   all steps in one product: int8 in fixed-point form, else floating point; on any device
 event   numba on lists of spikes: work in proportion to activity; CPU only
-auto    in fixed-point form event where spikes are few, else dense; with float weights, whose sums every engine rounds
-        in its own order, dense
+gpu     one Triton kernel a layer; accelerators only
+auto    on an accelerator gpu. On a CPU, in fixed-point form, event where spikes are few, else dense
+
+Float sums are rounded in the order of their additions, which each engine has of its own, and a spike more or less
+travels on. With float weights `auto` therefore looks at the layer alone, never at the spikes: a layer gets the same
+engine in training, validation, cache and inference. See `_settled`.
 """
 
+import os
+from importlib.util import find_spec
+
+import torch
 from torch import Tensor, nn
 
+from spikesep.errors import SpikeSepError
+from spikesep.spiking.connections import has_table
 from spikesep.spiking.engines import dense, event
 from spikesep.spiking.signal import Signal
 
-ENGINES = ("auto", "dense", "event")
+ENGINES = ("auto", "dense", "event", "gpu")
 DENSE_RATE = 0.3
 """Spikes a place and product from which `auto` takes dense: an estimate, right only about. A product is that of a step,
 or of the whole window where neurons defer."""
+LISTS_PAY = 64
+"""Output channels a group from which float weights go with lists: at fewer, a row of weights is too short."""
 
 
 def fire(layer: nn.Module, signal: Signal) -> tuple[Tensor, str]:
@@ -22,8 +34,13 @@ def fire(layer: nn.Module, signal: Signal) -> tuple[Tensor, str]:
 
     Raises:
         NotImplementedError: the layer's `engine` cannot run it.
+        SpikeSepError: `engine` is gpu, and the signal is not on an accelerator.
     """
     name, why = choose(layer, signal)
+    if name == "gpu":
+        from spikesep.spiking.engines import gpu  # imports Triton
+
+        return gpu.fire(layer, signal), f"{name}: {why}"
     return (event if name == "event" else dense).fire(layer, signal), f"{name}: {why}"
 
 
@@ -33,18 +50,63 @@ def choose(layer: nn.Module, signal: Signal) -> tuple[str, str]:
         return "dense", "the input is analog"
     if layer.engine == "dense":
         return "dense", "as asked for"
-    words = signal.trains[0].words
-    if words.device.type != "cpu":
-        return "dense", f"event runs on the CPU alone, this is {words.device.type}"
+    device = signal.trains[0].words.device
+    if layer.engine == "gpu":
+        require_gpu(device)
+        return "gpu", "as asked for"
+    if device.type != "cpu":
+        missing = no_gpu(device)
+        return ("dense", missing) if missing else _settled(layer, "gpu", f"on an accelerator ({device.type})")
     if max(layer.synapse.weight.shape[:2]) > event.MOST_CHANNELS:
         return "dense", "too many channels for lists"
     if layer.engine == "event":
         return "event", "as asked for"
     if layer.fixed is None:
-        return "dense", "float weights"
+        return _settled(layer, "event", "float weights, added up in one order")
     n_products = 1 if layer.coding.deferred else layer.coding.n_steps
     rate = float(signal.count.float().mean()) / n_products
     return (
         "event" if rate < DENSE_RATE else "dense",
         f"{rate:.3f} spikes a place and product, dense from {DENSE_RATE:g}",
     )
+
+
+def no_gpu(device: torch.device) -> str:
+    """Why the gpu engine cannot run there; empty where it can."""
+    if find_spec("triton") is None:
+        return "the gpu engine needs triton, which is not installed"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the gpu engine needs an accelerator, this is {device.type}"
+    return ""
+
+
+def require_gpu(device: torch.device) -> None:
+    """See that the gpu engine can run.
+
+    Raises:
+        SpikeSepError: it cannot.
+    """
+    if missing := no_gpu(device):
+        remedy = "give a device with one (cuda), or engine auto, dense or event"
+        raise SpikeSepError(f"engine gpu: {missing}; {remedy}")
+
+
+def _settled(layer: nn.Module, fast: str, why: str) -> tuple[str, str]:
+    """`fast`, or dense for layers with float weights that are not made for it; the spikes have no say.
+
+    Lists are in float32 whatever autocast says: there is nothing to be gained by shorter numbers. On an accelerator
+    there is, while a layer learns.
+    """
+    if layer.fixed is not None:
+        return fast, why
+    if not has_table(layer):
+        return "dense", "the geometry has no table of connections"
+    if fast == "gpu":
+        if layer.mode != "spiking" and torch.is_autocast_enabled(layer.threshold.device.type):
+            return "dense", "it learns in the numbers of autocast"
+    else:
+        if layer.coding.deferred:
+            return "dense", "float weights, and neurons that defer need one product"
+        if len(layer.synapse.weight) < LISTS_PAY * getattr(layer.synapse, "groups", 1):
+            return "dense", f"float weights, and lists pay from {LISTS_PAY} output channels a group"
+    return fast, why

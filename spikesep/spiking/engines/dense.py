@@ -1,8 +1,10 @@
 """The dense engine: the synapses of many steps as one matrix product, the scan over time as one pass behind it.
 
 The fixed-point form takes int8 products with int32 sums; spikes that meet are added up before. Float weights take
-torch's convolutions, in bfloat16 where autocast asks for it.
+torch's convolutions, in bfloat16 where autocast asks for it and the layer still learns.
 """
+
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -26,18 +28,23 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
     Raises:
         NotImplementedError: a geometry without a table of connections, in fixed-point form.
     """
-    if layer.fixed is None:
-        threshold, coding = float(layer.threshold), layer.coding
-        initial = coding.initial_potential * threshold
-        if coding.deferred and signal.is_spiking:
-            count = constant_current_count(layer.charge(signal).float(), threshold, initial, coding.n_steps)
-            return packed.burst(count, coding.n_steps)
-        return packed.fire(layer.current(signal), threshold, initial)
-    with torch.autocast(layer.threshold.device.type, enabled=False):  # it would round the integers
+    final = layer.mode == "spiking" or layer.fixed is not None
+    with torch.autocast(layer.threshold.device.type, enabled=False) if final else nullcontext():
+        if layer.fixed is None:
+            return _fire_floats(layer, signal if signal.is_spiking or not final else Signal(signal.value.float()))
         if not signal.is_spiking:
             return _fire_analog(layer, signal.value)
         job = Job.of(layer, signal)
         return job.words([_fire_group(job, *group) for group in job.groups()])
+
+
+def _fire_floats(layer: nn.Module, signal: Signal) -> Tensor:
+    threshold, coding = float(layer.threshold), layer.coding
+    initial = coding.initial_potential * threshold
+    if coding.deferred and signal.is_spiking:
+        count = constant_current_count(layer.charge(signal).float(), threshold, initial, coding.n_steps)
+        return packed.burst(count, coding.n_steps)
+    return packed.fire(layer.current(signal), threshold, initial)
 
 
 def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:

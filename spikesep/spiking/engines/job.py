@@ -1,12 +1,13 @@
 """What the engines have in common: a layer and the spikes that reach it, laid out as rows of channels."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikesep.spiking.connections import connect, divisor, from_rows, tap_matrices, to_rows
+from spikesep.spiking.connections import Connections, connect, divisor, from_rows, tap_matrices, to_rows
 from spikesep.spiking.integers import Plan
 from spikesep.spiking.signal import Signal
 
@@ -18,10 +19,8 @@ class Job:
     Attributes:
         layer: whose neurons fire.
         batch: examples.
-        shape: of the output's positions.
+        connections: of one example.
         sources: words of each source, [n_words, rows, C_in] uint8; a row is a position of an example.
-        table: [positions, n_entries] int32, rows that reach each output position; -1 is padding.
-        taps: [n_entries] int32, their weight matrices.
         weight: [n_taps, C_in a group, n_groups, C_out a group].
         plan: the layer's numbers.
         n_steps: N_s.
@@ -30,10 +29,8 @@ class Job:
 
     layer: nn.Module
     batch: int
-    shape: tuple[int, ...]
+    connections: Connections
     sources: list[Tensor]
-    table: np.ndarray
-    taps: np.ndarray
     weight: Tensor
     plan: Plan
     n_steps: int
@@ -49,16 +46,22 @@ class Job:
         words = [trains.words for trains in signal.trains]
         net = connect(layer, words[0].shape[2:])
         sources, batch = [to_rows(source, layer) for source in words], words[0].shape[1]
-        first_rows = sources[0].shape[1] // batch * np.arange(batch, dtype=np.int32)[:, None, None]
-        table = np.where(net.table < 0, -1, net.table + first_rows).reshape(-1, net.table.shape[1])
         multiples = [trains.multiple for trains in signal.trains]
         plan = layer.fixed.plan(multiples) if layer.fixed is not None else _floats(layer, signal)
         n_groups = getattr(layer.synapse, "groups", 1)
         weight = tap_matrices(layer.synapse, plan.weight, int(net.taps.max()) + 1).unflatten(2, (n_groups, -1))
         coding = layer.coding
-        return cls(
-            layer, batch, net.shape, sources, table, net.taps, weight, plan, coding.n_steps, coding.deferred
-        )  # fmt: skip
+        return cls(layer, batch, net, sources, weight, plan, coding.n_steps, coding.deferred)
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """Rows that reach each output position, [positions, n_entries] int32; -1 is padding."""
+        return self.connections.rows(self.batch)
+
+    @property
+    def taps(self) -> np.ndarray:
+        """Weight matrices of the entries, [n_entries] int32."""
+        return self.connections.taps
 
     @property
     def sharing(self) -> int:
@@ -74,7 +77,7 @@ class Job:
     def words(self, groups: list[Tensor]) -> Tensor:
         """The output, [n_words, positions, C_out] a group, as [n_words, batch, ...]; a view: the next wants rows."""
         rows = groups[0] if len(groups) == 1 else torch.cat(groups, 2)
-        return from_rows(rows, self.layer, self.batch, self.shape)
+        return from_rows(rows, self.layer, self.batch, self.connections.shape)
 
 
 def _floats(layer: nn.Module, signal: Signal) -> Plan:
