@@ -24,7 +24,12 @@ def _parser() -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--model", type=Path, required=True, help="a model folder, or exp/<tag> of a recipe")
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        default=None,
+        help="a folder, file, exp/<tag>, or org/name of the hub (default: the shipped model)",
+    )
     parser.add_argument("--network", type=Literal["snn", "ann"] | None, default=None, help="which network of exp/<tag>")
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--port", type=int, default=8750, help="0 takes a free one")
@@ -44,7 +49,7 @@ def serve(options: Namespace) -> None:
 
     model = load_model(options.model, options.network, options.device)
     signal.signal(signal.SIGTERM, _terminate)
-    with Service(model, str(options.model), options.port, options.max_megabytes, options.max_seconds) as service:
+    with Service(model, options.model or "the shipped one", options.port, options.max_megabytes, options.max_seconds) as service:
         print(f"{service.url}: drop a recording there (Ctrl-C ends)", flush=True)
         if not options.no_browser:
             webbrowser.open(service.url)

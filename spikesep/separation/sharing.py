@@ -14,7 +14,7 @@ from spikesep.separation.model import KIND, load_separator, save_separator
 from spikesep.training.model_folder import CARD, CONFIG, REPORT, TENSORS, read_model, read_settings
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-"""Models that are shipped, a folder each; the first by name is the default."""
+"""Models that are shipped, each an experiment's `snn` and `ann`; the first by name is the default."""
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
 
@@ -31,15 +31,14 @@ def find_model(name: str | Path | None = None, network: Literal["snn", "ann"] | 
         SpikeSepError: there is none; the message says where it was looked for.
     """
     if name is None:
-        return _shipped_default()
+        return _of_experiment(_shipped_default(), network)
+    shipped = _shipped()
     path = Path(name)
+    path = shipped[str(name)] if str(name) in shipped and not path.exists() else path
     if path.is_file() or (path / CONFIG).is_file():
         return path
     if path.is_dir():
         return _of_experiment(path, network)
-    shipped = _shipped()
-    if str(name) in shipped:
-        return shipped[str(name)]
     on_hub = HUB_NAME.fullmatch(str(name))
     looked = f"{name}: holds no model: no such folder or file"
     if on_hub and not (folder := Path(on_hub[1]).parent).is_dir():
@@ -80,7 +79,7 @@ def push_to_hub(path: str | Path, name: str, private: bool = False) -> str:
 
 
 def _shipped() -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(PRETRAINED.glob(f"*/{CONFIG}"))}
+    return {path.parents[1].name: path.parents[1] for path in sorted(PRETRAINED.glob(f"*/snn/{CONFIG}"))}
 
 
 def _shipped_default() -> Path:

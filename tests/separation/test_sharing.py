@@ -115,21 +115,24 @@ def hub(here, tmp_path, monkeypatch):
 
 def test_without_a_name_the_shipped_model_is_taken_and_a_name_takes_any(here):
     for seed, name in enumerate(("duo-8k", "trio-8k")):
-        make(sharing.PRETRAINED / name, seed)
-    assert find_model() == find_model("duo-8k") == sharing.PRETRAINED / "duo-8k"
+        make(sharing.PRETRAINED / name / "snn", seed)
+    (sharing.PRETRAINED / "another").mkdir()
+    assert find_model() == find_model("duo-8k") == sharing.PRETRAINED / "duo-8k" / "snn"
     assert spikesep.load_model().kind == spikesep.load_model("trio-8k").kind == "snn"
-    assert "is of kind snn" in the_refusal(None, "ann", call=spikesep.load_model)
+    assert "holds no ann" in the_refusal(None, "ann", call=spikesep.load_model)
+    make(sharing.PRETRAINED / "trio-8k" / "ann")
+    assert find_model("trio-8k", "ann") == sharing.PRETRAINED / "trio-8k" / "ann"
 
 
 def test_the_wheel_takes_shipped_models_along():
     package = Path(sharing.__file__).parent
     settings = tomllib.loads((package.parents[1] / "pyproject.toml").read_text())
     (pattern,) = settings["tool"]["setuptools"]["package-data"]["spikesep.separation"]
-    assert (sharing.PRETRAINED / "duo" / "model.safetensors").relative_to(package).match(pattern)
+    assert (sharing.PRETRAINED / "duo" / "snn" / "model.safetensors").relative_to(package).match(pattern)
 
 
 def test_the_command_takes_the_shipped_model(here):
-    make(sharing.PRETRAINED / "duo-8k")
+    make(sharing.PRETRAINED / "duo-8k" / "snn")
     soundfile.write("a.wav", np.random.default_rng(0).normal(0, 0.1, 2000), 8000)
     with pytest.raises(SystemExit) as ended:
         infer(["a.wav"])
@@ -143,7 +146,7 @@ def test_an_installation_without_a_shipped_model_says_so(here):
 
 def test_what_is_here_comes_before_what_is_shipped_or_on_the_hub(hub):
     make(hub.folder / "org" / "name", 1)
-    make(sharing.PRETRAINED / "duo", 1)
+    make(sharing.PRETRAINED / "duo" / "snn", 1)
     for name in ("org/name", "duo", "org/file.safetensors"):
         make(Path(name))
         assert find_model(name) == Path(name)
@@ -163,7 +166,7 @@ def test_what_cannot_be_on_the_hub_is_not_asked_of_it(hub, name):
 
 
 def test_a_miss_says_where_it_was_looked_for(hub):
-    make(sharing.PRETRAINED / "duo")
+    make(sharing.PRETRAINED / "duo" / "snn")
     assert the_refusal("dua") == (
         "dua: holds no model: no such folder or file, not among the shipped (duo), no name on the hub (org/name)"
     )
