@@ -2,7 +2,6 @@
 
 import signal
 import webbrowser
-from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
@@ -49,7 +48,8 @@ def serve(options: Namespace) -> None:
 
     model = load_model(options.model, options.network, options.device)
     signal.signal(signal.SIGTERM, _terminate)
-    with Service(model, options.model or "the shipped one", options.port, options.max_megabytes, options.max_seconds) as service:
+    name, limits = options.model or "the shipped one", (options.max_megabytes, options.max_seconds)
+    with Service(model, name, options.port, *limits) as service:
         print(f"{service.url}: drop a recording there (Ctrl-C ends)", flush=True)
         if not options.no_browser:
             webbrowser.open(service.url)

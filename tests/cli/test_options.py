@@ -42,7 +42,9 @@ def test_a_config_with_an_unknown_setting_is_refused(tmp_path, capsys):
     assert "epchs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "convert", "score", "demo", "infer", "export", "serve", "vision"])
+@pytest.mark.parametrize(
+    "command", ["prepare", "train", "convert", "score", "demo", "infer", "export", "serve", "vision"]
+)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"spikesep.cli.{command}").main(["--help"])
