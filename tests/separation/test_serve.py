@@ -236,7 +236,7 @@ def test_one_recording_at_a_time_the_next_is_told_busy_and_progress_is_shown(sep
 def test_a_model_that_fails_is_an_answer_and_the_next_recording_is_taken(separator, monkeypatch):
     with serving(Model(separator)) as service:
         with monkeypatch.context() as patched:
-            patched.setattr(separator, "encode", lambda mixture: torch.zeros(2) @ torch.zeros(3))
+            patched.setattr(separator, "separate_with_cost", lambda mixture: torch.zeros(2) @ torch.zeros(3))
             answer = ask(service, "POST", "/separate", recording(), X_File_Name="talk.wav")
         assert answer[0] == 500
         assert error_of(answer).startswith("talk.wav: could not be separated (")
