@@ -57,6 +57,12 @@ def test_nothing_is_listed_twice_and_what_is_not_there_is_kept_to_be_told(tmp_pa
     assert found == ["a.wav", "b.wav", "*.ogg", "void"]
 
 
+def test_odd_paths_are_kept_to_be_told(tmp_path):
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    odd = [str(tmp_path / "loop.wav"), "x" * 300 + ".wav", str(tmp_path / "loop.wav" / "below.wav")]
+    assert [str(path) for path in find_recordings(odd)] == odd
+
+
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_wav_stream_is_read_as_libsndfile_reads_the_file(subtype, channels):
