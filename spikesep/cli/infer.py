@@ -31,7 +31,7 @@ SEGMENT, LIVE_SEGMENT = 30.0, 0.5  # seconds
 class Settings:
     """Which model runs how: what a worker process needs to know."""
 
-    model: Path
+    model: str | None
     network: str | None
     steps: int | None
     engine: str
