@@ -31,7 +31,7 @@ SEGMENT, LIVE_SEGMENT = 30.0, 0.5  # seconds
 class Settings:
     """Which model runs how: what a worker process needs to know."""
 
-    model: Path
+    model: str | None
     network: str | None
     steps: int | None
     engine: str
@@ -190,8 +190,8 @@ def _targets(recordings: dict[Path, Path], options: Namespace, n_speakers: int) 
             raise SpikeSepError(
                 f"{file}: would be written for {times} recordings of the same name; separate them apart"
             )
-    there = {path.resolve() for path in recordings}
-    for file in (file for files in targets.values() for file in files if file.resolve() in there):
+    there = {os.path.realpath(path) for path in recordings}
+    for file in (file for files in targets.values() for file in files if os.path.realpath(file) in there):
         raise SpikeSepError(f"{file}: is one of the recordings; give another --out-dir")
     _refuse_to_replace((file for files in targets.values() for file in files), options)
     return targets
@@ -203,9 +203,9 @@ def _voices(place: Path, n_speakers: int) -> list[Path]:
 
 def _refuse_to_replace(files: Iterator[Path], options: Namespace) -> None:
     for file in files:
-        if file.is_dir():
+        if os.path.isdir(file):
             raise SpikeSepError(f"{file}: is a folder; give another --out-dir")
-        if file.exists() and not options.overwrite:
+        if os.path.lexists(file) and not options.overwrite:
             raise SpikeSepError(f"{file}: is there already; give --overwrite, or another --out-dir")
 
 
@@ -351,7 +351,11 @@ def _sink(options: Namespace, stem: str, n_speakers: int) -> Iterator[tuple[list
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Keep what decoders write to standard error past Python, of a damaged mp3 for one, from between our lines."""
-    kept, python_stderr = os.dup(2), sys.stderr
+    try:
+        kept, python_stderr = os.dup(2), sys.stderr
+    except OSError:  # there is no standard error
+        yield
+        return
     ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     with open(os.devnull, "w") as nowhere, ours:
         try:

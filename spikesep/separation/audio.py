@@ -172,23 +172,18 @@ def read_channels(path: str | Path) -> tuple[np.ndarray, int]:
 
 
 def read_length(path: str | Path) -> tuple[int, int]:
-    """Samples of a channel and sample rate in Hz, from the header alone.
+    """Samples of a channel and sample rate in Hz: from the header alone, but for formats whose header does not tell.
 
     Raises:
         SpikeSepError: the file is missing, is not audio, or is cut off as far as its header shows.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SpikeSepError(f"{path}: no such audio file; check the path")
     if is_sphere(path):
         header = read_header(path)
         return header.samples, header.sample_rate
-    check_whole(path)
-    try:
-        with soundfile.SoundFile(path, **_bare_gsm(path)) as file:
-            return file.frames, file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
-        raise SpikeSepError(f"{path}: not a readable audio file; give wav, flac, ogg, mp3 or gsm ({error})") from error
+    sound = open_sound(path)
+    length = sound.length if sound.length is not None else sum(block.shape[1] for block in sound.blocks)
+    return length, sound.sample_rate
 
 
 def check_whole(path: Path) -> None:
@@ -248,7 +243,11 @@ def read_part(path: str | Path, bounds: Callable[[int, int], tuple[int, int]]) -
     if is_sphere(path) or path.suffix.lower() == ".gsm":  # neither can be read from the middle
         return read_audio(path)[start : start + wanted], rate
     try:
-        with soundfile.SoundFile(path) as file:
+        file = soundfile.SoundFile(os.fsencode(path))
+    except soundfile.SoundFileError:  # FFmpeg reads it from the beginning
+        return read_audio(path)[start : start + wanted], rate
+    try:
+        with file:
             file.seek(start)
             samples = file.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:

@@ -42,10 +42,11 @@ def find_recordings(arguments: Iterable[str]) -> dict[Path, Path]:
         if not os.path.lexists(path) and glob.has_magic(argument):
             matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))] or [path]
         for match in matches:
-            inside = _audio_files(match) if match.is_dir() else []
+            inside = _audio_files(match) if os.path.isdir(match) else []
             for recording in inside or [match]:
-                if recording.resolve() not in seen:
-                    seen.add(recording.resolve())
+                real = os.path.realpath(recording)  # of a link to itself, too
+                if real not in seen:
+                    seen.add(real)
                     found[recording] = recording.relative_to(match) if inside else Path(recording.name)
     return found
 
@@ -103,7 +104,7 @@ def separate_sound(
     stream, meter, n_samples = stream_of(model, sound, segment_seconds), LevelMeter(model.n_speakers), 0
     first = next(sound.blocks)  # a recording that cannot be read leaves no folder
     place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=place) as spool, room_for(place):
+    with room_for(place), tempfile.TemporaryFile(dir=place) as spool:
         for mixture, estimates in aligned(stream, _chain(first, sound.blocks)):
             meter.add(estimates, mixture)
             spool.write(np.ascontiguousarray(estimates.T).tobytes())

@@ -103,7 +103,7 @@ class Model:
         on_progress: Callable[[float], None] = lambda share: None,
     ) -> Separated:
         """As `separate`, with what it cost; `on_progress` is told the share that is done."""
-        if samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], 64):
+        if samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], 64):  # more than any recording's channels
             raise ValueError(f"a recording is [channels, samples]; transpose this one of shape {samples.shape}")
         if not samples.size:
             raise ValueError("the recording is empty")

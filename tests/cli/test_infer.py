@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -328,3 +329,16 @@ def test_what_does_not_go_together_is_one_line_and_status_2(tmp_path, model, cap
     assert "\n" not in error
     assert not stdout.getvalue()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_is_left(tmp_path, model, capsys):
+    soundfile.write(tmp_path / "a.wav", tone(8000), 8000)
+    for size in (1000, 20_000):  # in the spool
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            assert infer(tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path / "out") == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "make room" in capsys.readouterr().err
+        assert not list((tmp_path / "out").iterdir())

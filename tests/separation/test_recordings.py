@@ -12,7 +12,7 @@ import soundfile
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation import recordings
-from spikesep.separation.audio import open_sound, read_channels
+from spikesep.separation.audio import open_sound, read_channels, read_length, read_part
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import Separator
 from spikesep.separation.recordings import find_recordings, microphone_sound, open_files, until_interrupted
@@ -55,6 +55,12 @@ def test_nothing_is_listed_twice_and_what_is_not_there_is_kept_to_be_told(tmp_pa
     (tmp_path / "void").mkdir()
     found = [str(path) for path in find_recordings(["a.wav", "./a.wav", "*.wav", "b.wav", "*.ogg", "void"])]
     assert found == ["a.wav", "b.wav", "*.ogg", "void"]
+
+
+def test_odd_paths_are_kept_to_be_told(tmp_path):
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    odd = [str(tmp_path / "loop.wav"), "x" * 300 + ".wav", str(tmp_path / "loop.wav" / "below.wav")]
+    assert [str(path) for path in find_recordings(odd)] == odd
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
@@ -130,6 +136,17 @@ def test_what_libsndfile_does_not_read_ffmpeg_does(tmp_path, name, format, chann
     assert samples.shape[0] == channels
     assert abs(samples.shape[1] - 16000) < 4000
     assert np.abs(samples).max() == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "format"), [("a.m4a", "ipod"), ("a.aac", "adts")])
+def test_length_and_parts_of_what_ffmpeg_reads(tmp_path, name, format):
+    path = aac(tmp_path / name, np.random.default_rng(0).normal(0, 0.1, 16000), 16000, 1, format)
+    samples, _ = read_channels(path)
+    length, rate = read_length(path)
+    assert rate == 16000
+    assert abs(length - samples.shape[1]) < 3200
+    part, _ = read_part(path, lambda length, rate: (5000, 3000))
+    np.testing.assert_array_equal(part, samples[0, 5000:8000])
 
 
 def test_an_m4a_that_is_cut_off_is_told(tmp_path):
