@@ -23,7 +23,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import read_channels, read_length, to_pcm16, wav_bytes
+from spikesep.separation.audio import open_sound, to_pcm16, wav_bytes
 from spikesep.separation.demo import assets
 from spikesep.separation.separate import Model, Separated
 
@@ -183,10 +183,10 @@ class Handler(BaseHTTPRequestHandler):
     def _voices(self, name: str, content: bytes) -> tuple[str, bytes]:
         model = self.server.model
         try:
-            channels, rate = self._read(name, content)
+            mixture, n_channels, rate = self._read(name, content)
             begun = time.perf_counter()
             result = model.separate_recording(
-                channels, rate, segment_seconds=SEGMENT_SECONDS, on_progress=self._progress
+                mixture, rate, segment_seconds=SEGMENT_SECONDS, on_progress=self._progress
             )
         except (SpikeSepError, ValueError) as error:
             raise RefusalError(HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(str(error).split())) from error
@@ -197,11 +197,11 @@ class Handler(BaseHTTPRequestHandler):
         except RuntimeError as error:  # of torch
             reason = f"{name}: could not be separated ({str(error).splitlines()[0]})"
             raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, reason) from error
-        summary = _summary(channels, rate, result, time.perf_counter() - begun)
-        mixture = channels.mean(0)
+        seconds = len(mixture) / rate
+        summary = _summary(seconds, n_channels, rate, result, time.perf_counter() - begun)
         voices = {"mixture": mixture / max(1.0, float(np.abs(mixture).max()))}
         voices |= {f"voice{k + 1}": voice for k, voice in enumerate(result.estimates)}
-        report = {"sample_rate": rate, "seconds": channels.shape[1] / rate, "kind": model.kind, "summary": summary}
+        report = {"sample_rate": rate, "seconds": seconds, "kind": model.kind, "summary": summary}
         return _form(
             {
                 "report": ("application/json", json.dumps(report).encode()),
@@ -209,19 +209,26 @@ class Handler(BaseHTTPRequestHandler):
             }
         )
 
-    def _read(self, name: str, content: bytes) -> tuple[np.ndarray, int]:
-        """Channels and rate of an upload, which is on the disk meanwhile: libraries want a file."""
+    def _read(self, name: str, content: bytes) -> tuple[np.ndarray, int, int]:
+        """Samples [T], channels averaged, how many there were, and the rate; the upload is on the disk meanwhile.
+
+        Samples are counted as they are read: what a header says of them is the sender's word.
+        """
         suffix = PurePath(name).suffix.lower()
         path = Path(self.server.folder.name) / f"recording{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
         try:
             if self.server.closing:
                 raise StoppedError
             path.write_bytes(content)
-            length, rate = read_length(path)
-            most = self.server.max_seconds
-            if length > most * rate:
-                raise SpikeSepError(f"{path}: lasts {length / rate:.0f} s; {most:g} are taken at most (--max-seconds)")
-            return read_channels(path)
+            sound = open_sound(path)
+            pieces, left = [], int(self.server.max_seconds * sound.sample_rate)
+            for block in sound.blocks:
+                left -= block.shape[1]
+                if left < 0:
+                    most = self.server.max_seconds
+                    raise SpikeSepError(f"{path}: lasts more than {most:g} s, which are taken at most (--max-seconds)")
+                pieces.append(block.mean(0))
+            return np.concatenate(pieces), sound.channels, sound.sample_rate
         except SpikeSepError as error:
             raise SpikeSepError(str(error).replace(str(path), name)) from error
         finally:
@@ -269,7 +276,7 @@ def _page(model: Model, name: str, max_megabytes: float, max_seconds: float) -> 
         max_megabytes=max_megabytes,
         max_seconds=max_seconds,
         length=" ".join(f"{n} {unit}" for n, unit in ((minutes, "min"), (seconds, "s")) if n),
-        formats="wav, flac, ogg, mp3 or gsm",
+        formats="wav, flac, ogg, mp3, m4a and others",
     )
 
 
@@ -292,13 +299,13 @@ def _form(parts: dict[str, tuple[str, bytes]]) -> tuple[str, bytes]:
     return f"multipart/form-data; boundary={boundary}", content + f"--{boundary}--\r\n".encode()
 
 
-def _summary(channels: np.ndarray, rate: int, result: Separated, spent: float) -> str:
+def _summary(seconds: float, n_channels: int, rate: int, result: Separated, spent: float) -> str:
     cost, notes = result.cost, []
-    if len(channels) > 1:
-        notes.append(f"{len(channels)} channels averaged")
+    if n_channels > 1:
+        notes.append(f"{n_channels} channels averaged")
     if result.scale < 1:
         notes.append(f"voices lowered by {result.scale:.2f} to stay within full scale")
     work = f"{cost.macs / 1e6:,.0f} million multiply-accumulates"
     if cost.n_steps:
         work = f"{cost.synops / 1e6:,.0f} million synaptic operations, where the analog network takes {work}"
-    return "; ".join([f"{channels.shape[1] / rate:.1f} s at {rate} Hz, separated in {spent:.1f} s", work, *notes])
+    return "; ".join([f"{seconds:.1f} s at {rate} Hz, separated in {spent:.1f} s", work, *notes])

@@ -38,7 +38,7 @@ def test_it_says_where_it_is_and_ends_cleanly_on_either_signal_with_nothing_left
             assert str(model) in page.read().decode()
         assert list((tmp_path / number.name).glob("spikesep-serve-*"))
         process.send_signal(number)
-        _, error = process.communicate(timeout=30)
+        _, error = process.communicate(timeout=120)
         assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
         assert error == ("spikesep-serve: stopped\n" if number == signal.SIGINT else "")
         assert not list((tmp_path / number.name).glob("spikesep-serve-*"))

@@ -92,7 +92,7 @@ def address(tmp_path_factory) -> str:
 def service():
     torch.manual_seed(0)
     model = Model(Separator(SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2])))
-    with Service(model, "a model", max_seconds=20) as service:
+    with Service(model, "a model", max_seconds=8) as service:
         thread = threading.Thread(target=service.serve_forever, args=(0.01,))
         thread.start()
         yield service
@@ -315,7 +315,7 @@ def test_what_is_no_recording_is_one_line_on_the_page_and_the_next_file_is_taken
     trouble = page.locator(".trouble:visible")
     trouble.wait_for()
     assert trouble.inner_text().startswith("talk.txt: not a readable audio file")
-    drop(page, "long.wav", tone(21, 8000))
+    drop(page, "long.wav", tone(8.5, 8000))
     page.get_by_text("--max-seconds").wait_for()
     page.set_input_files(".pick", {"name": "talk.wav", "mimeType": "audio/wav", "buffer": tone(0.5, 8000)})
     ready(page)

@@ -216,6 +216,12 @@ def test_what_is_too_large_or_too_long_is_refused_with_the_option_that_says_so(s
             assert ask(service, "POST", "/separate", b"", Content_Length=length)[0] == 411
 
 
+def test_fewer_samples_than_channels_are_still_a_recording(service):
+    status, headers, answer = ask(service, "POST", "/separate", recording(0.0005, channels=8))
+    assert status == 200
+    assert len(soundfile.read(io.BytesIO(parts_of(headers, answer)["voice1"]))[0]) == 4
+
+
 def test_one_recording_at_a_time_the_next_is_told_busy_and_progress_is_shown(separator):
     model = Waiting(separator)
     with serving(model) as service:

@@ -160,7 +160,8 @@ class Player {
       gain.gain.setValueAtTime(gain.gain.value, now);
       gain.gain.linearRampToValueAtTime(other === name ? 1 : 0, now + FADE);
     }
-    for (const label of this.root.querySelectorAll(".chosen")) label.textContent = this.#chosen.getAttribute("aria-label");
+    const heard = this.#chosen.getAttribute("aria-label");
+    for (const label of this.root.querySelectorAll(".chosen")) label.textContent = heard;
     this.draw();
   }
 
@@ -321,7 +322,10 @@ function drawWave(canvas, samples, peak, ink) {
 // In-place Fourier transform of size 2^m, decimation in time.
 function transform(size) {
   const bits = Math.log2(size);
-  const turn = Array.from({ length: size / 2 }, (_, k) => [Math.cos((2 * Math.PI * k) / size), -Math.sin((2 * Math.PI * k) / size)]);
+  const turn = Array.from({ length: size / 2 }, (_, k) => {
+    const angle = (-2 * Math.PI * k) / size;
+    return [Math.cos(angle), Math.sin(angle)];
+  });
   const swap = Uint32Array.from({ length: size }, (_, n) => {
     let reversed = 0;
     for (let b = 0; b < bits; b++) reversed |= ((n >> b) & 1) << (bits - 1 - b);

@@ -2,8 +2,9 @@
 "use strict";
 
 const drop = document.querySelector(".drop"), pick = document.querySelector(".pick");
-const record = document.querySelector(".record"), state = document.querySelector(".state"), progress = document.querySelector(".progress");
-const trouble = document.querySelector(".trouble"), root = document.querySelector(".player");
+const record = document.querySelector(".record"), state = document.querySelector(".state");
+const progress = document.querySelector(".progress"), trouble = document.querySelector(".trouble");
+const root = document.querySelector(".player");
 let busy = false, recorder = null, addresses = [];
 
 function complain(text) {
