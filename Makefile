@@ -2,7 +2,9 @@
 SHELL := /bin/bash
 VENV := .venv
 
-.PHONY: demo test lint clean
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	cd egs/debian-2mix && ./run.sh
