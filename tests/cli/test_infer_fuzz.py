@@ -112,7 +112,7 @@ def make_input(folder, number: int) -> list[str]:
     elif kind == "folder":
         path.mkdir()
     elif kind == "link":
-        path.symlink_to(chance.choice([path.name, "nowhere", "/dev/null", "/"]) if chance.random() < 0.5 else "nowhere")
+        path.symlink_to(chance.choice([path.name, "nowhere", "/dev/null", "."]) if chance.random() < 0.5 else "nowhere")
     elif kind == "sphere":
         path.write_bytes(damaged((SPHERE + b"\n").ljust(1024) + chance.randbytes(2000), chance))
     elif kind == "model":
