@@ -5,7 +5,6 @@ up; medians with minimum and maximum. Ratio is peer over ours.
 """
 
 import argparse
-import json
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
+from spikesep.files import write_json
 
 BENCHMARKS = {  # module.function: imported when run, so that a measuring process holds what it measures
     "engines-128": "engines.small_stack",
@@ -35,7 +35,9 @@ def main() -> None:
     console.print(machine())
     for name in options.only or BENCHMARKS:
         module, function = BENCHMARKS[name].split(".")
-        found = getattr(import_module(f"benchmarks.{module}"), function)(options.quick)
+        journal = options.json and options.json.with_suffix(".memory.json")
+        more = {"journal": journal} if name == "memory" else {}
+        found = getattr(import_module(f"benchmarks.{module}"), function)(options.quick, **more)
         if isinstance(found, str):
             console.print(f"{name}: left out, {found}")
             continue
@@ -48,7 +50,8 @@ def main() -> None:
             )
         console.print(table)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        write_json(options.json, rows)
+        journal.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ optimizer's step. Freed memory goes back to the system at once, so that this is 
 
 import ctypes
 import gc
+import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.synthetic import crops, separator
+from spikesep.files import write_json
 from spikesep.spiking.signal import Coding
 from spikesep.training.config import ConversionConfig
 from spikesep.training.convert import TandemTrainer
@@ -25,17 +27,26 @@ STAGE = 1  # of PTL, the one that needs most: its input spikes, and all layers a
 UPPER_BOUND = 3.0  # of activations behind a norm, in standard deviations
 
 
-def memory(quick: bool) -> list[dict]:
-    """Four crops of one second, 128 channels, in the precision that conversion takes by itself."""
+def memory(quick: bool, journal: Path | None = None) -> list[dict]:
+    """Four crops of one second, 128 channels, in the precision that conversion takes by itself.
+
+    Each step is told as it is measured and kept in `journal`, so that a run that was stopped goes on from there.
+    """
     grid, size = ([(8, 3)], (16, 2, 0.25)) if quick else (GRID, (128, 4, 1.0))
+    found = json.loads(journal.read_text()) if journal and journal.exists() else {}
     rows = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as processes:
-        for n_steps, depth in grid:
-            mib = {
-                method: processes.submit(step_mib, method, n_steps, depth, *size).result()
-                for method in ("ptl", "tandem", "surrogate")
-            }
+        for number, (n_steps, depth) in enumerate(grid, 1):
+            mib = {}
+            for method in ("ptl", "tandem", "surrogate"):
+                key = f"{method}, N_s={n_steps}, {depth} layers of {size[0]} channels"
+                if key not in found:
+                    found[key] = processes.submit(step_mib, method, n_steps, depth, *size).result()
+                    if journal:
+                        write_json(journal, found)
+                mib[method] = found[key]
+                print(f"{number}/{len(grid)} {key}: {mib[method]:.1f} MiB", flush=True)
             what = f"training step, {depth} layers, N_s={n_steps}"
             rows += [_row(what, mib["ptl"], method, mib[method]) for method in ("tandem", "surrogate")]
     return rows

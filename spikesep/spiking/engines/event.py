@@ -18,6 +18,10 @@ from spikesep.spiking.kernels import BITS
 from spikesep.spiking.signal import Signal
 
 MOST_CHANNELS = 65536  # that a list's numbers reach
+ONES = np.zeros((256, 8), np.uint16)  # where the ones of a byte are, one behind the other
+for _byte in range(256):
+    _places = [bit for bit in range(8) if _byte >> bit & 1]
+    ONES[_byte, : len(_places)] = _places
 TILE = 128  # output channels at a time: a tile of weights stays in the second-level cache
 
 
@@ -41,12 +45,12 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Words [n_words, rows, C] -> offsets [rows, N_s + 1] into a list of channels, in order of row, step, channel."""
     n_words, n_rows, n_channels = words.shape
     padded = words
-    if n_channels % 64:
-        padded = np.zeros((n_words, n_rows, -(-n_channels // 64) * 64), np.uint8)
+    if n_channels % 8:
+        padded = np.zeros((n_words, n_rows, -(-n_channels // 8) * 8), np.uint8)
         padded[:, :, :n_channels] = words
     totals = np.empty(n_rows, np.int64)
     kernels.run(_count_rows, n_rows, padded, totals, grain=64)
-    begin = np.concatenate([[0], np.cumsum(totals)])
+    begin = np.concatenate([[0], np.cumsum(totals + 8)])  # a row's last list may be written over by eight
     offsets, channels = np.empty((n_rows, n_steps + 1), np.int64), np.empty(begin[-1], np.uint16)
     kernels.run(_list_rows, n_rows, padded.view(np.uint64), n_steps, begin, offsets, channels, grain=64)
     return offsets, channels
@@ -107,13 +111,23 @@ def _count_rows(start, stop, words, totals):
 
 
 @intrinsic
-def _trailing_zeros(typing_context, word):
-    """Number of zero bits below the lowest one of a uint64 that is not 0."""
+def _append(typing_context, channels, n, positions, byte, first):
+    """channels[n : n + 8] = first + positions[byte], with no look at how many of them count."""
 
     def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        channels_at, positions_at = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 2)
+        )
+        eight = ir.VectorType(ir.IntType(16), 8)
+        row = builder.gep(positions_at, [builder.mul(arguments[3], ir.Constant(ir.IntType(64), 8))])
+        found = builder.load(builder.bitcast(row, eight.as_pointer()), align=2)
+        one = builder.insert_element(ir.Constant(eight, ir.Undefined), arguments[4], ir.Constant(ir.IntType(32), 0))
+        every = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8))
+        at = builder.bitcast(builder.gep(channels_at, [arguments[1]]), eight.as_pointer())
+        builder.store(builder.add(found, every), at, align=2)
+        return context.get_dummy_value()
 
-    return types.uint64(types.uint64), generate
+    return types.void(channels, types.int64, positions, types.int64, types.uint16), generate
 
 
 @intrinsic
@@ -171,7 +185,7 @@ def _transposed(bits):
 
 @kernels.compiled
 def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
-    """Eight words at a time: `words` is [n_words, rows, C / 8] uint64, C a multiple of 64."""
+    """Eight channels at a time, without a branch that hangs on spikes: `words` is [n_words, rows, C / 8] uint64."""
     n_eights = words.shape[2]
     masks = np.zeros((8, n_eights), np.uint8)  # of the channels that fire, a step of a word each
     for row in range(start, stop):
@@ -183,13 +197,9 @@ def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
                     masks[step, k] = np.uint8(eight >> np.uint64(8 * step))
             for step in range(min(8, n_steps - 8 * w)):
                 offsets[row, 8 * w + step] = n
-                sixty_fours = masks[step].view(np.uint64)
-                for k in range(sixty_fours.shape[0]):
-                    mask = sixty_fours[k]
-                    while mask:
-                        channels[n] = np.uint64(64 * k) + _trailing_zeros(mask)
-                        mask &= mask - np.uint64(1)
-                        n += 1
+                for k in range(n_eights):
+                    _append(channels, n, ONES, masks[step, k], np.uint16(8 * k))
+                    n += BITS[masks[step, k]]
         offsets[row, n_steps] = n
 
 
@@ -202,7 +212,7 @@ def _integrate_rows(
     Spikes arrive in n steps, N_s or, where neurons defer, one; behind them no more current comes. `sums` is of the
     number format in which the weights of a step are added up.
     """
-    n_arriving = offsets.shape[2] - 1
+    n_sources, n_arriving = offsets.shape[0], offsets.shape[2] - 1
     current = np.empty(TILE, sums.dtype)
     potential = np.zeros(TILE, bias.dtype)
     theta = np.full(TILE, 1, bias.dtype)
@@ -220,7 +230,8 @@ def _integrate_rows(
             for t in range(n_steps):
                 if t % 8 == 0:
                     word[:] = 0
-                for source in range(offsets.shape[0] if t < n_arriving else 0):
+                mask = np.uint8(1 << (t % 8))
+                for source in range(n_sources if t < n_arriving else 0):
                     current[:] = 0
                     for e in range(table.shape[1]):
                         q = table[p, e]
@@ -228,12 +239,16 @@ def _integrate_rows(
                             base = (tile * weight.shape[1] + taps[e]) * weight.shape[2]
                             _add_rows(current, rows, base, channels, offsets[source, q, t], offsets[source, q, t + 1])
                     factor = factors[source] * gain
-                    for j in range(TILE):
-                        potential[j] += factor * current[j]
-                for j in range(TILE if t < n_arriving else 0):
-                    potential[j] += drift[j]
-                mask = np.uint8(1 << (t % 8))
-                for j in range(TILE):  # compares what was stored, in the potential's own width: wider is slower
+                    if source < n_sources - 1:
+                        for j in range(TILE):
+                            potential[j] += factor * current[j]
+                        continue
+                    for j in range(TILE):  # compares what was stored, in the potential's own width: wider is slower
+                        potential[j] = potential[j] + factor * current[j] + drift[j]
+                        fires = potential[j] >= theta[j]
+                        potential[j] -= theta[j] if fires else nothing
+                        word[j] |= mask if fires else np.uint8(0)
+                for j in range(0 if t < n_arriving else TILE):
                     fires = potential[j] >= theta[j]
                     potential[j] -= theta[j] if fires else nothing
                     word[j] |= mask if fires else np.uint8(0)
