@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking import engines
 from spikesep.spiking.cost import measure
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
@@ -103,19 +102,6 @@ def test_the_cache_changes_nothing(tmp_path, n_steps, place):
     assert [c.upper_bound for c in choices] == [c.upper_bound for c in plain_choices]
     assert without_time(history) == without_time(plain_history)
     assert same(cached, plain)
-
-
-@pytest.mark.parametrize("precision", ["bf16", "float32"])
-def test_on_lists_of_spikes_training_validation_and_cache_see_the_same(tmp_path, monkeypatch, precision):
-    monkeypatch.setattr(engines, "LISTS_PAY", 1)  # so that layers of six channels take them
-    cached, _, history = convert(tmp_path / "cached", precision=precision)
-    plain, _, plain_history = convert(tmp_path / "plain", precision=precision, cache_gib=0)
-    assert cached.network[1].ran_on.startswith("event: float weights")
-    assert without_time(history) == without_time(plain_history)
-    assert same(cached, plain)
-    x, y = (torch.stack(tensors) for tensors in zip(*Examples(17, 3).pairs, strict=True))
-    with torch.no_grad():  # in inference, in one batch: the loss that training saw last
-        assert float(mean_square(cached(x), y)) == pytest.approx(min(r.valid_loss for r in history if r.stage == 3))
 
 
 def test_what_does_not_fit_is_not_cached_and_said(tmp_path, capsys):

@@ -6,8 +6,8 @@ gpu     one Triton kernel a layer; accelerators only
 auto    on an accelerator gpu. On a CPU, in fixed-point form, event where spikes are few, else dense
 
 Float sums are rounded in the order of their additions, which each engine has of its own, and a spike more or less
-travels on. With float weights `auto` therefore looks at the layer alone, never at the spikes: a layer gets the same
-engine in training, validation, cache and inference. See `_settled`.
+travels on. With float weights `auto` therefore looks at the layer alone, never at the spikes: on a CPU it is dense, in
+training, validation, cache and inference.
 """
 
 import os
@@ -25,8 +25,6 @@ ENGINES = ("auto", "dense", "event", "gpu")
 DENSE_RATE = 0.3
 """Spikes a place and product from which `auto` takes dense: an estimate, right only about. A product is that of a step,
 or of the whole window where neurons defer."""
-LISTS_PAY = 64
-"""Output channels a group from which float weights go with lists: at fewer, a row of weights is too short."""
 
 
 def fire(layer: nn.Module, signal: Signal) -> tuple[Tensor, str]:
@@ -56,13 +54,13 @@ def choose(layer: nn.Module, signal: Signal) -> tuple[str, str]:
         return "gpu", "as asked for"
     if device.type != "cpu":
         missing = no_gpu(device)
-        return ("dense", missing) if missing else _settled(layer, "gpu", f"on an accelerator ({device.type})")
+        return ("dense", missing) if missing else _on_accelerator(layer, device)
     if max(layer.synapse.weight.shape[:2]) > event.MOST_CHANNELS:
         return "dense", "too many channels for lists"
     if layer.engine == "event":
         return "event", "as asked for"
     if layer.fixed is None:
-        return _settled(layer, "event", "float weights, added up in one order")
+        return "dense", "float weights, added up in one order"
     n_products = 1 if layer.coding.deferred else layer.coding.n_steps
     rate = float(signal.count.float().mean()) / n_products
     return (
@@ -91,22 +89,10 @@ def require_gpu(device: torch.device) -> None:
         raise SpikeSepError(f"engine gpu: {missing}; {remedy}")
 
 
-def _settled(layer: nn.Module, fast: str, why: str) -> tuple[str, str]:
-    """`fast`, or dense for layers with float weights that are not made for it; the spikes have no say.
-
-    Lists are in float32 whatever autocast says: there is nothing to be gained by shorter numbers. On an accelerator
-    there is, while a layer learns.
-    """
-    if layer.fixed is not None:
-        return fast, why
-    if not has_table(layer):
+def _on_accelerator(layer: nn.Module, device: torch.device) -> tuple[str, str]:
+    """gpu, or dense for layers with float weights that are not made for it; the spikes have no say."""
+    if layer.fixed is None and not has_table(layer):
         return "dense", "the geometry has no table of connections"
-    if fast == "gpu":
-        if layer.mode != "spiking" and torch.is_autocast_enabled(layer.threshold.device.type):
-            return "dense", "it learns in the numbers of autocast"
-    else:
-        if layer.coding.deferred:
-            return "dense", "float weights, and neurons that defer need one product"
-        if len(layer.synapse.weight) < LISTS_PAY * getattr(layer.synapse, "groups", 1):
-            return "dense", f"float weights, and lists pay from {LISTS_PAY} output channels a group"
-    return fast, why
+    if layer.fixed is None and layer.mode != "spiking" and torch.is_autocast_enabled(device.type):
+        return "dense", "it learns in the numbers of autocast"
+    return "gpu", f"on an accelerator ({device.type})"
