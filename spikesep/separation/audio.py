@@ -18,7 +18,6 @@ import soundfile
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path
 from spikesep.separation.sphere import is_sphere, read_header, read_sphere
-from spikesep.separation.wav import wav_header
 
 GSM_RATE = 8000
 """Hz: a .gsm file is bare GSM 06.10 frames, which carry no header to tell it."""
@@ -320,5 +319,7 @@ def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
 
 
 def wav_bytes(pcm: np.ndarray, sample_rate: int) -> bytes:
-    """The content of a wav file of one channel, int16 [samples]."""
-    return wav_header(sample_rate, len(pcm)) + pcm.astype("<i2").tobytes()
+    """The content of a wav file of one channel, int16 [samples], or floats, which libsndfile rounds and clips."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

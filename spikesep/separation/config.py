@@ -17,10 +17,10 @@ class CorpusConfig:
         name: `debian` (real voices from Debian packages), `folder` (one folder a speaker), `librispeech`, `wsj0`, or
             `espeak` (synthetic voices).
         root: the corpus folder, for `folder`, `librispeech` and `wsj0`.
-        also: further corpora, `name` or `name:root`, whose voices are added; all are split together.
         lists: folder of the published mixture lists (WSJ0-2mix) or metadata (LibriMix), which then say which
             recordings are used and in which split; empty has lists drawn.
         noise: folder of WHAM's noise, for LibriMix with noise; empty for none.
+        also: further corpora, `name` or `name:root`, whose voices are added; all are split together.
         as_published: take all recordings of at least `min_seconds`, and the splits that the corpus itself has, where
             it has all three; otherwise what is no speech is left out, and closed means voices heard in training.
         fallback: corpus to take, with a notice, where the packages of `debian` cannot be fetched; empty for none.
@@ -33,9 +33,9 @@ class CorpusConfig:
 
     name: Literal["debian", "folder", "librispeech", "wsj0", "espeak"] = "debian"
     root: str = ""
-    also: list[str] = field(default_factory=list)
     lists: str = ""
     noise: str = ""
+    also: list[str] = field(default_factory=list)
     as_published: bool = False
     fallback: str = "espeak"
     min_seconds: float = 1.5
