@@ -95,21 +95,18 @@ class Separator(nn.Module):
         """The modules that `encode` runs."""
         return [self.encoder, self.norm]
 
-    def separate(self, mixture: Tensor) -> Tensor:
+    def separate(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
         """Estimates [n_speakers, T] of the voices in mixture [T], in inference."""
-        return self._in_inference(mixture)
+        with torch.inference_mode():
+            features, context = self.encode_alike(mixture[None])
+            return self.decode(self.network(features, observe), context)[0]
 
     def separate_with_cost(self, mixture: Tensor) -> tuple[Tensor, Cost]:
         """`separate`, and what the stack cost."""
         meter = CostMeter()
-        return self._in_inference(mixture, meter), meter.cost
+        return self.separate(mixture, meter), meter.cost
 
-    def _in_inference(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
-        with torch.inference_mode():
-            features, context = self._encode_the_same(mixture[None])
-            return self.decode(self.network(features, observe), context)[0]
-
-    def _encode_the_same(self, mixture: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
+    def encode_alike(self, mixture: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
         """`encode` in float64, then rounded: a sample's features are the same in a block of any length.
 
         Sums in float32 depend in the last digit on the block around them, and one that does can tip a spike.

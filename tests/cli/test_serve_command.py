@@ -12,7 +12,9 @@ from spikesep.cli.serve import main
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import Separator, save_separator
 
-COMMAND = [sys.executable, "-c", "from spikesep.cli.serve import main; main()"]
+# A shell has what it starts in the background ignore SIGINT, and so do the tests that it starts there.
+HEED_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+COMMAND = [sys.executable, "-c", HEED_SIGINT + "from spikesep.cli.serve import main; main()"]
 
 
 @pytest.fixture(scope="module")

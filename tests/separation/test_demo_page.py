@@ -114,7 +114,7 @@ def test_a_raster_shows_the_spikes_that_the_network_fires(scored):
     mixture = (0.1 * rng.normal(size=7000)).astype(np.float32)
     estimates, cost, counts = separate_watched(model, mixture)
     np.testing.assert_array_equal(estimates, model.separate(torch.from_numpy(mixture)).numpy())
-    signal = Signal(model.encode(torch.from_numpy(mixture)[None])[0])
+    signal = Signal(model.encode_alike(torch.from_numpy(mixture)[None])[0])
     for name, layer in model.network.layers.items():
         signal = layer(signal)
         np.testing.assert_array_equal(counts[name], signal.trains[0].spikes.sum(0)[0].numpy())

@@ -224,8 +224,7 @@ def separate_watched(model: Separator, mixture: np.ndarray) -> tuple[np.ndarray,
         if out.is_spiking:
             counts[name] = out.count[0].numpy()
 
-    with torch.inference_mode():
-        estimates = model(torch.from_numpy(mixture)[None], observe=watch)[0].numpy()
+    estimates = model.separate(torch.from_numpy(mixture), watch).numpy()
     return estimates, meter.cost, counts
 
 
