@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, write_json, write_text
@@ -85,7 +86,7 @@ def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Mo
     """
     saved = read_model(path, kind)
     try:
-        with torch.device("meta"):  # sizes without memory: settings may claim any
+        with torch.device("meta"), Undrawn():  # sizes without memory: settings may claim any
             claimed = sum(tensor.numel() for tensor in build(saved.settings["model"]).state_dict().values())
         held = sum(tensor.numel() for tensor in saved.tensors.values())
         if claimed > 4 * held + 1000:  # norms that were folded are no longer there
@@ -99,6 +100,16 @@ def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Mo
         reason = str(error).splitlines()[0]
         raise SpikeSepError(f"{path}: not a whole {_what(kind)} ({reason}); train or copy it again") from error
     return model.eval()
+
+
+class Undrawn(TorchFunctionMode):
+    """Where weights that are thrown away are not drawn: on the device `meta` that would load torch's compiler first."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """Leave the tensor as it is."""
+        if function in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return function(*args, **(kwargs or {}))
 
 
 def read_model(path: str | Path, kind: str) -> SavedModel:
