@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from jsonargparse import ArgumentError as ParseError
 from jsonargparse import ArgumentParser, Namespace
@@ -32,6 +32,18 @@ def recipe_parser(
         parser.add_argument("--exp", type=Path, required=True, help="folder of the models and results")
     parser.add_class_arguments(kind, None)
     return parser
+
+
+def add_model_options(parser: ArgumentParser) -> None:
+    """`--model`, `--network` and `--device`, of every command that takes a trained separator."""
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        default=None,
+        help="a folder, file, exp/<tag>, or org/name of the hub (default: the shipped model)",
+    )
+    parser.add_argument("--network", type=Literal["snn", "ann"] | None, default=None, help="which network of exp/<tag>")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
 
 
 def recipe_of(options: Namespace, kind: type[Recipe] = RecipeConfig) -> Recipe:

@@ -32,6 +32,10 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--data", type=Path | None, default=None, help="the data it was trained on, counted for the card"
     )
+    parser.add_argument("--name", type=str | None, default=None, help="that --model will take (default: where it goes)")
+    parser.add_argument(
+        "--made", type=Path | None, default=None, metavar="FILE", help="of what and by which commands, for the card"
+    )
     parser.add_argument("--license", type=str | None, default=None, help="of the weights, for the card, like mit")
     parser.add_argument("--languages", type=list[str], default=[], help="spoken in training, for the card: [en,ru]")
     return parser
@@ -56,9 +60,11 @@ def export(options: Namespace) -> None:
             raise SpikeSepError(f"{out}: is no whole separator, so it is not replaced; give another --out") from error
     folder = options.exp / options.network
     model = load_separator(folder)
-    address = options.push or out.name
+    address = options.name or options.push or out.name
     title = options.title or address.rpartition("/")[2].removesuffix(".safetensors")
     about = {"data": options.data, "license": options.license, "languages": options.languages}
+    if options.made is not None:
+        about["made"] = options.made.read_text(encoding="utf-8", errors="replace")
     card = model_card(options.exp, model, title, address, **about)
     with TemporaryDirectory() as scratch:
         target = out or Path(scratch) / "model"

@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from spikesep.cli.common import complain, run
+from spikesep.cli.common import add_model_options, complain, run
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json
 
@@ -64,13 +64,7 @@ def _parser() -> ArgumentParser:
         help="files (wav, flac, ogg, mp3, m4a, gsm, SPHERE, ...), folders, quoted patterns such as 'talks/**/*.wav'; "
         "- for standard input; with --live, mic for the microphone",
     )
-    parser.add_argument(
-        "--model",
-        type=str | None,
-        default=None,
-        help="a folder, file, exp/<tag>, or org/name of the hub (default: the shipped model)",
-    )
-    parser.add_argument("--network", type=Literal["snn", "ann"] | None, default=None, help="which network of exp/<tag>")
+    add_model_options(parser)
     parser.add_argument(
         "--steps",
         type=int | None,
@@ -103,7 +97,6 @@ def _parser() -> ArgumentParser:
         default="auto",
         help="how the spiking layers run; in fixed-point form the voices are the same to the bit",
     )
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the files; 0: all cores")
     parser.add_argument(
         "--live",

@@ -2,11 +2,10 @@
 
 import signal
 import webbrowser
-from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from spikesep.cli.common import run
+from spikesep.cli.common import add_model_options, run
 from spikesep.errors import SpikeSepError
 
 
@@ -23,14 +22,7 @@ def _parser() -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--model",
-        type=str | None,
-        default=None,
-        help="a folder, file, exp/<tag>, or org/name of the hub (default: the shipped model)",
-    )
-    parser.add_argument("--network", type=Literal["snn", "ann"] | None, default=None, help="which network of exp/<tag>")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
+    add_model_options(parser)
     parser.add_argument("--port", type=int, default=8750, help="0 takes a free one")
     parser.add_argument("--max-megabytes", type=float, default=50.0, metavar="MB", help="largest recording, in size")
     parser.add_argument("--max-seconds", type=float, default=600.0, metavar="S", help="longest recording")

@@ -51,6 +51,7 @@ def model_card(
     data: Path | None = None,
     license: str | None = None,
     languages: Sequence[str] = (),
+    made: str = "",
     energy: Energy = HOROWITZ,
 ) -> str:
     """The card of `exp/ann` or `exp/snn`.
@@ -63,6 +64,7 @@ def model_card(
         data: the folder of data that it was trained on, where it is still there: its table of utterances is counted.
         license: of the weights, as the hub names licenses; who publishes a model must know it.
         languages: spoken in training, as ISO 639-1 codes.
+        made: of what and by which commands, Markdown, in the words of who made it.
         energy: of an operation, for the estimate.
 
     Raises:
@@ -72,10 +74,10 @@ def model_card(
     parts = [
         f"# {name}",
         _about(exp, model),
-        *_usage(address),
+        *_usage(address, model.kind),
         *(_scores(results) if results else []),
         *(_cost(results["cost"], energy) if results else []),
-        *_making(exp, model.kind, results, data),
+        *_making(exp, model.kind, results, data, made),
         *_limits(model, results),
     ]
     return f"---\n{_front_matter(model, name, results, license, languages)}\n---\n\n" + "\n\n".join(parts) + "\n"
@@ -141,14 +143,15 @@ def _about(exp: Path, model: Separator) -> str:
     return f"{text} of integrate-and-fire neurons: {network.coding.n_steps} time steps, {weights}."
 
 
-def _usage(address: str) -> list[str]:
+def _usage(address: str, kind: str) -> list[str]:
+    option, argument = (" --network ann", ', "ann"') if kind == "ann" else ("", "")  # of two, the other is the default
     return [
         "## Use",
-        f"    pip install spikesep\n    spikesep-infer recording.wav --model {address} --out-dir voices",
+        f"    pip install spikesep\n    spikesep-infer recording.wav --model {address}{option} --out-dir voices",
         "with SpikeSep installed, or in Python",
         "    import soundfile, spikesep\n\n"
         '    wave, rate = soundfile.read("recording.wav", dtype="float32")\n'
-        f'    voices = spikesep.load_model("{address}").separate(wave.T, rate)    # [voices, samples]',
+        f'    voices = spikesep.load_model("{address}"{argument}).separate(wave.T, rate)    # [voices, samples]',
         "Any sample rate is brought to the model's and back. Loading runs no code from the model.",
     ]
 
@@ -190,10 +193,10 @@ def _cost(cost: dict[str, Any], energy: Energy) -> list[str]:
     ]
 
 
-def _making(exp: Path, kind: str, results: dict[str, Any] | None, data: Path | None) -> list[str]:
+def _making(exp: Path, kind: str, results: dict[str, Any] | None, data: Path | None, made: str) -> list[str]:
     stages = {stage: _stage_settings(exp, stage) for stage in ("ann", "snn")[: 2 if kind == "snn" else 1]}
     stages = {stage: settings for stage, settings in stages.items() if settings}
-    parts = ["## How it was made"]
+    parts = ["## How it was made", *([made.strip()] if made.strip() else [])]
     if data is not None:
         parts.append(_voices(exp, data, stages.get("ann", {})))
     parts += _times(exp, kind)

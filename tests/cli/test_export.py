@@ -37,6 +37,23 @@ def test_a_model_goes_out_with_report_and_card(kept_experiment, tmp_path, capsys
     assert torch.equal(load_separator(tmp_path / name).separate(mixture), original.separate(mixture))
 
 
+@pytest.mark.parametrize(("network", "usage"), [("snn", "--model duo --out-dir"), ("ann", "--model duo --network ann")])
+def test_the_card_takes_a_name_and_the_words_of_who_made_the_model(kept_experiment, tmp_path, network, usage):
+    (tmp_path / "made.md").write_text("Of larks, by `./run.sh`.\n")
+    options = ["--network", network, "--out", tmp_path / "model", "--name", "duo", "--made", tmp_path / "made.md"]
+    assert export("--exp", kept_experiment.exp, *options) == 0
+    card = read_model(tmp_path / "model", KIND).card
+    assert "## How it was made\n\nOf larks, by `./run.sh`.\n\n" in card
+    assert usage in card
+
+
+def test_a_missing_text_of_the_making_is_one_line(kept_experiment, tmp_path, capsys):
+    options = ["--exp", kept_experiment.exp, "--out", tmp_path / "model", "--made", tmp_path / "nowhere.md"]
+    assert export(*options) == 2
+    assert "nowhere.md" in the_line(capsys)
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_single_file_separates(kept_experiment, tmp_path):
     file = tmp_path / "duo.safetensors"
     assert export("--exp", kept_experiment.exp, "--out", file) == 0
