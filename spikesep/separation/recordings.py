@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -105,7 +106,7 @@ def separate_sound(
     first = next(sound.blocks)  # a recording that cannot be read leaves no folder
     place.mkdir(parents=True, exist_ok=True)
     with room_for(place), tempfile.TemporaryFile(dir=place) as spool:
-        for mixture, estimates in aligned(stream, _chain(first, sound.blocks)):
+        for mixture, estimates in aligned(stream, chain([first], sound.blocks)):
             meter.add(estimates, mixture)
             spool.write(np.ascontiguousarray(estimates.T).tobytes())
             n_samples += len(mixture)
@@ -126,11 +127,6 @@ def stream_of(model: Model, sound: Sound, segment_seconds: float) -> Stream:
         return model.stream(sound.sample_rate, segment_seconds)
     except ValueError as error:
         raise SpikeSepError(str(error)) from error
-
-
-def _chain(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    yield first
-    yield from others
 
 
 def _leveled(spool: BinaryIO, gains: np.ndarray) -> Iterator[np.ndarray]:
