@@ -23,6 +23,7 @@ for _byte in range(256):
     _places = [bit for bit in range(8) if _byte >> bit & 1]
     ONES[_byte, : len(_places)] = _places
 TILE = 128  # output channels at a time: a tile of weights stays in the second-level cache
+LANES = 64  # neurons whose potentials are integrated in registers
 
 
 def fire(layer: nn.Module, signal: Signal) -> Tensor:
@@ -49,7 +50,7 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
         padded = np.zeros((n_words, n_rows, -(-n_channels // 8) * 8), np.uint8)
         padded[:, :, :n_channels] = words
     totals = np.empty(n_rows, np.int64)
-    kernels.run(_count_rows, n_rows, padded, totals, grain=64)
+    kernels.run(_count_rows, n_rows, padded, totals, grain=1024)
     begin = np.concatenate([[0], np.cumsum(totals + 8)])  # a row's last list may be written over by eight
     offsets, channels = np.empty((n_rows, n_steps + 1), np.int64), np.empty(begin[-1], np.uint16)
     kernels.run(_list_rows, n_rows, padded.view(np.uint64), n_steps, begin, offsets, channels, grain=64)
@@ -131,7 +132,7 @@ def _append(typing_context, channels, n, positions, byte, first):
 
 
 @intrinsic
-def _add_rows(typing_context, total, rows, base, channels, start, stop):
+def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
     """total[:TILE] += the sum over i in start..stop of row base + channels[i] of `rows`, which are TILE long each.
 
     Rows may be of narrower integers. In LLVM's terms, for there the sum is one value and stays in registers; a loop
@@ -140,36 +141,94 @@ def _add_rows(typing_context, total, rows, base, channels, start, stop):
 
     def generate(context, builder, signature, arguments):
         total_at, rows_at, channels_at = (
-            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 1, 3)
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 2, 4)
         )
-        numbers = signature.args[0].dtype, signature.args[1].dtype
+        numbers = signature.args[0].dtype, signature.args[2].dtype
         wide, row = (ir.VectorType(context.get_data_type(number), TILE) for number in numbers)
         align, row_align = (number.bitwidth // 8 for number in numbers)
         index = ir.IntType(64)
         add = builder.fadd if isinstance(numbers[0], types.Float) else builder.add
-        total_at = builder.bitcast(total_at, wide.as_pointer())
+        total_at = builder.bitcast(builder.gep(total_at, [arguments[1]]), wide.as_pointer())
         before = builder.load(total_at, align=align)
         entry, head, body, end = builder.block, *(builder.append_basic_block(name) for name in ("head", "body", "end"))
         builder.branch(head)
         builder.position_at_end(head)
         i, value = builder.phi(index), builder.phi(wide)
-        builder.cbranch(builder.icmp_signed("<", i, arguments[5]), body, end)
+        builder.cbranch(builder.icmp_signed("<", i, arguments[6]), body, end)
         builder.position_at_end(body)
         channel = builder.zext(builder.load(builder.gep(channels_at, [i])), index)
-        offset = builder.mul(builder.add(arguments[2], channel), ir.Constant(index, TILE))
+        offset = builder.mul(builder.add(arguments[3], channel), ir.Constant(index, TILE))
         row_at = builder.bitcast(builder.gep(rows_at, [offset]), row.as_pointer())
         addend = builder.load(row_at, align=row_align)
         added = add(value, addend if row == wide else builder.sext(addend, wide))
         following = builder.add(i, ir.Constant(index, 1))
         builder.branch(head)
-        for phi, first, next_one in ((i, arguments[4], following), (value, before, added)):
+        for phi, first, next_one in ((i, arguments[5], following), (value, before, added)):
             phi.add_incoming(first, entry)
             phi.add_incoming(next_one, body)
         builder.position_at_end(end)
         builder.store(value, total_at, align=align)
         return context.get_dummy_value()
 
-    return types.void(total, rows, types.int64, channels, types.int64, types.int64), generate
+    return types.void(total, types.int64, rows, types.int64, channels, types.int64, types.int64), generate
+
+
+@intrinsic
+def _fire(typing_context, current, at, start, stop, factor, drift, theta, potential, word, lane):
+    """Steps start..stop of one word of the LANES neurons from `lane` on: integrate (eq. 3), fire (eqs. 4 and 5).
+
+    Their currents of step t are current[at + t * TILE:][:LANES], times `factor`; they begin the word where `start` is
+    0. In LLVM's terms, for there potentials stay in registers from step to step.
+    """
+
+    def generate(context, builder, signature, arguments):
+        index, byte = ir.IntType(64), ir.IntType(8)
+
+        def pointer(k, offset):
+            data = context.make_array(signature.args[k])(context, builder, arguments[k]).data
+            lanes = ir.VectorType(context.get_data_type(signature.args[k].dtype), LANES)
+            return builder.bitcast(builder.gep(data, [offset]), lanes.as_pointer())
+
+        def load(k, offset):
+            return builder.load(pointer(k, offset), align=1)
+
+        def spread(value):
+            number = ir.IntType(32)
+            one = builder.insert_element(ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined), value, number(0))
+            return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(number, LANES), [0] * LANES))
+
+        at, start, stop, factor, lane = (arguments[k] for k in (1, 2, 3, 4, 9))
+        real = isinstance(signature.args[7].dtype, types.Float)
+        add, sub, mul = (getattr(builder, ("f" if real else "") + name) for name in ("add", "sub", "mul"))
+        reaches = builder.fcmp_ordered if real else builder.icmp_signed
+        drift, theta, first, factor = load(5, lane), load(6, lane), load(7, lane), spread(factor)
+        nothing, silence = ir.Constant(first.type, None), ir.Constant(ir.VectorType(byte, LANES), None)
+        begun = builder.select(builder.icmp_signed("==", start, index(0)), silence, load(8, lane))
+        entry, head, body, end = builder.block, *(builder.append_basic_block(name) for name in ("head", "body", "end"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        t, v, bits = builder.phi(index), builder.phi(first.type), builder.phi(silence.type)
+        builder.cbranch(builder.icmp_signed("<", t, stop), body, end)
+        builder.position_at_end(body)
+        z = load(0, builder.add(at, builder.mul(t, index(TILE))))
+        z = z if z.type == v.type else builder.sext(z, v.type)
+        charged = add(v, add(mul(z, factor), drift))
+        fires = reaches(">=", charged, theta)
+        reset = sub(charged, builder.select(fires, theta, nothing))
+        mask = spread(builder.shl(byte(1), builder.trunc(t, byte)))
+        marked = builder.or_(bits, builder.select(fires, mask, silence))
+        following = builder.add(t, index(1))
+        builder.branch(head)
+        for phi, begin, after in ((t, start, following), (v, first, reset), (bits, begun, marked)):
+            phi.add_incoming(begin, entry)
+            phi.add_incoming(after, body)
+        builder.position_at_end(end)
+        builder.store(v, pointer(7, lane), align=1)
+        builder.store(bits, pointer(8, lane), align=1)
+        return context.get_dummy_value()
+
+    number = types.int64
+    return types.void(current, number, number, number, potential.dtype, drift, theta, potential, word, number), generate
 
 
 @njit(inline="always")
@@ -210,15 +269,17 @@ def _integrate_rows(
     """Add up, integrate, fire; `offsets` is [sources, rows, n + 1], `weight` [tiles, taps, C_in, TILE].
 
     Spikes arrive in n steps, N_s or, where neurons defer, one; behind them no more current comes. `sums` is of the
-    number format in which the weights of a step are added up.
+    number format in which the weights of a step are added up. A connection's steps are added one after the other: they
+    share the weights of one tap, which so stay in the first-level cache.
     """
     n_sources, n_arriving = offsets.shape[0], offsets.shape[2] - 1
-    current = np.empty(TILE, sums.dtype)
-    potential = np.zeros(TILE, bias.dtype)
-    theta = np.full(TILE, 1, bias.dtype)
-    drift = np.zeros(TILE, bias.dtype)
-    nothing = theta.dtype.type(0)
-    rows = weight.reshape(-1)
+    sources = np.empty((n_sources, n_arriving, TILE), sums.dtype)
+    current = np.empty((n_arriving, TILE), bias.dtype)
+    potential, drift = np.zeros(TILE, bias.dtype), np.zeros(TILE, bias.dtype)
+    theta = np.ones(TILE, bias.dtype)
+    nothing = np.zeros(8 * TILE, bias.dtype)
+    one = theta.dtype.type(1)
+    totals, rows, currents = sources.reshape(-1), weight.reshape(-1), current.reshape(-1)
     word = np.empty(TILE, np.uint8)
     for tile in range(weight.shape[0]):
         first = tile * TILE
@@ -226,31 +287,31 @@ def _integrate_rows(
         theta[:n_out] = threshold[first : first + n_out]
         drift[:n_out] = bias[first : first + n_out]
         for p in range(start, stop):
-            potential[:n_out] = initial[first : first + n_out]
-            for t in range(n_steps):
-                if t % 8 == 0:
-                    word[:] = 0
-                mask = np.uint8(1 << (t % 8))
-                for source in range(n_sources if t < n_arriving else 0):
-                    current[:] = 0
-                    for e in range(table.shape[1]):
-                        q = table[p, e]
-                        if q >= 0:
-                            base = (tile * weight.shape[1] + taps[e]) * weight.shape[2]
-                            _add_rows(current, rows, base, channels, offsets[source, q, t], offsets[source, q, t + 1])
-                    factor = factors[source] * gain
-                    if source < n_sources - 1:
+            sources[:] = 0
+            for source in range(n_sources):
+                for e in range(table.shape[1]):
+                    q = table[p, e]
+                    base = (tile * weight.shape[1] + taps[e]) * weight.shape[2]
+                    for t in range(n_arriving if q >= 0 else 0):
+                        at = (source * n_arriving + t) * TILE
+                        _add_rows(totals, at, rows, base, channels, offsets[source, q, t], offsets[source, q, t + 1])
+            if n_sources > 1:
+                current[:] = 0
+                for source in range(n_sources):
+                    for t in range(n_arriving):
                         for j in range(TILE):
-                            potential[j] += factor * current[j]
-                        continue
-                    for j in range(TILE):  # compares what was stored, in the potential's own width: wider is slower
-                        potential[j] = potential[j] + factor * current[j] + drift[j]
-                        fires = potential[j] >= theta[j]
-                        potential[j] -= theta[j] if fires else nothing
-                        word[j] |= mask if fires else np.uint8(0)
-                for j in range(0 if t < n_arriving else TILE):
-                    fires = potential[j] >= theta[j]
-                    potential[j] -= theta[j] if fires else nothing
-                    word[j] |= mask if fires else np.uint8(0)
-                if t % 8 == 7 or t == n_steps - 1:
-                    words[t // 8, p, first : first + n_out] = word[:n_out]
+                            current[t, j] += factors[source] * gain * sources[source, t, j]
+            for j in range(n_out):  # a loop: assigning a slice takes longer than all that is done with it
+                potential[j] = initial[first + j]
+            for t in range(0, n_steps, 8):
+                n = min(8, n_steps - t)
+                n_now = max(0, min(n, n_arriving - t))
+                for lane in range(0, TILE, LANES):
+                    if n_sources > 1:
+                        _fire(currents, t * TILE + lane, 0, n_now, one, drift, theta, potential, word, lane)
+                    else:
+                        _fire(totals, t * TILE + lane, 0, n_now, factors[0] * gain, drift, theta, potential, word, lane)
+                    if n_now < n:
+                        _fire(nothing, 0, n_now, n, one, nothing, theta, potential, word, lane)
+                for j in range(n_out):
+                    words[t // 8, p, first + j] = word[j]
