@@ -26,14 +26,14 @@ class Times:
 def time_in_turn(contenders: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, Times]:
     """Seconds of every contender over `rounds` rounds, after warming up.
 
-    In its turn each runs twice, and the second is timed: for milliseconds after a parallel loop of torch's its threads
-    spin, and they would do so on the cores of whoever comes next.
+    In its turn each runs three times, and the last is timed: for many milliseconds after a parallel loop of torch's its
+    threads spin, and they would do so on the cores of whoever comes next.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     with torch.no_grad():
         for k in range(warm_up + rounds):
             for name, run in contenders.items():
-                run()
+                run(), run()
                 begun = time.perf_counter()
                 run()
                 if k >= warm_up:

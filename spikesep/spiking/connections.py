@@ -33,6 +33,8 @@ class Connections:
 
     def rows(self, batch: int) -> np.ndarray:
         """The table for a batch, whose positions lie one example behind the other, [batch * n_positions, n_entries]."""
+        if batch == 1:
+            return self.table
         first = self.n_inputs * np.arange(batch, dtype=np.int32)[:, None, None]
         return np.where(self.table < 0, -1, self.table + first).reshape(-1, self.table.shape[1])
 

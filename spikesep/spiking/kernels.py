@@ -8,12 +8,15 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
+from threading import Lock
 
 import numpy as np
 import torch
 from numba import njit
 
 CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
+
+PARTS = 4  # of a thread's share
 
 BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # of a byte
 
@@ -31,17 +34,27 @@ def compiled(function: Callable) -> Callable:
 def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> None:
     """kernel(start, stop, *arguments) over 0..n, shared out among as many threads as torch uses.
 
-    A thread gets at least `grain` of them.
+    Each takes part after part, of at least `grain`, so that none waits for one that began late or lost its core.
     """
     global _pool
     n_threads = max(1, min(torch.get_num_threads(), n // grain))
     if n_threads > 1 and (_pool is None or _pool._max_workers < n_threads - 1):
         _pool = ThreadPoolExecutor(n_threads - 1, thread_name_prefix="spikesep")
-    bounds = [n * k // n_threads for k in range(n_threads + 1)]
-    first, *others = pairwise(bounds)
-    others = [_pool.submit(kernel, *part, *arguments) for part in others]
+    n_parts = min(n_threads * PARTS, n // grain) if n_threads > 1 else 1
+    parts = pairwise(n * k // n_parts for k in range(n_parts + 1))
+    lock = Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                part = next(parts, None)
+            if part is None:
+                return
+            kernel(*part, *arguments)
+
+    others = [_pool.submit(work) for _ in range(n_threads - 1)]
     try:
-        kernel(*first, *arguments)
+        work()
     finally:
         wait(others)
     for other in others:

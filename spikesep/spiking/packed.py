@@ -76,7 +76,7 @@ def count(words: Tensor) -> Tensor:
     if words.device.type != "cpu":
         return spike_count(unpack(words, 8 * len(words)))
     counts = torch.empty(words.shape[1:], dtype=torch.int32)
-    kernels.run(kernels.count, counts.numel(), _flat(words.contiguous()), counts.view(-1).numpy())
+    kernels.run(kernels.count, counts.numel(), _flat(contiguous(words)), counts.view(-1).numpy())
     return counts
 
 
@@ -104,9 +104,17 @@ def drive(words: Sequence[Tensor], thresholds: Sequence[float], n_steps: int, dt
             total.add_(unpack(source, n_steps), alpha=threshold)
         return total.to(dtype)
     out = torch.empty(n_steps, *shape, dtype=dtype)
-    sources = np.stack([_flat(source.contiguous()) for source in words])
+    sources = np.stack([_flat(contiguous(source)) for source in words])
     kernels.run(kernels.drive, shape.numel(), sources, np.array(thresholds, np.float32), _bits(out)[0])
     return out
+
+
+def contiguous(words: Tensor) -> Tensor:
+    """`words.contiguous()`, but on a CPU in one thread: torch's threads, once woken, spin for milliseconds on the cores
+    that the loops to come want."""
+    if words.is_contiguous() or words.device.type != "cpu":
+        return words.contiguous()
+    return torch.from_numpy(np.ascontiguousarray(words.numpy()))
 
 
 def _flat(words: Tensor) -> np.ndarray:

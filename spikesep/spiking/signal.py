@@ -93,7 +93,8 @@ class Signal:
         """
         if not self.trains:
             raise ValueError("an analog signal has no spike count")
-        return sum(trains.count for trains in self.trains)
+        first, *others = self.trains
+        return sum((trains.count for trains in others), start=first.count)
 
     def drive(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """What is sent in each step, sum of threshold * spike, [N_s, batch, ...]; over all steps it is the value."""

@@ -50,10 +50,11 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
         padded = np.zeros((n_words, n_rows, -(-n_channels // 8) * 8), np.uint8)
         padded[:, :, :n_channels] = words
     totals = np.empty(n_rows, np.int64)
-    kernels.run(_count_rows, n_rows, padded, totals, grain=1024)
+    eights = padded.view(np.uint64)
+    kernels.run(_count_rows, n_rows, eights, totals, grain=1024)
     begin = np.concatenate([[0], np.cumsum(totals + 8)])  # a row's last list may be written over by eight
     offsets, channels = np.empty((n_rows, n_steps + 1), np.int64), np.empty(begin[-1], np.uint16)
-    kernels.run(_list_rows, n_rows, padded.view(np.uint64), n_steps, begin, offsets, channels, grain=64)
+    kernels.run(_list_rows, n_rows, eights, n_steps, begin, offsets, channels, grain=64)
     return offsets, channels
 
 
@@ -101,13 +102,22 @@ def _tiles(weight: Tensor) -> np.ndarray:
     return tiles.unflatten(2, (-1, TILE)).permute(2, 0, 1, 3).contiguous().numpy()
 
 
+@njit(inline="always")
+def _ones(bits):
+    """Of a uint64, how many; LLVM knows this way of counting."""
+    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (bits * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+
 @kernels.compiled
 def _count_rows(start, stop, words, totals):
     for row in range(start, stop):
-        n = 0
+        n = np.uint64(0)
         for w in range(words.shape[0]):
-            for c in range(words.shape[2]):
-                n += BITS[words[w, row, c]]
+            for k in range(words.shape[2]):
+                n += _ones(words[w, row, k])
         totals[row] = n
 
 
@@ -246,19 +256,19 @@ def _transposed(bits):
 def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
     """Eight channels at a time, without a branch that hangs on spikes: `words` is [n_words, rows, C / 8] uint64."""
     n_eights = words.shape[2]
-    masks = np.zeros((8, n_eights), np.uint8)  # of the channels that fire, a step of a word each
+    turned = np.empty(n_eights, np.uint64)
+    masks = turned.view(np.uint8)  # of the channels that fire: eight steps of eight channels behind each other
     for row in range(start, stop):
         n = begin[row]
         for w in range(words.shape[0]):
             for k in range(n_eights):
-                eight = _transposed(words[w, row, k])
-                for step in range(8):
-                    masks[step, k] = np.uint8(eight >> np.uint64(8 * step))
+                turned[k] = _transposed(words[w, row, k])
             for step in range(min(8, n_steps - 8 * w)):
                 offsets[row, 8 * w + step] = n
                 for k in range(n_eights):
-                    _append(channels, n, ONES, masks[step, k], np.uint16(8 * k))
-                    n += BITS[masks[step, k]]
+                    mask = masks[8 * k + step]
+                    _append(channels, n, ONES, mask, np.uint16(8 * k))
+                    n += BITS[mask]
         offsets[row, n_steps] = n
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spikesep.spiking import packed
 from spikesep.spiking.connections import Connections, connect, divisor, from_rows, tap_matrices, to_rows
 from spikesep.spiking.integers import Plan
 from spikesep.spiking.signal import Signal
@@ -72,20 +73,12 @@ class Job:
         """For each group of channels: the words of its sources, its weight [n_taps, C_in, C_out], its neurons."""
         n_groups, n_out = self.weight.shape[2:]
         for g, sources in enumerate(zip(*(source.chunk(n_groups, 2) for source in self.sources), strict=True)):
-            yield [contiguous(s) for s in sources], self.weight[:, :, g], slice(g * n_out, (g + 1) * n_out)
+            yield [packed.contiguous(s) for s in sources], self.weight[:, :, g], slice(g * n_out, (g + 1) * n_out)
 
     def words(self, groups: list[Tensor]) -> Tensor:
         """The output, [n_words, positions, C_out] a group, as [n_words, batch, ...]; a view: the next wants rows."""
         rows = groups[0] if len(groups) == 1 else torch.cat(groups, 2)
         return from_rows(rows, self.layer, self.batch, self.connections.shape)
-
-
-def contiguous(words: Tensor) -> Tensor:
-    """`words.contiguous()`, but on a CPU in one thread: torch's threads, once woken, spin for milliseconds on the cores
-    that the loops to come want."""
-    if words.is_contiguous() or words.device.type != "cpu":
-        return words.contiguous()
-    return torch.from_numpy(np.ascontiguousarray(words.numpy()))
 
 
 def _floats(layer: nn.Module, signal: Signal) -> Plan:
