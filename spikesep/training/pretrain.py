@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import sys
 import threading
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
@@ -75,7 +76,7 @@ def pretrain(
     # then carries.
     best = ModelCheckpoint(folder, "best", monitor="valid_loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    callbacks = [best, last, EpochRecord(history, config)]
+    callbacks = [best, last, EpochRecord(history, config), heeding_sigterm()]
     if config.schedule == "plateau":
         callbacks.append(EarlyStopping("valid_loss", patience=config.stop_patience))
     interactive = sys.stderr.isatty()
@@ -137,6 +138,21 @@ class WholeCheckpoints(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, *where, **how) -> dict:
         """Read it, into the memory of the CPU."""
         return load_tensors(Path(path))
+
+
+def heeding_sigterm() -> pl.Callback:
+    """Keeps what SIGTERM does now: by default it ends the process, and the last whole epoch is there.
+
+    Lightning's way would have the processes tell one another from within the handler, and so wait for ever for one that
+    waits in another exchange.
+    """
+    now = signal.getsignal(signal.SIGTERM)
+
+    def restore(*_) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, now)
+
+    return LambdaCallback(on_train_start=restore)
 
 
 class PretrainTask(pl.LightningModule):

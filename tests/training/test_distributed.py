@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -37,7 +38,7 @@ class Mixing(Pairs):
         return x, y + x.mean()
 
 
-def command(folder: Path, n_processes: int, batch_size: int, stop_at: int) -> None:
+def command(folder: Path, n_processes: int, batch_size: int, stop_at: int, stop_by: int) -> None:
     """Train a network with batch norm on 42 examples, 23 for validation: neither is a multiple of anything."""
     torch.manual_seed(0)
     x, y = torch.rand(65, 3, 5, dtype=torch.float32), torch.rand(65, 1)
@@ -49,8 +50,10 @@ def command(folder: Path, n_processes: int, batch_size: int, stop_at: int) -> No
     def loss(prediction, target):
         nonlocal steps
         steps += prediction.requires_grad
-        if steps == stop_at:
-            os.kill(0, 9)  # all processes of the group
+        if steps == stop_at and stop_by == signal.SIGKILL:
+            os.kill(0, stop_by)  # all processes of the group
+        if steps == stop_at and stop_by == signal.SIGTERM and distributed.place()[0] == 0:
+            os.kill(os.getpid(), stop_by)  # the first alone
         return (prediction - target).square().mean()
 
     train = DataLoader(TensorDataset(x[:42], y[:42]), batch_size, collate_fn=Mixing())
@@ -63,8 +66,8 @@ def command(folder: Path, n_processes: int, batch_size: int, stop_at: int) -> No
         torch.save(model.state_dict(), folder / "model.pt")
 
 
-def run(folder, n_processes, batch_size=8, stop_at=0):
-    argv = [sys.executable, __file__, str(folder), str(n_processes), str(batch_size), str(stop_at)]
+def run(folder, n_processes, batch_size=8, stop_at=0, stop_by=signal.SIGKILL):
+    argv = [sys.executable, __file__, str(folder), *(f"{n:d}" for n in (n_processes, batch_size, stop_at, stop_by))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(argv, env=environment, capture_output=True, text=True, start_new_session=True, timeout=120)
 
@@ -99,6 +102,14 @@ def test_two_processes_learn_what_one_does_also_after_a_kill(alone, tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert "8 examples a step over 2 process(es)" in ended.stdout
     assert ended.stdout.count("epoch 3/3") == 1  # one of them prints
+    assert_same_training(alone, tmp_path)
+
+
+def test_a_process_that_is_asked_to_end_ends_and_so_do_the_others(alone, tmp_path):
+    ended = run(tmp_path, 2, stop_at=9, stop_by=signal.SIGTERM)  # it returns when nobody holds the output any more
+    assert ended.returncode == -signal.SIGTERM
+    assert "a process of this training ended" in ended.stderr
+    assert run(tmp_path, 2).returncode == 0
     assert_same_training(alone, tmp_path)
 
 
