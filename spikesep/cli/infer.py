@@ -24,7 +24,8 @@ from spikesep.files import write_json
 
 PROG = "spikesep-infer"
 STDIN, MICROPHONE = "-", "mic"
-SEGMENT, LIVE_SEGMENT = 30.0, 0.5  # seconds
+SEGMENT, LIVE_SEGMENT = 10.0, 0.5
+"""Seconds. Of longer ones the memory is given back to the system and asked for anew each time."""
 
 
 @dataclass(frozen=True)
