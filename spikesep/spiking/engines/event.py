@@ -68,9 +68,7 @@ def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Ten
         tiles = fixed.arranged(("tiles", own.start), lambda: _tiles(weight))
         times = job.sharing * (job.n_steps if job.deferred else 1)
         sums = np.int16 if fixed.reach() * times < 2**15 else np.int32
-    begin = np.cumsum([0, *(len(channels) for _, channels in lists)])
-    offsets = np.stack([own_offsets + start for (own_offsets, _), start in zip(lists, begin[:-1], strict=True)])
-    channels = lists[0][1] if len(lists) == 1 else np.concatenate([channels for _, channels in lists])
+    offsets, channels = _joined(lists)
     plan, n_positions = job.plan, len(job.table)
     bias = plan.bias
     if job.deferred:  # a row's lists lie one behind the other: all steps are one
@@ -92,6 +90,16 @@ def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Ten
     )
     kernels.run(_integrate_rows, n_positions, *arguments, grain=8)
     return torch.from_numpy(out)
+
+
+def _joined(lists: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The lists of all sources as one: offsets [sources, rows, N_s + 1], channels."""
+    if len(lists) == 1:
+        ((offsets, channels),) = lists
+        return offsets[None], channels
+    begin = np.cumsum([0, *(len(channels) for _, channels in lists)])
+    offsets = np.stack([own_offsets + start for (own_offsets, _), start in zip(lists, begin[:-1], strict=True)])
+    return offsets, np.concatenate([channels for _, channels in lists])
 
 
 def _tiles(weight: Tensor) -> np.ndarray:
