@@ -19,6 +19,7 @@ BENCHMARKS = {  # module.function: imported when run, so that a measuring proces
     "engines-full-size": "engines.full_size",
     "engines-gpu": "engines.accelerator",
     "activity": "engines.activity",
+    "crossing": "engines.crossing",
     "conversion-depth": "conversion_depth.conversion_depth",
     "memory": "memory.memory",
     "ann-training": "ann_training.ann_training",

@@ -49,6 +49,17 @@ def activity(quick: bool) -> list[dict]:
     return rows
 
 
+def crossing(quick: bool) -> list[dict]:
+    """The event engine against the dense one (the 'peer') over firing rates: where `auto` should change."""
+    rows = []
+    for n_channels in (32,) if quick else (128, 512):
+        for rate in (0.2,) if quick else (0.2, 0.4, 0.6):
+            network, signal = stack.build_stack(n_channels, [1, 2] if quick else [1, 2, 4], 32, rate)
+            runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
+            rows += _compare(f"{n_channels} channels, rate {rate}", runs, "event", 2 if quick else 5)
+    return rows
+
+
 def accelerator(quick: bool) -> list[dict] | str:
     """The gpu engine on both stacks, one second of sound and 64 of them at once; a reason where there is none."""
     if not torch.cuda.is_available():

@@ -129,6 +129,13 @@ def _count_rows(start, stop, words, totals):
         totals[row] = n
 
 
+def _spread(builder: ir.IRBuilder, value: ir.Value, n: int) -> ir.Value:
+    """A vector of n times a number."""
+    number = ir.IntType(32)
+    one = builder.insert_element(ir.Constant(ir.VectorType(value.type, n), ir.Undefined), value, number(0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(number, n), [0] * n))
+
+
 @intrinsic
 def _append(typing_context, channels, n, positions, byte, first):
     """channels[n : n + 8] = first + positions[byte], with no look at how many of them count."""
@@ -140,8 +147,7 @@ def _append(typing_context, channels, n, positions, byte, first):
         eight = ir.VectorType(ir.IntType(16), 8)
         row = builder.gep(positions_at, [builder.mul(arguments[3], ir.Constant(ir.IntType(64), 8))])
         found = builder.load(builder.bitcast(row, eight.as_pointer()), align=2)
-        one = builder.insert_element(ir.Constant(eight, ir.Undefined), arguments[4], ir.Constant(ir.IntType(32), 0))
-        every = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8))
+        every = _spread(builder, arguments[4], 8)
         at = builder.bitcast(builder.gep(channels_at, [arguments[1]]), eight.as_pointer())
         builder.store(builder.add(found, every), at, align=2)
         return context.get_dummy_value()
@@ -210,16 +216,11 @@ def _fire(typing_context, current, at, start, stop, factor, drift, theta, potent
         def load(k, offset):
             return builder.load(pointer(k, offset), align=1)
 
-        def spread(value):
-            number = ir.IntType(32)
-            one = builder.insert_element(ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined), value, number(0))
-            return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(number, LANES), [0] * LANES))
-
         at, start, stop, factor, lane = (arguments[k] for k in (1, 2, 3, 4, 9))
         real = isinstance(signature.args[7].dtype, types.Float)
         add, sub, mul = (getattr(builder, ("f" if real else "") + name) for name in ("add", "sub", "mul"))
         reaches = builder.fcmp_ordered if real else builder.icmp_signed
-        drift, theta, first, factor = load(5, lane), load(6, lane), load(7, lane), spread(factor)
+        drift, theta, first, factor = load(5, lane), load(6, lane), load(7, lane), _spread(builder, factor, LANES)
         nothing, silence = ir.Constant(first.type, None), ir.Constant(ir.VectorType(byte, LANES), None)
         begun = builder.select(builder.icmp_signed("==", start, index(0)), silence, load(8, lane))
         entry, head, body, end = builder.block, *(builder.append_basic_block(name) for name in ("head", "body", "end"))
@@ -233,7 +234,7 @@ def _fire(typing_context, current, at, start, stop, factor, drift, theta, potent
         charged = add(v, add(mul(z, factor), drift))
         fires = reaches(">=", charged, theta)
         reset = sub(charged, builder.select(fires, theta, nothing))
-        mask = spread(builder.shl(byte(1), builder.trunc(t, byte)))
+        mask = _spread(builder, builder.shl(byte(1), builder.trunc(t, byte)), LANES)
         marked = builder.or_(bits, builder.select(fires, mask, silence))
         following = builder.add(t, index(1))
         builder.branch(head)
