@@ -13,6 +13,7 @@ from threading import Lock
 import numpy as np
 import torch
 from numba import njit
+from numba.core.registry import cpu_target
 
 CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
 
@@ -29,6 +30,11 @@ def compiled(function: Callable) -> Callable:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:
         return njit(nogil=True)(function)
+
+
+def has(feature: str) -> bool:
+    """Whether loops are compiled for a processor with a feature, in LLVM's words ("avx512bw")."""
+    return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 
 def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> None:
@@ -56,8 +62,9 @@ def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> 
     try:
         work()
     finally:
-        wait(others)
-    for other in others:
+        begun = [other for other in others if not other.cancel()]  # too late to help, where it was to begin yet
+        wait(begun)
+    for other in begun:
         other.result()
 
 

@@ -25,7 +25,7 @@ from spikesep.spiking.signal import Signal
 ENGINES = ("auto", "dense", "event", "gpu")
 DENSE_RATE = 0.8
 """Spikes a place and product from which `auto` takes dense; right only about. A product is that of a step, or of the
-whole window where neurons defer. At 0.6, lists take 0.74 of the time of products with 512 channels, 0.59 with 128
+whole window where neurons defer. At 0.6, lists take 0.86 of the time of products with 512 channels, 0.44 with 128
 (two cores with AVX-512, `python -m benchmarks --only crossing`)."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor, nn
 
@@ -24,6 +25,8 @@ for _byte in range(256):
     ONES[_byte, : len(_places)] = _places
 TILE = 128  # output channels at a time: a tile of weights stays in the second-level cache
 LANES = 64  # neurons whose potentials are integrated in registers
+FEW = 32  # rows: for fewer, an unrolled loop, which has two ends to guess, takes longer than a plain one
+COMPRESSES = kernels.has("avx512vbmi2")  # one instruction makes the list of 32 flags
 
 
 def fire(layer: nn.Module, signal: Signal) -> Tensor:
@@ -45,16 +48,16 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
 def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Words [n_words, rows, C] -> offsets [rows, N_s + 1] into a list of channels, in order of row, step, channel."""
     n_words, n_rows, n_channels = words.shape
+    kernel, width = (_list_rows_by_64, 64) if COMPRESSES else (_list_rows, 8)
     padded = words
-    if n_channels % 8:
-        padded = np.zeros((n_words, n_rows, -(-n_channels // 8) * 8), np.uint8)
+    if n_channels % width:
+        padded = np.zeros((n_words, n_rows, -(-n_channels // width) * width), np.uint8)
         padded[:, :, :n_channels] = words
-    totals = np.empty(n_rows, np.int64)
-    eights = padded.view(np.uint64)
+    totals, eights = np.empty(n_rows, np.int64), padded.view(np.uint64)
     kernels.run(_count_rows, n_rows, eights, totals, grain=1024)
-    begin = np.concatenate([[0], np.cumsum(totals + 8)])  # a row's last list may be written over by eight
+    begin = np.concatenate([[0], np.cumsum(totals + 32)])  # a row's last list may be written over by as many
     offsets, channels = np.empty((n_rows, n_steps + 1), np.int64), np.empty(begin[-1], np.uint16)
-    kernels.run(_list_rows, n_rows, eights, n_steps, begin, offsets, channels, grain=64)
+    kernels.run(kernel, n_rows, eights, n_steps, begin, offsets, channels, grain=64)
     return offsets, channels
 
 
@@ -160,7 +163,8 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
     """total[:TILE] += the sum over i in start..stop of row base + channels[i] of `rows`, which are TILE long each.
 
     Rows may be of narrower integers. In LLVM's terms, for there the sum is one value and stays in registers; a loop
-    over arrays stores and loads it again for every row.
+    over arrays stores and loads it again for every row. Fewer than FEW rows take a loop that
+    is not unrolled: its end is one guess of the processor's, not two.
     """
 
     def generate(context, builder, signature, arguments):
@@ -174,24 +178,37 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
         add = builder.fadd if isinstance(numbers[0], types.Float) else builder.add
         total_at = builder.bitcast(builder.gep(total_at, [arguments[1]]), wide.as_pointer())
         before = builder.load(total_at, align=align)
-        entry, head, body, end = builder.block, *(builder.append_basic_block(name) for name in ("head", "body", "end"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        i, value = builder.phi(index), builder.phi(wide)
-        builder.cbranch(builder.icmp_signed("<", i, arguments[6]), body, end)
-        builder.position_at_end(body)
-        channel = builder.zext(builder.load(builder.gep(channels_at, [i])), index)
-        offset = builder.mul(builder.add(arguments[3], channel), ir.Constant(index, TILE))
-        row_at = builder.bitcast(builder.gep(rows_at, [offset]), row.as_pointer())
-        addend = builder.load(row_at, align=row_align)
-        added = add(value, addend if row == wide else builder.sext(addend, wide))
-        following = builder.add(i, ir.Constant(index, 1))
-        builder.branch(head)
-        for phi, first, next_one in ((i, arguments[5], following), (value, before, added)):
-            phi.add_incoming(first, entry)
-            phi.add_incoming(next_one, body)
+        base, start, stop = arguments[3], *arguments[5:]
+        entry, end = builder.block, builder.append_basic_block("end")
+
+        def add_all(unrolls: bool) -> tuple[ir.Block, ir.Value]:
+            """A loop that leads to `end`: its first block, which comes from `entry` and has the sum when it leaves."""
+            head, body = (builder.append_basic_block(name) for name in ("head", "body"))
+            builder.position_at_end(head)
+            i, value = builder.phi(index), builder.phi(wide)
+            builder.cbranch(builder.icmp_signed("<", i, stop), body, end)
+            builder.position_at_end(body)
+            channel = builder.zext(builder.load(builder.gep(channels_at, [i])), index)
+            offset = builder.mul(builder.add(base, channel), index(TILE))
+            addend = builder.load(builder.bitcast(builder.gep(rows_at, [offset]), row.as_pointer()), align=row_align)
+            added = add(value, addend if row == wide else builder.sext(addend, wide))
+            following = builder.add(i, index(1))
+            if not unrolls:  # behind an empty assembly LLVM does not see how often the loop runs
+                following = builder.asm(ir.FunctionType(index, [index]), "", "=r,0", [following], False)
+            builder.branch(head)
+            for phi, first, after in ((i, start, following), (value, before, added)):
+                phi.add_incoming(first, entry)
+                phi.add_incoming(after, body)
+            return head, value
+
+        ways = [add_all(unrolls) for unrolls in (False, True)]
+        builder.position_at_end(entry)
+        builder.cbranch(builder.icmp_signed("<", builder.sub(stop, start), index(FEW)), *(head for head, _ in ways))
         builder.position_at_end(end)
-        builder.store(value, total_at, align=align)
+        total = builder.phi(wide)
+        for head, value in ways:
+            total.add_incoming(value, head)
+        builder.store(total, total_at, align=align)
         return context.get_dummy_value()
 
     return types.void(total, types.int64, rows, types.int64, channels, types.int64, types.int64), generate
@@ -278,6 +295,54 @@ def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
                     mask = masks[8 * k + step]
                     _append(channels, n, ONES, mask, np.uint16(8 * k))
                     n += BITS[mask]
+        offsets[row, n_steps] = n
+
+
+@intrinsic
+def _append_64(typing_context, channels, n, words, row, k, step):
+    """Behind channels[:n], those from 64 k on whose words, eights of words[row] from 8 k on, have a one at `step`; the
+    new n. 32 numbers behind the last may be written over."""
+
+    def generate(context, builder, signature, arguments):
+        byte, number, half, index = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+        eights, flags, numbers = ir.VectorType(byte, 64), ir.VectorType(ir.IntType(1), 32), ir.VectorType(number, 32)
+        channels_at, words_at = (
+            context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2)
+        )
+        _, n, _, row, k, step = arguments
+        at = builder.gep(words_at, [builder.add(row, builder.mul(k, index(8)))])
+        word = builder.load(builder.bitcast(at, eights.as_pointer()), align=1)
+        bit = _spread(builder, builder.shl(byte(1), builder.trunc(step, byte)), 64)
+        fires = builder.icmp_unsigned("!=", builder.and_(word, bit), ir.Constant(eights, None))
+        fires = builder.bitcast(fires, index)
+        first = _spread(builder, builder.trunc(builder.mul(k, index(64)), number), 32)
+        compress = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(numbers, [numbers, numbers, flags]), "llvm.x86.avx512.mask.compress.v32i16"
+        )
+        for begin in (0, 32):
+            chosen = builder.trunc(builder.lshr(fires, index(begin)), half)
+            those = builder.add(first, ir.Constant(numbers, list(range(begin, begin + 32))))
+            found = builder.call(compress, [those, ir.Constant(numbers, ir.Undefined), builder.bitcast(chosen, flags)])
+            there = builder.bitcast(builder.gep(channels_at, [n]), numbers.as_pointer())
+            builder.store(found, there, align=2)
+            n = builder.add(n, builder.zext(builder.ctpop(chosen), index))
+        return n
+
+    return types.int64(channels, types.int64, words, types.int64, types.int64, types.int64), generate
+
+
+@kernels.compiled
+def _list_rows_by_64(start, stop, words, n_steps, begin, offsets, channels):
+    """`_list_rows` where the processor compresses; C is a multiple of 64."""
+    n_words, n_rows, n_eights = words.shape
+    for row in range(start, stop):
+        n = begin[row]
+        for w in range(n_words):
+            at = (w * n_rows + row) * n_eights
+            for step in range(min(8, n_steps - 8 * w)):
+                offsets[row, 8 * w + step] = n
+                for k in range(n_eights // 8):
+                    n = _append_64(channels, n, words, at, k, step)
         offsets[row, n_steps] = n
 
 
