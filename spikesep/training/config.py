@@ -77,8 +77,9 @@ class ConversionConfig:
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
         deferred: neurons fire when all spikes of the window have arrived: no error of timing, a window of latency more
             a layer.
-        synops_weight: added to the training loss for each synaptic operation a MAC of the analog network, in the
-            loss's own units; neurons learn to fire less. It works where layers round or spike.
+        synops_weight: added to the loss for each synaptic operation a MAC of the analog network, in the loss's own
+            units: neurons learn to fire less, and the best epoch is the best with its cost. It works where layers round
+            or spike.
         patience: T_p, epochs without improvement before a stage ends.
         max_epochs: most epochs of one stage; 0 converts without fine-tuning.
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; null for `max_epochs`.

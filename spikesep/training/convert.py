@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from spikesep.files import room_for
 from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.cost import SynopsEstimate
-from spikesep.spiking.network import Observer, SpikingNetwork
+from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal
@@ -203,9 +203,9 @@ class TandemTrainer:
         with Progress(console=self.console, disable=not self.console.is_terminal, transient=True) as bar:
             for k, (prediction, target, estimate) in enumerate(bar.track(predictions, n_batches, description=title)):
                 self._set_rate(stage, epoch - 1 + k / n_batches)
-                loss = self.loss(prediction.float(), target)
+                loss = self.loss(prediction.float(), target) + self.config.synops_weight * estimate.ratio
                 self.optimizer.zero_grad()
-                (loss + self.config.synops_weight * estimate.ratio).backward()
+                loss.backward()
                 learning = self.optimizer.param_groups[0]["params"]  # what is frozen may still hold an old gradient
                 nn.utils.clip_grad_norm_(learning, self.config.clip_norm)
                 self.optimizer.step()
@@ -220,9 +220,10 @@ class TandemTrainer:
         with torch.no_grad():
             for indices in self._batches(range(n)):
                 x, target = self._examples("valid", indices)
-                prediction = self._predict(x, stage, partial(self._prefix, "valid", indices, stage=stage))
+                estimate = SynopsEstimate()
+                prediction = self._predict(x, stage, partial(self._prefix, "valid", indices, stage=stage), estimate)
                 loss = float(self.loss(prediction, target))
-                total += loss * len(indices)
+                total += (loss + self.config.synops_weight * float(estimate.ratio)) * len(indices)
                 metric += self.metric(prediction, target, loss) * len(indices)
         self.valid_metric = metric / n
         return total / n
@@ -269,14 +270,12 @@ class TandemTrainer:
 
     def _autocast(self, x: Tensor, target: Tensor, prefix: Callable[[Tensor], Signal], stage: int):
         estimate = SynopsEstimate()
-        observe = estimate if self.config.synops_weight else None
         with autocast(self.config.precision, self.device):
-            return self._predict(x.to(self.device), stage, prefix, observe), target.to(self.device), estimate
+            return self._predict(x.to(self.device), stage, prefix, estimate), target.to(self.device), estimate
 
-    def _predict(
-        self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], observe: Observer | None = None
-    ) -> Tensor:
+    def _predict(self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], estimate: SynopsEstimate) -> Tensor:
         network = self.model.network
+        observe = estimate if self.config.synops_weight else None
         # What is frozen gives the same, exact numbers in training, in validation and in the cache: no autocast.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             features, context = self.model.encode(x)

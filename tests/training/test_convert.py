@@ -266,6 +266,14 @@ def test_a_price_on_synaptic_operations_makes_neurons_fire_less(tmp_path):
     assert rate(0.5) < 0.7 * rate(0.0)
 
 
+def test_the_loss_that_chooses_the_best_epoch_has_the_price_in_it(tmp_path):
+    model, _, history = convert(tmp_path, synops_weight=0.5, max_epochs=0, deferred=True)
+    x = torch.stack([x for x, _ in Examples(17, 3).pairs])
+    ratio = measure(model.network, model.encode(x)[0])[1].synops_ratio
+    price = history[0].valid_loss + history[0].valid_metric  # the metric is the task's loss, negated
+    assert price == pytest.approx(0.5 * ratio, rel=0.1)  # the estimate sees no borders
+
+
 def test_deferred_neurons_leave_nothing_to_the_later_stages_but_what_they_learn(tmp_path):
     """Layers that round already fire as many spikes: no stage after the first begins worse than the last one ended."""
     _, _, rows = convert(tmp_path, deferred=True)
