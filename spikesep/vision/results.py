@@ -21,6 +21,7 @@ TITLES = {
     "fig6": "Fig. 6: time steps and patience",
     "rate": "Conversion by firing rates, without learning",
     "fan_in": "A limit on fan-in",
+    "synops": "Synaptic operations: a price on spikes",
 }
 SETTINGS = {
     "n_steps": "N_s",
@@ -28,6 +29,7 @@ SETTINGS = {
     "patience": "patience T_p",
     "method": "method",
     "fan_in": "fan-in",
+    "synops_weight": "price of synaptic operations",
 }
 
 
