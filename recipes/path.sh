@@ -68,7 +68,10 @@ run_stage() {
 }
 
 run_recipe() {
-    local call="./run.sh $*"
+    local call=./run.sh word
+    for word in "$@"; do  # as one would type it
+        [[ $word =~ ^[A-Za-z0-9_./:=-]+$ ]] && call+=" $word" || call+=" ${word@Q}"
+    done
     read_options "$@"
     exp=exp/${tag:-$(basename "$config" .yaml)}
     settings=(--data "$data" --exp "$exp" --config "$config" --launch.n_gpus "$ngpu" ${overrides[@]+"${overrides[@]}"})

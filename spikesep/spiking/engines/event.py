@@ -163,8 +163,8 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
     """total[:TILE] += the sum over i in start..stop of row base + channels[i] of `rows`, which are TILE long each.
 
     Rows may be of narrower integers. In LLVM's terms, for there the sum is one value and stays in registers; a loop
-    over arrays stores and loads it again for every row. Fewer than FEW rows take a loop that
-    is not unrolled: its end is one guess of the processor's, not two.
+    over arrays stores and loads it again for every row. Fewer than FEW rows take a loop that is not unrolled: its end
+    is one guess of the processor's, not two.
     """
 
     def generate(context, builder, signature, arguments):
@@ -205,10 +205,10 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
         builder.position_at_end(entry)
         builder.cbranch(builder.icmp_signed("<", builder.sub(stop, start), index(FEW)), *(head for head, _ in ways))
         builder.position_at_end(end)
-        total = builder.phi(wide)
+        after = builder.phi(wide)
         for head, value in ways:
-            total.add_incoming(value, head)
-        builder.store(total, total_at, align=align)
+            after.add_incoming(value, head)
+        builder.store(after, total_at, align=align)
         return context.get_dummy_value()
 
     return types.void(total, types.int64, rows, types.int64, channels, types.int64, types.int64), generate
