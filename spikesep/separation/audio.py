@@ -287,7 +287,7 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     return resample_poly(samples, to_rate // common, from_rate // common, axis=-1, window=window)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)  # rates times speeds, in mixing on the fly
 def _lowpass(factor: int) -> np.ndarray:
     """The filter that `resample_poly` would design, 20 * factor + 1 taps; designed once for all blocks of a file."""
     from scipy.signal import firwin

@@ -26,6 +26,7 @@ from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
 from spikesep.training.objective import Loss, Metric
+from spikesep.training.optimizer import optimizer_of
 from spikesep.training.precision import autocast, exact_products
 from spikesep.training.run_folder import load_tensors, save_tensors
 
@@ -190,7 +191,7 @@ class TandemTrainer:
     def begin(self, stage: int) -> None:
         """See `StageTrainer`."""
         learning = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(learning, self.config.learning_rate, fused=True)
+        self.optimizer = optimizer_of(self.config.optimizer, learning, self.config.learning_rate, fused=True)
 
     def train_epoch(self, stage: int, epoch: int) -> float:
         """See `StageTrainer`."""

@@ -29,6 +29,7 @@ from spikesep.training.distributed import (
 )
 from spikesep.training.history import Epoch, History
 from spikesep.training.objective import Loss, Metric
+from spikesep.training.optimizer import optimizer_of
 from spikesep.training.precision import supports_bf16
 from spikesep.training.run_folder import load_tensors, save_tensors
 
@@ -210,8 +211,8 @@ class PretrainTask(pl.LightningModule):
         self._sums[name] = self._sums.get(name, 0) + added
 
     def configure_optimizers(self):
-        """Adam, with the schedule of the configuration."""
-        optimizer = torch.optim.Adam(self.model.parameters(), self.config.learning_rate)
+        """The optimizer and the schedule of the configuration."""
+        optimizer = optimizer_of(self.config.optimizer, self.model.parameters(), self.config.learning_rate)
         if self.config.schedule == "cosine":
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -77,7 +77,7 @@ class ExperimentConfig:
     task: Literal["classification", "reconstruction"] = "classification"
     architectures: list[str] = field(default_factory=lambda: ["mnist-cnn"])
     n_seeds: int = 1
-    vary: dict[str, list[int | float | str]] = field(default_factory=lambda: {"ptl.n_steps": [16]})
+    vary: dict[str, list[bool | int | float | str]] = field(default_factory=lambda: {"ptl.n_steps": [16]})
     reduced: str = ""
 
     def __post_init__(self):

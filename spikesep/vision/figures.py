@@ -19,6 +19,7 @@ from spikesep.vision.runs import METRICS, images_of, runs
 METHODS = {
     "ann": "ANN",
     "ptl": "SNN, progressive",
+    "deferred": "SNN, progressive, deferred",
     "tandem": "SNN, tandem end to end",
     "surrogate": "SNN, through time",
     "rate": "SNN, firing rates",
@@ -53,12 +54,14 @@ def depth_figure(found: dict[str, Any], path: Path) -> None:
     """Validation accuracy over epochs, a panel each method, a line each depth (Fig. 4)."""
     several = len(found["architectures"]) > 1
     curves = {a: found[a] if several else found for a in found["architectures"]}
-    methods = ["ann", *next(iter(curves.values()))["snn"]]
+    deferred = {a: {"deferred": run for run in own.get("deferred", {}).values()} for a, own in curves.items()}
+    curves = {a: {"ann": own["ann"], **own["snn"], **deferred[a]} for a, own in curves.items()}
+    methods = list(next(iter(curves.values())))
     with figure_file(path, (9.0, 3.2)) as (figure, colours):
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
         for axes, method in zip(panels, methods, strict=True):
             for k, (architecture, own) in enumerate(curves.items()):
-                curve = (own["ann"] if method == "ann" else own["snn"][method])["curve"]["metric"]
+                curve = own[method]["curve"]["metric"]
                 shade = 0.35 + 0.65 * k / max(1, len(curves) - 1)
                 axes.plot(
                     range(1, len(curve) + 1), curve, color=colours["line"], alpha=shade, label=short_name(architecture)

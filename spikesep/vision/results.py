@@ -30,6 +30,7 @@ SETTINGS = {
     "method": "method",
     "fan_in": "fan-in",
     "synops_weight": "price of synaptic operations",
+    "deferred": "deferred",
 }
 
 

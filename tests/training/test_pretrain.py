@@ -78,12 +78,13 @@ def test_the_model_is_left_with_its_best_weights(tmp_path):
     assert not model.training
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
-def test_a_run_stopped_within_an_epoch_ends_as_an_unbroken_one(tmp_path, schedule):
-    unbroken, expected = train(tmp_path / "unbroken", schedule=schedule)
+@pytest.mark.parametrize(("schedule", "optimizer"), [("plateau", "adam"), ("cosine", "adam"), ("cosine", "muon")])
+def test_a_run_stopped_within_an_epoch_ends_as_an_unbroken_one(tmp_path, schedule, optimizer):
+    settings = {"schedule": schedule, "optimizer": optimizer}
+    unbroken, expected = train(tmp_path / "unbroken", **settings)
     with pytest.raises(StopAt.StopError):
-        train(tmp_path / "broken", StopAt(12), schedule=schedule)  # five steps an epoch: in the third
-    resumed, history = train(tmp_path / "broken", schedule=schedule)
+        train(tmp_path / "broken", StopAt(12), **settings)  # five steps an epoch: in the third
+    resumed, history = train(tmp_path / "broken", **settings)
     without_time = lambda rows: [(r.epoch, r.train_loss, r.valid_loss, r.learning_rate) for r in rows]  # noqa: E731
     assert without_time(history) == without_time(expected)
     for name, tensor in unbroken.state_dict().items():

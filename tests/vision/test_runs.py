@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from spikesep.errors import SpikeSepError
 from spikesep.training.config import PretrainConfig
@@ -101,6 +102,17 @@ def test_every_method_is_one_option_and_ends_in_a_spiking_network(data, tmp_path
     assert all(layer.mode == "spiking" for layer in load_image_network(folder / "snn").network.layers.values())
     assert found["snn"][method]["accuracy"]["mean"] > 30
     assert (found["snn"][method]["epochs"]["mean"] == 0) == (method == "rate")
+
+
+def test_the_depth_study_has_a_panel_a_method_and_one_of_deferred_neurons(data, tmp_path, monkeypatch):
+    vary = {"ptl.method": ["ptl", "tandem"], "ptl.deferred": [True]}
+    setup = recipe(experiment={"n_seeds": 1, "name": "fig4", "vary": vary}, max_epochs=1)
+    found = run_all(setup, data, tmp_path / "exp")
+    assert sum("SNN, deferred = True" in row for row in results.table(found)) == 1
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda axes, title, **how: titles.append(title))
+    figures.depth_figure(found, tmp_path / "fig4.png")
+    assert titles == ["ANN", "SNN, progressive", "SNN, tandem end to end", "SNN, progressive, deferred"]
 
 
 @pytest.mark.parametrize("limits", [{"qat_bits": 4}, {"fan_in": 9}, {"qat_bits": 3, "fan_in": 5}])

@@ -1,0 +1,89 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spikesep.training.optimizer import KernelMuon, optimizer_of
+
+RATE = 1e-2
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv1d(6, 8, 3), nn.BatchNorm1d(8), nn.Conv1d(8, 5, 1), nn.Flatten(), nn.Linear(20, 2))
+
+
+def steps(model, optimizer, n=3):
+    for k in range(n):
+        x = torch.randn(4, 6, 6, generator=torch.Generator().manual_seed(k))
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+        yield {name: p.grad.double().numpy().copy() for name, p in model.named_parameters()}
+
+
+def reference(gradients):
+    """The step that Muon takes after these gradients of one kernel, float64: momentum, then the quintic iteration."""
+    momentum = np.zeros_like(gradients[0])
+    for gradient in gradients:
+        momentum = 0.95 * momentum + 0.05 * gradient
+    matrix = (0.05 * gradients[-1] + 0.95 * momentum).reshape(len(momentum), -1)
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ square @ x
+    return RATE * 0.2 * np.sqrt(max(matrix.shape)) * x
+
+
+def test_kernels_step_by_muon_and_all_else_by_adam():
+    model = network()
+    twin = copy.deepcopy(model)
+    optimizer, gradients, before = optimizer_of("muon", model.parameters(), RATE), [], None
+    for found in steps(model, optimizer):
+        gradients.append(found)
+        before, after = after if gradients[:-1] else None, {n: p.detach().clone() for n, p in model.named_parameters()}
+    for name in ("0.weight", "2.weight", "4.weight"):
+        expected = reference([g[name] for g in gradients])
+        step = (before[name] - after[name]).double().numpy().reshape(expected.shape)
+        assert np.linalg.norm(step - expected) < 0.03 * np.linalg.norm(expected)  # torch iterates in bf16
+    adam = torch.optim.Adam(twin.parameters(), RATE)
+    for found in gradients:
+        for name, p in twin.named_parameters():
+            p.grad = torch.from_numpy(found[name]).float()
+        adam.step()
+    for name, p in twin.named_parameters():
+        equal = torch.allclose(p, after[name], rtol=1e-4, atol=1e-6)
+        assert equal == (name not in ("0.weight", "2.weight", "4.weight")), name
+
+
+def test_a_column_of_gains_is_no_kernel():
+    gain = nn.Parameter(torch.ones(8, 1))
+    optimizer = KernelMuon([gain], RATE)
+    gain.grad = torch.full((8, 1), 5.0)
+    optimizer.step()
+    torch.testing.assert_close(gain.detach(), torch.full((8, 1), 1 - RATE))  # Adam's first step
+
+
+def test_a_schedule_sets_the_rate_of_both():
+    model = network()
+    optimizer = optimizer_of("muon", model.parameters(), RATE)
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = copy.deepcopy(model.state_dict())
+    list(steps(model, optimizer, 1))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_a_saved_state_goes_on_as_if_unbroken(name, tmp_path):
+    unbroken = network()
+    list(steps(unbroken, optimizer := optimizer_of(name, unbroken.parameters(), RATE)))
+    resumed = copy.deepcopy(unbroken)
+    torch.save(optimizer.state_dict(), tmp_path / "state")
+    again = optimizer_of(name, resumed.parameters(), 1.0)
+    again.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    list(steps(unbroken, optimizer, 2))
+    list(steps(resumed, again, 2))
+    for a, b in zip(unbroken.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
