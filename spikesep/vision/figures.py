@@ -19,7 +19,7 @@ from spikesep.vision.runs import METRICS, images_of, runs
 METHODS = {
     "ann": "ANN",
     "ptl": "SNN, progressive",
-    "deferred": "SNN, progressive, deferred",
+    "deferred": "SNN, deferred",
     "tandem": "SNN, tandem end to end",
     "surrogate": "SNN, through time",
     "rate": "SNN, firing rates",

@@ -112,7 +112,7 @@ def test_the_depth_study_has_a_panel_a_method_and_one_of_deferred_neurons(data, 
     titles = []
     monkeypatch.setattr(Axes, "set_title", lambda axes, title, **how: titles.append(title))
     figures.depth_figure(found, tmp_path / "fig4.png")
-    assert titles == ["ANN", "SNN, progressive", "SNN, tandem end to end", "SNN, progressive, deferred"]
+    assert titles == ["ANN", "SNN, progressive", "SNN, tandem end to end", "SNN, deferred"]
 
 
 @pytest.mark.parametrize("limits", [{"qat_bits": 4}, {"fan_in": 9}, {"qat_bits": 3, "fan_in": 5}])
