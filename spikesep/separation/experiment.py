@@ -1,7 +1,6 @@
 """The two training stages of a speech recipe: data directories and settings in, a model folder out."""
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -213,12 +212,11 @@ def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
     if recipe.ann.on_the_fly:
         ids = [row.utt_id for row in read_table(data / UTTERANCES) if row.split == "tr"]
         mixtures += f" {hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}"
-    everything = asdict(recipe)
     return {
         "seed": recipe.seed,
         "data": mixtures,
         "snr_db": recipe.mixing.snr_db,
-        **{section: everything[section] for section in sections},
+        **{section: getattr(recipe, section) for section in sections},
     }
 
 

@@ -5,6 +5,7 @@ checkpoints.
 import hashlib
 import io
 import pickle
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,24 @@ from spikesep.files import atomic_path, read_json, write_json
 def claim(folder: Path, stage: str, settings: dict[str, Any]) -> None:
     """Note the settings of a stage when it first begins; later, see that they are the same.
 
+    A setting that the version which began did not know is the same at its default.
+
+    Args:
+        folder: of the experiment.
+        stage: its name.
+        settings: plain values, and records (dataclasses) whose defaults those of new settings are.
+
     Raises:
         SpikeSepError: the folder was made with other settings; the first that differs is named.
     """
     path = folder / "settings" / f"{stage}.json"
+    records = {key: value for key, value in settings.items() if is_dataclass(value)}
+    settings = settings | {key: asdict(record) for key, record in records.items()}
     if not path.exists():
         write_json(path, settings)
         return
-    before, now = _flat(read_json(path)), _flat(settings)
+    defaults = _flat({key: asdict(type(record)()) for key, record in records.items()})
+    before, now = defaults | _flat(read_json(path)), _flat(settings)
     for key in sorted(before | now):
         if before.get(key) != now.get(key):
             raise SpikeSepError(

@@ -103,7 +103,7 @@ def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     check_gpus(recipe.launch)
     for run in _first_of_each(runs(recipe)):
         folder = run.ann_folder(exp)
-        settings = _settings(recipe, run) | {"ann": asdict(recipe.ann)}
+        settings = _settings(recipe, run) | {"ann": recipe.ann}
         if (folder / "ann").exists():
             claim(folder, "ann", settings)
             print(f"{folder / 'ann'} is there and complete; delete {folder} to train again")
@@ -138,7 +138,7 @@ def convert_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     for run in runs(recipe):
         folder = run.folder(exp)
         config = conversion_settings(recipe, run)
-        settings = _settings(recipe, run) | {"ptl": asdict(config)}
+        settings = _settings(recipe, run) | {"ptl": config}
         if (folder / "snn").exists():
             claim(folder, "snn", settings)
             print(f"{folder / 'snn'} is there and complete; delete {folder} to convert again")

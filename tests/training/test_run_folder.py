@@ -1,6 +1,8 @@
 import pytest
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import read_json, write_json
+from spikesep.training.config import PretrainConfig
 from spikesep.training.run_folder import claim, hash_of_files
 
 SETTINGS = {"seed": 1, "ann": {"epochs": 3, "range": (0, 5)}}
@@ -16,6 +18,20 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(SpikeSepError, match=r"ann\.epochs = 3, not 4"):
         claim(tmp_path, "ann", {**SETTINGS, "ann": {"epochs": 4, "range": (0, 5)}})
     claim(tmp_path, "ann", SETTINGS)
+
+
+def test_a_setting_that_is_new_since_goes_on_at_its_default_alone(tmp_path):
+    record = PretrainConfig(epochs=3)
+    claim(tmp_path, "ann", {"ann": record})
+    path = tmp_path / "settings" / "ann.json"
+    written = read_json(path)
+    assert written["ann"].pop("optimizer") == "adam"
+    write_json(path, written)
+    claim(tmp_path, "ann", {"ann": record})
+    with pytest.raises(SpikeSepError, match=r"ann\.optimizer = adam, not muon"):
+        claim(tmp_path, "ann", {"ann": PretrainConfig(epochs=3, optimizer="muon")})
+    with pytest.raises(SpikeSepError, match=r"ann\.epochs = 3, not 40"):
+        claim(tmp_path, "ann", {"ann": PretrainConfig()})
 
 
 def test_stages_are_claimed_apart(tmp_path):
