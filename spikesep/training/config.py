@@ -15,8 +15,8 @@ class PretrainConfig:
     Attributes:
         epochs: most passes over the training list.
         batch_size: examples a step, over all processes together: their number does not change what is learned.
-        optimizer: `adam`, or `muon`, which turns each kernel's gradient into an orthogonal matrix and, in the first minutes
-            of a separator, gets as far in half the time.
+        optimizer: `adam`, or `muon`, which turns each kernel's gradient into an orthogonal matrix and gets further in
+            the same time.
         learning_rate: Adam's step size after warm-up; Muon's steps are scaled to it.
         warmup_steps: steps over which the learning rate rises from zero.
         schedule: `plateau` halves the rate when validation has not improved for `halve_patience` epochs (the paper);

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader
 
 
@@ -97,16 +97,12 @@ class _Shared:
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or place()[1] == 1:
             return super().forward(x)
-        n, mean, variance = _statistics(x)
         with torch.no_grad():
+            n, mean, variance = _statistics(x)
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.running_var.lerp_((variance * n / (n - 1)).to(self.running_var), self.momentum)
-        mean, scale = _per_channel(mean, x), _per_channel(torch.rsqrt(variance + self.eps), x)
-        y = (x - mean) * scale
-        if self.affine:
-            y = y * _per_channel(self.weight, x) + _per_channel(self.bias, x)
-        return y.to(x.dtype)
+        return _Normalize.apply(x, self.weight, self.bias, n.float(), mean.float(), variance.float(), self.eps)
 
 
 class _SharedBatchNorm1d(_Shared, nn.BatchNorm1d):
@@ -119,15 +115,38 @@ class _SharedBatchNorm2d(_Shared, nn.BatchNorm2d):
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Over all processes: values a channel (a scalar), mean [C], biased variance [C]; float64, so that the difference
-    of squares is harmless, and with their gradient."""
+    of squares is harmless."""
     n = x.numel() / x.shape[1]
-    variance, mean = torch.var_mean(x.float(), [0, *range(2, x.ndim)], correction=0)
-    variance, mean = variance.double(), mean.double()
-    total = all_reduce(torch.cat([n * mean, n * (variance + mean.square()), mean.new_full((1,), n)]))
+    mean, variance = (moment.double() for moment in torch.batch_norm_update_stats(x.float(), None, None, 0.0))
+    total = sum_over_processes(torch.cat([n * mean, n * (variance + mean.square()), mean.new_full((1,), n)]))
     mean, square = (total[:-1] / total[-1]).chunk(2)
     return total[-1], mean, square - mean.square()
 
 
-def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """[C] -> [1, C, 1, ...], in float32, as batch norm computes under autocast too."""
-    return values.float().view(1, -1, *[1] * (x.ndim - 2))
+class _Normalize(torch.autograd.Function):
+    """Batch norm of x [B, C, ...] by given moments [C] of n values a channel, which themselves follow x.
+
+    Both ways are torch's kernels for moments that do not follow, a pass over x each; what is missing then is a line in
+    x for each channel, whose coefficients are sums over all processes.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, n, mean, variance, eps):
+        """y, of x's type."""
+        ctx.save_for_backward(x, weight, n, mean, variance)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Of x: of the mean over all processes; of weight and bias: this process's share, as of any parameter."""
+        x, weight, n, mean, variance = ctx.saved_tensors
+        own, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        along, level = (sum_over_processes(torch.stack([of_weight, of_bias])) / n).unbind()
+        gain = torch.rsqrt(variance + ctx.eps) * (1 if weight is None else weight)
+        line = F.batch_norm(x, mean, variance, -gain * along, -gain * level, eps=ctx.eps)
+        if weight is None:
+            of_weight = of_bias = None
+        return own + line, of_weight, of_bias, None, None, None, None

@@ -54,8 +54,10 @@ def depth_figure(found: dict[str, Any], path: Path) -> None:
     """Validation accuracy over epochs, a panel each method, a line each depth (Fig. 4)."""
     several = len(found["architectures"]) > 1
     curves = {a: found[a] if several else found for a in found["architectures"]}
-    deferred = {a: {"deferred": run for run in own.get("deferred", {}).values()} for a, own in curves.items()}
-    curves = {a: {"ann": own["ann"], **own["snn"], **deferred[a]} for a, own in curves.items()}
+    curves = {
+        a: {"ann": own["ann"], **own["snn"]} | ({"deferred": own["deferred"]["True"]} if "deferred" in own else {})
+        for a, own in curves.items()
+    }
     methods = list(next(iter(curves.values())))
     with figure_file(path, (9.0, 3.2)) as (figure, colours):
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]

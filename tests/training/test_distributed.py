@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,54 @@ def test_every_example_is_taken_by_one_process(n, monkeypatch):
         for x, _ in own_share(whole):
             rows.update(x.tolist())
     assert taken == rows == Counter(range(42))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("kind", "shape"), [(nn.BatchNorm1d, (6, 3, 7)), (nn.BatchNorm2d, (6, 3, 4, 5))])
+def test_a_shared_norm_is_the_norm_of_all_examples_and_so_are_its_gradients(kind, shape, affine, monkeypatch):
+    """Two processes in turn: what one adds to a sum, the other receives. Shares of four and of two examples."""
+    torch.manual_seed(0)
+    x, grad = torch.randn(shape) * 3 + 5, torch.randn(shape)
+    whole, norms = kind(3, affine=affine), [kind(3, affine=affine) for _ in range(2)]
+    for norm in (whole, *norms):
+        distributed.share_batch_norms(norm)
+        if affine:
+            nn.init.constant_(norm.weight, 1.5)
+    inputs = [part.clone().requires_grad_() for part in (x, x[:4], x[4:])]
+    expected = whole(inputs[0])
+    expected.backward(grad)
+    monkeypatch.setattr(distributed, "place", lambda: (0, 2))
+    meeting, sums = threading.Barrier(2), {}
+
+    def add(rank, value):
+        sums[rank] = value
+        meeting.wait()
+        total = sums[0] + sums[1]
+        meeting.wait()
+        return total
+
+    ranks = threading.local()
+    monkeypatch.setattr(distributed, "sum_over_processes", lambda value: add(ranks.rank, value))
+
+    def process(rank, own):
+        ranks.rank = rank
+        found = norms[rank](inputs[1 + rank])
+        of_inputs = distributed._Normalize.backward(
+            found.grad_fn, grad[own]
+        )  # autograd's one thread would wait for itself
+        inputs[1 + rank].grad = of_inputs[0]
+        return found.detach(), of_inputs[1:3]
+
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(process, (0, 1), (slice(4), slice(4, 6))))
+    torch.testing.assert_close(torch.cat([found for found, _ in parts]), expected.detach())
+    torch.testing.assert_close(torch.cat([part.grad for part in inputs[1:]]), inputs[0].grad, rtol=1e-4, atol=1e-5)
+    if affine:
+        for k, parameter in enumerate((whole.weight, whole.bias)):
+            torch.testing.assert_close(parts[0][1][k] + parts[1][1][k], parameter.grad)
+    for norm in norms:
+        torch.testing.assert_close(norm.running_mean, whole.running_mean)
+        torch.testing.assert_close(norm.running_var, whole.running_var)
 
 
 def test_more_processes_than_examples_of_a_batch_are_refused(tmp_path):

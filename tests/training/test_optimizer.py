@@ -40,10 +40,11 @@ def reference(gradients):
 def test_kernels_step_by_muon_and_all_else_by_adam():
     model = network()
     twin = copy.deepcopy(model)
-    optimizer, gradients, before = optimizer_of("muon", model.parameters(), RATE), [], None
-    for found in steps(model, optimizer):
+    gradients, weights = [], []
+    for found in steps(model, optimizer_of("muon", model.parameters(), RATE)):
         gradients.append(found)
-        before, after = after if gradients[:-1] else None, {n: p.detach().clone() for n, p in model.named_parameters()}
+        weights.append({name: p.detach().clone() for name, p in model.named_parameters()})
+    before, after = weights[-2:]
     for name in ("0.weight", "2.weight", "4.weight"):
         expected = reference([g[name] for g in gradients])
         step = (before[name] - after[name]).double().numpy().reshape(expected.shape)
