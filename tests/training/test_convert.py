@@ -187,6 +187,7 @@ SETTINGS = {
     "cache on disk": {"cache_gib": 0, "cache_disk_gib": 1},
     "tandem": {"method": "tandem"},
     "surrogate": {"method": "surrogate"},
+    "muon": {"optimizer": "muon"},
 }
 
 
