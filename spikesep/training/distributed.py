@@ -127,7 +127,8 @@ class _Normalize(torch.autograd.Function):
     """Batch norm of x [B, C, ...] by given moments [C] of n values a channel, which themselves follow x.
 
     Both ways are torch's kernels for moments that do not follow, a pass over x each; what is missing then is a line in
-    x for each channel, whose coefficients are sums over all processes.
+    x for each channel, whose coefficients are sums over all processes (Ioffe and Szegedy, "Batch normalization",
+    section 3, with their sums taken apart).
     """
 
     @staticmethod

@@ -24,7 +24,7 @@ def optimizer_of(
 
 
 class KernelMuon(torch.optim.Optimizer):
-    """Muon for weights with inputs and outputs, convolutions among them; Adam for gains, biases and thresholds.
+    """Muon for weights with inputs and outputs, convolutions among them; Adam for gains and biases.
 
     A kernel [out, in, taps...] is a matrix [out, in * taps] to Muon, which takes its gradient's momentum to the nearest
     orthogonal matrix. Steps are scaled to the size of Adam's, so that both take one learning rate (Liu et al., "Muon is

@@ -14,12 +14,13 @@ from spikesep.vision.architectures import short_name
 from spikesep.vision.config import ImageRecipe
 from spikesep.vision.datasets import Images
 from spikesep.vision.model import ImageNetwork, load_image_network
+from spikesep.vision.results import conversions
 from spikesep.vision.runs import METRICS, images_of, runs
 
 METHODS = {
     "ann": "ANN",
     "ptl": "SNN, progressive",
-    "deferred": "SNN, deferred",
+    "deferred = True": "SNN, deferred",
     "tandem": "SNN, tandem end to end",
     "surrogate": "SNN, through time",
     "rate": "SNN, firing rates",
@@ -55,7 +56,11 @@ def depth_figure(found: dict[str, Any], path: Path) -> None:
     several = len(found["architectures"]) > 1
     curves = {a: found[a] if several else found for a in found["architectures"]}
     curves = {
-        a: {"ann": own["ann"], **own["snn"]} | ({"deferred": own["deferred"]["True"]} if "deferred" in own else {})
+        a: {"ann": own["ann"]}
+        | {
+            value if group == "snn" else f"{short} = {value}": run
+            for group, short, value, run in conversions(found, own)
+        }
         for a, own in curves.items()
     }
     methods = list(next(iter(curves.values())))

@@ -1,7 +1,7 @@
 """From the scores of runs to `results/<experiment>.json`, and from these files to the tables of `RESULTS.md`."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -146,18 +146,24 @@ def table(found: dict[str, Any]) -> list[str]:
     for architecture in found["architectures"]:
         own = found[architecture] if several else found
         rows.append([architecture, "ANN", _pm(own["ann"][metric], metric), _paper(found, architecture, "ann"), "", ""])
-        for setting in found["varied"]:
-            short = setting.removeprefix("ptl.")
-            for value, scores in own["snn" if setting == found["varied"][0] else short].items():
-                ratio = _pm(scores["synops_ratio"], "ratio")
-                theirs = SYNOPS_RATIO.get(found["experiment"], {}).get(value) if short == "n_steps" else None
-                rows.append([
-                    architecture, f"SNN, {SETTINGS.get(short, short)} = {value}", _pm(scores[metric], metric),
-                    _paper(found, architecture, value) if setting == found["varied"][0] else "–",
-                    ratio + (f" (paper {theirs})" if theirs else ""), _pm(scores["epochs"], "epochs"),
-                ])  # fmt: skip
+        for group, short, value, scores in conversions(found, own):
+            ratio = _pm(scores["synops_ratio"], "ratio")
+            theirs = SYNOPS_RATIO.get(found["experiment"], {}).get(value) if short == "n_steps" else None
+            rows.append([
+                architecture, f"SNN, {SETTINGS.get(short, short)} = {value}", _pm(scores[metric], metric),
+                _paper(found, architecture, value) if group == "snn" else "–",
+                ratio + (f" (paper {theirs})" if theirs else ""), _pm(scores["epochs"], "epochs"),
+            ])  # fmt: skip
     align = ["---", "---", "---:", "---:", "---:", "---:"]
     return [f"| {' | '.join(row)} |" for row in (head, align, *rows)]
+
+
+def conversions(found: dict[str, Any], own: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Group, setting, value and scores of each conversion of one architecture, in the order of `experiment.vary`."""
+    for setting in found["varied"]:
+        short = setting.removeprefix("ptl.")
+        group = "snn" if setting == found["varied"][0] else short
+        yield from ((group, short, value, scores) for value, scores in own[group].items())
 
 
 def _paper(found: dict[str, Any], architecture: str, value: str) -> str:

@@ -6,7 +6,7 @@ exp/<architecture>/seed0/n_steps-16/snn        converted, with its history, repo
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +265,7 @@ def _first_of_each(all_runs: list[Run]) -> Iterator[Run]:
 
 def _settings(recipe: ImageRecipe, run: Run) -> dict[str, Any]:
     """What every stage of a run depends on (the folder of the images may move)."""
-    images = {k: v for k, v in asdict(recipe.images).items() if k != "root"}
+    images = replace(recipe.images, root="")
     notation = ARCHITECTURES.get(run.architecture, run.architecture)
     return {"seed": run.seed, "architecture": notation, "task": recipe.experiment.task, "images": images}
 

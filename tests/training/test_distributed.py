@@ -167,9 +167,8 @@ def test_a_shared_norm_is_the_norm_of_all_examples_and_so_are_its_gradients(kind
     def process(rank, own):
         ranks.rank = rank
         found = norms[rank](inputs[1 + rank])
-        of_inputs = distributed._Normalize.backward(
-            found.grad_fn, grad[own]
-        )  # autograd's one thread would wait for itself
+        # Called by hand: autograd's one thread would wait for itself.
+        of_inputs = distributed._Normalize.backward(found.grad_fn, grad[own])
         inputs[1 + rank].grad = of_inputs[0]
         return found.detach(), of_inputs[1:3]
 
