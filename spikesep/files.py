@@ -20,7 +20,7 @@ from spikesep.errors import SpikeSepError
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path`, with its suffix; rename to `path` on success, remove on any failure.
 
-    Works for a file and for a directory (a directory that stood at `path` is replaced).
+    Works for a file and for a directory; each replaces its like at `path`, never the other.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         with room_for(path):
             yield temporary
-        if path.is_dir():
+        if path.is_dir() and temporary.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
     finally:

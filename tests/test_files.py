@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, work_in
+from spikesep.files import atomic_path, work_in, write_text
 
 
 def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_no_other(tmp_path):
@@ -19,6 +19,14 @@ def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_no_other(tmp_p
         raise ZeroDivisionError
     assert [p.name for p in tmp_path.iterdir()] == ["list"]
     assert path.read_text() == "old"
+
+
+def test_a_file_never_takes_a_folders_place(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "precious").write_text("old")
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path / "a", "new")
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["a", "a/precious"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -48,7 +48,7 @@ def export(options: Namespace) -> None:
     from spikesep.separation.card import model_card
     from spikesep.separation.model import KIND, load_separator, save_separator
     from spikesep.separation.sharing import push_to_hub
-    from spikesep.training.model_folder import read_model
+    from spikesep.training.model_folder import MODEL_FOLDER, read_model
 
     out = options.out
     if out is not None and out.exists():
@@ -58,6 +58,9 @@ def export(options: Namespace) -> None:
             read_model(out, KIND)
         except SpikeSepError as error:
             raise SpikeSepError(f"{out}: is no whole separator, so it is not replaced; give another --out") from error
+        others = {path.name for path in out.iterdir()} - MODEL_FOLDER if out.is_dir() else set()
+        if others:
+            raise SpikeSepError(f"{out}: holds {min(others)}, too, so it is not replaced; give another --out")
     folder = options.exp / options.network
     model = load_separator(folder)
     address = options.name or options.push or out.name

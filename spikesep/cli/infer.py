@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -77,7 +77,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--out-dir", type=Path | None, default=None, help="where the voices go; here, and for - standard output"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files there")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument(
         "--level",
         type=Literal["match-mix", "peak", "none"],
@@ -103,7 +103,8 @@ def _parser() -> ArgumentParser:
         "--live",
         action="store_true",
         help="give voices while - (a wav stream, or --raw) or mic goes on, with a latency that is said at the start: a "
-        "block, the context it depends on, and resampling; levels rest on what was heard so far; Ctrl-C ends it",
+        "block, the context it depends on, and resampling; levels rest on what was heard so far; Ctrl-C or SIGTERM "
+        "ends it",
     )
     parser.add_argument(
         "--raw", type=int | None, default=None, metavar="RATE", help="- is bare 16-bit samples, mono, at RATE Hz"
@@ -130,7 +131,7 @@ def infer(options: Namespace) -> int:
             reports.append(report)
     if options.json:
         write_json(options.json, reports)
-    failed = sum("error" in report for report in reports)
+    failed = sum("error" in report or "broken_off" in report for report in reports)
     if failed and len(reports) > 1:
         print(f"{failed} of {len(reports)} recordings could not be separated", file=sys.stderr)
     return 2 if failed else 0
@@ -184,10 +185,7 @@ def _targets(recordings: dict[Path, Path], options: Namespace, n_speakers: int) 
             raise SpikeSepError(
                 f"{file}: would be written for {times} recordings of the same name; separate them apart"
             )
-    there = {os.path.realpath(path) for path in recordings}
-    for file in (file for files in targets.values() for file in files if os.path.realpath(file) in there):
-        raise SpikeSepError(f"{file}: is one of the recordings; give another --out-dir")
-    _refuse_to_replace((file for files in targets.values() for file in files), options)
+    _check_files([file for files in targets.values() for file in files], recordings, options)
     return targets
 
 
@@ -195,12 +193,19 @@ def _voices(place: Path, n_speakers: int) -> list[Path]:
     return [place.with_name(f"{place.stem}_spk{k + 1}.wav") for k in range(n_speakers)]
 
 
-def _refuse_to_replace(files: Iterator[Path], options: Namespace) -> None:
-    for file in files:
-        if os.path.isdir(file):
-            raise SpikeSepError(f"{file}: is a folder; give another --out-dir")
-        if os.path.lexists(file) and not options.overwrite:
-            raise SpikeSepError(f"{file}: is there already; give --overwrite, or another --out-dir")
+def _check_files(voices: list[Path], recordings: Iterable[Path], options: Namespace) -> None:
+    """See that no file to be written is a recording, another of them, or in the way of what stands there."""
+    taken = {os.path.realpath(path): "one of the recordings" for path in recordings}
+    for option, files in {"--out-dir": voices, "--json": [options.json] if options.json else []}.items():
+        for file in files:
+            real = os.path.realpath(file)
+            if real in taken:
+                raise SpikeSepError(f"{file}: is {taken[real]}; give another {option}")
+            if os.path.isdir(file):
+                raise SpikeSepError(f"{file}: is a folder; give another {option}")
+            if os.path.lexists(file) and not options.overwrite:
+                raise SpikeSepError(f"{file}: is there already; give --overwrite, or another {option}")
+            taken[real] = "where a voice goes"
 
 
 def _separated(jobs: list[tuple[Path, list[Path]]], settings: Settings, n_jobs: int) -> Iterator[dict]:
@@ -315,7 +320,10 @@ def _live(settings: Settings, options: Namespace) -> dict:
 
     model, (name,) = _model(settings), options.recordings
     with _sink(options, "stdin" if name == STDIN else name, model.n_speakers) as (names, open_sink):
-        sound = recordings.pipe_sound(sys.stdin.buffer, options.raw) if name == STDIN else recordings.microphone_sound()
+        if name == STDIN:
+            sound = recordings.pipe_sound(sys.stdin.buffer, options.raw)
+        else:
+            sound = recordings.microphone_sound(partial(complain, PROG))
         latency = recordings.stream_of(model, sound, settings.segment).latency
         print(f"{PROG}: {sound.sample_rate} Hz, latency {latency:.2f} s and the time to compute", file=sys.stderr)
         begun = time.perf_counter()
@@ -324,6 +332,9 @@ def _live(settings: Settings, options: Namespace) -> dict:
     report = {"recording": name, "voices": names, "latency": latency}
     report |= _facts(model, sound, found, time.perf_counter() - begun)
     _tell(report)
+    if found.broken_off:
+        complain(PROG, f"{found.broken_off} (what came before is separated)")
+        report["broken_off"] = found.broken_off
     return report
 
 
@@ -332,9 +343,9 @@ def _sink(options: Namespace, stem: str, n_speakers: int) -> Iterator[tuple[list
     """Where the voices of a pipe go: their names, and a function of sample rate and length that opens them."""
     from spikesep.separation.recordings import open_files, open_pipe
 
-    if options.out_dir is not None:
-        files = _voices(options.out_dir / f"{stem}.wav", n_speakers)
-        _refuse_to_replace(iter(files), options)
+    files = [] if options.out_dir is None else _voices(options.out_dir / f"{stem}.wav", n_speakers)
+    _check_files(files, [], options)
+    if files:
         yield [str(file) for file in files], partial(open_files, files)
     elif sys.stdout.isatty():
         raise SpikeSepError("standard output is a terminal; send it to a program or a file, or give --out-dir")

@@ -18,6 +18,7 @@ import soundfile
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path
 from spikesep.separation.sphere import is_sphere, read_header, read_sphere
+from spikesep.separation.wav import is_open_ended
 
 GSM_RATE = 8000
 """Hz: a .gsm file is bare GSM 06.10 frames, which carry no header to tell it."""
@@ -66,8 +67,14 @@ def open_sound(source: Path | IO[bytes], raw_rate: int | None = None) -> Sound:
             pcm, rate = read_sphere(source)
             samples = pcm.astype(np.float32) / np.float32(32768)
             return Sound(rate, len(samples), samples.shape[1], checked(name, iter([samples]), samples.shape[1]))
-        check_whole(source)
+        try:
+            with source.open("rb") as file:
+                check_whole(file, name)
+        except OSError as error:
+            raise SpikeSepError(f"{name}: cannot be read ({error.strerror}); see to it that you may read it") from error
         options = _bare_gsm(source)
+    elif not raw_rate:
+        check_whole(source, name)
     if raw_rate:
         options = {"format": "RAW", "subtype": "PCM_16", "endian": "LITTLE", "samplerate": raw_rate, "channels": 1}
     try:
@@ -185,18 +192,18 @@ def read_length(path: str | Path) -> tuple[int, int]:
     return length, sound.sample_rate
 
 
-def check_whole(path: Path) -> None:
+def check_whole(file: IO[bytes], name: str) -> None:
     """See that a wav file is as long as its header says: libsndfile reads the rest of one that was cut off, silently.
 
     Raises:
         SpikeSepError: it is not. (A file that is no wav file passes: whoever reads it will tell.)
     """
-    with path.open("rb") as file:
-        header = file.read(8)
-        size = file.seek(0, io.SEEK_END)
-    announced = int.from_bytes(header[4:], "little") + 8
-    if header[:4] == b"RIFF" and size < announced < 2**32 - 1:  # a stream of unknown length announces the most
-        raise SpikeSepError(f"{path}: cut off, {size} of {announced} bytes are there; make or copy it again")
+    header = file.read(8)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    said = int.from_bytes(header[4:], "little")
+    if header[:4] == b"RIFF" and size < said + 8 and not is_open_ended(said):
+        raise SpikeSepError(f"{name}: cut off, {size} of {said + 8} bytes are there; make or copy it again")
 
 
 def _bare_gsm(path: Path) -> dict:

@@ -16,7 +16,7 @@ from spikesep.separation.experiment import hash_of_lists
 from spikesep.separation.metrics import DEFINITION
 from spikesep.separation.model import Separator
 from spikesep.separation.results import CONDITIONS, METRICS, closed_voices_heard, decimal
-from spikesep.separation.scoring import hash_of_model
+from spikesep.separation.scoring import check_scored
 from spikesep.training.history import History
 
 TAGS = ["audio-source-separation", "speech-separation", "spiking-neural-network", "asteroid"]
@@ -87,8 +87,7 @@ def _results(exp: Path, kind: str) -> dict[str, Any] | None:
     if not (exp / "results.json").exists():
         return None
     results = read_json(exp / "results.json")
-    if results["model_hash"][kind] != hash_of_model(exp / kind):
-        raise SpikeSepError(f"{exp / 'results.json'}: was scored with another {exp / kind}; run spikesep-score again")
+    check_scored(exp, results, kind)
     return results
 
 
@@ -198,7 +197,7 @@ def _making(exp: Path, kind: str, results: dict[str, Any] | None, data: Path | N
     stages = {stage: settings for stage, settings in stages.items() if settings}
     parts = ["## How it was made", *([made.strip()] if made.strip() else [])]
     if data is not None:
-        parts.append(_voices(exp, data, stages.get("ann", {})))
+        parts.append(_voices(exp, data, stages.get("ann") or _stage_settings(exp, "snn")))  # either names the data
     parts += _times(exp, kind)
     if "from_ann" in stages.get("ann", {}):
         parts.append(

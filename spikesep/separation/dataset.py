@@ -199,7 +199,8 @@ def read_sources(mixture: Mixture, sample_rate: int, start: int, n_samples: int)
     expected = 0
     for row, path in zip(sources, mixture.sources, strict=True):
         try:
-            check_whole(path)
+            with path.open("rb") as content:
+                check_whole(content, str(path))
             with soundfile.SoundFile(path) as file:
                 rate, frames = file.samplerate, file.frames
                 file.seek(min(start, frames))
@@ -255,15 +256,6 @@ def _read_noise(mixture: Mixture, sample_rate: int, start: int, n_samples: int) 
     if mixture.noise is None:
         return None
     return read_sources(replace(mixture, sources=(mixture.noise,)), sample_rate, start, n_samples)[0]
-
-
-def _n_samples(mixture: Mixture) -> int:
-    try:
-        return soundfile.info(mixture.sources[0]).frames
-    except (soundfile.SoundFileError, OSError) as error:
-        raise SpikeSepError(
-            f"{mixture.sources[0]}: cannot be read ({error}); run stage 1 again to repair it"
-        ) from error
 
 
 def _rms(sources: np.ndarray) -> np.ndarray:

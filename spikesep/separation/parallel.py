@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from spikesep.errors import SpikeSepError
+from spikesep.training.provenance import available_cores
 
 
 class Workers(AbstractContextManager):
@@ -27,7 +28,7 @@ class Workers(AbstractContextManager):
     """
 
     def __init__(self, n_jobs: int, option: str = "--launch.n_jobs"):
-        self.n_jobs = n_jobs or os.cpu_count() or 1
+        self.n_jobs = n_jobs or available_cores()
         self.option = option
         self._pool: ProcessPoolExecutor | None = None
 

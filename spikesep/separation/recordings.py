@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import BinaryIO
 
 import numpy as np
@@ -24,6 +25,8 @@ from spikesep.spiking.cost import Cost
 AUDIO = "wav wave flac ogg oga opus mp3 m4a mp4 aac webm mka mkv wma aif aiff aifc au snd caf w64 rf64 sph wv1 wv2 gsm"
 SUFFIXES = frozenset(f".{kind}" for kind in AUDIO.split())
 """What is taken for audio in a folder; a file that is named is read whatever its name."""
+MOST_SILENCE = 3.0
+"""Seconds without a sample after which a microphone is gone: a quiet one still gives zeros."""
 SPOOLED = 2**16
 """Samples of a voice that are read back from the spool at once."""
 
@@ -70,11 +73,13 @@ class Separation:
         seconds: of signal.
         scale: all voices were lowered by this common factor to stay within full scale.
         cost: of the mask network.
+        broken_off: why a recording that goes on was given up before its end; empty if it was not.
     """
 
     seconds: float
     scale: float
     cost: Cost
+    broken_off: str = ""
 
 
 def separate_sound(
@@ -193,14 +198,14 @@ def separate_live(
     model: Model, sound: Sound, write: Callable[[np.ndarray], None], level: Level, block_seconds: float
 ) -> Separation:
     """Separate a recording while it arrives; `write` is handed voices, int16 [n, n_speakers], `Stream.latency` behind.
-    Ctrl-C ends it.
+    Ctrl-C and SIGTERM end it, and so does what cannot be read any more: hours that were heard are not lost.
 
     Gains rest on what has been heard so far, and go over from the old to the new within a block; a voice that would
     pass full scale takes the new ones at once.
     """
     stream, meter, n_samples = stream_of(model, sound, block_seconds), LevelMeter(model.n_speakers), 0
-    before, scale = None, 1.0
-    for mixture, estimates in aligned(stream, until_interrupted(sound.blocks)):
+    before, scale, faults = None, 1.0, []
+    for mixture, estimates in aligned(stream, until_stopped(sound.blocks, faults.append)):
         meter.add(estimates, mixture)
         gains, scale = meter.gains(level)
         before = gains if before is None else before
@@ -211,7 +216,7 @@ def separate_live(
         write(to_pcm16(voices).T)
         n_samples += len(mixture)
         before = gains
-    return Separation(n_samples / sound.sample_rate, scale, stream.cost)
+    return Separation(n_samples / sound.sample_rate, scale, stream.cost, "".join(faults))
 
 
 def pipe_sound(file: BinaryIO, raw_rate: int | None) -> Sound:
@@ -220,12 +225,15 @@ def pipe_sound(file: BinaryIO, raw_rate: int | None) -> Sound:
     Raises:
         SpikeSepError: it is no wav stream.
     """
-    rate, channels, kind = (raw_rate, 1, "<i2") if raw_rate else read_wav_header(file)
-    return Sound(rate, channels, None, checked("standard input", read_samples(file, channels, kind)))
+    rate, channels, kind, size = (raw_rate, 1, "<i2", None) if raw_rate else read_wav_header(file)
+    return Sound(rate, channels, None, checked("standard input", read_samples(file, channels, kind, size)))
 
 
-def microphone_sound() -> Sound:
-    """What the default microphone hears, without end.
+def microphone_sound(tell: Callable[[str], object]) -> Sound:
+    """What the default microphone hears, until it is gone.
+
+    Args:
+        tell: is told, once, if the microphone's samples were not taken in time and some are lost.
 
     Raises:
         SpikeSepError: sounddevice is not installed, or finds no microphone.
@@ -237,34 +245,65 @@ def microphone_sound() -> Sound:
             f"mic: the microphone is heard through sounddevice, which cannot be loaded ({error}); "
             "pip install sounddevice, or pipe it in: arecord -f S16_LE -r 16000 | spikesep-infer --live -"
         ) from error
+    heard: SimpleQueue[np.ndarray] = SimpleQueue()
+    lost = []
+
+    def hear(samples: np.ndarray, _n, _time, status) -> None:
+        heard.put(samples[:, 0].copy())
+        if status.input_overflow and not lost:
+            lost.append(True)
+            tell("mic: some samples were lost; leave the computer less to do")
+
     try:
         rate = int(sounddevice.query_devices(kind="input")["default_samplerate"])
-        device = sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32")
+        device = sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32", callback=hear)
     except (sounddevice.PortAudioError, ValueError) as error:
         raise SpikeSepError(f"mic: no microphone can be opened ({error}); plug one in") from error
 
     def blocks() -> Iterator[np.ndarray]:
         with device:
             while True:
-                yield device.read(rate // 50)[0].T
+                try:
+                    yield heard.get(timeout=MOST_SILENCE)[None]
+                except Empty:
+                    raise SpikeSepError(
+                        f"mic: nothing has come from the microphone for {MOST_SILENCE:g} s; plug it in"
+                    ) from None
 
     return Sound(rate, 1, None, blocks())
 
 
-def until_interrupted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The blocks up to Ctrl-C, which so is an end like another; a second one interrupts as ever."""
-    stopped = False
+def until_stopped(blocks: Iterator[np.ndarray], tell: Callable[[str], object]) -> Iterator[np.ndarray]:
+    """The blocks up to Ctrl-C or SIGTERM, which so are an end like another; a second one acts as ever.
+
+    `tell` is told of a fault that ended them.
+
+    Raises:
+        SpikeSepError: of a fault before the first block.
+    """
+    begun = stopped = False
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def as_ever() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def stop(*_) -> None:
         nonlocal stopped
         stopped = True
-        signal.signal(signal.SIGINT, before)
+        as_ever()
 
-    before = signal.signal(signal.SIGINT, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         for block in blocks:
+            begun = True
             yield block
             if stopped:
                 return
+    except SpikeSepError as error:
+        if not begun:
+            raise
+        tell(str(error))
     finally:
-        signal.signal(signal.SIGINT, before)
+        as_ever()

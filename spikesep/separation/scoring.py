@@ -108,6 +108,16 @@ def hash_of_model(folder: Path) -> str:
     return _digest(folder / file for file in MODEL_FILES)
 
 
+def check_scored(exp: Path, results: dict[str, Any], kind: str) -> None:
+    """See that results are those of the network of this kind that is there now.
+
+    Raises:
+        SpikeSepError: they are another's.
+    """
+    if results["model_hash"][kind] != hash_of_model(exp / kind):
+        raise SpikeSepError(f"{exp / 'results.json'}: was scored with another {exp / kind}; run spikesep-score again")
+
+
 def is_scored(data: Path, exp: Path, config: ScoringConfig) -> bool:
     """Whether `exp` holds complete scores of these very models, data and metrics."""
     written = [exp / name for name in ("results.json", "scores.csv", "RESULTS.md")]

@@ -219,7 +219,11 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self.server.closing:
                 raise StoppedError
-            path.write_bytes(content)
+            try:
+                path.write_bytes(content)
+            except OSError as error:
+                reason = f"{name}: cannot be kept in {path.parent} while it is read ({error.strerror})"
+                raise RefusalError(HTTPStatus.INSUFFICIENT_STORAGE, reason) from error
             sound = open_sound(path)
             pieces, left = [], int(self.server.max_seconds * sound.sample_rate)
             for block in sound.blocks:

@@ -1,5 +1,6 @@
 """RIFF WAVE by hand, for what libsndfile does not do: streams whose end is not known, and lengths past 4 GiB."""
 
+import math
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -31,8 +32,15 @@ def wav_header(sample_rate: int, n_samples: int | None, channels: int = 1) -> by
     return struct.pack("<4sI4s", b"RF64", UNKNOWN, b"WAVE") + sizes + form + struct.pack("<4sI", b"data", UNKNOWN)
 
 
-def read_wav_header(file: BinaryIO) -> tuple[int, int, str]:
-    """Read a stream up to its samples: sample rate in Hz, channels, and what samples are (see `read_samples`).
+def is_open_ended(size: int) -> bool:
+    """Whether a size in a header stands for an end that is not known: 0, or about 2 or 4 GiB (sox and arecord write
+    such)."""
+    return size == 0 or 2**31 - 2**12 <= size <= 2**31 + 2**8 or size >= UNKNOWN - 2**12
+
+
+def read_wav_header(file: BinaryIO) -> tuple[int, int, str, int | None]:
+    """Read a stream up to its samples: sample rate in Hz, channels, what samples are, and how many bytes of them (see
+    `read_samples`).
 
     Raises:
         SpikeSepError: it is not a wav stream of PCM or float samples.
@@ -46,8 +54,11 @@ def read_wav_header(file: BinaryIO) -> tuple[int, int, str]:
         name, size = struct.unpack("<4sI", chunk)
         if name == b"data":
             break
-        content = _exactly(file, min(size + size % 2, 2**20))
+        content = _exactly(file, min(size + size % 2, 2**16))
         form = content if name == b"fmt " else form
+        left = size + size % 2 - len(content)
+        while left and (piece := file.read(min(left, 2**16))):
+            left -= len(piece)
     if len(chunk) < 8 or len(form) < 16:
         raise SpikeSepError(f"standard input: ends within the header of a wav stream; {remedy}")
     code, channels, rate, _, _, bits = struct.unpack("<HHIIHH", form[:16])
@@ -55,20 +66,23 @@ def read_wav_header(file: BinaryIO) -> tuple[int, int, str]:
     kind = {(PCM, 16): "<i2", (PCM, 24): "<i3", (PCM, 32): "<i4", (FLOAT, 32): "<f4"}.get((code, bits))
     if kind is None or not channels:
         raise SpikeSepError(f"standard input: wav of format {code}, {bits} bits; {remedy}")
-    return rate, channels, kind
+    return rate, channels, kind, None if is_open_ended(size) else size
 
 
-def read_samples(file: BinaryIO, channels: int, kind: str) -> Iterator[np.ndarray]:
+def read_samples(file: BinaryIO, channels: int, kind: str, size: int | None) -> Iterator[np.ndarray]:
     """The samples of a stream as they come, float32 [channels, n] with full scale at 1.
 
     Args:
         file: read with `read1`, so that nothing waits for more than is there.
         channels: interleaved.
         kind: `<i2`, `<i3` (three bytes), `<i4` or `<f4`.
+        size: bytes, behind which stands what is no sound; None for all that come.
     """
     width = int(kind[2])
     frame, rest = width * channels, b""
-    while piece := file.read1(2**16):
+    left = math.inf if size is None else size
+    while left and (piece := file.read1(min(2**16, left))):
+        left -= len(piece)
         rest += piece
         whole = len(rest) // frame * frame
         yield _decoded(rest[:whole], kind).reshape(-1, channels).T

@@ -22,6 +22,7 @@ from spikesep.spiking.integers import dequantized
 from spikesep.training.convert import ConvertibleModel
 
 CONFIG, TENSORS, REPORT, CARD = "config.json", "model.safetensors", "report.json", "README.md"
+MODEL_FOLDER = frozenset({CONFIG, TENSORS, REPORT, CARD})
 FILE_SUFFIX = ".safetensors"
 VERSION = 2
 """Of the format. Version 1 had no checksum, and is still read."""

@@ -5,13 +5,13 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import spikesep
 
 
 def provenance() -> dict[str, Any]:
     """Versions and machine, for JSON."""
+    import torch  # slow to load; whoever only counts cores has no use for it
+
     machine: dict[str, Any] = {"processor": processor_name(), "cores": available_cores()}
     if torch.cuda.is_available():
         machine["accelerator"] = torch.cuda.get_device_name()

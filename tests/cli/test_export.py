@@ -87,6 +87,10 @@ def test_what_stands_there_is_replaced_only_if_asked_and_only_a_model(kept_exper
     assert export(*argv) == 2
     assert "--overwrite" in the_line(capsys)
     assert export(*argv, "--overwrite") == 0
+    (tmp_path / "x" / "notes.txt").write_text("of the model")
+    assert export(*argv, "--overwrite") == 2
+    assert "holds notes.txt, too" in the_line(capsys)
+    assert (tmp_path / "x" / "notes.txt").read_text() == "of the model"
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "diary.txt").write_text("dear")
     assert export("--exp", kept_experiment.exp, "--out", tmp_path / "home", "--overwrite") == 2

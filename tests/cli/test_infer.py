@@ -4,6 +4,8 @@ import os
 import resource
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -181,6 +183,31 @@ def test_a_recording_is_never_written_over(tmp_path, model, capsys):
     assert "is one of the recordings" in capsys.readouterr().err
 
 
+def test_a_report_takes_no_other_files_place(tmp_path, model, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(name, tone(800), 8000)
+    os.mkdir("notes")
+    before = (tmp_path / "a.wav").read_bytes()
+    argv = ["a.wav", "b.wav", "--model", model, "--out-dir", "voices", "--overwrite"]
+    for report, message in {
+        "notes": "notes: is a folder; give another --json",
+        ".": "is a folder",
+        "a.wav": "a.wav: is one of the recordings; give another --json",
+        "voices/b_spk1.wav": "is where a voice goes",
+    }.items():
+        assert infer(*argv, "--json", report) == 2
+        assert message in capsys.readouterr().err
+        assert tree(tmp_path) == ["a.wav", "b.wav"]
+        assert (tmp_path / "notes").is_dir()
+        assert (tmp_path / "a.wav").read_bytes() == before
+    (tmp_path / "kept.json").write_text("old")
+    assert infer(*argv[:-1], "--json", "kept.json") == 2
+    assert "kept.json: is there already; give --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "kept.json").read_text() == "old"
+    assert infer(*argv, "--json", "kept.json") == 0
+
+
 def tree(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
@@ -253,6 +280,22 @@ def test_a_stream_whose_header_knows_no_length_is_separated(tmp_path, model, pip
     assert soundfile.info(tmp_path / "stdin_spk2.wav").frames == 3000
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_what_stands_behind_the_samples_of_a_stream_is_not_heard(tmp_path, model, pipe, live):
+    content = wav(tone(3000), 8000, "FLOAT") + b"LIST" + (800).to_bytes(4, "little") + b"\x7e" * 800
+    content = content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:]
+    pipe(content)
+    assert infer("-", "--model", model, "--out-dir", tmp_path, *(["--live"] if live else [])) == 0
+    assert soundfile.info(tmp_path / "stdin_spk2.wav").frames == 3000
+
+
+def test_a_stream_that_was_cut_off_is_told(tmp_path, model, pipe, capsys):
+    pipe(wav(tone(3000), 8000)[:-100])
+    assert infer("-", "--model", model, "--out-dir", tmp_path) == 2
+    assert "standard input: cut off" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_bare_samples_can_be_piped(tmp_path, model, pipe):
     pipe((tone(3000)[:, 0] * 32767).astype("<i2").tobytes())
     assert infer("-", "--raw", 16000, "--model", model, "--out-dir", tmp_path) == 0
@@ -290,6 +333,48 @@ def test_live_voices_come_while_the_recording_goes_on(model):
     process.stdin.close()
     assert len(process.stdout.read()) == 2 * 2 * 2000
     assert process.wait() == 0
+
+
+@pytest.mark.slow
+def test_a_live_recording_that_is_ended_by_a_signal_is_kept(tmp_path, model):
+    code = "import sys; from spikesep.cli.infer import main; main(sys.argv[1:])"
+    argv = [sys.executable, "-c", code, "-", "--live", "--segment", "0.1", "--raw", "8000", "--model", str(model)]
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    process = subprocess.Popen(
+        [*argv, "--out-dir", str(tmp_path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    process.stdin.write(np.zeros(8000, "<i2").tobytes())
+    process.stdin.flush()
+    assert b"latency" in process.stderr.readline()
+    with suppress(BrokenPipeError):  # it is at its end
+        for _ in range(1000):
+            time.sleep(0.02)
+            process.stdin.write(np.zeros(80, "<i2").tobytes())
+            process.stdin.flush()
+            if any(part.stat().st_size > 8000 for part in tmp_path.glob(".*spk2*.part.wav")):
+                process.terminate()
+                break
+        for _ in range(1000):
+            time.sleep(0.02)
+            process.stdin.write(np.zeros(80, "<i2").tobytes())
+            process.stdin.flush()
+    assert process.wait(20) == 0
+    assert soundfile.info(tmp_path / "stdin_spk2.wav").frames >= 8000
+
+
+def test_a_live_recording_that_breaks_off_is_kept_up_to_there_and_told(tmp_path, model, pipe, capsys):
+    samples = tone(40000)
+    samples[35000] = np.nan  # beyond the first piece of a pipe
+    pipe(wav(samples, 8000, "FLOAT"))
+    argv = ("-", "--live", "--segment", 0.1, "--model", model, "--out-dir", tmp_path, "--json", tmp_path / "report")
+    assert infer(*argv) == 2
+    latency, error = capsys.readouterr().err.strip().splitlines()
+    assert "latency" in latency
+    assert "NaN" in error
+    assert "what came before is separated" in error
+    assert 16000 < soundfile.info(tmp_path / "stdin_spk1.wav").frames < 35000
+    (report,) = json.loads((tmp_path / "report").read_text())
+    assert "NaN" in report["broken_off"]
 
 
 def test_live_voices_never_pass_full_scale(model, pipe):

@@ -172,6 +172,13 @@ def test_scores_of_another_model_are_refused(scored):
     assert "7.3" in card_of(scored, "ann")
 
 
+def test_data_are_known_by_the_conversion_where_the_analog_network_came_from_elsewhere(scored):
+    ann = scored.exp / "settings" / "ann.json"
+    write_json(ann.with_name("snn.json"), read_json(ann))
+    ann.unlink()
+    assert "Recordings of single voices" in card_of(scored, data=scored.data)
+
+
 def test_data_that_it_was_not_trained_on_are_refused(scored):
     (scored.data / "tr" / "utt2spk").write_text("x y\n")
     with pytest.raises(SpikeSepError, match="holds other mixtures than those"):

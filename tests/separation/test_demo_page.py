@@ -1,6 +1,8 @@
 import base64
 import io
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -183,6 +185,15 @@ def test_a_page_without_figures_links_to_none(experiment):
     built = Page(build_page(experiment.data, experiment.exp, experiment.exp / "demo", DemoConfig()))
     assert "Figure: training" not in built.source
     assert "Figure: activations" not in built.source
+
+
+def test_scores_of_another_network_are_not_shown(scored, tmp_path):
+    exp = shutil.copytree(scored.exp, tmp_path / "exp")
+    config = exp / "snn" / "config.json"
+    config.write_text(json.dumps(read_json(config)))  # the same settings in other bytes: not what was scored
+    with pytest.raises(SpikeSepError, match=r"was scored with another .*snn"):
+        build_page(scored.data, exp, tmp_path / "page", DemoConfig())
+    assert not (tmp_path / "page").exists()
 
 
 def test_without_scores_the_error_names_the_stage_and_nothing_is_left(experiment):

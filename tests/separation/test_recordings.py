@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -15,7 +17,7 @@ from spikesep.separation import recordings
 from spikesep.separation.audio import open_sound, read_channels, read_length, read_part
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import Separator
-from spikesep.separation.recordings import find_recordings, microphone_sound, open_files, until_interrupted
+from spikesep.separation.recordings import find_recordings, microphone_sound, open_files, until_stopped
 from spikesep.separation.separate import Model
 from spikesep.separation.wav import read_samples, read_wav_header, wav_header
 
@@ -71,10 +73,52 @@ def test_a_wav_stream_is_read_as_libsndfile_reads_the_file(subtype, channels):
     soundfile.write(file, samples, 44100, format="WAV" if channels == 1 else "WAVEX", subtype=subtype)
     expected, _ = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32", always_2d=True)
     stream = io.BufferedReader(io.BytesIO(file.getvalue()), 999)
-    rate, n, kind = read_wav_header(stream)
-    found = np.concatenate(list(read_samples(stream, n, kind)), axis=1)
+    rate, n, kind, size = read_wav_header(stream)
+    found = np.concatenate(list(read_samples(stream, n, kind, size)), axis=1)
     assert (rate, n) == (44100, channels)
-    np.testing.assert_array_equal(found[:, :5000], expected.T)
+    np.testing.assert_array_equal(found, expected.T)
+
+
+def test_a_large_chunk_before_the_samples_of_a_stream_is_passed_over():
+    file = io.BytesIO()
+    soundfile.write(file, np.full(100, 0.5), 8000, format="WAV", subtype="PCM_16")
+    content, size = file.getvalue(), 3 * 2**20 + 1
+    chunk = b"id3 " + size.to_bytes(4, "little") + b"d" * (size + 1)
+    stream = io.BufferedReader(io.BytesIO(content[:36] + chunk + content[36:]))
+    _, n, kind, size = read_wav_header(stream)
+    (found,) = read_samples(stream, n, kind, size)
+    np.testing.assert_array_equal(found, np.full((1, 100), 0.5))
+
+
+@pytest.mark.parametrize("size", [0, 2**31 - 2**12, 2**31, 2**32 - 1])
+def test_a_size_that_stands_for_none_is_not_missed(tmp_path, size):
+    """As sox, arecord and ffmpeg write into a pipe; whoever keeps it has a file that says so."""
+    soundfile.write(tmp_path / "a.wav", np.full(100, 0.5), 8000, subtype="PCM_16")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[4:8] = min(size + 36, 2**32 - 1).to_bytes(4, "little")
+    content[40:44] = size.to_bytes(4, "little")
+    assert read_wav_header(io.BytesIO(content))[3] is None
+    (tmp_path / "a.wav").write_bytes(content)
+    if size:  # libsndfile takes 0 for nothing
+        assert read_channels(tmp_path / "a.wav")[0].shape == (1, 100)
+
+
+def test_a_file_that_may_not_be_read_is_told_in_a_line_and_the_rest_goes_on(tmp_path, monkeypatch):
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.full(800, 0.1), 8000)
+    opened = Path.open
+
+    def refuse(path, *args, **options):
+        if path.name == "a.wav":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    told = {}
+    model = Model(Separator(SeparatorConfig(n_filters=16, n_channels=8, dilations=[1])))
+    found = list(model.separate_files([tmp_path / "a.wav", tmp_path / "b.wav"], on_error=told.__setitem__))
+    assert [path.name for path, _ in found] == ["b.wav"]
+    assert "cannot be read (Permission denied)" in str(told[tmp_path / "a.wav"])
 
 
 @pytest.mark.parametrize(
@@ -166,22 +210,23 @@ def test_a_long_file_is_opened_without_being_read(tmp_path):
 def test_the_microphone_is_asked_for_in_a_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(SpikeSepError, match="pip install sounddevice"):
-        microphone_sound()
+        microphone_sound(print)
 
 
-def test_the_microphone_is_read_at_its_own_rate(monkeypatch):
+def test_the_microphone_is_heard_at_its_own_rate_until_it_is_gone(monkeypatch):
     class Device:
-        def __init__(self, samplerate, channels, dtype):
+        def __init__(self, samplerate, channels, dtype, callback):
             assert (samplerate, channels, dtype) == (48000, 1, "float32")
+            self.callback = callback
 
         def __enter__(self):
-            return self
+            for level, overflow in ((0.5, False), (0.25, True), (0.125, True)):
+                memory = np.full((960, 1), level, np.float32)
+                self.callback(memory, 960, None, SimpleNamespace(input_overflow=overflow))
+                memory[:] = 9  # PortAudio uses it again
 
         def __exit__(self, *_):
             pass
-
-        def read(self, n):
-            return np.full((n, 1), 0.5, np.float32), False
 
     class Module:
         PortAudioError = RuntimeError
@@ -192,20 +237,41 @@ def test_the_microphone_is_read_at_its_own_rate(monkeypatch):
             return {"default_samplerate": 48000.0}
 
     monkeypatch.setitem(sys.modules, "sounddevice", Module)
-    sound = microphone_sound()
+    monkeypatch.setattr(recordings, "MOST_SILENCE", 0.01)
+    told = []
+    sound = microphone_sound(told.append)
     assert sound.sample_rate == 48000
-    np.testing.assert_array_equal(next(sound.blocks), np.full((1, 960), 0.5))
+    for level in (0.5, 0.25, 0.125):
+        np.testing.assert_array_equal(next(sound.blocks), np.full((1, 960), level))
+    with pytest.raises(SpikeSepError, match="nothing has come from the microphone"):
+        next(sound.blocks)
+    (lost,) = told
+    assert "samples were lost" in lost
 
 
-def test_an_interrupt_ends_a_recording_and_the_next_one_is_as_ever():
-    before = signal.getsignal(signal.SIGINT)
-    seen = []
-    for block in until_interrupted(iter(range(10))):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_recording_and_the_next_one_is_as_ever(number):
+    before, seen, faults = signal.getsignal(number), [], []
+    for block in until_stopped(iter(range(10)), faults.append):
         seen.append(block)
         if block == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
+            assert signal.getsignal(number) is before
     assert seen == [0, 1, 2, 3]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert not faults
+    assert signal.getsignal(number) is before
+
+
+def test_a_fault_ends_a_recording_once_it_has_begun():
+    def blocks(*given):
+        yield from given
+        raise SpikeSepError("unplugged")
+
+    faults = []
+    assert list(until_stopped(blocks(1, 2), faults.append)) == [1, 2]
+    assert faults == ["unplugged"]
+    with pytest.raises(SpikeSepError, match="unplugged"):
+        list(until_stopped(blocks(), faults.append))
 
 
 MEASURE = """

@@ -1,6 +1,8 @@
+import errno
 import http.client
 import io
 import json
+import os
 import socket
 import threading
 from email import message_from_bytes
@@ -112,6 +114,16 @@ def parts_of(headers, content) -> dict[str, bytes]:
         part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
         for part in message.get_payload()
     }
+
+
+def test_a_disk_without_room_is_told(service, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    answer = ask(service, "POST", "/separate", recording(), X_File_Name="talk.wav")
+    assert answer[0] == 507
+    assert "talk.wav: cannot be kept" in error_of(answer)
 
 
 @pytest.mark.parametrize(("kind", "rate", "channels"), [("WAV", 8000, 1), ("FLAC", 16000, 2), ("OGG", 44100, 1)])

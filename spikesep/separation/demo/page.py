@@ -30,7 +30,7 @@ from spikesep.separation.config import DemoConfig
 from spikesep.separation.demo import assets
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator
-from spikesep.separation.scoring import SETS, load_models
+from spikesep.separation.scoring import SETS, STAGES, check_scored, load_models
 from spikesep.spiking.cost import Cost, CostMeter
 
 LARGEST_PAGE = 10 * 10**6
@@ -145,13 +145,16 @@ def read_scores(exp: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """What `results.json` holds, and the rows of `scores.csv`.
 
     Raises:
-        SpikeSepError: either is missing.
+        SpikeSepError: either is missing, or is of other networks than those that are there.
     """
     for name in ("results.json", "scores.csv"):
         if not (exp / name).is_file():
             raise SpikeSepError(f"{exp / name}: not found; run scoring first (spikesep-score --exp {exp})")
+    found = read_json(exp / "results.json")
+    for kind in STAGES:
+        check_scored(exp, found, kind)
     with (exp / "scores.csv").open(newline="", encoding="utf-8") as file:
-        return read_json(exp / "results.json"), list(csv.DictReader(file))
+        return found, list(csv.DictReader(file))
 
 
 def choose_examples(rows: Sequence[dict[str, str]], per_group: int) -> list[Choice]:

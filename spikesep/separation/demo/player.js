@@ -74,6 +74,7 @@ class Player {
     this.offset = 0; // seconds: where it stands, or stood when it began to play
     this.decibels = {};
     this.frame = null; // asked for, to paint in
+    this.following = null; // asked for, to show the position in
     this.listening = new AbortController();
     const on = (target, type, act) => target.addEventListener(type, act, { signal: this.listening.signal });
 
@@ -237,10 +238,12 @@ class Player {
     button.classList.toggle("on", this.playing);
   }
 
+  // One loop, however often it is asked for.
   #follow() {
+    cancelAnimationFrame(this.following);
     if (!this.playing) return;
     this.#moved();
-    requestAnimationFrame(() => this.#follow());
+    this.following = requestAnimationFrame(() => this.#follow());
   }
 
   #moved() {

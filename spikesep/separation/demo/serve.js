@@ -5,7 +5,7 @@ const drop = document.querySelector(".drop"), pick = document.querySelector(".pi
 const record = document.querySelector(".record"), state = document.querySelector(".state");
 const progress = document.querySelector(".progress"), trouble = document.querySelector(".trouble");
 const root = document.querySelector(".player");
-let busy = false, recorder = null, addresses = [];
+let busy = false, recording = false, recorder = null, addresses = [];
 
 function complain(text) {
   trouble.textContent = text;
@@ -21,6 +21,7 @@ function tell(text, share = null) {
 // Separate a recording: a Blob with a name.
 async function separate(blob, name) {
   if (busy) return;
+  if (recording) return complain("Stop the recording first");
   busy = true;
   complain("");
   clear();
@@ -88,7 +89,7 @@ async function show(form, name) {
 for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
   addEventListener(type, (event) => {
     event.preventDefault();
-    drop.classList.toggle("over", !busy && (type === "dragenter" || type === "dragover"));
+    drop.classList.toggle("over", !busy && !recording && (type === "dragenter" || type === "dragover"));
   });
 }
 addEventListener("drop", (event) => {
@@ -102,17 +103,18 @@ async function startRecording() {
   const wanted = { echoCancellation: false, noiseSuppression: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
   const pieces = [], most = Number(drop.dataset.seconds), begun = performance.now();
-  recorder = new MediaRecorder(stream);
+  const own = (recorder = new MediaRecorder(stream));
   const watch = setInterval(() => {
     const seconds = (performance.now() - begun) / 1000;
     tell(`Recording: ${clock(seconds)}`);
-    if (seconds > most - 1) recorder.stop();
+    if (seconds > most - 1 && own.state === "recording") own.stop();
   }, 100);
-  recorder.ondataavailable = (event) => pieces.push(event.data);
-  recorder.onstop = async () => {
+  own.ondataavailable = (event) => pieces.push(event.data);
+  own.onstop = async () => {
     clearInterval(watch);
     for (const track of stream.getTracks()) track.stop();
     recorder = null;
+    recording = pick.disabled = false;
     record.textContent = "Record";
     tell("");
     try {
@@ -122,14 +124,19 @@ async function startRecording() {
       complain("The recording is too short; record again");
     }
   };
-  recorder.start();
+  own.start();
   record.textContent = "Stop and separate";
 }
 
 record.addEventListener("click", () => {
   if (recorder) return recorder.stop();
+  if (recording) return; // the browser still asks for leave
   complain("");
-  startRecording().catch((error) => complain(`No recording: ${error.message}`));
+  recording = pick.disabled = true;
+  startRecording().catch((error) => {
+    recording = pick.disabled = false;
+    complain(`No recording: ${error.message}`);
+  });
 });
 record.hidden = !(navigator.mediaDevices?.getUserMedia && window.MediaRecorder);
 
