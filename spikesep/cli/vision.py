@@ -58,9 +58,6 @@ def _report(recipe: ImageRecipe, options: Namespace, command: str) -> None:
     figures.draw(recipe, options.data, options.exp, found, folder)
     write_json(folder / f"{recipe.experiment.name or 'results'}.json", found)
     page = folder.parent / "RESULTS.md"
-    pictures: dict[str, list[str]] = {}
-    for picture in sorted(folder.glob("*.png")):
-        pictures.setdefault(picture.stem.split("-")[0], []).append(f"{folder.name}/{picture.name}")
-    write_text(page, results.markdown(folder, options.results.resolve().parent.name, pictures))
+    write_text(page, results.markdown(folder, options.results.resolve().parent.name))
     print("\n".join(results.table(found)))
     print(f"{page}: written, with {folder}")

@@ -1,6 +1,7 @@
 """The two training stages of a speech recipe: data directories and settings in, a model folder out."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,8 @@ from spikesep.separation.dataset import Collate, CropList, FixedCrops, loader_of
 from spikesep.separation.dynamic import DynamicCrops
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator, load_separator, save_separator
-from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.report import LayerReport, conversion_report
-from spikesep.training.config import ConversionConfig, is_first_process
+from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.launch import check_gpus, seed_everything
@@ -48,7 +48,7 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = No
     folder = exp / "ann"
     train, valid = _mixtures(data, recipe)
     settings = _settings(data, recipe, "model", "ann")
-    begun = None if ann is None else _beginning(ann, recipe)
+    begun = None if ann is None else _analog(ann, recipe).train()
     if begun is not None:
         settings["from_ann"] = hash_of_files([ann / "model.safetensors"])
     if folder.exists():
@@ -86,7 +86,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     """
     folder = exp / "snn"
     if ann is not None and not (exp / "ann").exists():
-        save_separator(load_separator(ann), exp / "ann")
+        save_separator(_analog(ann, recipe), exp / "ann")
     if not (exp / "ann").exists():
         raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --from-ann")
     train, valid = _mixtures(data, recipe)
@@ -101,10 +101,7 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
         print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
         return folder, []
     seed_everything(recipe.seed)
-    model = load_separator(exp / "ann")
-    if model.kind != "ann":
-        raise SpikeSepError(f"{exp / 'ann'}: is converted already; give an analog separator")
-    config = recipe.ptl
+    model, config = _analog(exp / "ann", recipe), recipe.ptl
     n_samples = round(config.segment_seconds * model.sample_rate)
     train_crops = _fixed_crops(data, train, recipe, n_samples, config.train_segments)
     valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
@@ -123,9 +120,6 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     choices = convert(
         model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh
     )
-    model.cpu()
-    if config.weight_bits:
-        _round_weights(model, train_crops, valid_crops, config, loss)
     with torch.no_grad():
         inputs = [model.encode(valid_crops[i][0][None])[0] for i in range(min(32, len(valid_crops)))]
     reports = conversion_report(model.network, inputs, choices)
@@ -133,33 +127,22 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
     return folder, reports
 
 
-def _round_weights(model: Separator, train: FixedCrops, valid: FixedCrops, config: ConversionConfig, loss) -> None:
-    """Bring the converted separator into fixed-point form, and say what it costs."""
-    before = _validation_loss(model, valid, loss)
-    with torch.no_grad():
-        inputs = [model.encode(train[i][0][None])[0] for i in range(min(len(train), config.calibration_examples))]
-        to_fixed_point(model.network, inputs, config.weight_bits)
-    after = _validation_loss(model, valid, loss)
-    print(
-        f"fixed-point form, {config.weight_bits}-bit weights: validation loss {before:.3f} -> {after:.3f} "
-        f"({after - before:+.3f} dB)",
-        flush=True,
-    )
+def _analog(ann: Path, recipe: RecipeConfig) -> Separator:
+    """The analog separator to train further, or to convert.
 
-
-def _validation_loss(model: Separator, crops: FixedCrops, loss: NegativeSiSdr) -> float:
-    with torch.no_grad():
-        return float(np.mean([float(loss(model(x[None]), y[None])) for x, y in (crops[i] for i in range(len(crops)))]))
-
-
-def _beginning(ann: Path, recipe: RecipeConfig) -> Separator:
-    """The analog separator to train further."""
+    Raises:
+        SpikeSepError: it is none, or of another make than the recipe says.
+    """
     model = load_separator(ann)
     if model.kind != "ann" or model.network.n_converted:
         raise SpikeSepError(f"{ann}: is converted already; give an analog separator")
     if model.config != recipe.model:
-        raise SpikeSepError(f"{ann}: is of other sizes than model.*: {model.config}; give the same, or leave it out")
-    return model.train()
+        ours, theirs = asdict(recipe.model), asdict(model.config)
+        name = next(name for name in ours if ours[name] != theirs[name])
+        raise SpikeSepError(
+            f"{ann}: has model.{name} = {theirs[name]}, not {ours[name]}; give the same model.*, or another network"
+        )
+    return model
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:

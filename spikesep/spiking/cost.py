@@ -1,7 +1,8 @@
 """What a network costs: multiply-accumulates of the analog network against synaptic operations of the spiking one.
 
 A synaptic operation is one spike arriving at one neuron: an addition. A layer with an analog input (the first one)
-multiplies, so its work stays in MACs. Connections that end in zero padding are not there, and not counted, in both.
+multiplies, so its work stays in MACs. Connections that end in zero padding are not there, and not counted, in both;
+those that a limit on fan-in removed are not there in the spiking network.
 """
 
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class CostMeter:
         p = self._passing
         self._passing = Cost(
             p.macs + n_macs,
-            p.analog_macs + (0.0 if spiking_input else n_macs),
+            p.analog_macs + (0.0 if spiking_input else connections(module, torch.ones_like(signal.value))),
             p.synops + synops,
             out.trains[0].n_steps if fires else p.n_steps,
             (*p.spikes, float(out.count.sum())) if fires else p.spikes,
@@ -117,12 +118,15 @@ class SynopsEstimate:
         """See `spikesep.spiking.network.Observer`."""
         if not self.macs and signal.is_spiking:  # of a frozen prefix
             self._arriving = signal.count.sum()
-        synapses = fan_out(module)
-        self.synops = self.synops + self._arriving * synapses
+        synapses, kept = fan_out(module), _kept(module)
+        share = 1.0 if kept is None else float(kept.float().mean())
+        self.synops = self.synops + self._arriving * (share * synapses)
         self.macs += signal.value.numel() / int(divisor(module)) * synapses
-        if isinstance(module, SpikingLayer) and module.mode != "analog":
-            spikes = out.value.float().sum() / module.threshold
-            self._arriving = spikes + self._arriving if module.identity else spikes
+        if isinstance(module, Readout) or module.mode == "analog":
+            self._arriving = 0.0
+            return
+        spikes = out.value.float().sum() / module.threshold
+        self._arriving = spikes + self._arriving if module.identity else spikes
 
 
 def fan_out(module: SpikingLayer | Readout) -> float:
@@ -142,7 +146,7 @@ def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
     """
     if module.before is not None:
         count = module.before(count) * divisor(module)  # all of them reach the synapse
-    return _arrivals(module.synapse, count)
+    return _arrivals(module.synapse, count, _kept(module))
 
 
 def macs(module: SpikingLayer | Readout, value: Tensor) -> float:
@@ -150,15 +154,23 @@ def macs(module: SpikingLayer | Readout, value: Tensor) -> float:
     return _arrivals(module.synapse, torch.ones_like(value if module.before is None else module.before(value)))
 
 
-def _arrivals(synapse: nn.Module, count: Tensor) -> float:
+def _kept(module: SpikingLayer | Readout) -> Tensor | None:
+    """Which connections a limit on fan-in left, bool, the shape of the weight; None where there is no limit."""
+    return getattr(module.limiter, "kept", None)
+
+
+def _arrivals(synapse: nn.Module, count: Tensor, kept: Tensor | None = None) -> float:
     if isinstance(synapse, nn.Linear):
-        return float(count.double().sum()) * synapse.out_features
+        count = count.double()
+        return float(count.sum()) * synapse.out_features if kept is None else float((count * kept.sum(0)).sum())
+    convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
+    way = None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups
+    if kept is not None:
+        return float(convolve(count, kept.to(count.dtype), *way).double().sum())
     # Each output neuron receives all spikes within its receptive field: a convolution with ones.
     per_group = count.unflatten(1, (synapse.groups, -1)).sum(2)
     ones = torch.ones(synapse.groups, 1, *synapse.kernel_size, dtype=count.dtype, device=count.device)
-    convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
-    arriving = convolve(per_group, ones, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
-    return float(arriving.double().sum()) * (synapse.out_channels // synapse.groups)
+    return float(convolve(per_group, ones, *way).double().sum()) * (synapse.out_channels // synapse.groups)
 
 
 def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:

@@ -32,11 +32,11 @@ def to_fixed_point(
         network: all layers spiking.
         inputs: batches of its analog input, of which the largest magnitude is taken; larger ones will be clipped.
         bits: of the weights, 2..8.
-        scales: of the weights' grids by layer, [C_out] or scalar, where training has put them on one; else each output
-            channel's largest weight is the largest integer.
+        scales: of the weights' grids by layer, [C_out] or scalar. Else a layer that learned on a grid keeps it, and of
+            others each output channel's largest weight is the largest integer.
 
     Raises:
-        ValueError: a layer is not spiking yet, or `bits` is out of range.
+        ValueError: a layer is not spiking yet, or `bits` is out of range, or fewer than a layer learned with.
         SpikeSepError: a layer has no such form; the network is as it was.
     """
     if not 2 <= bits <= 8:
@@ -44,16 +44,13 @@ def to_fixed_point(
     layers = list(network.layers.values())
     if any(layer.mode != "spiking" for layer in layers):
         raise ValueError("only a network whose layers all spike has a fixed-point form; convert it first")
-    for name, layer in network.layers.items():
-        try:
-            require_table(layer)
-        except NotImplementedError as error:
-            raise SpikeSepError(f"layer {name}: {error} has no fixed-point form; set weight_bits to 0") from error
+    require_fixed_point(network)
     units, multiples = _common_units(layers)
     largest = max(float(x.detach().abs().max()) for x in inputs)
     found, reaching = [], 0  # the sum of the multiples that meet before a layer
     for index, (name, layer) in enumerate(network.layers.items()):
-        grid = Grid(layer, units[index] * multiples[index], 2 ** (bits - 1) - 1, (scales or {}).get(name))
+        scale = (scales or {}).get(name, _learned_scale(layer, bits))
+        grid = Grid(layer, units[index] * multiples[index], 2 ** (bits - 1) - 1, scale)
         result = grid.behind_spikes(units[index - 1], reaching) if index else grid.behind_analog(largest)
         if result is None:
             raise SpikeSepError(f"layer {name}: its sums do not fit 32 bits; set weight_bits to 0")
@@ -66,6 +63,28 @@ def to_fixed_point(
             layer.threshold.fill_(multiple * unit)
             layer.synapse.weight.copy_(dequantized(fixed.weight, fixed.scale))
             layer.synapse.bias.copy_(bias)
+
+
+def require_fixed_point(network: SpikingNetwork) -> None:
+    """See, before any work, that a network's layers have a fixed-point form.
+
+    Raises:
+        SpikeSepError: one has none.
+    """
+    for name, layer in network.layers.items():
+        try:
+            require_table(layer)
+        except NotImplementedError as error:
+            raise SpikeSepError(f"layer {name}: {error} has no fixed-point form; set weight_bits to 0") from error
+
+
+def _learned_scale(layer: nn.Module, bits: int) -> Tensor | None:
+    """Of the grid on which a layer's weights learned, if they did."""
+    if layer.limiter is None or not layer.limiter.limits.weight_bits:
+        return None
+    if layer.limiter.limits.weight_bits > bits:
+        raise ValueError(f"weights that learned with {layer.limiter.limits.weight_bits} bits do not fit into {bits}")
+    return layer.limiter.weight_scale
 
 
 def check_fixed_point(network: SpikingNetwork) -> None:

@@ -145,6 +145,11 @@ class ConversionConfig:
         )
         if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):
             raise SpikeSepError(f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8")
+        if 0 < self.weight_bits < self.qat_bits:
+            raise SpikeSepError(
+                f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or as many as --ptl.qat_bits, "
+                f"{self.qat_bits}, at least"
+            )
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
             raise SpikeSepError(f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100")
         if self.qat_bits and not 2 <= self.qat_bits <= 16:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from spikesep.files import room_for
 from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.cost import SynopsEstimate
+from spikesep.spiking.fixed_point import require_fixed_point, to_fixed_point
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.quantize import HardwareLimits
@@ -61,7 +62,8 @@ def convert(
     device: torch.device | str = "cpu",
     fresh: DataLoader | None = None,
 ) -> list[ThresholdChoice]:
-    """Convert all layers of `model.network`, by progressive tandem learning unless the settings name another method.
+    """Convert all layers of `model.network`, by progressive tandem learning unless the settings name another method,
+    and bring it into fixed-point form if they say so.
 
     A run that was stopped goes on from the end of its last whole epoch; each finished stage leaves `stageNN.pt`.
 
@@ -79,8 +81,13 @@ def convert(
             sampler is told the epoch. Without it, the first stage trains on `train_set` as the others do.
 
     Returns:
-        How each threshold was chosen.
+        How each threshold was chosen; the model is on the CPU again.
+
+    Raises:
+        SpikeSepError: the network has no fixed-point form.
     """
+    if config.weight_bits:
+        require_fixed_point(model.network)
     device = torch.device(device)
     exact_products(device)
     model.to(device)
@@ -133,7 +140,9 @@ def convert(
         learning.load_state_dict(load_tensors(state_file, device))
         print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
     learning.run()
-    model.eval()
+    model.cpu().eval()
+    if config.weight_bits:
+        trainer.to_fixed_point()
     return learning.choices
 
 
@@ -228,6 +237,18 @@ class TandemTrainer:
                 metric += self.metric(prediction, target, loss) * len(indices)
         self.valid_metric = metric / n
         return total / n
+
+    def to_fixed_point(self) -> None:
+        """Bring the network, converted and on the CPU, into fixed-point form, and say what that costs."""
+        self.device, bits = torch.device("cpu"), self.config.weight_bits
+        self.caches, self.cached_stage = {name: [] for name in self.sets}, 0  # nothing is kept of it as it was
+        before = self.validate(0)
+        n = min(self.config.calibration_examples, len(self.sets["train"]))
+        with torch.no_grad():
+            inputs = [self.model.encode(self._examples("train", indices)[0])[0] for indices in self._batches(range(n))]
+            to_fixed_point(self.model.network, inputs, bits)
+        change = self.validate(0) - before
+        print(f"fixed-point form, {bits}-bit weights: validation loss {before:.4g} ({change:+.2g})", flush=True)
 
     def state_dict(self) -> dict[str, Any]:
         """See `StageTrainer`."""

@@ -34,13 +34,16 @@ DARK = {
 }
 
 
-def training_figure(history: Sequence[Epoch], path: Path, metric: str, *, dark: bool = False) -> None:
+def training_figure(
+    history: Sequence[Epoch], path: Path, metric: str, *, lower_is_better: bool = False, dark: bool = False
+) -> None:
     """The validation metric over the epochs of pre-training and of each conversion stage, as the paper's Fig. 5.
 
     Args:
         history: in the order of training, at least one; it gives `valid_metric`.
         path: a PNG file.
         metric: its name and unit.
+        lower_is_better: the metric is an error.
         dark: for a dark page.
     """
     values = [row.valid_metric for row in history]
@@ -61,14 +64,14 @@ def training_figure(history: Sequence[Epoch], path: Path, metric: str, *, dark: 
             axes.plot(converted, [values[k - 1] for k in converted], "o", color=colours["accent"], markersize=3.5,
                       zorder=4, label="right after a layer's conversion")  # fmt: skip
         if 0 in stages:
-            best = max(value for value, stage in zip(values, stages, strict=True) if stage == 0)
+            best = (min if lower_is_better else max)(v for v, stage in zip(values, stages, strict=True) if stage == 0)
             axes.axhline(best, color=colours["faint"], linewidth=1, linestyle=(0, (2, 3)), label="best of pre-training")
         axes.set_xlim(0.5, len(values) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=3))
         axes.set_xlabel("validation, once an epoch (above: the layer being converted)" if any(stages) else "epoch")
         axes.set_ylabel(f"validation {metric}")
         axes.grid(axis="y", color=colours["faint"], alpha=0.25, linewidth=0.6)
-        axes.legend(loc="lower right", frameon=False, fontsize=8.5)
+        axes.legend(loc="upper right" if lower_is_better else "lower right", frameon=False, fontsize=8.5)
 
 
 def activation_figure(report: Sequence[dict[str, Any]], path: Path, n_steps: int, *, dark: bool = False) -> None:

@@ -246,7 +246,7 @@ class PretrainTask(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep the time that was spent, the patience of the schedule, and whether it is over."""
         checkpoint["spent_seconds"] = self.spent_seconds
-        checkpoint["finished"] = self.finished
+        checkpoint["finished"] = self.trainer.should_stop  # by the time, or by patience
         checkpoint["plateau"] = self.plateau.state_dict() if self.plateau else None
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
@@ -300,7 +300,6 @@ class EpochRecord(pl.Callback):
             if trainer.is_global_zero:
                 print(f"stopping: the time budget of {self.config.max_minutes:g} minutes is spent", flush=True)
             trainer.should_stop = True
-        task.finished = trainer.should_stop  # by the time, or by patience
 
     def _report(self, row: Epoch) -> None:
         self.history.add(row)

@@ -1,7 +1,7 @@
 """Settings of the image tasks: plain records, read without importing torch. `ImageRecipe` is one `conf/*.yaml`."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from spikesep.checks import check
 from spikesep.errors import SpikeSepError
@@ -49,10 +49,12 @@ class ImageConversionConfig(ConversionConfig):
     Attributes:
         train_examples: most training examples of all stages but the first; 0 takes all.
         untrained: `tandem` and `surrogate` begin with fresh weights, as in the paper's Fig. 4.
+        weight_bits: 0 unless asked for, for the paper's image tasks are scored in floating point.
     """
 
     train_examples: int = 0
     untrained: bool = False
+    weight_bits: int = 0
 
     def __post_init__(self):
         super().__post_init__()
@@ -85,10 +87,23 @@ class ExperimentConfig:
         if not self.architectures:
             raise SpikeSepError("--experiment.architectures: name at least one")
         for setting, values in self.vary.items():
-            if not setting.startswith("ptl.") or not hasattr(ImageConversionConfig, setting.removeprefix("ptl.")):
+            kind = get_type_hints(ImageConversionConfig).get(setting.removeprefix("ptl."))
+            if not setting.startswith("ptl.") or kind is None:
                 raise SpikeSepError(f"--experiment.vary {setting}: not a setting of ptl")
             if not values:
                 raise SpikeSepError(f"--experiment.vary {setting}: give it values")
+            for value in values:
+                if not _is_one(value, kind):
+                    raise SpikeSepError(f"--experiment.vary {setting}: {value!r} is no value of --{setting}")
+
+
+def _is_one(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type, as on the command line."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind):  # a union
+        return any(_is_one(value, one) for one in get_args(kind))
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 @dataclass
@@ -101,3 +116,16 @@ class ImageRecipe:
     ann: PretrainConfig = field(default_factory=PretrainConfig)
     ptl: ImageConversionConfig = field(default_factory=ImageConversionConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+
+    def __post_init__(self):
+        for setting, values in self.experiment.vary.items():
+            for value in values:
+                self.varied(setting, value)
+
+    def varied(self, setting: str, value: Any) -> ImageConversionConfig:
+        """The settings of the conversion with one, `ptl.<name>`, at another value.
+
+        Raises:
+            SpikeSepError: they do not go together.
+        """
+        return replace(self.ptl, **{setting.removeprefix("ptl."): value})

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -24,7 +25,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json
+from spikesep.files import atomic_path, read_json, work_in
 from spikesep.training.sampling import EpochSampler
 from spikesep.vision.config import ImageDataConfig
 
@@ -118,9 +119,12 @@ class ImageFiles(Dataset):
         size: height and width to bring them to.
         reconstruct: targets are the images.
         indices: of those to take; None takes all.
+        augment: whether `augmented` crops and mirrors at random.
     """
 
-    def __init__(self, folder: Path, size: int, reconstruct: bool, indices: list[int] | None = None):
+    def __init__(
+        self, folder: Path, size: int, reconstruct: bool, indices: list[int] | None = None, augment: bool = False
+    ):
         try:
             self.files = datasets.ImageFolder(folder)
         except (FileNotFoundError, OSError) as error:
@@ -131,7 +135,8 @@ class ImageFiles(Dataset):
         self.reconstruct = reconstruct
         end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALIZATION["imagenet"])]
         self.plain = v2.Compose([v2.Resize(size * 8 // 7), v2.CenterCrop(size), *end])
-        self.random = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *end])
+        random = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *end]
+        self.random = v2.Compose(random) if augment else self.plain
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -207,9 +212,9 @@ def load_images(config: ImageDataConfig, data: Path, size: int, reconstruct: boo
     path = data / f"{config.name}.safetensors"
     if not path.exists():
         raise SpikeSepError(f"{path}: not there; run stage 0 (spikesep-vision prepare)")
-    tensors = load_file(path)
-    if checksum(tensors) != SHA256[config.name]:
-        raise SpikeSepError(f"{path}: is broken; delete it and run stage 0 (spikesep-vision prepare) again")
+    tensors = _whole_cache(path, config.name)
+    if tensors is None:
+        raise SpikeSepError(f"{path}: is broken; run stage 0 (spikesep-vision prepare) again")
     train, valid = split_indices(len(tensors["train_labels"]), config)
 
     def images(part: str, indices, augment=None) -> ImageTensors:
@@ -252,14 +257,24 @@ def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path
         _load_files(config, 224, False)
         return Path(config.root)
     path = data / f"{config.name}.safetensors"
-    if path.exists() and checksum(load_file(path)) == SHA256[config.name]:
-        return path
-    tensors = {"mnist": _mnist, "cifar10": _cifar10}[config.name](config.root, downloads)
-    if checksum(tensors) != SHA256[config.name]:
-        raise SpikeSepError(f"{config.root or downloads}: is not the whole {config.name}; fetch it anew")
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
+    with work_in(data), work_in(downloads):  # experiments share them
+        if path.exists() and _whole_cache(path, config.name):
+            return path
+        tensors = {"mnist": _mnist, "cifar10": _cifar10}[config.name](config.root, downloads)
+        if checksum(tensors) != SHA256[config.name]:
+            raise SpikeSepError(f"{config.root or downloads}: is not the whole {config.name}; fetch it anew")
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary)
     return path
+
+
+def _whole_cache(path: Path, name: str) -> dict[str, Tensor] | None:
+    """What `prepare_images` wrote; None if it is not as it was."""
+    try:
+        tensors = load_file(path)
+        return tensors if checksum(tensors) == SHA256[name] else None
+    except (SafetensorError, LookupError, OSError):
+        return None
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
@@ -369,7 +384,7 @@ def _load_files(config: ImageDataConfig, size: int, reconstruct: bool) -> Split:
         raise SpikeSepError(f"{folder / 'val'}: other class folders than in train/; sort its images into <wnid>/")
     test.indices = test.indices[: config.test_examples or None]
     return Split(
-        ImageFiles(folder / "train", size, reconstruct, train),
+        ImageFiles(folder / "train", size, reconstruct, train, config.augment),
         ImageFiles(folder / "train", size, reconstruct, valid),
         test,
     )

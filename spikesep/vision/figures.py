@@ -41,7 +41,8 @@ def draw(recipe: ImageRecipe, data: Path, exp: Path, found: dict[str, Any], fold
     prefix = f"{name}-" if name else ""
     ann, snn = History(run.ann_folder(exp) / "history.csv").read(), History(run.folder(exp) / "history.csv").read()
     drawn.append(folder / f"{prefix}training.png")
-    training_figure([*ann, *snn], drawn[-1], METRICS[task] + (" (%)" if task == "classification" else ""))
+    metric, is_error = METRICS[task] + (" (%)" if task == "classification" else ""), task == "reconstruction"
+    training_figure([*ann, *snn], drawn[-1], metric, lower_is_better=is_error)
     report = read_json(run.folder(exp) / "snn" / "report.json")
     drawn.append(folder / f"{prefix}activations.png")
     activation_figure(report, drawn[-1], read_json(run.folder(exp) / "snn" / "config.json")["coding"]["n_steps"])

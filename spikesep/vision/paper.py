@@ -5,6 +5,8 @@ PAPER: dict[str, dict[str, dict[str, float]]] = {
     "table1": {
         "cifar10-alexnet": {"ann": 89.59, "16": 90.86},
         "vgg11": {"ann": 90.59, "16": 91.24},
+    },
+    "table1_imagenet": {
         "imagenet-alexnet": {"ann": 58.53, "16": 55.19},
         "imagenet-vgg16": {"ann": 71.65, "16": 65.08},
     },

@@ -15,6 +15,7 @@ from spikesep.vision.runs import METRICS, Run, read_scores, runs
 
 TITLES = {
     "table1": "Table 1: classification",
+    "table1_imagenet": "Table 1: classification of ImageNet",
     "table2": "Table 2: weights of few bits, imposed during conversion",
     "table3": "Table 3: reconstruction of MNIST by an autoencoder",
     "fig4": "Fig. 4: learning methods and depth",
@@ -61,7 +62,7 @@ def _architecture(recipe: ImageRecipe, exp: Path, architecture: str) -> dict[str
     first_setting = next(iter(recipe.experiment.vary))
     by_seed = {run.seed: run for run in own}
     found: dict[str, Any] = {
-        "ann": _mean([read_scores(run, exp)[0] for run in by_seed.values()])
+        "ann": _mean([read_scores(recipe, run, exp)[0] for run in by_seed.values()])
         | {"curve": _curve(by_seed[recipe.seed].ann_folder(exp) / "history.csv")},
         "snn": {},
     }
@@ -70,7 +71,7 @@ def _architecture(recipe: ImageRecipe, exp: Path, architecture: str) -> dict[str
         entry = found.setdefault(group, {})
         if label(run) not in entry:
             alike = [r for r in own if (r.setting, r.value) == (run.setting, run.value)]
-            scores = [read_scores(r, exp)[1] | {"epochs": _epochs(r, exp)} for r in alike]
+            scores = [read_scores(recipe, r, exp)[1] | {"epochs": _epochs(r, exp)} for r in alike]
             entry[label(run)] = _mean(scores) | {"curve": _curve(run.folder(exp) / "history.csv")}
     return found
 
@@ -102,17 +103,19 @@ def _curve(path: Path) -> dict[str, list]:
     return {"stage": [r.stage for r in rows], "metric": [round(r.valid_metric, 6) for r in rows]}
 
 
-def markdown(folder: Path, task: str, figures: dict[str, list[str]]) -> str:
-    """The whole of `RESULTS.md` of a recipe.
+def markdown(folder: Path, task: str) -> str:
+    """The whole of `RESULTS.md` of a recipe, which stands beside `folder`.
 
     Args:
-        folder: of the `<experiment>.json` files.
+        folder: of the files `<experiment>.json` and of the pictures that `spikesep.vision.figures.draw` made.
         task: the recipe's title.
-        figures: pictures of each experiment, relative to the page.
     """
     lines = [f"# Results: {task}", ""]
     for path in sorted(folder.glob("*.json")):
-        lines += section(read_json(path), figures.get(path.stem, []))
+        found = read_json(path)
+        name = found["experiment"]
+        drawn = [*folder.glob(f"{name}.png"), *folder.glob(f"{name}-*.png")] if name else folder.glob("*.png")
+        lines += section(found, sorted(f"{folder.name}/{picture.name}" for picture in drawn))
     return "\n".join(lines)
 
 
@@ -120,7 +123,8 @@ def section(found: dict[str, Any], figures: Sequence[str] = ()) -> list[str]:
     """One experiment: title, table, what made it, figures."""
     name, task = found["experiment"], found["task"]
     reduced = f"**Reduced:** {found['note']}" if found["reduced"] else ""
-    lines = [f"## {TITLES.get(name, name)}{' (reduced)' if reduced else ''}", "", *([reduced, ""] if reduced else [])]
+    title = TITLES.get(name, name) or "Results"
+    lines = [f"## {title}{' (reduced)' if reduced else ''}", "", *([reduced, ""] if reduced else [])]
     lines += table(found)
     versions, machine = found["versions"], found["machine"]
     at = f"{machine['processor']}, {machine['cores']} cores" + (

@@ -27,10 +27,11 @@ from spikesep.training.precision import exact_products
 from spikesep.training.pretrain import pretrain
 from spikesep.training.run_folder import claim
 from spikesep.vision.architectures import ARCHITECTURES, input_shape
-from spikesep.vision.config import ImageConversionConfig, ImageRecipe
+from spikesep.vision.config import ImageRecipe
 from spikesep.vision.datasets import Images, Split, load_images, plain_loader, training_loader
 from spikesep.vision.model import ImageNetwork, load_image_network, save_image_network
 
+KINDS = ("ann", "snn")
 METRICS = {"classification": "accuracy", "reconstruction": "mse"}
 
 
@@ -103,13 +104,12 @@ def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     check_gpus(recipe.launch)
     for run in _first_of_each(runs(recipe)):
         folder = run.ann_folder(exp)
-        settings = _settings(recipe, run) | {"ann": recipe.ann}
         if (folder / "ann").exists():
-            claim(folder, "ann", settings)
+            _claim(recipe, run, exp, "ann")
             print(f"{folder / 'ann'} is there and complete; delete {folder} to train again")
             continue
         split = split or images_of(recipe, data)
-        claim(folder, "ann", settings)
+        _claim(recipe, run, exp, "ann")
         seed_everything(run.seed)
         model, objective = ImageNetwork(run.architecture, recipe.experiment.task), Objective(recipe.experiment.task)
         print(
@@ -137,10 +137,8 @@ def convert_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     check_gpus(recipe.launch)
     for run in runs(recipe):
         folder = run.folder(exp)
-        config = conversion_settings(recipe, run)
-        settings = _settings(recipe, run) | {"ptl": config}
         if (folder / "snn").exists():
-            claim(folder, "snn", settings)
+            _claim(recipe, run, exp, "snn")
             print(f"{folder / 'snn'} is there and complete; delete {folder} to convert again")
             continue
         split = split or images_of(recipe, data)
@@ -148,13 +146,8 @@ def convert_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
             raise SpikeSepError(
                 f"{run.ann_folder(exp) / 'ann'}: no trained network; run stage 1 (spikesep-vision train)"
             )
-        claim(folder, "snn", settings)
-        _convert(recipe, run, config, split, exp)
-
-
-def conversion_settings(recipe: ImageRecipe, run: Run) -> ImageConversionConfig:
-    """The recipe's settings of the conversion, with the one that the run varies."""
-    return replace(recipe.ptl, **{run.setting.removeprefix("ptl."): run.value})
+        _claim(recipe, run, exp, "snn")
+        _convert(recipe, run, split, exp)
 
 
 def score_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
@@ -162,11 +155,13 @@ def score_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
     split = None
     check_gpus(recipe.launch)
     for run in runs(recipe):
-        ann, snn = run.ann_folder(exp) / "ann", run.folder(exp) / "snn"
-        for model_folder, path in ((ann, ann.parent / "scores-ann.json"), (snn, snn.parent / "scores.json")):
-            if path.exists() and path.stat().st_mtime > model_folder.stat().st_mtime:
-                continue
+        for kind, path in zip(KINDS, score_files(run, exp), strict=True):
+            model_folder = path.parent / kind
             model = load_image_network(model_folder)
+            _claim(recipe, run, exp, kind)
+            if path.exists() and path.stat().st_mtime > model_folder.stat().st_mtime:
+                print(f"{path} is there and complete; delete it to score again")
+                continue
             split = split or images_of(recipe, data)
             title = f"scoring {model_folder.relative_to(exp)}"
             found = score(model, split.test, "cuda" if recipe.launch.n_gpus else "cpu", title)
@@ -200,8 +195,9 @@ def score(model: ImageNetwork, images: Images, device: str = "cpu", title: str =
     return found
 
 
-def _convert(recipe: ImageRecipe, run: Run, config: ImageConversionConfig, split: Split, exp: Path) -> None:
+def _convert(recipe: ImageRecipe, run: Run, split: Split, exp: Path) -> None:
     folder, objective = run.folder(exp), Objective(recipe.experiment.task)
+    config = recipe.varied(run.setting, run.value)
     seed_everything(run.seed)
     model = load_image_network(run.ann_folder(exp) / "ann")
     if config.untrained and config.method in ("tandem", "surrogate"):
@@ -226,7 +222,6 @@ def _convert(recipe: ImageRecipe, run: Run, config: ImageConversionConfig, split
         "cuda" if recipe.launch.n_gpus else "cpu",
         fresh if config.discretize or config.method != "ptl" else None,
     )
-    model.cpu()
     with torch.no_grad():
         inputs = [model.encode(split.valid.batch(list(range(min(64, len(split.valid)))))[0])[0]]
     reports = conversion_report(model.network, inputs, choices)
@@ -263,25 +258,40 @@ def _first_of_each(all_runs: list[Run]) -> Iterator[Run]:
             yield run
 
 
-def _settings(recipe: ImageRecipe, run: Run) -> dict[str, Any]:
-    """What every stage of a run depends on (the folder of the images may move)."""
-    images = replace(recipe.images, root="")
-    notation = ARCHITECTURES.get(run.architecture, run.architecture)
-    return {"seed": run.seed, "architecture": notation, "task": recipe.experiment.task, "images": images}
+def _claim(recipe: ImageRecipe, run: Run, exp: Path, kind: str) -> None:
+    """Note, or see, with which settings the analog (`ann`) or converted (`snn`) network of a run is made; the folder of
+    the images may move.
+    """
+    settings = {
+        "seed": run.seed,
+        "architecture": ARCHITECTURES.get(run.architecture, run.architecture),
+        "task": recipe.experiment.task,
+        "images": replace(recipe.images, root=""),
+    }
+    if kind == "ann":
+        claim(run.ann_folder(exp), kind, settings | {"ann": recipe.ann})
+    else:
+        claim(run.folder(exp), kind, settings | {"ptl": recipe.varied(run.setting, run.value)})
 
 
 def _batches(n: int, size: int) -> list[list[int]]:
     return [list(range(start, min(start + size, n))) for start in range(0, n, size)]
 
 
-def read_scores(run: Run, exp: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def score_files(run: Run, exp: Path) -> tuple[Path, Path]:
+    """Of the analog network and of the converted one, beside the network."""
+    return run.ann_folder(exp) / "scores-ann.json", run.folder(exp) / "scores.json"
+
+
+def read_scores(recipe: ImageRecipe, run: Run, exp: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores of the analog network and of the converted one.
 
     Raises:
-        SpikeSepError: they are not there.
+        SpikeSepError: they are not there, or of networks that were made with other settings.
     """
-    paths = run.ann_folder(exp) / "scores-ann.json", run.folder(exp) / "scores.json"
-    for path in paths:
+    paths = score_files(run, exp)
+    for kind, path in zip(KINDS, paths, strict=True):
         if not path.exists():
             raise SpikeSepError(f"{path}: not there; run stage 3 (spikesep-vision score)")
+        _claim(recipe, run, exp, kind)
     return read_json(paths[0]), read_json(paths[1])

@@ -53,6 +53,19 @@ def test_one_analog_network_is_converted_in_several_experiments(data, tmp_path):
     assert folder == tmp_path / "two" / "snn"
 
 
+def test_what_cannot_be_converted_leaves_no_network_behind(data, tmp_path):
+    train_ann(data, tmp_path / "one", RECIPE)
+    convert_snn(data, tmp_path / "one", RECIPE)
+    other = replace(RECIPE, model=replace(RECIPE.model, sample_rate=16000))
+    for recipe, network, message in (
+        (RECIPE, "snn", "is converted already"),
+        (other, "ann", "has model.sample_rate = 8000, not 16000"),
+    ):
+        with pytest.raises(SpikeSepError, match=message):
+            convert_snn(data, tmp_path / "two", recipe, tmp_path / "one" / network)
+        assert not (tmp_path / "two" / "ann").exists()
+
+
 def test_an_analog_network_is_trained_further(data, tmp_path, capsys):
     train_ann(data, tmp_path / "one", RECIPE)
     longer = replace(RECIPE, ann=replace(RECIPE.ann, learning_rate=1e-9))
@@ -61,7 +74,7 @@ def test_an_analog_network_is_trained_further(data, tmp_path, capsys):
     torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
     with pytest.raises(SpikeSepError, match="from_ann"):
         train_ann(data, tmp_path / "two", longer)
-    with pytest.raises(SpikeSepError, match="other sizes"):
+    with pytest.raises(SpikeSepError, match=r"has model\.n_filters = 8, not 512"):
         train_ann(data, tmp_path / "three", replace(RECIPE, model=SeparatorConfig()), tmp_path / "one" / "ann")
     with pytest.raises(SpikeSepError, match="nowhere"):
         train_ann(data, tmp_path / "three", RECIPE, tmp_path / "nowhere")

@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import pytest
@@ -7,6 +8,7 @@ from torch import nn
 from spikesep.spiking.cost import Cost, CostMeter, SynopsEstimate, connections, macs, measure
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding
 
 SYNAPSES = {
@@ -41,6 +43,22 @@ def test_every_spike_is_counted_at_every_neuron_it_reaches(synapse, shape):
     count = torch.randint(0, 5, shape).float()
     assert connections(Readout(synapse), count) == arrivals(synapse, count)
     assert macs(Readout(synapse), count) == arrivals(synapse, torch.ones(shape))
+
+
+@pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
+def test_connections_that_a_limit_on_fan_in_removed_carry_nothing(synapse, shape):
+    layer = SpikingLayer(copy.deepcopy(synapse))
+    layer.convert(0.1, Coding(4), limits=HardwareLimits(fan_in=3))
+    count = torch.randint(0, 5, shape).float()
+    left = type(synapse)(**{k: getattr(synapse, k) for k in signature(synapse)}, bias=False)
+    left.weight.data = layer.limiter.kept.float()
+    expected = sum(
+        int((left(spike) != 0).sum()) * int(count[place])
+        for place in itertools.product(*map(range, shape))
+        for spike in [torch.zeros(shape).index_put(tuple(map(torch.tensor, place)), torch.tensor(1.0))]
+    )
+    assert connections(layer, count) == expected
+    assert macs(layer, count) == macs(Readout(synapse), count)  # of the analog network
 
 
 def test_macs_of_a_conv_worked_out_by_hand():
@@ -125,6 +143,30 @@ def test_the_estimate_in_training_is_the_measured_ratio_and_has_a_gradient(ident
     behind = SynopsEstimate()
     network.read(network.propagate(network.propagate(x, 0, 1), 1, 3, behind), behind)
     assert float(behind.synops.detach()) == pytest.approx(measure(network, x)[1].synops, rel=1e-5)
+
+
+def test_the_estimate_knows_of_a_limit_on_fan_in():
+    torch.manual_seed(0)
+    network = SpikingNetwork([SpikingLayer(nn.Linear(6, 6)) for _ in range(2)], Readout(nn.Linear(6, 4)))
+    for layer in network.layers.values():
+        layer.convert(0.05, Coding(8, deferred=True), limits=HardwareLimits(fan_in=3))
+        layer.limiter.kept[:] = torch.eye(6, dtype=torch.bool) + torch.eye(6, dtype=torch.bool).roll(1, 0)
+        layer.freeze()  # each input reaches as many neurons, as the estimate takes for granted
+    estimate, x = SynopsEstimate(), torch.randn(5, 6)
+    network(x, observe=estimate)
+    measured = measure(network, x)[1]
+    assert float(estimate.synops) == pytest.approx(measured.synops)
+    assert estimate.macs == measured.macs
+    assert measured.analog_macs == 5 * 12
+
+
+def test_behind_an_analog_layer_no_spike_is_left_to_be_paid_for():
+    torch.manual_seed(0)
+    network = SpikingNetwork([SpikingLayer(nn.Linear(6, 6)) for _ in range(3)], Readout(nn.Linear(6, 4)))
+    network[0].convert(0.05, Coding(8))
+    estimate, x = SynopsEstimate(), torch.randn(5, 6)
+    network(x, observe=estimate)
+    assert float(estimate.synops.detach()) == float(network.propagate(x, 0, 1).count.sum()) * 6
 
 
 def test_the_estimate_counts_pooled_and_strided_synapses():

@@ -11,6 +11,7 @@ from spikesep.spiking.engines import dense
 from spikesep.spiking.fixed_point import LIMIT, check_fixed_point, to_fixed_point
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding
 
 
@@ -46,6 +47,30 @@ def test_weights_that_training_put_on_a_grid_stay_as_they_are():
     to_fixed_point(network, [torch.rand(2, 6, 9)], 4, {name: torch.tensor(step) for name in network.names})
     for layer, weight in zip(network.layers.values(), before, strict=True):
         torch.testing.assert_close(layer.synapse.weight, weight, rtol=1e-6, atol=0)
+
+
+def learned_with(bits):
+    network = network_of()
+    layers = [SpikingLayer(layer.synapse.requires_grad_(True)) for layer in network.layers.values()]
+    for layer in layers:
+        layer.convert(0.1, Coding(8), limits=HardwareLimits(weight_bits=bits))
+        layer.freeze()
+    return SpikingNetwork(layers, network.readout).eval()
+
+
+@pytest.mark.parametrize(("learned", "bits"), [(4, 4), (4, 8), (8, 8)])
+def test_a_grid_that_layers_learned_on_is_kept(learned, bits):
+    network = learned_with(learned)
+    before = [layer.synapse.weight.clone() for layer in network.layers.values()]
+    to_fixed_point(network, [torch.rand(2, 6, 9)], bits)
+    for layer, weight in zip(network.layers.values(), before, strict=True):
+        torch.testing.assert_close(layer.synapse.weight, weight, rtol=1e-6, atol=0)
+        assert int(layer.fixed.weight.abs().max()) <= 2 ** (learned - 1) - 1
+
+
+def test_more_bits_than_there_are_cannot_be_kept():
+    with pytest.raises(ValueError, match="8 bits do not fit into 4"):
+        to_fixed_point(learned_with(8), [torch.rand(2, 6, 9)], 4)
 
 
 def test_thresholds_that_meet_in_one_sum_are_multiples_of_one_unit_and_others_stay():

@@ -42,6 +42,14 @@ def test_the_kernel_passes_its_tests_in_tritons_interpreter():
     assert "5 passed" in done.stdout
 
 
+def test_a_batch_of_one_is_no_constant_for_the_compiler():
+    from spikesep.spiking.engines.gpu import _layer
+
+    counts = [p for p in _layer.params if p.name in ("n_positions", "n_rows")] if not INTERPRETED else []
+    assert all(p.do_not_specialize for p in counts)
+    assert INTERPRETED or len(counts) == 2
+
+
 def assert_same_spikes(network, x):
     expected = run(network.to(DEVICE), x.to(DEVICE), "dense")
     found = run(network, x.to(DEVICE), "gpu")

@@ -64,7 +64,8 @@ def mean_square(prediction, target):
 
 def convert(folder, model=None, loss=mean_square, fresh=None, **settings):
     model = model or trained()
-    config = ConversionConfig(**{"max_epochs": 2, "patience": 2, "learning_rate": 3e-3, "batch_size": 7, **settings})
+    given = {"max_epochs": 2, "patience": 2, "learning_rate": 3e-3, "batch_size": 7, "weight_bits": 0}
+    config = ConversionConfig(**given | settings)
     history = History(folder / "history.csv")
     choices = conversion.convert(
         model,
@@ -282,3 +283,18 @@ def test_deferred_neurons_leave_nothing_to_the_later_stages_but_what_they_learn(
     begins = {row.stage: row.valid_loss for row in rows if row.epoch == 0}
     for stage in (2, 3):
         assert begins[stage] == pytest.approx(ends[stage - 1], rel=1e-3)
+
+
+def test_the_finished_network_is_brought_into_fixed_point_form_and_its_loss_is_told(tmp_path, capsys):
+    model, _, history = convert(tmp_path, weight_bits=6)
+    assert model.network.is_fixed_point
+    assert max(int(layer.fixed.weight.abs().max()) for layer in model.network.layers.values()) == 31
+    assert f"6-bit weights: validation loss {history[-1].valid_loss:.3g}" in capsys.readouterr().out
+
+
+def test_a_network_without_a_fixed_point_form_is_told_before_any_work(tmp_path):
+    model = trained()
+    model.network[1].synapse.padding_mode = "reflect"
+    with pytest.raises(SpikeSepError, match="has no fixed-point form; set weight_bits to 0"):
+        convert(tmp_path, model, weight_bits=8)
+    assert not (tmp_path / "history.csv").exists()

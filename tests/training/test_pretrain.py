@@ -163,6 +163,15 @@ def test_a_stopped_run_keeps_the_patience_of_its_schedule(tmp_path):
     assert history[-1].learning_rate < history[0].learning_rate
 
 
+def test_a_run_whose_patience_was_spent_trains_no_further_epoch(tmp_path):
+    settings = {"schedule": "plateau", "halve_patience": 1, "stop_patience": 2, "warmup_steps": 0, "epochs": 50}
+    flat = lambda p, t: mean_square(p, t) * 0 + 1  # noqa: E731
+    _, expected = train(tmp_path, loss=flat, **settings)
+    assert len(expected) == 3
+    _, history = train(tmp_path, loss=flat, **settings)
+    assert history == expected
+
+
 def test_a_run_whose_time_was_spent_trains_no_further_epoch(tmp_path):
     _, expected = train(tmp_path, epochs=500, schedule="cosine", max_minutes=1e-3)
     _, history = train(tmp_path, epochs=500, schedule="cosine", max_minutes=1e-3)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from spikesep.training import figures
@@ -34,6 +35,16 @@ def test_pre_training_alone_is_drawn_without_a_strip(tmp_path):
     image = pixels(tmp_path / "t.png")
     assert columns_of(image, "line").size
     assert not columns_of(image, "shade", share=0.1).size
+
+
+@pytest.mark.parametrize("lower_is_better", [False, True])
+def test_the_best_of_pre_training_is_the_best_of_its_metric(tmp_path, monkeypatch, lower_is_better):
+    lines = []
+    monkeypatch.setattr(Axes, "axhline", lambda axes, height, **how: lines.append(height))
+    monkeypatch.setattr(Axes, "legend", lambda axes, **how: None)
+    figures.training_figure(HISTORY, tmp_path / "t.png", "error", lower_is_better=lower_is_better)
+    values = [row.valid_metric for row in HISTORY if row.stage == 0]
+    assert lines == [min(values) if lower_is_better else max(values)]
 
 
 def test_the_dotted_line_stands_at_the_upper_bound(tmp_path):

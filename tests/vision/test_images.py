@@ -254,6 +254,16 @@ def test_imagenets_folders_are_read_split_and_brought_to_size(tree, tmp_path):
     assert split.train.augmented([0, 1])[0].shape == (2, 3, 16, 16)
 
 
+def test_imagenets_images_are_changed_only_if_asked(tree, tmp_path):
+    for path in (tree / "train").rglob("*.JPEG"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path)
+    for augment in (False, True):
+        config = ImageDataConfig("imagenet", root=str(tree), valid_share=0.2, augment=augment)
+        train = load_images(config, tmp_path, 16, False).train
+        torch.manual_seed(0)
+        assert torch.equal(train.augmented([0, 1])[0], train.batch([0, 1])[0]) != augment
+
+
 @pytest.mark.parametrize("lost", ["train", "val/n02"])
 def test_a_tree_that_is_not_imagenets_is_named(tree, tmp_path, lost):
     (tree / lost).rename(tmp_path / "away")

@@ -87,9 +87,24 @@ def test_what_is_complete_is_not_done_again_and_other_settings_are_refused(data,
     run_all(setup, data, exp)
     capsys.readouterr()
     run_all(setup, data, exp)
-    assert capsys.readouterr().out.count("is there and complete") == 2
+    assert capsys.readouterr().out.count("is there and complete") == 4
     with pytest.raises(SpikeSepError, match=r"ann\.epochs"):
         runs.train_all(replace(setup, ann=replace(setup.ann, epochs=9)), data, exp)
+    fewer = replace(setup, images=replace(setup.images, test_examples=9))
+    for stage in (runs.score_all, lambda recipe, data, exp: results.summarize(recipe, exp, "here")):
+        with pytest.raises(SpikeSepError, match=r"images\.test_examples"):
+            stage(fewer, data, exp)
+
+
+def test_weights_are_brought_into_fixed_point_form_if_asked_for(data, tmp_path):
+    setup = recipe(experiment={"n_seeds": 1, "vary": {"ptl.weight_bits": [0, 4]}}, max_epochs=0, n_steps=4)
+    run_all(setup, data, tmp_path / "exp")
+    networks = [
+        load_image_network(tmp_path / "exp" / "28x28-c4s2-p2-12-10" / "seed0" / f"weight_bits-{bits}" / "snn").network
+        for bits in (0, 4)
+    ]
+    assert [network.is_fixed_point for network in networks] == [False, True]
+    assert max(int(layer.fixed.weight.abs().max()) for layer in networks[1].layers.values()) == 7
 
 
 @pytest.mark.parametrize("method", ["ptl", "tandem", "surrogate", "rate"])
@@ -154,6 +169,38 @@ def test_an_architecture_for_other_images_is_refused(data, tmp_path):
 def test_a_setting_that_does_not_exist_cannot_be_varied():
     with pytest.raises(SpikeSepError, match="steps"):
         ExperimentConfig(vary={"ptl.steps": [1]})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("method", "tandm"), ("gradient", 1), ("n_steps", "a"), ("n_steps", 8.5), ("deferred", 1), ("percentile", True)],
+)
+def test_a_value_that_cannot_be_is_refused_before_any_work(setting, value):
+    with pytest.raises(SpikeSepError, match=rf"ptl\.{setting}: {value!r} is no value"):
+        ExperimentConfig(vary={f"ptl.{setting}": [value]})
+
+
+def test_values_that_do_not_go_together_are_refused_before_any_work():
+    for vary in ({"ptl.n_steps": [4, -1]}, {"ptl.qat_bits": [9], "ptl.weight_bits": [8]}):
+        given = {"qat_bits": 9} if "ptl.weight_bits" in vary else {}
+        with pytest.raises(SpikeSepError, match="--ptl"):
+            recipe(experiment={"vary": vary}, **given)
+
+
+def test_every_experiment_has_its_own_pictures_on_the_page(data, tmp_path):
+    folder = tmp_path / "results"
+    for name in ("", "a", "a-b"):
+        setup = recipe(experiment={"n_seeds": 1, "name": name, "vary": {"ptl.n_steps": [2]}}, max_epochs=0)
+        found = run_all(setup, data, tmp_path / "exp")
+        own = folder if name else tmp_path / "nameless" / "results"
+        own.mkdir(parents=True, exist_ok=True)
+        figures.draw(setup, data, tmp_path / "exp", found, own)
+        (own / f"{name or 'results'}.json").write_text(json.dumps(found))
+    page = results.markdown(folder, "x")
+    assert page.count("![a](results/a-training.png)") == 1
+    assert page.count("![a-b](results/a-b-training.png)") == 1
+    assert "## Results\n" in results.markdown(tmp_path / "nameless" / "results", "x")
+    assert "](results/training.png)" in results.markdown(tmp_path / "nameless" / "results", "x")
 
 
 def test_the_papers_figures_stand_beside_ours(data, tmp_path):

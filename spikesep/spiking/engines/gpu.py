@@ -76,7 +76,8 @@ def _on_device(connections: Connections, batch: int, device: torch.device) -> tu
     return tuple(torch.from_numpy(array).to(device) for array in (connections.rows(batch), connections.taps))
 
 
-@triton.jit
+# A count of one, which the compiler would take for a constant, stays a number like others.
+@triton.jit(do_not_specialize=["n_positions", "n_rows"])
 def _layer(
     words,  # [n_sources, n_words, n_rows, n_groups * n_in] uint8
     table,  # [n_positions, n_entries] int32
