@@ -1,8 +1,8 @@
 """Training and inference of the analog separator against asteroid's ConvTasNet of as many multiply-accumulates.
 
-Both take the same crops, batch, loss, optimizer and precision: training as `spikesep.training.pretrain` does it (bf16
-autocast where the processor has it, gradients clipped, Adam), inference in float32. The peer keeps the proportions of
-its paper (H = 4 B, Sc = B, gLN, skip connections, same encoder) and is as wide as its MACs, at most ours, allow.
+Both take the same crops, batch, loss, optimizer and precision: training as `spikesep.training.pretrain` does it with
+Adam (bf16 autocast where the processor has it, gradients clipped), inference in float32. The peer keeps the proportions
+of its paper (H = 4 B, Sc = B, gLN, skip connections, same encoder) and is as wide as its MACs, at most ours, allow.
 """
 
 import math

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ PEERS = {
     "plain loop over time": stack.plain_loop,
     "float32, steps batched": stack.batched_float,
 }
+PACKAGES = {"SpikingJelly 2.0, multi-step": "spikingjelly", "snnTorch 1.0": "snntorch"}
 ACCELERATED = ("SpikingJelly 2.0, multi-step", "float32, steps batched")  # its neurons are Triton kernels there
 
 
@@ -91,7 +93,10 @@ def _against_peers(name: str, n_channels: int, dilations: list[int], peers, quic
     network, signal = stack.build_stack(n_channels, dilations, 32, RATE)
     spikes = signal.trains[0].spikes.float()
     runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
-    runs |= {peer: partial(make(network), spikes) for peer, make in peers.items()}
+    missing = [peer for peer in peers if peer in PACKAGES and not find_spec(PACKAGES[peer])]
+    if missing:
+        print(f"left out, for want of the extra `bench`: {', '.join(missing)}")
+    runs |= {peer: partial(make(network), spikes) for peer, make in peers.items() if peer not in missing}
     return _compare(name, runs, "event", 2 if quick else rounds)
 
 

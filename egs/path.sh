@@ -1,5 +1,6 @@
 # Sourced by every recipe's run.sh (as its path.sh): finds the repository's own environment, if it is there, and holds what
 # all recipes share: options and stages. A recipe sets `config`, its own options and their help, and calls `run_recipe "$@"`.
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || { echo "run.sh: error: needs bash 4.4 or newer" >&2; exit 2; }
 recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ -x "$recipe/../../.venv/bin/spikesep-prepare" ]; then
     export PATH="$recipe/../../.venv/bin:$PATH"
@@ -52,9 +53,9 @@ fail() {
 read_options() {
     local name setting
     while [ $# -gt 0 ]; do
+        [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
         case $1 in
             --help | -h) usage; exit 0 ;;
-            --*.*=*) overrides+=("$1"); shift; continue ;;
             --*) ;;
             *) fail "unknown option $1" ;;
         esac
@@ -89,12 +90,26 @@ run_stage() {
     shift 2
     if [ "$stage" -le "$number" ] && [ "$number" -le "$stop_stage" ]; then
         echo "== stage $number: $title =="
-        "$@" "${settings[@]}"
+        "$@" "${settings[@]}" & # bash heeds a signal only where it waits
+        child=$!
+        wait "$child"
     fi
+}
+
+stop() {
+    trap - INT TERM HUP
+    kill "$child" 2>/dev/null || true
+    wait "$child" 2>/dev/null || true
+    echo "run.sh: stopped; the same command goes on" >&2
+    exit $((128 + $1))
 }
 
 run_recipe() {
     read_options "$@"
+    child=
+    trap 'stop 2' INT
+    trap 'stop 15' TERM
+    trap 'stop 1' HUP
     exp=exp/${tag:-$(basename "$config" .yaml)}
     settings=(--config "$config" --launch.n_gpus "$ngpu" --launch.n_processes "$nproc" --launch.n_nodes "$num_nodes"
         --launch.n_jobs "$nj" --launch.launcher "$launcher" ${overrides[@]+"${overrides[@]}"})

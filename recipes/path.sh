@@ -1,5 +1,6 @@
 # Sourced by every image recipe's run.sh (as its path.sh): finds the repository's own environment, if it is there, and holds
 # what all of them share: options and stages. A recipe sets `config` and calls `run_recipe "$@"`.
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || { echo "run.sh: error: needs bash 4.4 or newer" >&2; exit 2; }
 recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ -x "$recipe/../../.venv/bin/spikesep-vision" ]; then
     export PATH="$recipe/../../.venv/bin:$PATH"
@@ -39,9 +40,9 @@ fail() {
 read_options() {
     local name
     while [ $# -gt 0 ]; do
+        [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
         case $1 in
             --help | -h) usage; exit 0 ;;
-            --*.*=*) overrides+=("$1"); shift; continue ;;
             --stage | --stop-stage | --config | --tag | --data | --ngpu | --*.* | --seed) ;;
             *) fail "unknown option $1" ;;
         esac
@@ -63,8 +64,18 @@ run_stage() {
     shift 2
     if [ "$stage" -le "$number" ] && [ "$number" -le "$stop_stage" ]; then
         echo "== stage $number: $title =="
-        "$@" "${settings[@]}"
+        "$@" "${settings[@]}" & # bash heeds a signal only where it waits
+        child=$!
+        wait "$child"
     fi
+}
+
+stop() {
+    trap - INT TERM HUP
+    kill "$child" 2>/dev/null || true
+    wait "$child" 2>/dev/null || true
+    echo "run.sh: stopped; the same command goes on" >&2
+    exit $((128 + $1))
 }
 
 run_recipe() {
@@ -73,6 +84,10 @@ run_recipe() {
         [[ $word =~ ^[A-Za-z0-9_./:=-]+$ ]] && call+=" $word" || call+=" ${word@Q}"
     done
     read_options "$@"
+    child=
+    trap 'stop 2' INT
+    trap 'stop 15' TERM
+    trap 'stop 1' HUP
     exp=exp/${tag:-$(basename "$config" .yaml)}
     settings=(--data "$data" --exp "$exp" --config "$config" --launch.n_gpus "$ngpu" ${overrides[@]+"${overrides[@]}"})
     run_stage 0 "images" spikesep-vision prepare

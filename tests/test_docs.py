@@ -15,8 +15,15 @@ from spikesep.files import write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.spiking.report import LayerReport
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = ("python", "train-your-own-speakers", "convert-your-own-network", "read-the-report", "publish-a-model")
+
+
+def texts(folder):
+    """The pages of a folder and, but for the topmost, below it; what recipes made is none."""
+    found = (ROOT / folder).rglob("*.md") if folder else ROOT.glob("*.md")
+    return [path for path in found if not {"data", "exp", "downloads"} & set(path.relative_to(ROOT).parts)]
 
 
 def blocks(page, language):
@@ -53,8 +60,18 @@ def test_every_option_that_a_page_shows_is_known(page):
         parser.parse_args(shlex.split(line, comments=True))
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_link_of_a_page_leads_somewhere(page):
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
-    assert all((DOCS / link).exists() for link in links)
+TEXTS = sorted(path for folder in ("", "docs", "egs", "recipes", "benchmarks") for path in texts(folder))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(path):
+    links = [link for link in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")) if "://" not in link]
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_commands_of_the_readme_are_known():
+    lines = re.findall(r"^    (?:.*\| )?spikesep-(\w+) ?([^|\n]*)", (ROOT / "README.md").read_text("utf-8"), re.M)
+    assert {"infer", "serve"} <= {command for command, _ in lines}
+    for command, line in lines:
+        parser = importlib.import_module(f"spikesep.cli.{command}")._parser()
+        parser.parse_args(shlex.split(line, comments=True))

@@ -53,6 +53,7 @@ class Run:
     def __init__(self, folder: Path, voices: Path):
         self.folder = folder
         self.voices = voices
+        self.kills = 0
         folder.mkdir()
         for name in ("run.sh", "path.sh"):
             shutil.copy(RECIPE / name, folder)
@@ -75,6 +76,7 @@ class Run:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 assert kill_after, "it hangs"
+                self.kills += 1
                 return time.monotonic() - begun
         assert process.returncode == 0, (self.folder / "log").read_text()
         return time.monotonic() - begun
@@ -136,6 +138,7 @@ def test_a_run_killed_three_times_ends_as_an_unbroken_one(unbroken, voices, tmp_
     run, chance = Run(tmp_path / "recipe", voices), random.Random(SEED)
     for _ in range(3):
         run.run(chance.uniform(0, 0.5 * seconds))
+    assert run.kills
     run.run()
     assert_same(run.left(), left)
 

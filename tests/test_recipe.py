@@ -197,3 +197,52 @@ def test_a_wrong_option_of_the_wsj0_recipe_is_one_line(tmp_path, argv, message):
     assert ended.returncode == 2
     assert message in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A recipe whose commands only note how they were called, and then do what `then` says."""
+    bin_, home = tmp_path / "bin", tmp_path / "egs" / "debian-2mix"
+    shutil.copytree(RECIPE, home, ignore=shutil.ignore_patterns("data", "exp", "downloads"))
+    bin_.mkdir()
+
+    def start(then, *argv, name="spikesep-train"):
+        for command in ("spikesep-prepare", name):
+            (bin_ / command).write_text(f'#!/bin/sh\necho "$$ $*" >>{tmp_path}/calls\n{then}\n')
+            (bin_ / command).chmod(0o755)
+        environment = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
+        return subprocess.Popen(["./run.sh", *argv], cwd=home, env=environment, stderr=subprocess.PIPE, text=True)
+
+    start.calls = tmp_path / "calls"
+    return start
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_recipe_that_is_killed_takes_its_command_with_it(watched, number):
+    process, end = watched("exec sleep 60", "--stage", "2"), time.monotonic() + 30
+    while not watched.calls.exists() or not watched.calls.read_text().endswith("\n"):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    child = int(watched.calls.read_text().split()[0])
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert error == "run.sh: stopped; the same command goes on\n"
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_what_a_command_ends_with_ends_the_recipe(watched):
+    process = watched("exit 2", "--stage", "2")
+    process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert len(watched.calls.read_text().splitlines()) == 1
+
+
+def test_a_value_may_follow_an_equals_sign(watched):
+    argv = ["--stage=2", "--stop-stage=2", "--config=conf/tiny.yaml", "--ann.epochs=2", "--tag", "a b"]
+    process = watched("exit 0", *argv)
+    assert process.communicate(timeout=30)[1] == ""
+    assert process.returncode == 0
+    (call,) = watched.calls.read_text().splitlines()
+    assert "--exp exp/a b --config conf/tiny.yaml" in call
+    assert call.endswith("--ann.epochs 2")

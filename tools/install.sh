@@ -15,4 +15,7 @@ if [ ! -x "$venv/bin/pip" ] && ! "$python" -m venv "$venv"; then
     exit 2
 fi
 echo "installing SpikeSep and its pinned dependencies into $venv (a few minutes, some GB)"
-"$venv/bin/pip" install --quiet --disable-pip-version-check --editable "$root[$extras]"
+if ! "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "$root[$extras]"; then
+    echo "install.sh: pip failed, for the reason above; if pesq could not be built: apt-get install build-essential python3-dev" >&2
+    exit 2
+fi

@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage="Usage: tools/slurm-here.sh start|stop [FOLDER (default /tmp/slurm-here)]; after start: export SLURM_CONF=FOLDER/slurm.conf"
 action=${1:-}
-home=${2:-/tmp/slurm-here}
+home=$(realpath -m "${2:-/tmp/slurm-here}")
 export SLURM_CONF=$home/slurm.conf
 
 stop() {
@@ -58,7 +58,8 @@ start() {
     local attempt
     configure
     munged --force --key-file="$home/munge/key" --socket="$home/munge/socket" --pid-file="$home/munged.pid" \
-        --log-file="$home/munge/log" --seed-file="$home/munge/seed" 2>/dev/null
+        --log-file="$home/munge/log" --seed-file="$home/munge/seed" 2>/dev/null ||
+        { echo "slurm-here.sh: munged does not start: is munge installed, are you root? See $home/munge/log" >&2; exit 2; }
     slurmctld
     slurmd
     for attempt in $(seq 60); do

@@ -146,8 +146,9 @@ def _usage(address: str, kind: str) -> list[str]:
     option, argument = (" --network ann", ', "ann"') if kind == "ann" else ("", "")  # of two, the other is the default
     return [
         "## Use",
-        f"    pip install spikesep\n    spikesep-infer recording.wav --model {address}{option} --out-dir voices",
-        "with SpikeSep installed, or in Python",
+        "With SpikeSep installed:",
+        f"    spikesep-infer recording.wav --model {address}{option} --out-dir voices",
+        "or in Python:",
         "    import soundfile, spikesep\n\n"
         '    wave, rate = soundfile.read("recording.wav", dtype="float32")\n'
         f'    voices = spikesep.load_model("{address}"{argument}).separate(wave.T, rate)    # [voices, samples]',

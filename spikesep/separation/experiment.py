@@ -11,17 +11,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import read_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.corpora.table import UTTERANCES, read_table
 from spikesep.separation.dataset import Collate, CropList, FixedCrops, loader_of, training_loader
 from spikesep.separation.dynamic import DynamicCrops
 from spikesep.separation.kaldi import Mixture, read_data_dir
-from spikesep.separation.model import Separator, load_separator, save_separator
+from spikesep.separation.model import KIND, Separator, load_separator, save_separator
 from spikesep.spiking.report import LayerReport, conversion_report
 from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.launch import check_gpus, seed_everything
+from spikesep.training.model_folder import read_model
 from spikesep.training.pretrain import pretrain
 from spikesep.training.run_folder import claim, hash_of_files
 
@@ -50,7 +52,7 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = No
     settings = _settings(data, recipe, "model", "ann")
     begun = None if ann is None else _analog(ann, recipe).train()
     if begun is not None:
-        settings["from_ann"] = hash_of_files([ann / "model.safetensors"])
+        settings["from_ann"] = _hash_of_weights(ann)
     if folder.exists():
         claim(exp, "ann", settings)
         print(f"{folder} is there and complete; delete {exp} to train again")
@@ -83,10 +85,16 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
 
     Where there is no `exp/ann`, the analog separator in folder `ann` is copied there first: one network can be
     converted in several experiments. The report is written into the model folder as `report.json`.
+
+    Raises:
+        SpikeSepError: there is no analog separator, or it cannot be converted, or `exp/ann` is there and neither `ann`
+            nor what was trained further from it.
     """
     folder = exp / "snn"
     if ann is not None and not (exp / "ann").exists():
         save_separator(_analog(ann, recipe), exp / "ann")
+    elif ann is not None and not _stems_from(exp, ann):
+        raise SpikeSepError(f"{exp / 'ann'}: is there and is not {ann}; take another --tag, or leave --from-ann out")
     if not (exp / "ann").exists():
         raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --from-ann")
     train, valid = _mixtures(data, recipe)
@@ -143,6 +151,17 @@ def _analog(ann: Path, recipe: RecipeConfig) -> Separator:
             f"{ann}: has model.{name} = {theirs[name]}, not {ours[name]}; give the same model.*, or another network"
         )
     return model
+
+
+def _stems_from(exp: Path, ann: Path) -> bool:
+    """Whether `exp/ann` is the separator `ann`, or was trained further from it."""
+    path = exp / "settings" / "ann.json"
+    begun = read_json(path).get("from_ann") if path.exists() else None
+    return begun == _hash_of_weights(ann) or read_model(exp / "ann", KIND).settings == read_model(ann, KIND).settings
+
+
+def _hash_of_weights(ann: Path) -> str:
+    return hash_of_files([ann / "model.safetensors"])
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 
@@ -325,6 +326,8 @@ def test_live_voices_come_while_the_recording_goes_on(model):
     argv = [sys.executable, "-c", code, "-", "--live", "--segment", "0.1", "--raw", "8000", "--model", str(model)]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    impatience = threading.Timer(60, process.kill)  # if nothing came, reading would wait for ever
+    impatience.start()
     process.stdin.write(np.zeros(8000, "<i2").tobytes())
     process.stdin.flush()
     header = process.stdout.read(44)
@@ -333,6 +336,7 @@ def test_live_voices_come_while_the_recording_goes_on(model):
     process.stdin.close()
     assert len(process.stdout.read()) == 2 * 2 * 2000
     assert process.wait() == 0
+    impatience.cancel()
 
 
 @pytest.mark.slow

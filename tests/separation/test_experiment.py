@@ -51,6 +51,10 @@ def test_one_analog_network_is_converted_in_several_experiments(data, tmp_path):
     folder, _ = convert_snn(data, tmp_path / "two", other, tmp_path / "one" / "ann")
     assert (tmp_path / "two" / "ann" / "config.json").exists()
     assert folder == tmp_path / "two" / "snn"
+    assert convert_snn(data, tmp_path / "two", other, tmp_path / "one" / "ann") == (folder, [])
+    train_ann(data, tmp_path / "three", replace(RECIPE, seed=1))
+    with pytest.raises(SpikeSepError, match="is there and is not"):
+        convert_snn(data, tmp_path / "two", other, tmp_path / "three" / "ann")
 
 
 def test_what_cannot_be_converted_leaves_no_network_behind(data, tmp_path):

@@ -1,11 +1,14 @@
 import math
 
 import numpy as np
+import pesq
+import pystoi
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikesep.separation import metrics
+from spikesep.separation.audio import resample
 from spikesep.separation.metrics import RefusalError, best_permutation, score_utterance
 
 RATE = 8000
@@ -82,6 +85,19 @@ def test_the_mixture_itself_gains_nothing_and_a_cleaner_estimate_gains():
     for name in ("si_sdr", "sdr", "stoi"):
         assert getattr(cleaner, name) > getattr(unprocessed, name)
     assert not cleaner.refusals
+
+
+def test_stoi_and_pesq_are_told_which_signal_is_the_reference_and_which_kind_is_wanted():
+    source = speechlike(1)
+    estimate = source + 0.3 * speechlike(2)
+    estimate[len(source) // 2 :] *= 1e-3
+    own, other = pystoi.stoi(source, estimate, RATE), pystoi.stoi(estimate, source, RATE)
+    assert abs(own - other) > 1e-3
+    assert metrics.stoi(estimate, source, RATE) == pytest.approx(own)
+    wide = [resample(signal, RATE, 16000) for signal in (source, source + 0.3 * speechlike(2))]
+    expected = [pesq.pesq(16000, wide[0], wide[1], mode) for mode in ("nb", "wb")]
+    assert abs(expected[0] - expected[1]) > 1e-2
+    assert metrics.pesq(wide[1], wide[0], 16000) == pytest.approx(expected[0])
 
 
 def test_a_metric_that_was_not_asked_for_is_nan_without_a_reason():

@@ -64,8 +64,10 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -9, done.stderr
     children = [int(word) for word in done.stdout.split()]
     assert children
-    time.sleep(0.5)
-    assert not [child for child in children if is_running(child)]
+    end = time.monotonic() + 30
+    while any(is_running(child) for child in children):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def is_running(process):

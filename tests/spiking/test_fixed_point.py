@@ -1,5 +1,11 @@
 import copy
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -71,6 +77,31 @@ def test_a_grid_that_layers_learned_on_is_kept(learned, bits):
 def test_more_bits_than_there_are_cannot_be_kept():
     with pytest.raises(ValueError, match="8 bits do not fit into 4"):
         to_fixed_point(learned_with(8), [torch.rand(2, 6, 9)], 4)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_spikes_are_those_of_every_machine(engine):
+    """Of numbers exact in float32, drawn by numpy, which draws the same everywhere: a digest of the spikes."""
+    rng = np.random.default_rng(0)
+    exact = lambda high, unit, *shape: torch.tensor(rng.integers(-high, high + 1, shape) / unit, dtype=torch.float32)  # noqa: E731
+    network = network_of(Coding(16), thresholds=(0.25, 0.125, 0.1875))
+    for layer in network.layers.values():
+        layer.synapse.weight.data, layer.synapse.bias.data = exact(127, 512, 6, 6, 3), exact(64, 256, 6)
+    x = exact(512, 256, 2, 6, 200)
+    to_fixed_point(network, [x])
+    network.use_engine(engine)
+    words = network.propagate(x, 0, 3).trains[-1].words.numpy()
+    assert 0.02 < float(np.unpackbits(words).mean()) < 0.5
+    assert hashlib.sha256(words.tobytes()).hexdigest()[:16] == "ece97709ef168103"
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE"])
+def test_processors_without_exact_int8_products_take_other_ones(isa):
+    """As onednn is told to take this one for."""
+    command = [sys.executable, "-m", "pytest", "-k", "every_machine", __file__]
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert "2 passed" in done.stdout, done.stdout
 
 
 def test_thresholds_that_meet_in_one_sum_are_multiples_of_one_unit_and_others_stay():

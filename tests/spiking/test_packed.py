@@ -109,7 +109,10 @@ def test_without_a_place_for_the_compilers_cache_all_goes_on(tmp_path):
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(folder.stat().st_mode | 0o055)
     code = "import torch; from spikesep.spiking import packed as p; print(p.count(torch.full((1, 3), 3).byte()))"
-    argv = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", code]
+    nobody = ["setpriv", "--reuid", "65534", "--clear-groups"]
+    if subprocess.run([*nobody, "test", "-x", sys.executable]).returncode:
+        pytest.skip("this Python lies where only its owner may go")
+    argv = [*nobody, sys.executable, "-c", code]
     environment = {**os.environ, "HOME": "/nonexistent", "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     found = subprocess.run(argv, env=environment, cwd="/", capture_output=True, text=True, timeout=120)
     assert "tensor([2, 2, 2]" in found.stdout, found.stderr

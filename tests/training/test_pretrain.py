@@ -137,11 +137,15 @@ def test_a_run_ends_when_its_time_is_spent(tmp_path):
     assert 1 <= len(history) < 20
 
 
-def test_float32_is_taken_where_bf16_is_emulated():
+@pytest.mark.parametrize("has_it", [False, True])
+def test_float32_is_taken_where_bf16_is_emulated(monkeypatch, has_it):
     cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert supports_bf16(cpu) == has_it
     with autocast("auto", cpu):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == (torch.bfloat16 if supports_bf16(cpu) else torch.float32)
+    assert product.dtype == (torch.bfloat16 if has_it else torch.float32)
     with autocast("float32", cpu):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 

@@ -5,6 +5,7 @@ torch's convolutions, in bfloat16 where autocast asks for it and the layer still
 """
 
 from contextlib import nullcontext
+from functools import cache
 
 import numpy as np
 import torch
@@ -86,10 +87,18 @@ def _fire_deferred(job: Job, own: slice, arriving: Tensor) -> Tensor:
 def _product(job: Job, device: torch.device):
     """A matrix product that is exact for these integers, and the number format it takes."""
     units = int(job.plan.factors.sum()) * (job.n_steps if job.deferred else 1)
-    # Without VNNI, int8 products are slow, and those of oneDNN saturate.
-    if units <= 127 and device.type == COMPILED and torch.cpu._is_vnni_supported():
+    if units <= 127 and device.type == COMPILED and int8_products_are_exact():
         return torch._int_mm, torch.int8
     return _rounded_product, torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2**24 else torch.float64
+
+
+@cache
+def int8_products_are_exact() -> bool:
+    """Whether torch's int8 products are exact here. Without VNNI, oneDNN's saturate (and are slow); so they do where it
+    was told to leave VNNI alone (ONEDNN_MAX_CPU_ISA).
+    """
+    most = torch.full((64, 64), 127, dtype=torch.int8)
+    return torch.cpu._is_vnni_supported() and bool((torch._int_mm(most, most) == 64 * 127**2).all())
 
 
 def _rounded_product(x: Tensor, matrix: Tensor) -> Tensor:
