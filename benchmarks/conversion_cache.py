@@ -55,6 +55,7 @@ def main() -> None:
                 max_epochs=options.max_epochs,
                 calibration_examples=max(8, options.train_segments // 6),  # the proportion of the recipe's default
                 cache_gib=gib,
+                weight_bits=0,
             )
             seconds, outcomes[name] = one_conversion(load_separator(options.exp / "ann"), *sets, config)
             times[name].append(seconds)

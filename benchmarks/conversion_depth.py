@@ -49,6 +49,6 @@ def growth(depths: Sequence[int], seconds: Sequence[float]) -> dict[str, float]:
 
 def _convert(depth: int, n_channels: int, n_steps: int, sets, cache_gib: float):
     config = ConversionConfig(
-        n_steps=n_steps, patience=EPOCHS, max_epochs=EPOCHS, calibration_examples=3, cache_gib=cache_gib
+        n_steps=n_steps, patience=EPOCHS, max_epochs=EPOCHS, calibration_examples=3, cache_gib=cache_gib, weight_bits=0
     )
     return one_conversion(separator(depth, n_channels), *sets, config)

@@ -211,7 +211,9 @@ def watched(tmp_path):
             (bin_ / command).write_text(f'#!/bin/sh\necho "$$ $*" >>{tmp_path}/calls\n{then}\n')
             (bin_ / command).chmod(0o755)
         environment = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
-        return subprocess.Popen(["./run.sh", *argv], cwd=home, env=environment, stderr=subprocess.PIPE, text=True)
+        heed = lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]  # noqa: E731
+        options = {"cwd": home, "env": environment, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
+        return subprocess.Popen(["./run.sh", *argv], **options)
 
     start.calls = tmp_path / "calls"
     return start

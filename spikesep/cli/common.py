@@ -1,6 +1,7 @@
 """What every command shares: one option parser, one folder to work in, one way to end on an error."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -109,6 +110,20 @@ def _folder_of(options: Namespace) -> Iterator[None]:
             if shard:
                 stack.enter_context(work_in(folder, part=f"-{shard.replace('/', 'of')}"))
         yield
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Have SIGTERM end the command as an exception does: what it began is tidied away, and what it started ends."""
+
+    def end(*_) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def complain(prog: str, error: object) -> int:

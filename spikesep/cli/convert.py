@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> None:
         "spikesep-convert", "Convert the separator by progressive tandem learning; a stopped run goes on."
     )
     parser.add_argument(
-        "--from-ann", type=Path | None, default=None, help="analog separator to convert, if --exp has none"
+        "--from-ann", type=Path | None, default=None, help="analog separator to convert; --exp may have no other"
     )
     run(parser, convert, argv, lambda launch: Resources(gpus=min(1, launch.n_gpus)))
 

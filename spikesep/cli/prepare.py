@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from spikesep.cli.common import recipe_of, recipe_parser, run
+from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
 from spikesep.files import is_json, write_json
 from spikesep.separation.corpora import list_utterances
 from spikesep.separation.corpora.lists import find_lists
@@ -34,10 +34,11 @@ def _parser() -> ArgumentParser:
 
 
 def _prepare(options: Namespace) -> None:
-    if options.task == "corpus":
-        prepare_corpus(options)
-    else:
-        prepare_mixtures(options)
+    with unwinding():  # apt-get ends with it, and scratch files are removed
+        if options.task == "corpus":
+            prepare_corpus(options)
+        else:
+            prepare_mixtures(options)
 
 
 def prepare_corpus(options: Namespace) -> None:

@@ -1,11 +1,10 @@
 """`spikesep-serve`: a page on this computer to try a model on recordings of one's own."""
 
-import signal
 import webbrowser
 
 from jsonargparse import ArgumentParser, Namespace
 
-from spikesep.cli.common import add_model_options, run
+from spikesep.cli.common import add_model_options, run, unwinding
 from spikesep.errors import SpikeSepError
 
 
@@ -39,14 +38,9 @@ def serve(options: Namespace) -> None:
     from spikesep.separation.serve import Service
 
     model = load_model(options.model, options.network, options.device)
-    signal.signal(signal.SIGTERM, _terminate)
     name, limits = options.model or "the shipped one", (options.max_megabytes, options.max_seconds)
-    with Service(model, name, options.port, *limits) as service:
+    with unwinding(), Service(model, name, options.port, *limits) as service:
         print(f"{service.url}: drop a recording there (Ctrl-C ends)", flush=True)
         if not options.no_browser:
             webbrowser.open(service.url)
         service.serve_forever()
-
-
-def _terminate(*_) -> None:
-    raise SystemExit(128 + signal.SIGTERM)

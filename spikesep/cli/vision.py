@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from spikesep.cli.common import recipe_of, recipe_parser, run
+from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json, write_text
 from spikesep.vision.config import ImageRecipe
@@ -38,7 +38,8 @@ def _act(options: Namespace, command: str) -> None:
         from spikesep.vision.datasets import prepare_images  # brings torch
 
         downloads = options.downloads or options.data.resolve().parent / "downloads"
-        print(f"{prepare_images(recipe.images, options.data, downloads)}: there and whole")
+        with unwinding():
+            print(f"{prepare_images(recipe.images, options.data, downloads)}: there and whole")
         return
     from spikesep.vision import runs
 

@@ -17,13 +17,12 @@ from spikesep.separation.corpora.table import UTTERANCES, read_table
 from spikesep.separation.dataset import Collate, CropList, FixedCrops, loader_of, training_loader
 from spikesep.separation.dynamic import DynamicCrops
 from spikesep.separation.kaldi import Mixture, read_data_dir
-from spikesep.separation.model import KIND, Separator, load_separator, save_separator
+from spikesep.separation.model import Separator, load_separator, save_separator
 from spikesep.spiking.report import LayerReport, conversion_report
 from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.launch import check_gpus, seed_everything
-from spikesep.training.model_folder import read_model
 from spikesep.training.pretrain import pretrain
 from spikesep.training.run_folder import claim, hash_of_files
 
@@ -157,7 +156,10 @@ def _stems_from(exp: Path, ann: Path) -> bool:
     """Whether `exp/ann` is the separator `ann`, or was trained further from it."""
     path = exp / "settings" / "ann.json"
     begun = read_json(path).get("from_ann") if path.exists() else None
-    return begun == _hash_of_weights(ann) or read_model(exp / "ann", KIND).settings == read_model(ann, KIND).settings
+    if begun is not None and ann.is_dir() and begun == _hash_of_weights(ann):
+        return True
+    one, other = (load_separator(folder).state_dict() for folder in (exp / "ann", ann))
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def _hash_of_weights(ann: Path) -> str:

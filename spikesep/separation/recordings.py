@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import BinaryIO
 
 import numpy as np
@@ -25,6 +25,8 @@ from spikesep.spiking.cost import Cost
 AUDIO = "wav wave flac ogg oga opus mp3 m4a mp4 aac webm mka mkv wma aif aiff aifc au snd caf w64 rf64 sph wv1 wv2 gsm"
 SUFFIXES = frozenset(f".{kind}" for kind in AUDIO.split())
 """What is taken for audio in a folder; a file that is named is read whatever its name."""
+MICROPHONE_BLOCK, MOST_DELAY = 0.02, 10.0
+"""Seconds that a microphone gives at once; that wait for the computer, before any are lost."""
 MOST_SILENCE = 3.0
 """Seconds without a sample after which a microphone is gone: a quiet one still gives zeros."""
 SPOOLED = 2**16
@@ -245,18 +247,28 @@ def microphone_sound(tell: Callable[[str], object]) -> Sound:
             f"mic: the microphone is heard through sounddevice, which cannot be loaded ({error}); "
             "pip install sounddevice, or pipe it in: arecord -f S16_LE -r 16000 | spikesep-infer --live -"
         ) from error
-    heard: SimpleQueue[np.ndarray] = SimpleQueue()
+    heard: Queue[np.ndarray] = Queue(round(MOST_DELAY / MICROPHONE_BLOCK))
     lost = []
 
     def hear(samples: np.ndarray, _n, _time, status) -> None:
-        heard.put(samples[:, 0].copy())
-        if status.input_overflow and not lost:
+        missed = status.input_overflow
+        try:
+            heard.put_nowait(samples[:, 0].copy())
+        except Full:
+            missed = True
+        if missed and not lost:
             lost.append(True)
             tell("mic: some samples were lost; leave the computer less to do")
 
     try:
         rate = int(sounddevice.query_devices(kind="input")["default_samplerate"])
-        device = sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32", callback=hear)
+        device = sounddevice.InputStream(
+            samplerate=rate,
+            channels=1,
+            dtype="float32",
+            blocksize=round(MICROPHONE_BLOCK * rate),
+            callback=hear,
+        )
     except (sounddevice.PortAudioError, ValueError) as error:
         raise SpikeSepError(f"mic: no microphone can be opened ({error}); plug one in") from error
 
@@ -273,6 +285,10 @@ def microphone_sound(tell: Callable[[str], object]) -> Sound:
     return Sound(rate, 1, None, blocks())
 
 
+class _StoppedError(Exception):
+    """A signal came while nothing else did."""
+
+
 def until_stopped(blocks: Iterator[np.ndarray], tell: Callable[[str], object]) -> Iterator[np.ndarray]:
     """The blocks up to Ctrl-C or SIGTERM, which so are an end like another; a second one acts as ever.
 
@@ -281,7 +297,7 @@ def until_stopped(blocks: Iterator[np.ndarray], tell: Callable[[str], object]) -
     Raises:
         SpikeSepError: of a fault before the first block.
     """
-    begun = stopped = False
+    begun = stopped = waiting = False
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def as_ever() -> None:
@@ -292,15 +308,22 @@ def until_stopped(blocks: Iterator[np.ndarray], tell: Callable[[str], object]) -
         nonlocal stopped
         stopped = True
         as_ever()
+        if waiting:  # for who knows how long
+            raise _StoppedError
 
     for number in before:
         signal.signal(number, stop)
     try:
-        for block in blocks:
-            begun = True
-            yield block
-            if stopped:
+        while not stopped:
+            waiting = True
+            block = next(blocks, None)
+            waiting = False
+            if block is None:
                 return
+            begun = begun or block.size > 0
+            yield block
+    except _StoppedError:
+        return
     except SpikeSepError as error:
         if not begun:
             raise

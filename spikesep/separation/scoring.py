@@ -91,16 +91,21 @@ def find_inputs(data: Path, exp: Path, config: ScoringConfig) -> Inputs:
     Raises:
         SpikeSepError: a model or a list is missing; the message names the stage that makes it.
     """
-    for name, (stage, command) in STAGES.items():
-        for file in MODEL_FILES:
-            if not (exp / name / file).is_file():
-                raise SpikeSepError(f"{exp / name / file}: not found; run {stage} first ({command} --exp {exp})")
+    for kind in STAGES:
+        _check_there(exp, kind)
     limit = config.max_utterances or None
     mixtures = {condition: read_data_dir(data / folder)[:limit] for condition, folder in SETS.items()}
     model_hash = {name: hash_of_model(exp / name) for name in STAGES}
     data_hash = _digest_of_data(mixtures)
     told = json.dumps([model_hash, data_hash, sorted(config.metrics), spikesep.__version__])
     return Inputs(mixtures, model_hash, data_hash, hashlib.sha256(told.encode()).hexdigest())
+
+
+def _check_there(exp: Path, kind: str) -> None:
+    stage, command = STAGES[kind]
+    for file in MODEL_FILES:
+        if not (exp / kind / file).is_file():
+            raise SpikeSepError(f"{exp / kind / file}: not found; run {stage} first ({command} --exp {exp})")
 
 
 def hash_of_model(folder: Path) -> str:
@@ -112,8 +117,9 @@ def check_scored(exp: Path, results: dict[str, Any], kind: str) -> None:
     """See that results are those of the network of this kind that is there now.
 
     Raises:
-        SpikeSepError: they are another's.
+        SpikeSepError: they are another's, or it is not there.
     """
+    _check_there(exp, kind)
     if results["model_hash"][kind] != hash_of_model(exp / kind):
         raise SpikeSepError(f"{exp / 'results.json'}: was scored with another {exp / kind}; run spikesep-score again")
 

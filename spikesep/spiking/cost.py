@@ -90,7 +90,7 @@ class CostMeter:
         p = self._passing
         self._passing = Cost(
             p.macs + n_macs,
-            p.analog_macs + (0.0 if spiking_input else connections(module, torch.ones_like(signal.value))),
+            p.analog_macs + (0.0 if spiking_input else macs(module, signal.value, _kept(module))),
             p.synops + synops,
             out.trains[0].n_steps if fires else p.n_steps,
             (*p.spikes, float(out.count.sum())) if fires else p.spikes,
@@ -149,9 +149,16 @@ def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
     return _arrivals(module.synapse, count, _kept(module))
 
 
-def macs(module: SpikingLayer | Readout, value: Tensor) -> float:
-    """Multiply-accumulates of the synapse, for an input of the shape of `value`; pooling comes first."""
-    return _arrivals(module.synapse, torch.ones_like(value if module.before is None else module.before(value)))
+def macs(module: SpikingLayer | Readout, value: Tensor, kept: Tensor | None = None) -> float:
+    """Multiply-accumulates of the synapse, for an input of the shape of `value`; pooling comes first.
+
+    Args:
+        module: a layer or a readout.
+        value: its input.
+        kept: the connections that there are, bool, the shape of the weight; None for all.
+    """
+    value = value if module.before is None else module.before(value)
+    return _arrivals(module.synapse, torch.ones_like(value), kept)
 
 
 def _kept(module: SpikingLayer | Readout) -> Tensor | None:

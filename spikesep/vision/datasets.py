@@ -257,9 +257,9 @@ def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path
         _load_files(config, 224, False)
         return Path(config.root)
     path = data / f"{config.name}.safetensors"
-    with work_in(data), work_in(downloads):  # experiments share them
-        if path.exists() and _whole_cache(path, config.name):
-            return path
+    if path.exists() and _whole_cache(path, config.name):
+        return path
+    with work_in(downloads):  # experiments share it
         tensors = {"mnist": _mnist, "cifar10": _cifar10}[config.name](config.root, downloads)
         if checksum(tensors) != SHA256[config.name]:
             raise SpikeSepError(f"{config.root or downloads}: is not the whole {config.name}; fetch it anew")

@@ -114,8 +114,10 @@ def markdown(folder: Path, task: str) -> str:
     for path in sorted(folder.glob("*.json")):
         found = read_json(path)
         name = found["experiment"]
-        drawn = [*folder.glob(f"{name}.png"), *folder.glob(f"{name}-*.png")] if name else folder.glob("*.png")
-        lines += section(found, sorted(f"{folder.name}/{picture.name}" for picture in drawn))
+        prefix = f"{name}-" if name else ""
+        own = [f"{prefix}activations", f"{prefix}reconstructions", f"{prefix}training", name]
+        drawn = [f"{folder.name}/{picture}.png" for picture in own if (folder / f"{picture}.png").exists()]
+        lines += section(found, drawn)
     return "\n".join(lines)
 
 

@@ -358,10 +358,6 @@ def test_a_live_recording_that_is_ended_by_a_signal_is_kept(tmp_path, model):
             if any(part.stat().st_size > 8000 for part in tmp_path.glob(".*spk2*.part.wav")):
                 process.terminate()
                 break
-        for _ in range(1000):
-            time.sleep(0.02)
-            process.stdin.write(np.zeros(80, "<i2").tobytes())
-            process.stdin.flush()
     assert process.wait(20) == 0
     assert soundfile.info(tmp_path / "stdin_spk2.wav").frames >= 8000
 

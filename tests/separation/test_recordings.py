@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,12 +216,14 @@ def test_the_microphone_is_asked_for_in_a_line(monkeypatch):
 
 def test_the_microphone_is_heard_at_its_own_rate_until_it_is_gone(monkeypatch):
     class Device:
-        def __init__(self, samplerate, channels, dtype, callback):
-            assert (samplerate, channels, dtype) == (48000, 1, "float32")
+        hears = ((0.5, False), (0.25, True), (0.125, True))
+
+        def __init__(self, samplerate, channels, dtype, blocksize, callback):
+            assert (samplerate, channels, dtype, blocksize) == (48000, 1, "float32", 960)
             self.callback = callback
 
         def __enter__(self):
-            for level, overflow in ((0.5, False), (0.25, True), (0.125, True)):
+            for level, overflow in self.hears:
                 memory = np.full((960, 1), level, np.float32)
                 self.callback(memory, 960, None, SimpleNamespace(input_overflow=overflow))
                 memory[:] = 9  # PortAudio uses it again
@@ -247,14 +250,17 @@ def test_the_microphone_is_heard_at_its_own_rate_until_it_is_gone(monkeypatch):
         next(sound.blocks)
     (lost,) = told
     assert "samples were lost" in lost
+    Device.hears, told[:] = [(0.5, False)] * 501, []  # 10.02 s wait, one block more than may
+    assert sum(1 for _ in until_stopped(microphone_sound(told.append).blocks, print)) == 500
+    assert told == [lost]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_recording_and_the_next_one_is_as_ever(number):
     before, seen, faults = signal.getsignal(number), [], []
-    for block in until_stopped(iter(range(10)), faults.append):
-        seen.append(block)
-        if block == 3:
+    for block in until_stopped((np.array([k]) for k in range(10)), faults.append):
+        seen.append(int(block[0]))
+        if seen[-1] == 3:
             os.kill(os.getpid(), number)
             assert signal.getsignal(number) is before
     assert seen == [0, 1, 2, 3]
@@ -262,16 +268,30 @@ def test_a_signal_ends_a_recording_and_the_next_one_is_as_ever(number):
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_recording_of_which_nothing_comes_any_more(number):
+    end, source = os.pipe()
+    with open(end, "rb") as pipe, open(source, "wb", buffering=0) as writing:
+        writing.write(np.zeros(100, "<i2").tobytes())
+        seen = until_stopped(read_samples(pipe, 1, "<i2", None), print)
+        assert next(seen).shape == (1, 100)
+        impatience = threading.Timer(0.2, os.kill, (os.getpid(), number))
+        impatience.start()
+        assert list(seen) == []
+        impatience.join()
+
+
 def test_a_fault_ends_a_recording_once_it_has_begun():
-    def blocks(*given):
-        yield from given
+    def blocks(*sizes):
+        yield from map(np.zeros, sizes)
         raise SpikeSepError("unplugged")
 
     faults = []
-    assert list(until_stopped(blocks(1, 2), faults.append)) == [1, 2]
+    assert [len(block) for block in until_stopped(blocks(1, 2), faults.append)] == [1, 2]
     assert faults == ["unplugged"]
-    with pytest.raises(SpikeSepError, match="unplugged"):
-        list(until_stopped(blocks(), faults.append))
+    for nothing in ((), (0,)):
+        with pytest.raises(SpikeSepError, match="unplugged"):
+            list(until_stopped(blocks(*nothing), faults.append))
 
 
 MEASURE = """

@@ -70,6 +70,8 @@ def test_spikes_of_a_pooled_input_all_reach_the_synapse_but_its_macs_come_after_
     layer = SpikingLayer(nn.Linear(4, 10), before=nn.Sequential(nn.AvgPool2d(2), nn.Flatten()))
     assert connections(layer, torch.ones(1, 1, 4, 4)) == 16 * 10
     assert macs(layer, torch.ones(1, 1, 4, 4)) == 4 * 10
+    cost = measure(SpikingNetwork([layer], Readout(nn.Linear(10, 1))), torch.ones(1, 1, 4, 4))[1]
+    assert cost.macs == cost.analog_macs == 4 * 10 + 10
 
 
 def converted():

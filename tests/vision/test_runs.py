@@ -199,6 +199,7 @@ def test_every_experiment_has_its_own_pictures_on_the_page(data, tmp_path):
     page = results.markdown(folder, "x")
     assert page.count("![a](results/a-training.png)") == 1
     assert page.count("![a-b](results/a-b-training.png)") == 1
+    assert "![a](results/a-b-" not in page
     assert "## Results\n" in results.markdown(tmp_path / "nameless" / "results", "x")
     assert "](results/training.png)" in results.markdown(tmp_path / "nameless" / "results", "x")
 

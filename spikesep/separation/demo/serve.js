@@ -114,15 +114,16 @@ async function startRecording() {
     clearInterval(watch);
     for (const track of stream.getTracks()) track.stop();
     recorder = null;
-    recording = pick.disabled = false;
     record.textContent = "Record";
     tell("");
     try {
       const buffer = await decode(await new Blob(pieces).arrayBuffer(), 16000);
+      recording = false;
       await separate(wav(buffer.getChannelData(0), buffer.sampleRate), "recording.wav");
     } catch {
       complain("The recording is too short; record again");
     }
+    recording = pick.disabled = false;
   };
   own.start();
   record.textContent = "Stop and separate";
