@@ -144,8 +144,9 @@ def test_playing_moves_and_switching_keeps_the_place_and_changes_what_is_heard_a
         heard[label] = page.evaluate(DOMINANT)
         pictures[label] = player.locator(".spectrum").evaluate("canvas => canvas.toDataURL()")
         assert player.locator(".chosen").first.inner_text() == label
-    assert heard["voice 1, reference"] < 600
-    assert heard["voice 2, reference"] > 800
+    assert (
+        heard["voice 1, reference"] < 675 < heard["voice 2, reference"]
+    )  # between 500 and 850, whatever the pulse smears
     assert len(set(pictures.values())) == 4
     player.get_by_role("button", name="Pause").click()
     rest = position(page)
