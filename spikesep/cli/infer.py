@@ -206,6 +206,7 @@ def _check_files(voices: list[Path], recordings: Iterable[Path], options: Namesp
             if os.path.lexists(file) and not options.overwrite:
                 raise SpikeSepError(f"{file}: is there already; give --overwrite, or another {option}")
             taken[real] = "where a voice goes"
+            taken |= dict.fromkeys(map(str, Path(real).parents), "a folder that voices go to")
 
 
 def _separated(jobs: list[tuple[Path, list[Path]]], settings: Settings, n_jobs: int) -> Iterator[dict]:

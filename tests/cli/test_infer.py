@@ -196,6 +196,7 @@ def test_a_report_takes_no_other_files_place(tmp_path, model, capsys, monkeypatc
         ".": "is a folder",
         "a.wav": "a.wav: is one of the recordings; give another --json",
         "voices/b_spk1.wav": "is where a voice goes",
+        "voices": "is a folder that voices go to",
     }.items():
         assert infer(*argv, "--json", report) == 2
         assert message in capsys.readouterr().err
