@@ -1,10 +1,6 @@
-# Sourced by every recipe's run.sh (as its path.sh): finds the repository's own environment, if it is there, and holds what
-# all recipes share: options and stages. A recipe sets `config`, its own options and their help, and calls `run_recipe "$@"`.
-((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || { echo "run.sh: error: needs bash 4.4 or newer" >&2; exit 2; }
-recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ -x "$recipe/../../.venv/bin/spikesep-prepare" ]; then
-    export PATH="$recipe/../../.venv/bin:$PATH"
-fi
+# Sourced by every recipe's run.sh (as its path.sh): the options and stages of speech recipes. A recipe sets `config`, its own options and
+# their help, and calls `run_recipe "$@"`.
+. "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 
 stage=0
 stop_stage=5
@@ -45,11 +41,6 @@ Relative paths are taken from the recipe's folder.
 EOF
 }
 
-fail() {
-    echo "run.sh: error: $1 (see ./run.sh --help)" >&2
-    exit 2
-}
-
 read_options() {
     local name setting
     while [ $# -gt 0 ]; do
@@ -78,38 +69,12 @@ read_options() {
         esac
         shift 2
     done
-    [[ $stage =~ ^[0-5]$ && $stop_stage =~ ^[0-5]$ ]] || fail "--stage and --stop-stage take 0 to 5"
-    [ "$stage" -le "$stop_stage" ] || fail "--stage $stage comes after --stop-stage $stop_stage"
+    check_stages 5
     [[ $launcher =~ ^(local|slurm)$ ]] || fail "--launcher $launcher: give local or slurm"
-    [ -f "$config" ] || fail "--config $config: no such file"
-    command -v spikesep-prepare >/dev/null || fail "spikesep is not installed: run make in the repository's top folder"
-}
-
-run_stage() {
-    local number=$1 title=$2
-    shift 2
-    if [ "$stage" -le "$number" ] && [ "$number" -le "$stop_stage" ]; then
-        echo "== stage $number: $title =="
-        "$@" "${settings[@]}" & # bash heeds a signal only where it waits
-        child=$!
-        wait "$child"
-    fi
-}
-
-stop() {
-    trap - INT TERM HUP
-    kill "$child" 2>/dev/null || true
-    wait "$child" 2>/dev/null || true
-    echo "run.sh: stopped; the same command goes on" >&2
-    exit $((128 + $1))
 }
 
 run_recipe() {
     read_options "$@"
-    child=
-    trap 'stop 2' INT
-    trap 'stop 15' TERM
-    trap 'stop 1' HUP
     exp=exp/${tag:-$(basename "$config" .yaml)}
     settings=(--config "$config" --launch.n_gpus "$ngpu" --launch.n_processes "$nproc" --launch.n_nodes "$num_nodes"
         --launch.n_jobs "$nj" --launch.launcher "$launcher" ${overrides[@]+"${overrides[@]}"})

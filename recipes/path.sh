@@ -1,10 +1,5 @@
-# Sourced by every image recipe's run.sh (as its path.sh): finds the repository's own environment, if it is there, and holds
-# what all of them share: options and stages. A recipe sets `config` and calls `run_recipe "$@"`.
-((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || { echo "run.sh: error: needs bash 4.4 or newer" >&2; exit 2; }
-recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ -x "$recipe/../../.venv/bin/spikesep-vision" ]; then
-    export PATH="$recipe/../../.venv/bin:$PATH"
-fi
+# Sourced by every image recipe's run.sh (as its path.sh): their options and stages. A recipe sets `config` and calls `run_recipe "$@"`.
+. "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 
 stage=0
 stop_stage=4
@@ -32,11 +27,6 @@ Relative paths are taken from the recipe's folder.
 EOF
 }
 
-fail() {
-    echo "run.sh: error: $1 (see ./run.sh --help)" >&2
-    exit 2
-}
-
 read_options() {
     local name
     while [ $# -gt 0 ]; do
@@ -53,29 +43,7 @@ read_options() {
         esac
         shift 2
     done
-    [[ $stage =~ ^[0-4]$ && $stop_stage =~ ^[0-4]$ ]] || fail "--stage and --stop-stage take 0 to 4"
-    [ "$stage" -le "$stop_stage" ] || fail "--stage $stage comes after --stop-stage $stop_stage"
-    [ -f "$config" ] || fail "--config $config: no such file"
-    command -v spikesep-vision >/dev/null || fail "spikesep is not installed: run make in the repository's top folder"
-}
-
-run_stage() {
-    local number=$1 title=$2
-    shift 2
-    if [ "$stage" -le "$number" ] && [ "$number" -le "$stop_stage" ]; then
-        echo "== stage $number: $title =="
-        "$@" "${settings[@]}" & # bash heeds a signal only where it waits
-        child=$!
-        wait "$child"
-    fi
-}
-
-stop() {
-    trap - INT TERM HUP
-    kill "$child" 2>/dev/null || true
-    wait "$child" 2>/dev/null || true
-    echo "run.sh: stopped; the same command goes on" >&2
-    exit $((128 + $1))
+    check_stages 4
 }
 
 run_recipe() {
@@ -84,10 +52,6 @@ run_recipe() {
         [[ $word =~ ^[A-Za-z0-9_./:=-]+$ ]] && call+=" $word" || call+=" ${word@Q}"
     done
     read_options "$@"
-    child=
-    trap 'stop 2' INT
-    trap 'stop 15' TERM
-    trap 'stop 1' HUP
     exp=exp/${tag:-$(basename "$config" .yaml)}
     settings=(--data "$data" --exp "$exp" --config "$config" --launch.n_gpus "$ngpu" ${overrides[@]+"${overrides[@]}"})
     run_stage 0 "images" spikesep-vision prepare

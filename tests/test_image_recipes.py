@@ -25,7 +25,7 @@ def recipe(request, tmp_path_factory):
     """A copy of a recipe outside the checkout, with twenty pictures of two classes."""
     folder = tmp_path_factory.mktemp("recipe") / request.param
     folder.mkdir()
-    for name in ("run.sh", "path.sh"):
+    for name in ("run.sh", "path.sh", "stages.sh"):
         shutil.copy(RECIPES / request.param / name, folder)
     shutil.copytree(RECIPES / request.param / "conf", folder / "conf")
     rng = np.random.default_rng(0)

@@ -55,7 +55,7 @@ class Run:
         self.voices = voices
         self.kills = 0
         folder.mkdir()
-        for name in ("run.sh", "path.sh"):
+        for name in ("run.sh", "path.sh", "stages.sh"):
             shutil.copy(RECIPE / name, folder)
         (folder / "small.yaml").write_text(SMALL)
 

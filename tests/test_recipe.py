@@ -26,7 +26,7 @@ def recipe(tmp_path_factory):
     """A copy of the recipe outside the checkout, with nothing left over from another run."""
     folder = tmp_path_factory.mktemp("recipe") / "debian-2mix"
     folder.mkdir()
-    for name in ("run.sh", "path.sh"):
+    for name in ("run.sh", "path.sh", "stages.sh"):
         shutil.copy(RECIPE / name, folder)
     shutil.copytree(RECIPE / "conf", folder / "conf")
     return folder

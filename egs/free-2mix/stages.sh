@@ -1,0 +1,1 @@
+../../tools/stages.sh
