@@ -292,7 +292,9 @@ class _StoppedError(Exception):
 def until_stopped(blocks: Iterator[np.ndarray], tell: Callable[[str], object]) -> Iterator[np.ndarray]:
     """The blocks up to Ctrl-C or SIGTERM, which so are an end like another; a second one acts as ever.
 
-    `tell` is told of a fault that ended them.
+    Args:
+        blocks: float32 [channels, n] each.
+        tell: is told of a fault that ended them, once there were samples.
 
     Raises:
         SpikeSepError: of a fault before the first block.
