@@ -1,5 +1,6 @@
 """The engines against peers on the same network, weights and spikes; counts are compared before anything is timed."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -66,7 +67,7 @@ def accelerator(quick: bool) -> list[dict] | str:
     """The gpu engine on both stacks, one second of sound and 64 of them at once; a reason where there is none."""
     if not torch.cuda.is_available():
         return "no accelerator here"
-    rows = []
+    rows, peers = [], _at_hand(ACCELERATED)
     for n_channels, n_layers in ((128, 8), (512, 10)):
         network, signal = stack.build_stack(n_channels, [2**k for k in range(2 if quick else n_layers)], 32, RATE)
         network.cuda()
@@ -76,7 +77,7 @@ def accelerator(quick: bool) -> list[dict] | str:
             runs = {
                 engine: partial(stack.ours(network, engine), Signal(trains=(trains,))) for engine in ("gpu", "dense")
             }
-            runs |= {peer: partial(PEERS[peer](network), trains.spikes.float()) for peer in ACCELERATED}
+            runs |= {peer: partial(PEERS[peer](network), trains.spikes.float()) for peer in peers}
             runs = {who: partial(_whole, run) for who, run in runs.items()}
             name = f"{len(network) - 1} layers, {n_channels} channels, N_s=32, rate {RATE}, batch {batch}"
             rows += _compare(name, runs, "gpu", 2 if quick else 20)
@@ -93,11 +94,16 @@ def _against_peers(name: str, n_channels: int, dilations: list[int], peers, quic
     network, signal = stack.build_stack(n_channels, dilations, 32, RATE)
     spikes = signal.trains[0].spikes.float()
     runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
+    runs |= {peer: partial(peers[peer](network), spikes) for peer in _at_hand(peers)}
+    return _compare(name, runs, "event", 2 if quick else rounds)
+
+
+def _at_hand(peers: Iterable[str]) -> list[str]:
+    """Those of the peers that are installed."""
     missing = [peer for peer in peers if peer in PACKAGES and not find_spec(PACKAGES[peer])]
     if missing:
         print(f"left out, for want of the extra `bench`: {', '.join(missing)}")
-    runs |= {peer: partial(make(network), spikes) for peer, make in peers.items() if peer not in missing}
-    return _compare(name, runs, "event", 2 if quick else rounds)
+    return [peer for peer in peers if peer not in missing]
 
 
 def _compare(name: str, runs: dict, ours: str, rounds: int) -> list[dict]:

@@ -13,6 +13,7 @@ nj=0
 launcher=local
 overrides=()
 from_ann=()
+from_snn=()
 declare -A own_options=() # option -> setting; a setting with [] takes a list like 8k,16k
 own_help=
 
@@ -27,6 +28,7 @@ $own_help
   --data DIR        lists and mixtures (default $data)
   --seed N          of everything that is drawn (default: the config's)
   --from-ann DIR    an analog separator to train further, or, with --stage 3, to convert as it is
+  --from-snn DIR    what an earlier conversion made of that separator, to train further in stage 3
   --ngpu N          accelerators of a machine (default $ngpu: the CPU)
   --nproc N         training processes of a machine where --ngpu is 0 (default $nproc)
   --num-nodes N     machines that train together (default $num_nodes)
@@ -53,12 +55,13 @@ read_options() {
         name=${1#--} setting=${own_options[${1#--}]-}
         case $1 in
             --stage | --stop-stage | --config | --tag | --data | --ngpu | --nproc | --num-nodes | --nj | --launcher) ;;
-            --*.* | --seed | --from-ann) ;;
+            --*.* | --seed | --from-ann | --from-snn) ;;
             *) [ -n "$setting" ] || fail "unknown option $1" ;;
         esac
         [ $# -ge 2 ] || fail "$1 needs a value"
         case $1 in
             --from-ann) from_ann=("$1" "$2") ;;
+            --from-snn) from_snn=("$1" "$2") ;;
             --*.* | --seed) overrides+=("$1" "$2") ;;
             *)
                 case $setting in
@@ -81,7 +84,8 @@ run_recipe() {
     run_stage 0 "corpus" spikesep-prepare corpus --data "$data"
     run_stage 1 "mixtures" spikesep-prepare mixtures --data "$data"
     run_stage 2 "ANN pre-training" spikesep-train --data "$data" --exp "$exp" ${from_ann[@]+"${from_ann[@]}"}
-    run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp" ${from_ann[@]+"${from_ann[@]}"}
+    run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp" ${from_ann[@]+"${from_ann[@]}"} \
+        ${from_snn[@]+"${from_snn[@]}"}
     run_stage 4 "scoring" spikesep-score --data "$data" --exp "$exp"
     run_stage 5 "listening page" spikesep-demo --data "$data" --exp "$exp"
 }

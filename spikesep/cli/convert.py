@@ -17,6 +17,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--from-ann", type=Path | None, default=None, help="analog separator to convert; --exp may have no other"
     )
+    parser.add_argument(
+        "--from-snn",
+        type=Path | None,
+        default=None,
+        help="what an earlier conversion made of this analog separator, to train further",
+    )
     run(parser, convert, argv, lambda launch: Resources(gpus=min(1, launch.n_gpus)))
 
 
@@ -24,7 +30,7 @@ def convert(options) -> None:
     """Call stage 3 and print the report a layer."""
     from spikesep.separation.experiment import convert_snn
 
-    folder, reports = convert_snn(options.data, options.exp, recipe_of(options), options.from_ann)
+    folder, reports = convert_snn(options.data, options.exp, recipe_of(options), options.from_ann, options.from_snn)
     if reports:
         Console().print(_table(reports))
     print(f"spiking separator: {folder}")

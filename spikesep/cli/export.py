@@ -26,6 +26,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--network", type=Literal["snn", "ann"], default="snn", help="which of its networks")
     parser.add_argument("--out", type=Path | None, default=None, help="a folder, or one file: NAME.safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that stands there")
+    parser.add_argument(
+        "--half", action="store_true", help="store the weights of an analog network in 16 bits: half the size"
+    )
     parser.add_argument("--push", type=str | None, default=None, metavar="ORG/NAME", help="put it on the hub")
     parser.add_argument("--private", action="store_true", help="if the place on the hub is new")
     parser.add_argument("--title", type=str | None, default=None, help="of the card (default: the name it gets)")
@@ -63,6 +66,10 @@ def export(options: Namespace) -> None:
             raise SpikeSepError(f"{out}: holds {min(others)}, too, so it is not replaced; give another --out")
     folder = options.exp / options.network
     model = load_separator(folder)
+    if options.half and model.network.n_converted:
+        raise SpikeSepError(
+            f"--half: {folder} spikes, and would fire other spikes; leave it out, or give --network ann"
+        )
     address = options.name or options.push or out.name
     title = options.title or address.rpartition("/")[2].removesuffix(".safetensors")
     about = {"data": options.data, "license": options.license, "languages": options.languages}
@@ -71,7 +78,7 @@ def export(options: Namespace) -> None:
     card = model_card(options.exp, model, title, address, **about)
     with TemporaryDirectory() as scratch:
         target = out or Path(scratch) / "model"
-        save_separator(model, target, read_model(folder, KIND).report, card)
+        save_separator(model, target, read_model(folder, KIND).report, card, options.half)
         if out is not None:
             print(f"{out}: the {options.network} of {options.exp}, with its card")
         if options.push:

@@ -204,6 +204,8 @@ def _making(exp: Path, kind: str, results: dict[str, Any] | None, data: Path | N
         parts.append(
             "Pre-training began with the weights of another separator, whose own training is not counted here."
         )
+    if "from_snn" in stages.get("snn", {}):
+        parts.append("Conversion began with what an earlier one had made, which is not counted here.")
     if results:
         machine, command = results["machine"], f" with `{results['command']}`" if results["command"] else ""
         versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())

@@ -226,19 +226,25 @@ def training_loader(
     batch_size: int,
     seed: int,
     collate: Collate,
+    n_workers: int = 0,
 ) -> DataLoader:
     """Batches of random crops; the last, smaller batch of an epoch is left out where there is a whole one."""
-    return loader_of(RandomCrops(mixtures, sample_rate, n_samples, seed), batch_size, seed, collate)
+    return loader_of(RandomCrops(mixtures, sample_rate, n_samples, seed), batch_size, seed, collate, n_workers)
 
 
-def loader_of(crops: Dataset, batch_size: int, seed: int, collate: Collate) -> DataLoader:
-    """Batches of examples that are indexed by (epoch, index); as `training_loader`."""
+def loader_of(crops: Dataset, batch_size: int, seed: int, collate: Collate, n_workers: int = 0) -> DataLoader:
+    """Batches of examples that are indexed by (epoch, index); as `training_loader`.
+
+    `n_workers` processes make them ahead, or this one when asked: the batches are the same.
+    """
     return DataLoader(
         crops,
         batch_size,
         sampler=EpochSampler(len(crops), seed),
         collate_fn=collate,
         drop_last=len(crops) > batch_size,
+        num_workers=n_workers,
+        persistent_workers=n_workers > 0,
     )
 
 

@@ -22,7 +22,7 @@ from spikesep.spiking.report import LayerReport, conversion_report
 from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
-from spikesep.training.launch import check_gpus, seed_everything
+from spikesep.training.launch import check_gpus, makers_of_examples, seed_everything
 from spikesep.training.pretrain import pretrain
 from spikesep.training.run_folder import claim, hash_of_files
 
@@ -79,15 +79,18 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = No
     return folder
 
 
-def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None) -> tuple[Path, list[LayerReport]]:
+def convert_snn(
+    data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None, snn: Path | None = None
+) -> tuple[Path, list[LayerReport]]:
     """Convert `exp/ann` by progressive tandem learning; returns the model folder `exp/snn` and a report a layer.
 
     Where there is no `exp/ann`, the analog separator in folder `ann` is copied there first: one network can be
-    converted in several experiments. The report is written into the model folder as `report.json`.
+    converted in several experiments. Where `snn` is given, `exp/ann` was converted to it before, and the first stage
+    begins with its weights and thresholds. The report is written into the model folder as `report.json`.
 
     Raises:
         SpikeSepError: there is no analog separator, or it cannot be converted, or `exp/ann` is there and neither `ann`
-            nor what was trained further from it.
+            nor what was trained further from it, or `snn` cannot learn on under these settings.
     """
     folder = exp / "snn"
     if ann is not None and not (exp / "ann").exists():
@@ -103,12 +106,15 @@ def convert_snn(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = 
         "speeds": recipe.ann.speeds,
         "by_amount": recipe.ann.by_amount,
     }
+    model = _analog(exp / "ann", recipe) if snn is None else _thawed(snn, recipe)
+    if snn is not None:
+        settings["from_snn"] = _hash_of_weights(snn)
     if folder.exists():
         claim(exp, "snn", settings)
         print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
         return folder, []
     seed_everything(recipe.seed)
-    model, config = _analog(exp / "ann", recipe), recipe.ptl
+    config = recipe.ptl
     n_samples = round(config.segment_seconds * model.sample_rate)
     train_crops = _fixed_crops(data, train, recipe, n_samples, config.train_segments)
     valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
@@ -143,13 +149,35 @@ def _analog(ann: Path, recipe: RecipeConfig) -> Separator:
     model = load_separator(ann)
     if model.kind != "ann" or model.network.n_converted:
         raise SpikeSepError(f"{ann}: is converted already; give an analog separator")
-    if model.config != recipe.model:
-        ours, theirs = asdict(recipe.model), asdict(model.config)
-        name = next(name for name in ours if ours[name] != theirs[name])
-        raise SpikeSepError(
-            f"{ann}: has model.{name} = {theirs[name]}, not {ours[name]}; give the same model.*, or another network"
-        )
+    _check_same(ann, "model", asdict(recipe.model), asdict(model.config))
     return model
+
+
+def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
+    """The converted separator to convert anew from where it stands.
+
+    Raises:
+        SpikeSepError: it is none, or of another make than the recipe says, or learned within hardware limits.
+    """
+    model, ptl = load_separator(snn), recipe.ptl
+    if model.kind != "snn":
+        raise SpikeSepError(f"{snn}: does not spike; give a converted separator, or --from-ann")
+    _check_same(snn, "model", asdict(recipe.model), asdict(model.config))
+    coding = asdict(model.network.coding)
+    _check_same(snn, "ptl", {name: getattr(ptl, name) for name in coding}, coding)
+    if model.network.limits or ptl.method != "ptl" or not ptl.discretize:
+        raise SpikeSepError(f"{snn}: learns on by ptl.method ptl with ptl.discretize, and without qat_bits and fan_in")
+    model.network.thaw()
+    return model
+
+
+def _check_same(path: Path, section: str, ours: dict, theirs: dict) -> None:
+    for name, wanted in ours.items():
+        if theirs[name] != wanted:
+            raise SpikeSepError(
+                f"{path}: has {section}.{name} = {theirs[name]}, not {wanted}; give the same {section}.*, or another "
+                "network"
+            )
 
 
 def _stems_from(exp: Path, ann: Path) -> bool:
@@ -162,8 +190,8 @@ def _stems_from(exp: Path, ann: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def _hash_of_weights(ann: Path) -> str:
-    return hash_of_files([ann / "model.safetensors"])
+def _hash_of_weights(model: Path) -> str:
+    return hash_of_files([model / "model.safetensors" if model.is_dir() else model])
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:
@@ -182,9 +210,10 @@ def _random_crops(
     data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int, seed: int
 ) -> DataLoader:
     collate = Collate(recipe.ann.remix and not recipe.ann.on_the_fly, recipe.mixing.snr_db)
+    n_workers = makers_of_examples(recipe.launch)
     if recipe.ann.on_the_fly:
-        return loader_of(_dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate)
-    return training_loader(train, recipe.model.sample_rate, n_samples, batch_size, seed, collate)
+        return loader_of(_dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate, n_workers)
+    return training_loader(train, recipe.model.sample_rate, n_samples, batch_size, seed, collate, n_workers)
 
 
 def _fixed_crops(data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, at_most: int) -> CropList:

@@ -138,11 +138,15 @@ def mask_network(config: SeparatorConfig) -> SpikingNetwork:
 
 
 def save_separator(
-    model: Separator, path: str | Path, report: list[dict] | None = None, card: str | None = None
+    model: Separator,
+    path: str | Path,
+    report: list[dict] | None = None,
+    card: str | None = None,
+    half: bool = False,
 ) -> None:
-    """Write the model and, if given, the report of its conversion and its card, as a folder or one `.safetensors` file;
-    see `spikesep.training.model_folder`."""
-    save_model(model, path, KIND, asdict(model.config), report, card)
+    """Write the model and, if given, the report of its conversion and its card, as a folder or one `.safetensors` file,
+    by half in 16 bits; see `spikesep.training.model_folder`."""
+    save_model(model, path, KIND, asdict(model.config), report, card, half)
 
 
 def load_separator(path: str | Path) -> Separator:

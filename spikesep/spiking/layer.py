@@ -268,6 +268,17 @@ class SpikingLayer(nn.Module):
             self.norm.train(mode)
         return self
 
+    def thaw(self) -> None:
+        """Spiking -> discrete: learn on, rounding at the threshold there is; the gradient is `discretize`'s to choose.
+
+        Raises:
+            ValueError: the layer is not spiking, or keeps to a hardware's limits.
+        """
+        if self.mode != "spiking" or self.limiter is not None:
+            raise ValueError(f"only a spiking layer without hardware limits can learn on; this one is {self.mode}")
+        self.mode, self.fixed = "discrete", None
+        self.requires_grad_(True)
+
     def extra_repr(self) -> str:
         """Mode, threshold and identity beside the submodules that torch lists."""
         parts = [self.mode]

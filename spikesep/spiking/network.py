@@ -123,6 +123,16 @@ class SpikingNetwork(nn.Module):
     def __getitem__(self, index: int) -> SpikingLayer:
         return list(self.layers.values())[index]
 
+    def thaw(self) -> None:
+        """Have a network whose layers all spike learn on, as before its first stage: all layers round (eq. 10).
+
+        Raises:
+            ValueError: a layer does not spike, or keeps to a hardware's limits.
+        """
+        for layer in self.layers.values():
+            layer.thaw()
+        self.readout.requires_grad_(True)
+
     @property
     def names(self) -> list[str]:
         """The layers' names, in order."""

@@ -169,7 +169,7 @@ class LaunchConfig:
         n_processes: training processes of one machine where there is no accelerator; they share its cores.
         n_nodes: machines that train together. With `slurm` the jobs are started there; otherwise start the same command
             on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK in its environment.
-        n_jobs: worker processes for work on files; 0 takes all cores.
+        n_jobs: worker processes for work on files, and to make examples for accelerators; 0 takes all cores.
         launcher: `slurm` has training, conversion and scoring run as jobs of the cluster, and waits for them.
         partition: of Slurm; empty for the cluster's own choice.
         minutes: time limit of a Slurm job; at its end it is queued again, and goes on.

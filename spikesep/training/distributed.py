@@ -49,7 +49,7 @@ def own_share(loader: DataLoader) -> DataLoader:
         batch_sampler=loader.batch_sampler if whole else OwnExamples(loader.batch_sampler),
         collate_fn=OwnRows(loader.collate_fn) if whole else loader.collate_fn,
         num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
+        persistent_workers=loader.persistent_workers,
         worker_init_fn=loader.worker_init_fn,
     )
 

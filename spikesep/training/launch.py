@@ -7,6 +7,7 @@ import torch
 
 from spikesep.errors import SpikeSepError
 from spikesep.training.config import LaunchConfig
+from spikesep.training.provenance import available_cores
 
 
 def seed_everything(seed: int) -> None:
@@ -14,6 +15,12 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def makers_of_examples(launch: LaunchConfig) -> int:
+    """Processes that make examples ahead of one training process: its share of `n_jobs` beside an accelerator, which
+    would wait for examples otherwise; none on the CPU, whose cores training takes."""
+    return max(1, (launch.n_jobs or available_cores()) // launch.n_gpus) if launch.n_gpus else 0
 
 
 def check_gpus(launch: LaunchConfig) -> None:

@@ -58,6 +58,7 @@ def save_model(
     settings: dict[str, Any],
     report: list[dict] | None = None,
     card: str | None = None,
+    half: bool = False,
 ) -> None:
     """Write a folder of `config.json`, `model.safetensors` and, if given, `report.json` and `README.md`; or, where
     `path` ends in `.safetensors`, one file with all of that. It appears whole or not at all.
@@ -69,11 +70,22 @@ def save_model(
         settings: what the unconverted model is built from.
         report: of the conversion, a layer each.
         card: a description for people, Markdown.
+        half: keep 16 bits of each kernel of an analog network; who reads it computes with the rounded ones.
+
+    Raises:
+        SpikeSepError: by half, a layer of the network is converted, or a weight is past what 16 bits hold.
     """
+    if half and model.network.n_converted:
+        raise SpikeSepError(f"{path}: a network that spikes would fire other spikes by half (16 bits); save it whole")
     state = model.state_dict()
     for key, _ in _weights_of_integers(model):
         del state[key]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    if half:
+        tensors = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise SpikeSepError(f"{path}: {name} has weights past 65504, the most of 16 bits; save it whole")
     settings = {"format": f"{kind}/{VERSION}", "model": settings, **model.network.conversion_settings()}
     saved = SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card)
     (_write_file if Path(path).suffix == FILE_SUFFIX else _write_folder)(saved, Path(path))
@@ -183,6 +195,8 @@ def _state_of(model: ConvertibleModel, tensors: dict[str, Tensor]) -> dict[str, 
     for key, tensor in wanted.items():
         if key not in state:
             raise ValueError(f"{key} is missing")
+        if (state[key].dtype, tensor.dtype) == (torch.float16, torch.float32):  # saved by half
+            state[key] = state[key].float()
         if (state[key].dtype, state[key].shape) != (tensor.dtype, tensor.shape):
             found, expected = (f"{t.dtype} {list(t.shape)}" for t in (state[key], tensor))
             raise ValueError(f"{key} is of {found}, not {expected}")

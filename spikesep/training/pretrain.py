@@ -93,6 +93,7 @@ def pretrain(
             strategy=DDPStrategy(broadcast_buffers=False) if n_processes > 1 else "auto",
             use_distributed_sampler=False,
             plugins=[WholeCheckpoints()],
+            benchmark=bool(launch.n_gpus),  # batches are all alike: the fastest convolution for them is worth a search
             precision=_precision(config, torch.device("cuda" if launch.n_gpus else "cpu")),
             max_epochs=config.epochs,
             gradient_clip_val=config.clip_norm,

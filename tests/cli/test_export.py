@@ -3,8 +3,9 @@ import torch
 
 from spikesep.cli.export import main
 from spikesep.cli.infer import main as infer
+from spikesep.errors import SpikeSepError
 from spikesep.separation import sharing
-from spikesep.separation.model import KIND, load_separator
+from spikesep.separation.model import KIND, load_separator, save_separator
 from spikesep.training.model_folder import read_model
 
 
@@ -96,6 +97,27 @@ def test_what_stands_there_is_replaced_only_if_asked_and_only_a_model(kept_exper
     assert export("--exp", kept_experiment.exp, "--out", tmp_path / "home", "--overwrite") == 2
     assert "so it is not replaced" in the_line(capsys)
     assert (tmp_path / "home" / "diary.txt").read_text() == "dear"
+
+
+def test_an_analog_network_goes_out_by_half_and_a_spiking_one_does_not(kept_experiment, tmp_path, capsys):
+    exp = kept_experiment.exp
+    assert export("--exp", exp, "--network", "ann", "--out", tmp_path / "half", "--half") == 0
+    kept = read_model(tmp_path / "half", KIND).tensors
+    assert {tensor.dtype for tensor in kept.values() if tensor.ndim > 1} == {torch.float16}
+    mixture, original = torch.randn(500), load_separator(exp / "ann")
+    rounded = load_separator(tmp_path / "half")
+    assert {tensor.dtype for tensor in rounded.parameters()} == {torch.float32}
+    torch.testing.assert_close(rounded.separate(mixture), original.separate(mixture), atol=1e-2, rtol=0)
+    assert not torch.equal(rounded.separate(mixture), original.separate(mixture))
+    capsys.readouterr()
+    assert export("--exp", exp, "--out", tmp_path / "snn", "--half") == 2
+    assert the_line(capsys).startswith("spikesep-export: error: --half: ")
+    assert not (tmp_path / "snn").exists()
+    with torch.no_grad():
+        original.network.readout.synapse.weight[0] = 1e5
+    with pytest.raises(SpikeSepError, match="past 65504"):
+        save_separator(original, tmp_path / "large", half=True)
+    assert not (tmp_path / "large").exists()
 
 
 def test_nowhere_to_go_and_nothing_to_take_are_told(kept_experiment, tmp_path, capsys):

@@ -164,6 +164,14 @@ def test_a_training_that_began_with_another_model_says_so(scored):
     assert "began with the weights of another separator" in card_of(scored)
 
 
+def test_a_conversion_that_began_with_another_says_so(scored):
+    assert "an earlier one" not in card_of(scored)
+    path = scored.exp / "settings" / "snn.json"
+    write_json(path, read_json(path) | {"from_snn": "0123456789abcdef"})
+    assert "began with what an earlier one had made" in card_of(scored)
+    assert "an earlier one" not in card_of(scored, "ann")
+
+
 def test_scores_of_another_model_are_refused(scored):
     config = scored.exp / "snn" / "config.json"
     config.write_text(json.dumps(read_json(config)))  # the same settings in other bytes: not what was scored

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio import write_wav
@@ -15,7 +14,7 @@ from spikesep.separation.config import (
     SpeechPretrainConfig,
 )
 from spikesep.separation.corpora.table import UTTERANCES, Utterance, write_table
-from spikesep.separation.dataset import Collate, EpochSampler, loader_of
+from spikesep.separation.dataset import Collate, loader_of
 from spikesep.separation.dynamic import DynamicCrops
 from spikesep.separation.experiment import convert_snn, train_ann
 from spikesep.separation.levels import active_level
@@ -91,8 +90,7 @@ def test_workers_make_what_one_process_makes(table):
     made = crops(table, n=16, speeds=(0.9, 1.0, 1.1))
     collate = Collate(False, (0, 5))
     here = list(loader_of(made, 4, 0, collate))
-    sampler = EpochSampler(16, 0)
-    there = list(DataLoader(made, 4, sampler=sampler, collate_fn=collate, num_workers=2))
+    there = list(loader_of(made, 4, 0, collate, n_workers=2))
     assert all(
         torch.equal(a, b) for one, other in zip(here, there, strict=True) for a, b in zip(one, other, strict=True)
     )

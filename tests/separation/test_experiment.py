@@ -88,6 +88,31 @@ def test_an_analog_network_is_trained_further(data, tmp_path, capsys):
     assert not (tmp_path / "three").exists()
 
 
+def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
+    train_ann(data, tmp_path / "one", RECIPE)
+    ann, (snn, _) = tmp_path / "one" / "ann", convert_snn(data, tmp_path / "one", RECIPE)
+    still = replace(RECIPE, ptl=replace(RECIPE.ptl, max_epochs=0))
+    again, _ = convert_snn(data, tmp_path / "two", still, ann, snn)
+    one, two = load_separator(snn), load_separator(again)
+    for name, layer in one.network.layers.items():
+        torch.testing.assert_close(layer.threshold, two.network.layers[name].threshold)
+        torch.testing.assert_close(layer.synapse.weight, two.network.layers[name].synapse.weight)
+    further = replace(RECIPE, ptl=replace(RECIPE.ptl, first_stage_learning_rate=1e-2))
+    learned = load_separator(convert_snn(data, tmp_path / "three", further, ann, snn)[0])
+    assert not torch.equal(learned.network[1].synapse.weight, one.network[1].synapse.weight)
+    with pytest.raises(SpikeSepError, match="from_snn"):
+        convert_snn(data, tmp_path / "three", further, ann)
+    for change, given, message in (
+        ({"n_steps": RECIPE.ptl.n_steps + 1}, snn, "has ptl.n_steps ="),
+        ({"discretize": False}, snn, "learns on by"),
+        ({}, ann, "does not spike"),
+    ):
+        recipe = replace(RECIPE, ptl=replace(RECIPE.ptl, **change))
+        with pytest.raises(SpikeSepError, match=message):
+            convert_snn(data, tmp_path / "four", recipe, ann, given)
+        assert not (tmp_path / "four" / "settings").exists()
+
+
 def test_other_settings_are_refused_in_the_same_folder(data, tmp_path):
     train_ann(data, tmp_path / "exp", RECIPE)
     with pytest.raises(SpikeSepError, match=r"ann\.epochs = 1, not 2"):

@@ -168,6 +168,25 @@ def test_a_discrete_layer_rounds_as_the_spikes_of_a_constant_current_do():
     torch.testing.assert_close(discrete, (analog / 0.1).round().clamp(0, 4) * 0.1)
 
 
+def test_a_spiking_layer_that_learns_on_rounds_to_what_it_fired():
+    torch.manual_seed(5)
+    layer = SpikingLayer(nn.Linear(5, 7), nn.BatchNorm1d(7)).eval()
+    layer.convert(0.1, Coding(4))
+    with pytest.raises(ValueError, match="this one is tandem"):
+        layer.thaw()
+    layer.freeze()
+    x = torch.rand(50, 5)
+    fired = layer(Signal(x)).value
+    layer.thaw()
+    found = layer(Signal(x)).value
+    torch.testing.assert_close(found, fired)
+    found.sum().backward()
+    assert layer.synapse.weight.grad.abs().sum() > 0
+    layer.convert(float(layer.threshold), Coding(4))
+    layer.freeze()
+    torch.testing.assert_close(layer(Signal(x)).value, fired)
+
+
 def test_a_discrete_layer_has_the_gradient_of_the_analog_one():
     layer = SpikingLayer(nn.Linear(5, 7))
     x, downstream = torch.rand(3, 5, requires_grad=True), torch.randn(3, 7)
