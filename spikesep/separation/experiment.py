@@ -154,7 +154,7 @@ def _analog(ann: Path, recipe: RecipeConfig) -> Separator:
 
 
 def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
-    """The converted separator to convert anew from where it stands.
+    """The converted separator to convert anew from where it stands, at its thresholds; the window may be another.
 
     Raises:
         SpikeSepError: it is none, or of another make than the recipe says, or learned within hardware limits.
@@ -163,7 +163,7 @@ def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
     if model.kind != "snn":
         raise SpikeSepError(f"{snn}: does not spike; give a converted separator, or --from-ann")
     _check_same(snn, "model", asdict(recipe.model), asdict(model.config))
-    coding = asdict(model.network.coding)
+    coding = {name: value for name, value in asdict(model.network.coding).items() if name != "n_steps"}
     _check_same(snn, "ptl", {name: getattr(ptl, name) for name in coding}, coding)
     if model.network.limits or ptl.method != "ptl" or not ptl.discretize:
         raise SpikeSepError(f"{snn}: learns on by ptl.method ptl with ptl.discretize, and without qat_bits and fan_in")

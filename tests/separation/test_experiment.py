@@ -97,13 +97,17 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
     for name, layer in one.network.layers.items():
         torch.testing.assert_close(layer.threshold, two.network.layers[name].threshold)
         torch.testing.assert_close(layer.synapse.weight, two.network.layers[name].synapse.weight)
+    longer = replace(still, ptl=replace(still.ptl, n_steps=still.ptl.n_steps + 3))
+    third = load_separator(convert_snn(data, tmp_path / "window", longer, ann, snn)[0])
+    assert third.network.coding.n_steps == one.network.coding.n_steps + 3
+    torch.testing.assert_close(third.network[1].threshold, one.network[1].threshold)
     further = replace(RECIPE, ptl=replace(RECIPE.ptl, first_stage_learning_rate=1e-2))
     learned = load_separator(convert_snn(data, tmp_path / "three", further, ann, snn)[0])
     assert not torch.equal(learned.network[1].synapse.weight, one.network[1].synapse.weight)
     with pytest.raises(SpikeSepError, match="from_snn"):
         convert_snn(data, tmp_path / "three", further, ann)
     for change, given, message in (
-        ({"n_steps": RECIPE.ptl.n_steps + 1}, snn, "has ptl.n_steps ="),
+        ({"initial_potential": 0.25}, snn, "has ptl.initial_potential = 0.5, not 0.25"),
         ({"discretize": False}, snn, "learns on by"),
         ({}, ann, "does not spike"),
     ):
