@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_json
+from spikesep.files import read_json, write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.corpora.table import UTTERANCES, read_table
 from spikesep.separation.dataset import Collate, CropList, FixedCrops, loader_of, training_loader
@@ -22,7 +22,7 @@ from spikesep.spiking.report import LayerReport, conversion_report
 from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
 from spikesep.training.history import History
-from spikesep.training.launch import check_gpus, makers_of_examples, seed_everything
+from spikesep.training.launch import check_gpus, n_loader_workers, seed_everything
 from spikesep.training.pretrain import pretrain
 from spikesep.training.run_folder import claim, hash_of_files
 
@@ -94,7 +94,7 @@ def convert_snn(
     """
     folder = exp / "snn"
     if ann is not None and not (exp / "ann").exists():
-        save_separator(_analog(ann, recipe), exp / "ann")
+        _take_over(ann, exp, recipe)
     elif ann is not None and not _stems_from(exp, ann):
         raise SpikeSepError(f"{exp / 'ann'}: is there and is not {ann}; take another --tag, or leave --from-ann out")
     if not (exp / "ann").exists():
@@ -153,6 +153,18 @@ def _analog(ann: Path, recipe: RecipeConfig) -> Separator:
         raise SpikeSepError(f"{ann}: is converted already; give an analog separator")
     _check_same(ann, "model", asdict(recipe.model), asdict(model.config))
     return model
+
+
+def _take_over(ann: Path, exp: Path, recipe: RecipeConfig) -> None:
+    """Copy an analog separator into an experiment, with the settings of its training where its own kept them.
+
+    Raises:
+        SpikeSepError: as `_analog`.
+    """
+    model, kept = _analog(ann, recipe), ann.parent / "settings" / "ann.json"
+    if ann.name == "ann" and kept.exists():
+        write_json(exp / "settings" / "ann.json", read_json(kept))
+    save_separator(model, exp / "ann")
 
 
 def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
@@ -215,7 +227,7 @@ def _random_crops(
     data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int, seed: int
 ) -> DataLoader:
     collate = Collate(recipe.ann.remix and not recipe.ann.on_the_fly, recipe.mixing.snr_db)
-    n_workers = makers_of_examples(recipe.launch)
+    n_workers = n_loader_workers(recipe.launch)
     if recipe.ann.on_the_fly:
         return loader_of(_dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate, n_workers)
     return training_loader(train, recipe.model.sample_rate, n_samples, batch_size, seed, collate, n_workers)

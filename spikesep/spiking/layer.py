@@ -274,8 +274,11 @@ class SpikingLayer(nn.Module):
         Raises:
             ValueError: the layer is not spiking, or keeps to a hardware's limits.
         """
-        if self.mode != "spiking" or self.limiter is not None:
-            raise ValueError(f"only a spiking layer without hardware limits can learn on; this one is {self.mode}")
+        limits = "" if self.limiter is None else ", within limits"
+        if self.mode != "spiking" or limits:
+            raise ValueError(
+                f"only a spiking layer without hardware limits can learn on; this one is {self.mode}{limits}"
+            )
         self.mode, self.fixed = "discrete", None
         self.requires_grad_(True)
 

@@ -50,6 +50,7 @@ def own_share(loader: DataLoader) -> DataLoader:
         collate_fn=OwnRows(loader.collate_fn) if whole else loader.collate_fn,
         num_workers=loader.num_workers,
         persistent_workers=loader.persistent_workers,
+        pin_memory=loader.pin_memory,
         worker_init_fn=loader.worker_init_fn,
     )
 

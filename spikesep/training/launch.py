@@ -17,7 +17,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def makers_of_examples(launch: LaunchConfig) -> int:
+def n_loader_workers(launch: LaunchConfig) -> int:
     """Processes that make examples ahead of one training process: its share of `n_jobs` beside an accelerator, which
     would wait for examples otherwise; none on the CPU, whose cores training takes."""
     return max(1, (launch.n_jobs or available_cores()) // launch.n_gpus) if launch.n_gpus else 0

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import read_json
 from spikesep.separation.config import (
     MixingConfig,
     RecipeConfig,
@@ -50,6 +51,9 @@ def test_one_analog_network_is_converted_in_several_experiments(data, tmp_path):
     other = replace(RECIPE, ptl=replace(RECIPE.ptl, n_steps=4))
     folder, _ = convert_snn(data, tmp_path / "two", other, tmp_path / "one" / "ann")
     assert (tmp_path / "two" / "ann" / "config.json").exists()
+    assert read_json(tmp_path / "two" / "settings" / "ann.json") == read_json(
+        tmp_path / "one" / "settings" / "ann.json"
+    )
     assert folder == tmp_path / "two" / "snn"
     assert convert_snn(data, tmp_path / "two", other, tmp_path / "one" / "ann") == (folder, [])
     train_ann(data, tmp_path / "three", replace(RECIPE, seed=1))
@@ -119,7 +123,7 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
         recipe = replace(RECIPE, ptl=replace(RECIPE.ptl, **change))
         with pytest.raises(SpikeSepError, match=message):
             convert_snn(data, tmp_path / "four", recipe, ann, given)
-        assert not (tmp_path / "four" / "settings").exists()
+        assert not (tmp_path / "four" / "settings" / "snn.json").exists()
 
 
 def test_other_settings_are_refused_in_the_same_folder(data, tmp_path):
