@@ -132,8 +132,9 @@ def convert_snn(
     loss, history = NegativeSiSdr(), History(exp / "history.csv")
     metric = _improvement(valid_crops, loss)
     checkpoints = exp / "checkpoints" / "snn"
+    teacher = load_separator(exp / "ann").network if config.targets == "ann" else None
     choices = convert(
-        model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh
+        model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh, teacher
     )
     with torch.no_grad():
         inputs = [model.encode(valid_crops[i][0][None])[0] for i in range(min(32, len(valid_crops)))]

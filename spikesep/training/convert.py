@@ -61,6 +61,7 @@ def convert(
     seed: int = 0,
     device: torch.device | str = "cpu",
     fresh: DataLoader | None = None,
+    teacher: SpikingNetwork | None = None,
 ) -> list[ThresholdChoice]:
     """Convert all layers of `model.network`, by progressive tandem learning unless the settings name another method,
     and bring it into fixed-point form if they say so.
@@ -79,6 +80,8 @@ def convert(
         device: where to compute.
         fresh: batches (inputs, targets) that differ in each epoch, for the first stage, when nothing is frozen yet; its
             sampler is told the epoch. Without it, the first stage trains on `train_set` as the others do.
+        teacher: the analog network, whose predictions are learned in place of the targets (Hinton et al., "Distilling
+            the knowledge in a neural network", arXiv 1503.02531); `loss` must take them. Validation keeps the targets.
 
     Returns:
         How each threshold was chosen; the model is on the CPU again.
@@ -91,7 +94,8 @@ def convert(
     device = torch.device(device)
     exact_products(device)
     model.to(device)
-    trainer = TandemTrainer(model, loss, metric, train_set, valid_set, config, seed, device, fresh, folder)
+    teacher = None if teacher is None else teacher.to(device).eval()
+    trainer = TandemTrainer(model, loss, metric, train_set, valid_set, config, seed, device, fresh, folder, teacher)
     clock = _Clock()
     n_stages = len(model.network) if config.method == "ptl" else 1
 
@@ -161,6 +165,7 @@ class TandemTrainer:
         device: torch.device,
         fresh: DataLoader | None = None,
         folder: Path | None = None,
+        teacher: SpikingNetwork | None = None,
     ):
         self.model = model
         self.loss = loss
@@ -171,6 +176,7 @@ class TandemTrainer:
         self.seed = seed
         self.device = device
         self.fresh = fresh
+        self.teacher = teacher
         self.folder = folder  # where spikes go that find no room in memory
         self.caches: dict[str, list[SpikeCache] | None] = {"train": [], "valid": []}  # a layer each; None: no room
         self.cached_stage = 0
@@ -291,9 +297,15 @@ class TandemTrainer:
         return predictions, len(batches)
 
     def _autocast(self, x: Tensor, target: Tensor, prefix: Callable[[Tensor], Signal], stage: int):
-        estimate = SynopsEstimate()
+        estimate, x = SynopsEstimate(), x.to(self.device)
         with autocast(self.config.precision, self.device):
-            return self._predict(x.to(self.device), stage, prefix, estimate), target.to(self.device), estimate
+            target = target.to(self.device) if self.teacher is None else self._taught(x)
+            return self._predict(x, stage, prefix, estimate), target, estimate
+
+    @torch.no_grad()
+    def _taught(self, x: Tensor) -> Tensor:
+        features, context = self.model.encode(x)
+        return self.model.decode(self.teacher(features), context).float()
 
     def _predict(self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], estimate: SynopsEstimate) -> Tensor:
         network = self.model.network

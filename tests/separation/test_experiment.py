@@ -115,6 +115,9 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
     assert not torch.equal(learned.network[1].synapse.weight, one.network[1].synapse.weight)
     with pytest.raises(SpikeSepError, match="from_snn"):
         convert_snn(data, tmp_path / "three", further, ann)
+    taught = replace(further, ptl=replace(further.ptl, targets="ann"))
+    taught = load_separator(convert_snn(data, tmp_path / "taught", taught, ann, snn)[0])
+    assert not torch.equal(taught.network[1].synapse.weight, learned.network[1].synapse.weight)
     for change, given, message in (
         ({"initial_potential": 0.25}, snn, "has ptl.initial_potential = 0.5, not 0.25"),
         ({"discretize": False}, snn, "learns on by"),

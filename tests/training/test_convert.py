@@ -63,7 +63,7 @@ def mean_square(prediction, target):
     return (prediction - target).square().mean()
 
 
-def convert(folder, model=None, loss=mean_square, fresh=None, **settings):
+def convert(folder, model=None, loss=mean_square, fresh=None, teacher=None, **settings):
     model = model or trained()
     given = {"max_epochs": 2, "patience": 2, "learning_rate": 3e-3, "batch_size": 7, "weight_bits": 0}
     config = ConversionConfig(**given | settings)
@@ -79,6 +79,7 @@ def convert(folder, model=None, loss=mean_square, fresh=None, **settings):
         lambda prediction, target, value: -value,
         seed=5,
         fresh=fresh,
+        teacher=teacher,
     )
     return model, choices, history.read()
 
@@ -242,6 +243,24 @@ def test_the_first_stage_takes_fresh_examples_and_the_others_the_fixed_ones(tmp_
     assert loader.sampler.epochs == [1, 2, 3]
     assert seen == [8] * 9 + [7, 7, 7, 7, 7, 5] * 2
     assert [(r.stage, r.epoch) for r in history] == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (3, 0), (3, 1)]
+
+
+def test_a_teacher_says_what_is_learned_and_the_targets_what_is_best(tmp_path):
+    model, seen = trained(), {True: [], False: []}
+    analog = copy.deepcopy(model)
+    teacher = copy.deepcopy(model.network)
+
+    def watching(prediction, target):
+        seen[prediction.requires_grad].append(target)
+        return mean_square(prediction, target)
+
+    convert(tmp_path, model, watching, teacher=teacher, max_epochs=1, precision="float32")
+    with torch.no_grad():
+        taught = analog(torch.stack([x for x, _ in Examples(40, 2).pairs]))
+    for learning, expected in ((True, taught), (False, torch.stack([y for _, y in Examples(17, 3).pairs]))):
+        for target in torch.cat(seen[learning]):
+            assert (expected - target).abs().amax((1, 2)).min() < 1e-5
+    assert all(torch.equal(p, q) for p, q in zip(teacher.parameters(), analog.network.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("discretize", [False, True])
