@@ -1,5 +1,6 @@
 """What every command shares: one option parser, one folder to work in, one way to end on an error."""
 
+import gc
 import os
 import signal
 import sys
@@ -82,6 +83,7 @@ def run(
         status = 130
     except OSError as error:
         status = complain(parser.prog, error)
+    gc.freeze()  # else Python looks a last time, for a second, through all that torch and its libraries brought
     sys.exit(status or 0)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -217,15 +218,15 @@ class LevelMeter:
 
     def _matching_gains(self) -> np.ndarray:
         """Least squares over non-negative gains: the best non-negative solution on some subset of the voices."""
-        from scipy.optimize import nnls
-
-        if not np.trace(self.gram) > 0:
-            return np.zeros(len(self.gram))
-        # The normal equations stand for the tall problem: with L L^T = gram it has the same minimum.
-        values, vectors = np.linalg.eigh(self.gram)
-        keep = values > values[-1] * 1e-10
-        root = (vectors[:, keep] * np.sqrt(values[keep])).T
-        return nnls(root, (vectors[:, keep] / np.sqrt(values[keep])).T @ self.target)[0]
+        n = len(self.gram)
+        best, gains = 0.0, np.zeros(n)
+        for some in (list(some) for size in range(n, 0, -1) for some in combinations(range(n), size)):
+            part = np.linalg.lstsq(self.gram[np.ix_(some, some)], self.target[some], rcond=1e-10)[0]
+            explained = float(part @ self.target[some])  # energy of the mixture
+            if (part >= 0).all() and explained > best * (1 + 1e-9):
+                best, gains = explained, np.zeros(n)
+                gains[some] = part
+        return gains
 
 
 def set_level(estimates: np.ndarray, mixture: np.ndarray, level: Level) -> tuple[np.ndarray, float]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from spikesep.spiking.connections import divisor
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.signal import Signal
+from spikesep.spiking.signal import Signal, SpikeTrains
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,17 @@ class CostMeter:
 
     def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
         """See `spikesep.spiking.network.Observer`."""
-        n_macs = macs(module, signal.value)
-        spiking_input = signal.is_spiking
-        synops = connections(module, signal.count.to(signal.value.dtype)) if spiking_input else 0.0
+        n_macs = macs(module, signal.shape)
+        synops = sum(_arriving(module, trains) for trains in signal.trains)
         fires = out.is_spiking
         p = self._passing
         self._passing = Cost(
             p.macs + n_macs,
-            p.analog_macs + (0.0 if spiking_input else macs(module, signal.value, _kept(module))),
+            p.analog_macs + (0.0 if signal.is_spiking else macs(module, signal.shape, _kept(module))),
             p.synops + synops,
             out.trains[0].n_steps if fires else p.n_steps,
-            (*p.spikes, float(out.count.sum())) if fires else p.spikes,
-            (*p.neurons, float(out.value.numel())) if fires else p.neurons,
+            (*p.spikes, float(sum(trains.n_spikes for trains in out.trains))) if fires else p.spikes,
+            (*p.neurons, float(out.shape.numel())) if fires else p.neurons,
         )
         if isinstance(module, Readout):  # the readout ends the pass
             self.cost, self._passing = self.cost + self._passing, Cost()
@@ -149,16 +148,31 @@ def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
     return _arrivals(module.synapse, count, _kept(module))
 
 
-def macs(module: SpikingLayer | Readout, value: Tensor, kept: Tensor | None = None) -> float:
-    """Multiply-accumulates of the synapse, for an input of the shape of `value`; pooling comes first.
+def macs(module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | None = None) -> float:
+    """Multiply-accumulates of the synapse, for an input of a shape; pooling comes first.
 
     Args:
         module: a layer or a readout.
-        value: its input.
+        shape: [batch, ...].
         kept: the connections that there are, bool, the shape of the weight; None for all.
     """
-    value = value if module.before is None else module.before(value)
-    return _arrivals(module.synapse, torch.ones_like(value), kept)
+    if module.before is not None:
+        shape = module.before(torch.empty(shape, device="meta")).shape
+    if kept is None and not isinstance(module.synapse, nn.Linear):
+        synapse = module.synapse
+        per_group = torch.full((shape[0], synapse.groups, *shape[2:]), shape[1] // synapse.groups, dtype=torch.float64)
+        return _reached(synapse, per_group)
+    return _arrivals(module.synapse, torch.ones(shape, device=module.synapse.weight.device), kept)
+
+
+def _arriving(module: SpikingLayer | Readout, trains: SpikeTrains) -> float:
+    """Synaptic operations of one layer's spikes."""
+    synapse, kept = module.synapse, _kept(module)
+    if module.before is not None or kept is not None or getattr(synapse, "groups", 1) > 1:
+        return connections(module, trains.count.float())
+    if isinstance(synapse, nn.Linear):
+        return float(trains.n_spikes * synapse.out_features)
+    return _reached(synapse, trains.place_count.double())
 
 
 def _kept(module: SpikingLayer | Readout) -> Tensor | None:
@@ -170,14 +184,21 @@ def _arrivals(synapse: nn.Module, count: Tensor, kept: Tensor | None = None) -> 
     if isinstance(synapse, nn.Linear):
         count = count.double()
         return float(count.sum()) * synapse.out_features if kept is None else float((count * kept.sum(0)).sum())
-    convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
-    way = None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups
     if kept is not None:
-        return float(convolve(count, kept.to(count.dtype), *way).double().sum())
-    # Each output neuron receives all spikes within its receptive field: a convolution with ones.
-    per_group = count.unflatten(1, (synapse.groups, -1)).sum(2)
-    ones = torch.ones(synapse.groups, 1, *synapse.kernel_size, dtype=count.dtype, device=count.device)
-    return float(convolve(per_group, ones, *way).double().sum()) * (synapse.out_channels // synapse.groups)
+        return float(_convolved(synapse, count, kept.to(count.dtype)).double().sum())
+    return _reached(synapse, count.unflatten(1, (synapse.groups, -1)).sum(2))
+
+
+def _reached(synapse: nn.Conv1d | nn.Conv2d, per_group: Tensor) -> float:
+    """Arrivals of what the channels of each group send together, [batch, groups, ...]: each output neuron receives all
+    within its receptive field."""
+    ones = torch.ones(synapse.groups, 1, *synapse.kernel_size, dtype=per_group.dtype, device=per_group.device)
+    return float(_convolved(synapse, per_group, ones).double().sum()) * (synapse.out_channels // synapse.groups)
+
+
+def _convolved(synapse: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
+    convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
+    return convolve(x, weight, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
 
 
 def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:

@@ -19,8 +19,6 @@ CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
 
 PARTS = 4  # of a thread's share
 
-BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # of a byte
-
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -133,13 +131,46 @@ def drive(start, stop, words, thresholds, out):
                     out[t, low + i] = bits[i]
 
 
+@njit(inline="always")
+def ones_of_bytes(bits):
+    """Of a uint64, how many ones each byte has, in its place."""
+    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    return (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+
+
 @compiled
-def count(start, stop, words, out):
-    """out = spikes of each neuron."""
+def collect(start, stop, words, factors, out):
+    """out = sum over sources of factor * spikes of each neuron, in the numbers of `out`.
+
+    `words` is [n_sources, n_words, n].
+    """
+    eights = np.zeros(CHUNK // 8, np.uint64)
+    ones = eights.view(np.uint8)
     for low in range(start, stop, CHUNK):
         n = min(CHUNK, stop - low)
-        out[low : low + n] = 0
+        total = out[low : low + n]
+        for i in range(n):
+            total[i] = 0
+        for source in range(words.shape[0]):
+            factor = factors[source]
+            for w in range(words.shape[1]):
+                word = words[source, w, low : low + n]
+                for i in range(n):
+                    ones[i] = word[i]
+                for k in range(len(eights)):
+                    eights[k] = ones_of_bytes(eights[k])
+                for i in range(n):
+                    total[i] += factor * ones[i]
+
+
+@compiled
+def count_rows(start, stop, words, totals):
+    """totals = spikes of all neurons of a row; `words` is [n_words, rows, eights of neurons] uint64."""
+    for row in range(start, stop):
+        n = np.uint64(0)
         for w in range(words.shape[0]):
-            word = words[w, low : low + n]
-            for i in range(n):
-                out[low + i] += BITS[word[i]]
+            for k in range(words.shape[2]):
+                ones = ones_of_bytes(words[w, row, k])  # LLVM knows this way of counting
+                n += (ones * np.uint64(0x0101010101010101)) >> np.uint64(56)
+        totals[row] = n

@@ -66,18 +66,50 @@ def burst(counts: Tensor, n_steps: int) -> Tensor:
     Returns:
         [ceil(N_s / 8), ...] uint8.
     """
-    ones = torch.tensor([(1 << n) - 1 for n in range(9)], dtype=torch.uint8, device=counts.device)
-    firsts = range(0, n_steps, 8)
-    return torch.stack([ones[(counts - first).clamp(0, min(8, n_steps - first)).long()] for first in firsts])
+    counts, firsts = counts.to(torch.int32), range(0, n_steps, 8)
+    runs = [(counts - first).clamp(0, min(8, n_steps - first)) for first in firsts]
+    return torch.stack([((1 << run) - 1).to(torch.uint8) for run in runs])
 
 
 def count(words: Tensor) -> Tensor:
     """Spikes of each neuron (eq. 6): [n_words, ...] uint8 -> [...] int32."""
+    return collect([words], [1], torch.int32)
+
+
+def collect(words: Sequence[Tensor], factors: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """What several sources send together in the whole window: sum of factor * spikes.
+
+    Args:
+        words: of each source, [n_words, ...] uint8.
+        factors: of each source.
+        dtype: of the result, which must hold all sums.
+
+    Returns:
+        [...].
+    """
+    shape = words[0].shape[1:]
+    if words[0].device.type != "cpu":
+        counts = [spike_count(unpack(source, 8 * len(source))) for source in words]
+        return sum(count * factor for count, factor in zip(counts, factors, strict=True)).to(dtype)
+    out = torch.empty(shape, dtype=dtype)
+    flat = out.view(-1).numpy()
+    kernels.run(kernels.collect, len(flat), _stacked(words), np.array(factors, flat.dtype), flat)
+    return out
+
+
+def count_places(words: Tensor) -> Tensor:
+    """Spikes of all channels of a place: [n_words, batch, C, ...] uint8 -> [batch, 1, ...] int64."""
     if words.device.type != "cpu":
-        return spike_count(unpack(words, 8 * len(words)))
-    counts = torch.empty(words.shape[1:], dtype=torch.int32)
-    kernels.run(kernels.count, counts.numel(), _flat(contiguous(words)), counts.view(-1).numpy())
-    return counts
+        return count(words).sum(1, keepdim=True)
+    rows = contiguous(words.movedim(2, -1)).numpy()
+    if rows.shape[-1] % 8:
+        totals = np.bitwise_count(rows).sum((0, -1), dtype=np.int64)
+    else:
+        totals, eights = np.empty(rows.shape[1:-1], np.int64), rows.view(np.uint64)
+        kernels.run(
+            kernels.count_rows, totals.size, eights.reshape(len(rows), totals.size, -1), totals.reshape(-1), grain=1024
+        )
+    return torch.from_numpy(totals)[:, None]
 
 
 def drive(words: Sequence[Tensor], thresholds: Sequence[float], n_steps: int, dtype: torch.dtype) -> Tensor:
@@ -104,8 +136,7 @@ def drive(words: Sequence[Tensor], thresholds: Sequence[float], n_steps: int, dt
             total.add_(unpack(source, n_steps), alpha=threshold)
         return total.to(dtype)
     out = torch.empty(n_steps, *shape, dtype=dtype)
-    sources = np.stack([_flat(contiguous(source)) for source in words])
-    kernels.run(kernels.drive, shape.numel(), sources, np.array(thresholds, np.float32), _bits(out)[0])
+    kernels.run(kernels.drive, shape.numel(), _stacked(words), np.array(thresholds, np.float32), _bits(out)[0])
     return out
 
 
@@ -115,6 +146,12 @@ def contiguous(words: Tensor) -> Tensor:
     if words.is_contiguous() or words.device.type != "cpu":
         return words.contiguous()
     return torch.from_numpy(np.ascontiguousarray(words.numpy()))
+
+
+def _stacked(words: Sequence[Tensor]) -> np.ndarray:
+    """[n_sources, n_words, n]."""
+    flat = [_flat(contiguous(source)) for source in words]
+    return flat[0][None] if len(flat) == 1 else np.stack(flat)
 
 
 def _flat(words: Tensor) -> np.ndarray:

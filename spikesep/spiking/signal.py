@@ -41,6 +41,17 @@ class SpikeTrains:
         return packed.count(self.words)
 
     @cached_property
+    def place_count(self) -> Tensor:
+        """Spikes of all channels of a place, [batch, 1, ...] int64."""
+        return packed.count_places(self.words)
+
+    @cached_property
+    def n_spikes(self) -> int:
+        """Of all neurons; numpy counts, for it wakes none of torch's threads: they would spin on cores that the engines
+        want."""
+        return int(self.place_count.cpu().numpy().sum())
+
+    @cached_property
     def value(self) -> Tensor:
         """threshold * count, [batch, ...]."""
         return self.count * self.threshold
@@ -78,6 +89,11 @@ class Signal:
             first, *others = self.trains
             self._value = sum((trains.value for trains in others), start=first.value)
         return self._value
+
+    @property
+    def shape(self) -> torch.Size:
+        """[batch, ...]."""
+        return self.trains[0].words.shape[1:] if self._value is None else self._value.shape
 
     @property
     def is_spiking(self) -> bool:

@@ -5,12 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 
 import spikesep
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import Separator, save_separator
-from spikesep.separation.separate import Model, load_model, set_level
+from spikesep.separation.separate import LevelMeter, Model, load_model, set_level
 from spikesep.spiking.signal import Coding
 
 
@@ -93,6 +94,17 @@ def test_match_mix_finds_the_gains_that_make_the_mixture(seed, first, second, wr
     error = np.square(leveled.sum(0) - mixture).sum()
     for a, b in itertools.product((0.0, 0.9, 1.0, 1.1), repeat=2):
         assert error <= np.square(a * leveled[0] + b * leveled[1] - mixture).sum() + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_gains_of_any_number_of_voices_are_those_of_a_solver(seed, n_speakers):
+    rng = np.random.default_rng(seed)
+    voices, mixture = rng.normal(0, 0.01, (n_speakers, 50)), rng.normal(0, 0.02, 50)
+    meter = LevelMeter(n_speakers)
+    meter.add(voices, mixture)
+    gains, scale = meter.gains("match-mix")
+    np.testing.assert_allclose(gains / scale, nnls(voices.T, mixture)[0], atol=1e-6)
 
 
 def test_match_mix_never_turns_a_voice_over():

@@ -9,13 +9,14 @@ from spikesep.spiking.cost import Cost, CostMeter, SynopsEstimate, connections, 
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.quantize import HardwareLimits
-from spikesep.spiking.signal import Coding
+from spikesep.spiking.signal import Coding, Signal
 
 SYNAPSES = {
     "linear": (nn.Linear(5, 7), (2, 5)),
     "conv1d strided": (nn.Conv1d(4, 6, 3, stride=2, padding=1), (2, 4, 9)),
     "conv1d dilated": (nn.Conv1d(4, 6, 3, dilation=3, padding=3), (2, 4, 9)),
     "conv1d grouped": (nn.Conv1d(4, 6, 3, groups=2), (2, 4, 9)),
+    "conv1d of eights": (nn.Conv1d(16, 6, 3, dilation=2, padding=2), (2, 16, 9)),
     "conv2d": (nn.Conv2d(3, 4, 3, stride=2, padding=1), (2, 3, 6, 5)),
 }
 
@@ -42,7 +43,24 @@ def signature(synapse):
 def test_every_spike_is_counted_at_every_neuron_it_reaches(synapse, shape):
     count = torch.randint(0, 5, shape).float()
     assert connections(Readout(synapse), count) == arrivals(synapse, count)
-    assert macs(Readout(synapse), count) == arrivals(synapse, torch.ones(shape))
+    assert macs(Readout(synapse), shape) == arrivals(synapse, torch.ones(shape))
+
+
+@pytest.mark.parametrize("fan_in", [0, 3])
+@pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
+def test_the_meter_counts_the_spikes_of_all_sources(synapse, shape, fan_in):
+    layer = SpikingLayer(copy.deepcopy(synapse))
+    layer.convert(0.1, Coding(11), limits=HardwareLimits(fan_in=fan_in))
+    layer.freeze()
+    spikes = [torch.rand(11, *shape) < share for share in (0.1, 0.6)]
+    first, second = (Signal.from_spikes(s, torch.tensor(0.1)) for s in spikes)
+    signal = first + second
+    out, meter = layer(signal), CostMeter()
+    meter("layer", layer, signal, out)
+    meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
+    assert meter.cost.synops == connections(layer, sum(s.sum(0) for s in spikes).float())
+    assert meter.cost.spikes == (int(out.trains[0].spikes.sum()),)
+    assert meter.cost.neurons == (out.value.numel(),)
 
 
 @pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
@@ -58,18 +76,18 @@ def test_connections_that_a_limit_on_fan_in_removed_carry_nothing(synapse, shape
         for spike in [torch.zeros(shape).index_put(tuple(map(torch.tensor, place)), torch.tensor(1.0))]
     )
     assert connections(layer, count) == expected
-    assert macs(layer, count) == macs(Readout(synapse), count)  # of the analog network
+    assert macs(layer, shape) == macs(Readout(synapse), shape)  # of the analog network
 
 
 def test_macs_of_a_conv_worked_out_by_hand():
     # 5 outputs; padding takes one tap from the first and the last: 13 taps, 2 channels in, 3 out.
-    assert macs(SpikingLayer(nn.Conv1d(2, 3, 3, padding=1)), torch.rand(1, 2, 5)) == 13 * 2 * 3
+    assert macs(SpikingLayer(nn.Conv1d(2, 3, 3, padding=1)), (1, 2, 5)) == 13 * 2 * 3
 
 
 def test_spikes_of_a_pooled_input_all_reach_the_synapse_but_its_macs_come_after_pooling():
     layer = SpikingLayer(nn.Linear(4, 10), before=nn.Sequential(nn.AvgPool2d(2), nn.Flatten()))
     assert connections(layer, torch.ones(1, 1, 4, 4)) == 16 * 10
-    assert macs(layer, torch.ones(1, 1, 4, 4)) == 4 * 10
+    assert macs(layer, (1, 1, 4, 4)) == 4 * 10
     cost = measure(SpikingNetwork([layer], Readout(nn.Linear(10, 1))), torch.ones(1, 1, 4, 4))[1]
     assert cost.macs == cost.analog_macs == 4 * 10 + 10
 

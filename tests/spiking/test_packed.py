@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spikesep.spiking import kernels
 from spikesep.spiking.neuron import integrate_and_fire
-from spikesep.spiking.packed import count, drive, fire, pack, unpack
+from spikesep.spiking.packed import burst, collect, count, count_places, drive, fire, pack, unpack
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -76,6 +76,38 @@ def test_words_for_fewer_steps_than_are_sent_are_refused():
 def test_counts_are_sums_over_the_steps(n_steps, seed):
     spikes = torch.rand(n_steps, 4, 3, generator=torch.Generator().manual_seed(seed)) < 0.5
     assert torch.equal(count(pack(spikes)), spikes.sum(0, dtype=torch.int32))
+
+
+@given(st.integers(1, 40), st.sampled_from([1, 7, 8, 24]), st.booleans(), st.integers(0, 1000))
+def test_counts_of_places_are_sums_over_channels_too_however_the_words_lie(n_steps, n_channels, rows, seed):
+    spikes = torch.rand(n_steps, 2, n_channels, 3, 2, generator=torch.Generator().manual_seed(seed)) < 0.5
+    words = pack(spikes)
+    words = words.movedim(2, -1).contiguous().movedim(-1, 2) if rows else words
+    assert torch.equal(count_places(words), spikes.sum((0, 2))[:, None])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.float32, torch.float64])
+@given(st.integers(1, 20), st.integers(1, 3), st.integers(0, 1000))
+def test_what_is_collected_is_the_sum_of_what_is_sent(dtype, n_steps, n_sources, seed):
+    generator = torch.Generator().manual_seed(seed)
+    spikes = [torch.rand(n_steps, 2, 9, generator=generator) < 0.4 for _ in range(n_sources)]
+    factors = torch.randint(-2, 3, (n_sources,), generator=generator).tolist()
+    expected = sum(factor * source.long().sum(0) for factor, source in zip(factors, spikes, strict=True))
+    got = collect([pack(source) for source in spikes], factors, dtype)
+    assert got.dtype == dtype
+    assert torch.equal(got.long(), expected)
+
+
+def test_what_is_collected_may_be_longer_than_the_kernels_buffer():
+    spikes = torch.rand(9, kernels.CHUNK + 5) < 0.5
+    assert torch.equal(collect([pack(spikes)], [2], torch.int32), 2 * spikes.sum(0, dtype=torch.int32))
+
+
+@given(st.integers(1, 40), st.lists(st.integers(-5, 60), min_size=1))
+def test_a_burst_is_one_spike_after_the_other_from_the_first_step_on(n_steps, counts):
+    fired = unpack(burst(torch.tensor(counts), n_steps), n_steps)
+    assert fired.sum(0).tolist() == [min(max(n, 0), n_steps) for n in counts]
+    assert (fired[1:] <= fired[:-1]).all()
 
 
 @pytest.mark.parametrize("n", [1, kernels.CHUNK, 3 * kernels.CHUNK + 5])

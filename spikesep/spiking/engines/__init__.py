@@ -13,7 +13,6 @@ training, validation, cache and inference.
 import os
 from importlib.util import find_spec
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,9 +63,8 @@ def choose(layer: nn.Module, signal: Signal) -> tuple[str, str]:
     if layer.fixed is None:
         return "dense", "float weights, added up in one order"
     n_products = 1 if layer.coding.deferred else layer.coding.n_steps
-    # numpy counts, for it wakes none of torch's threads: they would spin on the cores that the engine wants.
-    n_spikes = sum(np.bitwise_count(trains.words.numpy()).sum(dtype=np.int64) for trains in signal.trains)
-    rate = float(n_spikes) / (signal.trains[0].words[0].numel() * n_products)
+    n_spikes = sum(trains.n_spikes for trains in signal.trains)
+    rate = n_spikes / (signal.shape.numel() * n_products)
     return (
         "event" if rate < DENSE_RATE else "dense",
         f"{rate:.3f} spikes a place and product, dense from {DENSE_RATE:g}",

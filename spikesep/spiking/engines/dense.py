@@ -66,7 +66,7 @@ def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> 
         return product(x, matrix).view(len(units), n_positions, n_out)
 
     if job.deferred:
-        units = sum(packed.count(s) * int(factor) for s, factor in zip(sources, job.plan.factors, strict=True))
+        units = packed.collect(sources, job.plan.factors.tolist(), dtype)
         return _fire_deferred(job, own, arriving(units[None])[0])
     scan = Scan(job.plan, own, n_positions)
     words = []
@@ -80,8 +80,14 @@ def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> 
 def _fire_deferred(job: Job, own: slice, arriving: Tensor) -> Tensor:
     """Words of neurons that have collected what arrives in the whole window, [positions, C] int32."""
     plan = job.plan
-    charge = arriving * int(plan.gain) + (plan.initial[own] + job.n_steps * plan.bias[own])
-    return packed.burst(charge.div(plan.threshold[own], rounding_mode="floor"), job.n_steps)
+    initial, threshold = plan.initial[own] + job.n_steps * plan.bias[own], plan.threshold[own]
+    if arriving.device.type != COMPILED:
+        charge = arriving * int(plan.gain) + initial
+        return packed.burst(charge.div(threshold, rounding_mode="floor"), job.n_steps)
+    words = torch.empty(-(-job.n_steps // 8), *arriving.shape, dtype=torch.uint8)
+    arrays = [tensor.numpy() for tensor in (initial, threshold, words)]
+    kernels.run(_burst, len(arriving), arriving.numpy(), plan.gain, job.n_steps, *arrays, grain=64)
+    return words
 
 
 def _product(job: Job, device: torch.device):
@@ -153,6 +159,22 @@ class Scan:
             self.potential -= spikes * self.threshold
             words |= spikes.to(torch.uint8) << t
         return words
+
+
+@kernels.compiled
+def _burst(start, stop, arriving, gain, n_steps, initial, threshold, words):
+    potential = np.empty_like(initial)
+    for p in range(start, stop):
+        for j in range(len(potential)):
+            potential[j] = arriving[p, j] * gain + initial[j]
+        for t in range(n_steps):
+            mask, word = np.uint8(1 << (t % 8)), words[t // 8, p]
+            if t % 8 == 0:
+                word[:] = 0
+            for j in range(len(potential)):
+                fires = potential[j] >= threshold[j]
+                potential[j] -= threshold[j] if fires else np.int32(0)
+                word[j] |= mask if fires else np.uint8(0)
 
 
 @kernels.compiled

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from spikesep.spiking import kernels
 from spikesep.spiking.engines.job import Job
-from spikesep.spiking.kernels import BITS
 from spikesep.spiking.signal import Signal
 
+BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # of a byte
 MOST_CHANNELS = 65536  # that a list's numbers reach
 ONES = np.zeros((256, 8), np.uint16)  # where the ones of a byte are, one behind the other
 for _byte in range(256):
@@ -54,7 +54,7 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
         padded = np.zeros((n_words, n_rows, -(-n_channels // width) * width), np.uint8)
         padded[:, :, :n_channels] = words
     totals, eights = np.empty(n_rows, np.int64), padded.view(np.uint64)
-    kernels.run(_count_rows, n_rows, eights, totals, grain=1024)
+    kernels.run(kernels.count_rows, n_rows, eights, totals, grain=1024)
     begin = np.concatenate([[0], np.cumsum(totals + 32)])  # a row's last list may be written over by as many
     offsets, channels = np.empty((n_rows, n_steps + 1), np.int64), np.empty(begin[-1], np.uint16)
     kernels.run(kernel, n_rows, eights, n_steps, begin, offsets, channels, grain=64)
@@ -111,25 +111,6 @@ def _tiles(weight: Tensor) -> np.ndarray:
     tiles = weight.new_zeros(n_taps, n_in, -(-n_out // TILE) * TILE)
     tiles[:, :, :n_out] = weight
     return tiles.unflatten(2, (-1, TILE)).permute(2, 0, 1, 3).contiguous().numpy()
-
-
-@njit(inline="always")
-def _ones(bits):
-    """Of a uint64, how many; LLVM knows this way of counting."""
-    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
-    bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (bits * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-
-@kernels.compiled
-def _count_rows(start, stop, words, totals):
-    for row in range(start, stop):
-        n = np.uint64(0)
-        for w in range(words.shape[0]):
-            for k in range(words.shape[2]):
-                n += _ones(words[w, row, k])
-        totals[row] = n
 
 
 def _spread(builder: ir.IRBuilder, value: ir.Value, n: int) -> ir.Value:
