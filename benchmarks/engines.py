@@ -60,6 +60,12 @@ def crossing(quick: bool) -> list[dict]:
             network, signal = stack.build_stack(n_channels, [1, 2] if quick else [1, 2, 4], 32, rate)
             runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
             rows += _compare(f"{n_channels} channels, rate {rate}", runs, "event", 2 if quick else 5)
+    for n_channels in (32,) if quick else (128, 256, 512):
+        for spikes in (0.2,) if quick else (0.1, 0.2, 0.4, 0.8):
+            network, signal = stack.build_stack(n_channels, [1, 2], 12, spikes / 12, 4.0, deferred=True)
+            runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
+            name = f"{n_channels} channels, deferred, {spikes} spikes a window"
+            rows += _compare(name, runs, "event", 2 if quick else 5)
     return rows
 
 

@@ -17,12 +17,14 @@ from spikesep.spiking.signal import Coding, Signal
 FRAMES_PER_SECOND = 800
 
 
-def build_stack(n_channels: int, dilations: list[int], n_steps: int, rate: float, seconds: float = 1.0, seed: int = 0):
+def build_stack(
+    n_channels: int, dilations: list[int], n_steps: int, rate: float, seconds: float = 1.0, deferred: bool = False
+):
     """A network, and the spikes that enter it behind its first, analog layer.
 
     Weights are random; each layer's biases are set so that its neurons fire `rate` spikes a step on average.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     layers = [SpikingLayer(nn.Conv1d(n_channels, n_channels, 1))]
     layers += [SpikingLayer(nn.Conv1d(n_channels, n_channels, 3, padding=d, dilation=d)) for d in dilations]
     network = SpikingNetwork(layers, Readout(nn.Conv1d(n_channels, 2, 1))).eval()
@@ -36,7 +38,7 @@ def build_stack(n_channels: int, dilations: list[int], n_steps: int, rate: float
             layer.synapse.weight /= drive.std()
             bias, upper = _bias_and_upper_bound(drive / drive.std(), rate)
             layer.synapse.bias.fill_(bias)
-            layer.convert(upper / n_steps, Coding(n_steps))
+            layer.convert(upper / n_steps, Coding(n_steps, deferred=deferred))
             layer.freeze()
             signal = layer(signal)
         scales = {name: layer.synapse.weight.abs().max() / 127 for name, layer in network.layers.items()}

@@ -1,5 +1,6 @@
 """What every command shares: one option parser, one folder to work in, one way to end on an error."""
 
+import atexit
 import gc
 import os
 import signal
@@ -64,6 +65,8 @@ def run(
     With `--launch.launcher slurm`, a command that says what it `needs` is run as a job; one that has shards, as a job
     for each and one that puts them together.
     """
+    # Else Python looks a last time, for a second, through all that torch and its libraries brought.
+    atexit.register(gc.freeze)
     try:
         options = parser.instantiate_classes(parser.parse_args(argv))
         if needs and options.launch.launcher == "slurm" and not in_job():
@@ -83,7 +86,6 @@ def run(
         status = 130
     except OSError as error:
         status = complain(parser.prog, error)
-    gc.freeze()  # else Python looks a last time, for a second, through all that torch and its libraries brought
     sys.exit(status or 0)
 
 

@@ -102,7 +102,7 @@ class SpikingLayer(nn.Module):
         return functional_call(self.synapse, {"weight": self.limiter.pruned(self.synapse.weight)}, (value,))
 
     def _bounded(self, twin: Tensor) -> Tensor:
-        return twin if self.gradient == "relu" else twin.clamp(max=float(self.threshold) * self.coding.n_steps)
+        return twin if self.gradient == "relu" else twin.clamp(max=self.threshold * self.coding.n_steps)
 
     def _tandem(self, signal: Signal) -> Signal:
         """Spikes forward, the gradient of choice backward (section 4.1).
@@ -147,9 +147,9 @@ class SpikingLayer(nn.Module):
 
     def rounded(self, activation: Tensor) -> Tensor:
         """Activations clipped and rounded as a constant current is by spiking neurons (eq. 10)."""
-        threshold, share = float(self.threshold), self.coding.initial_potential
-        count = activation.detach().to(torch.float32, copy=True).div_(threshold)
-        return count.add_(share).floor_().clamp_(0, self.coding.n_steps).mul_(threshold).to(activation.dtype)
+        count = activation.detach().to(torch.float32, copy=True).div_(self.threshold)  # a tensor: no accelerator waits
+        count.add_(self.coding.initial_potential).floor_().clamp_(0, self.coding.n_steps)
+        return count.mul_(self.threshold).to(activation.dtype)
 
     def fire(self, signal: Signal) -> Signal:
         """The spiking neurons (eqs. 3-6).

@@ -225,9 +225,9 @@ class TandemTrainer:
                 learning = self.optimizer.param_groups[0]["params"]  # what is frozen may still hold an old gradient
                 nn.utils.clip_grad_norm_(learning, self.config.clip_norm)
                 self.optimizer.step()
-                total += float(loss.detach()) * len(target)
+                total += loss.detach().double() * len(target)  # a tensor: no accelerator waits
                 n += len(target)
-        return total / n
+        return float(total) / n
 
     def validate(self, stage: int) -> float:
         """See `StageTrainer`; leaves the mean metric in `valid_metric`."""

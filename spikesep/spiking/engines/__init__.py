@@ -22,10 +22,9 @@ from spikesep.spiking.engines import dense, event
 from spikesep.spiking.signal import Signal
 
 ENGINES = ("auto", "dense", "event", "gpu")
-DENSE_RATE = 0.8
+DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.25
 """Spikes a place and product from which `auto` takes dense; right only about. A product is that of a step, or of the
-whole window where neurons defer. At 0.6, lists take 0.86 of the time of products with 512 channels, 0.44 with 128
-(two cores with AVX-512, `python -m benchmarks --only crossing`)."""
+whole window where neurons defer, which dense then fires in one pass (`python -m benchmarks --only crossing`)."""
 
 
 def fire(layer: nn.Module, signal: Signal) -> tuple[Tensor, str]:
@@ -62,12 +61,12 @@ def choose(layer: nn.Module, signal: Signal) -> tuple[str, str]:
         return "event", "as asked for"
     if layer.fixed is None:
         return "dense", "float weights, added up in one order"
-    n_products = 1 if layer.coding.deferred else layer.coding.n_steps
+    n_products, most = (1, DENSE_RATE_DEFERRED) if layer.coding.deferred else (layer.coding.n_steps, DENSE_RATE)
     n_spikes = sum(trains.n_spikes for trains in signal.trains)
     rate = n_spikes / (signal.shape.numel() * n_products)
     return (
-        "event" if rate < DENSE_RATE else "dense",
-        f"{rate:.3f} spikes a place and product, dense from {DENSE_RATE:g}",
+        "event" if rate < most else "dense",
+        f"{rate:.3f} spikes a place and product, dense from {most:g}",
     )
 
 
