@@ -132,7 +132,7 @@ def convert_snn(
     loss, history = NegativeSiSdr(), History(exp / "history.csv")
     metric = _improvement(valid_crops, loss)
     checkpoints = exp / "checkpoints" / "snn"
-    teacher = load_separator(exp / "ann").network if config.targets == "ann" else None
+    teacher = load_separator(exp / "ann") if config.targets == "ann" else None
     choices = convert(
         model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh, teacher
     )

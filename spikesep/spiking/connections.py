@@ -6,7 +6,7 @@ matrix a tap, potential[p] = sum over e of x[table[p, e]] @ weight[taps[e]].
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
@@ -30,6 +30,11 @@ class Connections:
     taps: np.ndarray
     shape: tuple[int, ...]
     n_inputs: int
+
+    @cached_property
+    def reach(self) -> np.ndarray:
+        """How often each input position stands in the table, [n_inputs] int64."""
+        return np.bincount(self.table[self.table >= 0], minlength=self.n_inputs)
 
     def rows(self, batch: int) -> np.ndarray:
         """The table for a batch, whose positions lie one example behind the other, [batch * n_positions, n_entries]."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikesep.spiking.connections import divisor
+from spikesep.spiking.connections import connect, divisor, has_table
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal, SpikeTrains
@@ -158,21 +158,23 @@ def macs(module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | 
     """
     if module.before is not None:
         shape = module.before(torch.empty(shape, device="meta")).shape
-    if kept is None and not isinstance(module.synapse, nn.Linear):
-        synapse = module.synapse
-        per_group = torch.full((shape[0], synapse.groups, *shape[2:]), shape[1] // synapse.groups, dtype=torch.float64)
-        return _reached(synapse, per_group)
-    return _arrivals(module.synapse, torch.ones(shape, device=module.synapse.weight.device), kept)
+    synapse = module.synapse
+    if kept is None and has_table(Readout(synapse)) and not isinstance(synapse, nn.Linear):
+        reach = connect(Readout(synapse), shape[1:]).reach
+        return float(shape[0] * shape[1] * reach.sum()) * (synapse.out_channels // synapse.groups)
+    return _arrivals(synapse, torch.ones(shape, device=synapse.weight.device), kept)
 
 
 def _arriving(module: SpikingLayer | Readout, trains: SpikeTrains) -> float:
     """Synaptic operations of one layer's spikes."""
-    synapse, kept = module.synapse, _kept(module)
-    if module.before is not None or kept is not None or getattr(synapse, "groups", 1) > 1:
+    synapse = module.synapse
+    if _kept(module) is not None or not has_table(module):
         return connections(module, trains.count.float())
-    if isinstance(synapse, nn.Linear):
+    if isinstance(synapse, nn.Linear) and module.before is None:
         return float(trains.n_spikes * synapse.out_features)
-    return _reached(synapse, trains.place_count.double())
+    n_reached = len(synapse.weight) // getattr(synapse, "groups", 1)
+    places = trains.place_count.flatten(1).sum(0).cpu().numpy()
+    return float(places @ connect(module, trains.words.shape[2:]).reach) * n_reached
 
 
 def _kept(module: SpikingLayer | Readout) -> Tensor | None:
@@ -186,13 +188,9 @@ def _arrivals(synapse: nn.Module, count: Tensor, kept: Tensor | None = None) -> 
         return float(count.sum()) * synapse.out_features if kept is None else float((count * kept.sum(0)).sum())
     if kept is not None:
         return float(_convolved(synapse, count, kept.to(count.dtype)).double().sum())
-    return _reached(synapse, count.unflatten(1, (synapse.groups, -1)).sum(2))
-
-
-def _reached(synapse: nn.Conv1d | nn.Conv2d, per_group: Tensor) -> float:
-    """Arrivals of what the channels of each group send together, [batch, groups, ...]: each output neuron receives all
-    within its receptive field."""
-    ones = torch.ones(synapse.groups, 1, *synapse.kernel_size, dtype=per_group.dtype, device=per_group.device)
+    # Each output neuron receives all spikes within its receptive field: a convolution with ones.
+    per_group = count.unflatten(1, (synapse.groups, -1)).sum(2)
+    ones = torch.ones(synapse.groups, 1, *synapse.kernel_size, dtype=count.dtype, device=count.device)
     return float(_convolved(synapse, per_group, ones).double().sum()) * (synapse.out_channels // synapse.groups)
 
 

@@ -61,7 +61,7 @@ def convert(
     seed: int = 0,
     device: torch.device | str = "cpu",
     fresh: DataLoader | None = None,
-    teacher: SpikingNetwork | None = None,
+    teacher: ConvertibleModel | None = None,
 ) -> list[ThresholdChoice]:
     """Convert all layers of `model.network`, by progressive tandem learning unless the settings name another method,
     and bring it into fixed-point form if they say so.
@@ -80,8 +80,8 @@ def convert(
         device: where to compute.
         fresh: batches (inputs, targets) that differ in each epoch, for the first stage, when nothing is frozen yet; its
             sampler is told the epoch. Without it, the first stage trains on `train_set` as the others do.
-        teacher: the analog network, whose predictions are learned in place of the targets (Hinton et al., "Distilling
-            the knowledge in a neural network", arXiv 1503.02531); `loss` must take them. Validation keeps the targets.
+        teacher: the analog model, whose predictions are learned in place of the targets (Hinton et al., "Distilling the
+            knowledge in a neural network", arXiv 1503.02531); `loss` must take them. Validation keeps the targets.
 
     Returns:
         How each threshold was chosen; the model is on the CPU again.
@@ -165,7 +165,7 @@ class TandemTrainer:
         device: torch.device,
         fresh: DataLoader | None = None,
         folder: Path | None = None,
-        teacher: SpikingNetwork | None = None,
+        teacher: ConvertibleModel | None = None,
     ):
         self.model = model
         self.loss = loss
@@ -304,8 +304,9 @@ class TandemTrainer:
 
     @torch.no_grad()
     def _taught(self, x: Tensor) -> Tensor:
-        features, context = self.model.encode(x)
-        return self.model.decode(self.teacher(features), context).float()
+        with torch.autocast(self.device.type, enabled=False):
+            features, context = self.teacher.encode(x)
+        return self.teacher.decode(self.teacher.network(features), context).float()
 
     def _predict(self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], estimate: SynopsEstimate) -> Tensor:
         network = self.model.network

@@ -112,6 +112,19 @@ def test_the_first_layer_stays_in_macs_and_the_rest_is_counted_in_spikes():
     assert cost.firing_rate == pytest.approx([float(s.trains[0].spikes.float().mean()) for s in (first, second)])
 
 
+def test_spikes_that_pooling_leaves_over_reach_nothing():
+    maps = nn.Sequential(nn.AvgPool2d(2), nn.Flatten())
+    layer = SpikingLayer(nn.Linear(3 * 2 * 2, 7), before=maps)
+    layer.convert(0.1, Coding(5))
+    layer.freeze()
+    spikes = torch.rand(5, 2, 3, 5, 5) < 0.5
+    signal, meter = Signal.from_spikes(spikes, torch.tensor(0.1)), CostMeter()
+    meter("layer", layer, signal, layer(signal))
+    meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
+    assert meter.cost.synops == int(spikes[..., :4, :4].sum()) * 7
+    assert meter.cost.macs == 2 * 12 * 7
+
+
 def test_costs_of_passes_add_up():
     network, x = converted(), torch.rand(4, 5)
     meter = CostMeter()
