@@ -98,7 +98,7 @@ def test_every_configuration_is_one_that_the_command_knows(name):
 
     for path in sorted((RECIPES / name / "conf").glob("*.yaml")):
         parser = recipe_parser("test", "", ImageRecipe)
-        options = parser.instantiate_classes(parser.parse_args(["--exp", "x", "--config", str(path)]))
+        options = parser.instantiate(parser.parse_args(["--exp", "x", "--config", str(path)]))
         assert options.experiment.reduced or "reduced" not in path.stem
         for architecture in options.experiment.architectures:
             if not architecture.startswith("imagenet"):

@@ -164,7 +164,7 @@ def test_every_config_of_every_recipe_is_accepted(name):
 
     for path in (RECIPE.parent / name / "conf").glob("*.yaml"):
         parser = recipe_parser("x", "y", exp=False)
-        parser.instantiate_classes(parser.parse_args(["--config", str(path)]))
+        parser.instantiate(parser.parse_args(["--config", str(path)]))
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")

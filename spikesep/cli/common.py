@@ -68,7 +68,7 @@ def run(
     # Else Python looks a last time, for a second, through all that torch and its libraries brought.
     atexit.register(gc.freeze)
     try:
-        options = parser.instantiate_classes(parser.parse_args(argv))
+        options = parser.instantiate(parser.parse_args(argv))
         if needs and options.launch.launcher == "slurm" and not in_job():
             status = _run_as_jobs(parser.prog, sys.argv[1:] if argv is None else list(argv), options, needs)
         else:
