@@ -169,9 +169,8 @@ class SpeechConversionConfig(ConversionConfig):
         valid_segments: most validation segments.
         threshold_scale: factor on the thresholds of the network that a conversion goes on from (--from-snn): above 1
             its neurons fire less and round coarser.
-        targets: what learning goes toward: the `sources` of the mixtures, or what the `ann` makes of these, which the
-            spiking network can come as close to as its rounding lets it, in far fewer steps (distillation). Validation
-            is on the sources.
+        targets: what learning goes toward: the `sources` of the mixtures, or the voices that the `ann` makes of the
+            mixtures (distillation). Validation is on the sources.
     """
 
     segment_seconds: float = 1.0

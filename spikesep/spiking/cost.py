@@ -158,9 +158,9 @@ def macs(module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | 
     """
     if module.before is not None:
         shape = module.before(torch.empty(shape, device="meta")).shape
-    synapse = module.synapse
-    if kept is None and has_table(Readout(synapse)) and not isinstance(synapse, nn.Linear):
-        reach = connect(Readout(synapse), shape[1:]).reach
+    synapse, bare = module.synapse, Readout(module.synapse)
+    if kept is None and has_table(bare) and not isinstance(synapse, nn.Linear):
+        reach = connect(bare, shape[1:]).reach
         return float(shape[0] * shape[1] * reach.sum()) * (synapse.out_channels // synapse.groups)
     return _arrivals(synapse, torch.ones(shape, device=synapse.weight.device), kept)
 
@@ -183,20 +183,13 @@ def _kept(module: SpikingLayer | Readout) -> Tensor | None:
 
 
 def _arrivals(synapse: nn.Module, count: Tensor, kept: Tensor | None = None) -> float:
+    kept = torch.ones_like(synapse.weight, dtype=torch.bool) if kept is None else kept
     if isinstance(synapse, nn.Linear):
-        count = count.double()
-        return float(count.sum()) * synapse.out_features if kept is None else float((count * kept.sum(0)).sum())
-    if kept is not None:
-        return float(_convolved(synapse, count, kept.to(count.dtype)).double().sum())
+        return float((count.double() * kept.sum(0)).sum())
     # Each output neuron receives all spikes within its receptive field: a convolution with ones.
-    per_group = count.unflatten(1, (synapse.groups, -1)).sum(2)
-    ones = torch.ones(synapse.groups, 1, *synapse.kernel_size, dtype=count.dtype, device=count.device)
-    return float(_convolved(synapse, per_group, ones).double().sum()) * (synapse.out_channels // synapse.groups)
-
-
-def _convolved(synapse: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
     convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
-    return convolve(x, weight, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+    way = synapse.stride, synapse.padding, synapse.dilation, synapse.groups
+    return float(convolve(count, kept.to(count.dtype), None, *way).double().sum())
 
 
 def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:

@@ -47,8 +47,7 @@ class SpikeTrains:
 
     @cached_property
     def n_spikes(self) -> int:
-        """Of all neurons; numpy counts, for it wakes none of torch's threads: they would spin on cores that the engines
-        want."""
+        """Of all neurons. Numpy sums, for it wakes none of torch's threads, which would spin on the engines' cores."""
         return int(self.place_count.cpu().numpy().sum())
 
     @cached_property
