@@ -173,16 +173,18 @@ def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
     may be another.
 
     Raises:
-        SpikeSepError: it is none, or of another make than the recipe says, or learned within hardware limits.
+        SpikeSepError: it is none, or of another make than the recipe says, or learned weights of few bits.
     """
     model, ptl = load_separator(snn), recipe.ptl
     if model.kind != "snn":
         raise SpikeSepError(f"{snn}: does not spike; give a converted separator, or --from-ann")
     _check_same(snn, "model", asdict(recipe.model), asdict(model.config))
-    coding = {name: value for name, value in asdict(model.network.coding).items() if name != "n_steps"}
-    _check_same(snn, "ptl", {name: getattr(ptl, name) for name in coding}, coding)
-    if model.network.limits or ptl.method != "ptl" or not ptl.discretize:
-        raise SpikeSepError(f"{snn}: learns on by ptl.method ptl with ptl.discretize, and without qat_bits and fan_in")
+    limits = model.network.limits
+    kept = {name: value for name, value in asdict(model.network.coding).items() if name != "n_steps"}
+    kept["fan_in"] = limits.fan_in
+    _check_same(snn, "ptl", {name: getattr(ptl, name) for name in kept}, kept)
+    if limits.weight_bits or ptl.qat_bits or ptl.method != "ptl" or not ptl.discretize:
+        raise SpikeSepError(f"{snn}: learns on by ptl.method ptl with ptl.discretize, and without qat_bits")
     model.network.thaw()
     for layer in model.network.layers.values():
         layer.threshold *= ptl.threshold_scale

@@ -36,6 +36,13 @@ class Connections:
         """How often each input position stands in the table, [n_inputs] int64."""
         return np.bincount(self.table[self.table >= 0], minlength=self.n_inputs)
 
+    @cached_property
+    def reach_of_taps(self) -> np.ndarray:
+        """How often each input position stands in the table with each weight matrix, [n_inputs, n_taps] int64."""
+        n_taps = int(self.taps.max()) + 1
+        places = self.table.astype(np.int64) * n_taps + self.taps
+        return np.bincount(places[self.table >= 0], minlength=self.n_inputs * n_taps).reshape(-1, n_taps)
+
     def rows(self, batch: int) -> np.ndarray:
         """The table for a batch, whose positions lie one example behind the other, [batch * n_positions, n_entries]."""
         if batch == 1:
@@ -70,7 +77,7 @@ def require_table(layer: nn.Module) -> tuple[tuple, tuple[tuple, ...]]:
         if pooled and _channels_are_last(layer):
             raise NotImplementedError("pooling before Linear without Flatten")
         return ((), _channels_are_last(layer)), tuple(pooled)
-    return (synapse.kernel_size, synapse.stride, _padding(synapse), synapse.dilation), tuple(pooled)
+    return (synapse.kernel_size, synapse.stride, padding_of(synapse), synapse.dilation), tuple(pooled)
 
 
 def has_table(layer: nn.Module) -> bool:
@@ -148,7 +155,12 @@ def _pooling(module: nn.AvgPool1d | nn.AvgPool2d) -> tuple[tuple[int, ...], ...]
     return tuple((size,) * n_dims if isinstance(size, int) else tuple(size) for size in sizes)
 
 
-def _padding(synapse: nn.Module) -> tuple[int, ...]:
+def padding_of(synapse: nn.Module) -> tuple[int, ...]:
+    """Zeros before and behind the input of a convolution, a number for each of its dimensions.
+
+    Raises:
+        NotImplementedError: it pads otherwise.
+    """
     if synapse.padding_mode != "zeros":
         raise NotImplementedError(f"padding_mode={synapse.padding_mode!r}")
     if not isinstance(synapse.padding, str):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikesep.spiking import packed
 from spikesep.spiking.connections import connect, divisor, has_table
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
@@ -118,7 +119,7 @@ class SynopsEstimate:
         if not self.macs and signal.is_spiking:  # of a frozen prefix
             self._arriving = signal.count.sum()
         synapses, kept = fan_out(module), _kept(module)
-        share = 1.0 if kept is None else float(kept.float().mean())
+        share = 1.0 if kept is None else kept.float().mean()  # a tensor: no accelerator waits
         self.synops = self.synops + self._arriving * (share * synapses)
         self.macs += signal.value.numel() / int(divisor(module)) * synapses
         if isinstance(module, Readout) or module.mode == "analog":
@@ -167,12 +168,19 @@ def macs(module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | 
 
 def _arriving(module: SpikingLayer | Readout, trains: SpikeTrains) -> float:
     """Synaptic operations of one layer's spikes."""
-    synapse = module.synapse
-    if _kept(module) is not None or not has_table(module):
+    synapse, kept = module.synapse, _kept(module)
+    of_vectors = isinstance(synapse, nn.Linear) and module.before is None
+    if not has_table(module) or (of_vectors and kept is not None):
         return connections(module, trains.count.float())
-    if isinstance(synapse, nn.Linear) and module.before is None:
+    if of_vectors:
         return float(trains.n_spikes * synapse.out_features)
-    n_reached = len(synapse.weight) // getattr(synapse, "groups", 1)
+    n_groups = getattr(synapse, "groups", 1)
+    if kept is not None:
+        n_reached = kept.unflatten(0, (n_groups, -1)).sum(1).reshape(trains.words.shape[2], -1).cpu().numpy()
+        weighed = packed.weigh_places(trains.words, n_reached)
+        reach = connect(module, trains.words.shape[2:]).reach_of_taps
+        return float((weighed.reshape(-1, *reach.shape) * reach).sum())
+    n_reached = len(synapse.weight) // n_groups
     places = trains.place_count.flatten(1).sum(0).cpu().numpy()
     return float(places @ connect(module, trains.words.shape[2:]).reach) * n_reached
 
@@ -186,10 +194,12 @@ def _arrivals(synapse: nn.Module, count: Tensor, kept: Tensor | None = None) -> 
     kept = torch.ones_like(synapse.weight, dtype=torch.bool) if kept is None else kept
     if isinstance(synapse, nn.Linear):
         return float((count.double() * kept.sum(0)).sum())
-    # Each output neuron receives all spikes within its receptive field: a convolution with ones.
+    # All output neurons of a group at one place receive what stands within their receptive fields: a convolution.
     convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
-    way = synapse.stride, synapse.padding, synapse.dilation, synapse.groups
-    return float(convolve(count, kept.to(count.dtype), None, *way).double().sum())
+    reached = kept.unflatten(0, (synapse.groups, -1)).sum(1).to(count.dtype)  # [groups, C_in / groups, ...]
+    return float(
+        convolve(count, reached, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups).double().sum()
+    )
 
 
 def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:

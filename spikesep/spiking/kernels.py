@@ -174,3 +174,23 @@ def count_rows(start, stop, words, totals):
                 ones = ones_of_bytes(words[w, row, k])  # LLVM knows this way of counting
                 n += (ones * np.uint64(0x0101010101010101)) >> np.uint64(56)
         totals[row] = n
+
+
+@compiled
+def weigh_rows(start, stop, words, weights, totals):
+    """totals = sums over the neurons of a row, each spike as much as its neuron's weight, [rows, n_weights].
+
+    `words` is [n_words, rows, eights of neurons] uint64, at most 31 of them a neuron; `weights` [n_weights, neurons].
+    """
+    eights = np.zeros(words.shape[2], np.uint64)
+    counts = eights.view(np.uint8)
+    for row in range(start, stop):
+        eights[:] = 0
+        for w in range(words.shape[0]):
+            for k in range(words.shape[2]):
+                eights[k] += ones_of_bytes(words[w, row, k])
+        for tap in range(len(weights)):
+            total = 0
+            for neuron in range(weights.shape[1]):
+                total += counts[neuron] * weights[tap, neuron]
+            totals[row, tap] = total

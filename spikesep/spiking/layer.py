@@ -245,9 +245,13 @@ class SpikingLayer(nn.Module):
         if self.norm is None or not keep_norm:
             self.fold()
         if limits:
-            self.limiter = Limiter(limits, self.synapse.weight, self.synapse.bias, int(divisor(self)))
+            self.limiter = limited(self, limits)
         self.mode = "tandem"
         self.train(self.training)
+
+    def give_up(self, kept: Tensor, fan_in: int) -> None:
+        """Before it is converted: learn on without the inputs that are not kept, [C_out, ...] of the weight's shape."""
+        self.limiter = Limiter(HardwareLimits(fan_in=fan_in), self.synapse.weight, self.synapse.bias, kept=kept)
 
     def freeze(self) -> None:
         """Tandem -> spiking: the weights stay as they are from now on."""
@@ -269,16 +273,15 @@ class SpikingLayer(nn.Module):
         return self
 
     def thaw(self) -> None:
-        """Spiking -> discrete: learn on, rounding at the threshold there is; the gradient is `discretize`'s to choose.
+        """Spiking -> discrete: learn on, rounding at the threshold there is, without the inputs that were given up; the
+        gradient is `discretize`'s to choose.
 
         Raises:
-            ValueError: the layer is not spiking, or keeps to a hardware's limits.
+            ValueError: the layer is not spiking, or its weights have few bits.
         """
-        limits = "" if self.limiter is None else ", within limits"
-        if self.mode != "spiking" or limits:
-            raise ValueError(
-                f"only a spiking layer without hardware limits can learn on; this one is {self.mode}{limits}"
-            )
+        bits = "" if self.limiter is None or not self.limiter.limits.weight_bits else ", with weights of few bits"
+        if self.mode != "spiking" or bits:
+            raise ValueError(f"only a spiking layer with float weights can learn on; this one is {self.mode}{bits}")
         self.mode, self.fixed = "discrete", None
         self.requires_grad_(True)
 
@@ -324,20 +327,34 @@ class Readout(nn.Module):
         weight, bias = self.limiter(self.synapse.weight, self.synapse.bias)
         return Signal(functional_call(self.synapse, {"weight": weight, "bias": bias}, (value,)))
 
+    def fold(self) -> None:
+        """Have a bias, of zeros where there was none."""
+        self.synapse = fold(self.synapse, None)
+
+    def give_up(self, kept: Tensor, fan_in: int) -> None:
+        """As `SpikingLayer.give_up`."""
+        self.limiter = Limiter(HardwareLimits(fan_in=fan_in), self.synapse.weight, self.synapse.bias, kept=kept)
+
     def limit(self, limits: HardwareLimits) -> None:
         """Keep to what the hardware allows from now on, while the full-precision weights learn on.
 
         Raises:
             SpikeSepError: the fan-in is too small.
         """
-        self.synapse = fold(self.synapse, None)  # a bias there must be
-        self.limiter = Limiter(limits, self.synapse.weight, self.synapse.bias, int(divisor(self)))
+        self.fold()
+        self.limiter = limited(self, limits)
 
     def freeze(self) -> None:
         """The weights stay as they are from now on."""
         if self.limiter is not None:
             self.limiter.apply_to(self.synapse)
         self.requires_grad_(False)
+
+
+def limited(module: SpikingLayer | Readout, limits: HardwareLimits) -> Limiter:
+    """The limiter of a layer or readout whose norm is folded; inputs that it has given up stay so."""
+    kept = getattr(module.limiter, "kept", None)
+    return Limiter(limits, module.synapse.weight, module.synapse.bias, int(divisor(module)), kept)
 
 
 def fold(synapse: nn.Module, norm: nn.Module | None) -> nn.Module:

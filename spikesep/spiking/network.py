@@ -127,7 +127,7 @@ class SpikingNetwork(nn.Module):
         """Have a network whose layers all spike learn on, as before its first stage: all layers round (eq. 10).
 
         Raises:
-            ValueError: a layer does not spike, or keeps to a hardware's limits.
+            ValueError: a layer does not spike, or its weights have few bits.
         """
         for layer in self.layers.values():
             layer.thaw()

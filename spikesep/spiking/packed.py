@@ -112,6 +112,26 @@ def count_places(words: Tensor) -> Tensor:
     return torch.from_numpy(totals)[:, None]
 
 
+def weigh_places(words: Tensor, weights: np.ndarray) -> np.ndarray:
+    """Spikes of all channels of a place, each as much as its channel's weight.
+
+    Args:
+        words: [n_words, batch, C, ...] uint8.
+        weights: [C, n_weights], integers.
+
+    Returns:
+        [batch * places, n_weights] int64.
+    """
+    rows = contiguous(words.movedim(2, -1)).cpu().numpy()
+    rows = rows.reshape(len(rows), -1, rows.shape[-1])
+    if rows.shape[-1] % 8 or len(rows) > 31:
+        return np.bitwise_count(rows).sum(0, dtype=np.int64) @ weights
+    totals = np.empty((rows.shape[1], weights.shape[1]), np.int64)
+    across = np.ascontiguousarray(weights.T, np.int32)
+    kernels.run(kernels.weigh_rows, len(totals), rows.view(np.uint64), across, totals, grain=1024)
+    return totals
+
+
 def drive(words: Sequence[Tensor], thresholds: Sequence[float], n_steps: int, dtype: torch.dtype) -> Tensor:
     """What several sources send together in each step: sum of threshold * spike, added up in float32.
 

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.layer import Gradient
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.pruning import Pruning, prune
 from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding
 from spikesep.spiking.threshold import ActivationHistogram
@@ -25,6 +27,9 @@ class StageTrainer(Protocol):
 
     def advance(self, stage: int) -> None:
         """The layers before `stage` are frozen, and a constant function of the input from now on."""
+
+    def features(self) -> Iterable[Tensor]:
+        """What the network is given over the calibration data."""
 
     def activations(self, index: int) -> Iterable[Tensor]:
         """What the ReLU of layer `index`, not yet converted, gives over the calibration data, in inference."""
@@ -154,6 +159,9 @@ class ProgressiveTandemLearning:
             of its spikes adds; they keep the thresholds they learned with. False leaves them analog, as the paper does.
         gradient: of layers that round or spike.
         limits: the hardware's, imposed on each layer at its stage, and on the readout at the last.
+        pruning: how inputs past the fan-in's limit are given up: by `magnitude`, at a layer's stage, the weakest; or
+            `refit`, in all layers before the first stage, those that are missed least, and the rest are fitted to
+            what the analog network has (see `spikesep.spiking.pruning`), so that all layers learn without them.
         patience: T_p.
         max_epochs: most epochs of a stage; 0 converts without fine-tuning.
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; None for `max_epochs`.
@@ -171,6 +179,7 @@ class ProgressiveTandemLearning:
         discretize: bool = True,
         gradient: Gradient = "relu",
         limits: HardwareLimits | None = None,
+        pruning: Pruning = "magnitude",
         patience: int = 3,
         max_epochs: int = 100,
         first_stage_epochs: int | None = None,
@@ -185,6 +194,7 @@ class ProgressiveTandemLearning:
         self.discretize = discretize
         self.gradient = gradient
         self.limits = limits or HardwareLimits()
+        self.refits = pruning == "refit" and self.limits.fan_in > 0
         self.patience = patience
         self.max_epochs = max_epochs
         self.first_stage_epochs = max_epochs if first_stage_epochs is None else first_stage_epochs
@@ -213,10 +223,13 @@ class ProgressiveTandemLearning:
 
     def _begin(self, stage: int) -> None:
         self.trainer.advance(stage)
+        if stage == 0 and self.refits and self.network[0].limiter is None:
+            self._refit()
         choice = self._choose(stage)
         self.choices.append(choice)
+        pruned = self.network[stage].limiter is not None
         self._convert(stage, choice)
-        if self.limits.fan_in:  # what is left of the inputs reaches other potentials: another bound, and new weights
+        if self.limits.fan_in and not pruned:  # what is left of the inputs reaches other potentials: another bound
             choice = choose_threshold(self.trainer.activations(stage), self.percentile, self.coding)
             self.choices[-1] = choice
             self.network[stage].threshold.fill_(choice.upper_bound / self.coding.n_steps)
@@ -224,6 +237,18 @@ class ProgressiveTandemLearning:
             for later in range(1, len(self.network)):
                 self._discretize(later, self._choose(later).upper_bound)
         self._open(stage)
+
+    def _refit(self) -> None:
+        """Give up inputs in all layers; where they are to round, each sees what rounding makes of those before it."""
+        if self.discretize:
+            for index in range(len(self.network)):
+                self._discretize(index, self._choose(index).upper_bound)
+        fan_in = self.limits.fan_in
+        for module, kept in zip(self._modules(), prune(self.network, self.trainer.features(), fan_in), strict=True):
+            module.give_up(kept, fan_in)
+
+    def _modules(self) -> list[nn.Module]:
+        return [*self.network.layers.values(), self.network.readout]
 
     def _open(self, stage: int) -> None:
         self.trainer.begin(stage)
@@ -279,6 +304,10 @@ class ProgressiveTandemLearning:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a run that was stopped; the model must be the analog one it began with."""
         self.choices = [ThresholdChoice(**choice) for choice in state["choices"]]
+        if self.refits and self.choices and self.network[0].limiter is None:
+            for module in self._modules():
+                module.fold()
+                module.give_up(torch.ones_like(module.synapse.weight, dtype=torch.bool), self.limits.fan_in)
         for stage, choice in enumerate(self.choices):
             self._convert(stage, choice)
             if stage < state["stage"]:

@@ -43,26 +43,30 @@ class HardwareLimits:
 class Limiter(nn.Module):
     """Makes of a synapse's full-precision weights those that the hardware can hold.
 
-    The strongest inputs and the scales are chosen when it is made and stay, as the weights learn on. Its tensors are
-    `kept` (bool, the shape of the weight; where the fan-in is limited), `weight_scale` and `bias_scale` (scalars; where
-    the bits are).
+    The inputs that are kept and the scales are chosen when it is made and stay, as the weights learn on. Its tensors
+    are `kept` (bool, the shape of the weight; where the fan-in is limited), `weight_scale` and `bias_scale` (scalars;
+    where the bits are).
 
     Args:
         limits: to keep to.
         weight: [out, in, ...] of the synapse.
         bias: [out].
         n_pooled: inputs that each weight serves, where average pooling comes before the synapse.
+        kept: the inputs to keep, where they are not the strongest.
 
     Raises:
         SpikeSepError: the fan-in is too small for the pooling.
     """
 
-    def __init__(self, limits: HardwareLimits, weight: Tensor, bias: Tensor, n_pooled: int = 1):
+    def __init__(
+        self, limits: HardwareLimits, weight: Tensor, bias: Tensor, n_pooled: int = 1, kept: Tensor | None = None
+    ):
         super().__init__()
         self.limits = limits
         weight, bias = weight.detach(), bias.detach()
         if limits.fan_in:
-            self.register_buffer("kept", strongest(weight, limits.fan_in // n_pooled))
+            kept = strongest(weight, limits.fan_in // n_pooled) if kept is None else kept.clone()
+            self.register_buffer("kept", kept)
         if limits.weight_bits:
             self.register_buffer("weight_scale", grid_scale(self.pruned(weight), limits.weight_bits))
             self.register_buffer("bias_scale", grid_scale(bias, limits.weight_bits))

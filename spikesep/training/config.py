@@ -75,7 +75,10 @@ class ConversionConfig:
             where the layer is at its upper bound; few steps on a task that wants precision learn better with it.
         qat_bits: of weights and biases, imposed on each layer at its stage (quantization-aware training, section 4.3);
             0 for float32.
-        fan_in: most inputs of a neuron; at its stage a layer keeps the strongest. 0 for any number.
+        fan_in: most inputs of a neuron. 0 for any number.
+        pruning: how those past that limit are given up: by `magnitude`, at its stage a layer keeps the strongest; or
+            `refit`, in all layers before the first stage: each keeps those that its potential misses most, with weights
+            fitted to the analog network's potential, and all layers learn together without the others.
         encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
         deferred: neurons fire when all spikes of the window have arrived: no error of timing, a window of latency more
@@ -105,6 +108,7 @@ class ConversionConfig:
     gradient: Literal["relu", "clipped"] = "relu"
     qat_bits: int = 0
     fan_in: int = 0
+    pruning: Literal["magnitude", "refit"] = "magnitude"
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
     deferred: bool = False

@@ -133,6 +133,7 @@ def convert(
         config.discretize and config.method == "ptl",
         "surrogate" if config.method == "surrogate" else config.gradient,
         HardwareLimits(config.qat_bits, config.fan_in),
+        config.pruning,
         config.patience,
         0 if config.method == "rate" else config.max_epochs,
         0 if config.method == "rate" else config.first_stage_epochs,
@@ -193,13 +194,19 @@ class TandemTrainer:
                 self._advance_cache(name, self.cached_stage)
             self.cached_stage += 1
 
+    def features(self) -> Iterator[Tensor]:
+        """See `StageTrainer`."""
+        self.model.eval()
+        with torch.no_grad():
+            for indices in self._calibration():
+                yield self.model.encode(self._examples("train", indices)[0])[0]
+
     def activations(self, index: int) -> Iterator[Tensor]:
         """See `StageTrainer`."""
         self.model.eval()
         layer = self.model.network[index]
-        n = min(self.config.calibration_examples, len(self.sets["train"]))
         with torch.no_grad():
-            for indices in self._batches(range(n)):
+            for indices in self._calibration():
                 x, _ = self._examples("train", indices)
                 yield layer.activation(self._prefix("train", indices, self.model.encode(x)[0], index).value)
 
@@ -249,10 +256,8 @@ class TandemTrainer:
         self.device, bits = torch.device("cpu"), self.config.weight_bits
         self.caches, self.cached_stage = {name: [] for name in self.sets}, 0  # nothing is kept of it as it was
         before = self.validate(0)
-        n = min(self.config.calibration_examples, len(self.sets["train"]))
         with torch.no_grad():
-            inputs = [self.model.encode(self._examples("train", indices)[0])[0] for indices in self._batches(range(n))]
-            to_fixed_point(self.model.network, inputs, bits)
+            to_fixed_point(self.model.network, self.features(), bits)
         change = self.validate(0) - before
         print(f"fixed-point form, {bits}-bit weights: validation loss {before:.4g} ({change:+.2g})", flush=True)
 
@@ -304,8 +309,7 @@ class TandemTrainer:
 
     @torch.no_grad()
     def _taught(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, enabled=False):
-            features, context = self.teacher.encode(x)
+        features, context = self.teacher.encode(x)
         return self.teacher.decode(self.teacher.network(features), context).float()
 
     def _predict(self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], estimate: SynopsEstimate) -> Tensor:
@@ -362,6 +366,9 @@ class TandemTrainer:
             flush=True,
         )
         return None
+
+    def _calibration(self) -> Iterator[list[int]]:
+        return self._batches(range(min(self.config.calibration_examples, len(self.sets["train"]))))
 
     def _batches(self, indices) -> Iterator[list[int]]:
         indices = list(indices)

@@ -4,11 +4,13 @@ in it is executed, and what was changed, cut off or made by something else is re
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -80,7 +82,7 @@ def save_model(
     state = model.state_dict()
     for key, _ in _weights_of_integers(model):
         del state[key]
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors = {name: packed(tensor.detach().cpu().contiguous()) for name, tensor in state.items()}
     if half:
         tensors = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
         for name, tensor in tensors.items():
@@ -174,6 +176,16 @@ def checksum(settings: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def packed(tensor: Tensor) -> Tensor:
+    """A tensor of bool as bits, eight in a byte of uint8 [n / 8]; any other as it is."""
+    return torch.from_numpy(np.packbits(tensor.numpy())) if tensor.dtype == torch.bool else tensor
+
+
+def unpacked(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The bool of this shape whose bits `packed` gave."""
+    return torch.from_numpy(np.unpackbits(tensor.numpy(), count=math.prod(shape))).view(shape).bool()
+
+
 def _what(kind: str) -> str:
     return kind.removeprefix("spikesep-")
 
@@ -197,6 +209,10 @@ def _state_of(model: ConvertibleModel, tensors: dict[str, Tensor]) -> dict[str, 
             raise ValueError(f"{key} is missing")
         if (state[key].dtype, tensor.dtype) == (torch.float16, torch.float32):  # saved by half
             state[key] = state[key].float()
+        if (state[key].dtype, tensor.dtype) == (torch.uint8, torch.bool) and state[key].shape == (
+            -(-tensor.numel() // 8),
+        ):
+            state[key] = unpacked(state[key], tensor.shape)
         if (state[key].dtype, state[key].shape) != (tensor.dtype, tensor.shape):
             found, expected = (f"{t.dtype} {list(t.shape)}" for t in (state[key], tensor))
             raise ValueError(f"{key} is of {found}, not {expected}")

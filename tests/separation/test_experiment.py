@@ -129,6 +129,20 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
         assert not (tmp_path / "four" / "settings" / "snn.json").exists()
 
 
+def test_a_network_that_gave_up_inputs_learns_on_without_them(data, tmp_path):
+    train_ann(data, tmp_path / "one", RECIPE)
+    fewer = replace(RECIPE, ptl=replace(RECIPE.ptl, fan_in=5, pruning="refit"))
+    ann, (snn, _) = tmp_path / "one" / "ann", convert_snn(data, tmp_path / "one", fewer)
+    one = load_separator(snn)
+    two = load_separator(convert_snn(data, tmp_path / "two", fewer, ann, snn)[0])
+    for name, tensor in one.state_dict().items():
+        if name.endswith("kept"):
+            assert (tensor.flatten(1).sum(1) == 5).all()
+            assert torch.equal(two.state_dict()[name], tensor)
+    with pytest.raises(SpikeSepError, match=r"has ptl\.fan_in = 5, not 0"):
+        convert_snn(data, tmp_path / "three", RECIPE, ann, snn)
+
+
 def test_other_settings_are_refused_in_the_same_folder(data, tmp_path):
     train_ann(data, tmp_path / "exp", RECIPE)
     with pytest.raises(SpikeSepError, match=r"ann\.epochs = 1, not 2"):

@@ -63,6 +63,24 @@ def test_the_meter_counts_the_spikes_of_all_sources(synapse, shape, fan_in):
     assert meter.cost.neurons == (out.value.numel(),)
 
 
+@pytest.mark.parametrize(
+    ("synapse", "before"),
+    [
+        (nn.Conv2d(8, 6, 3, padding=1, groups=2), nn.AvgPool2d(2)),
+        (nn.Linear(8 * 3 * 2, 5), nn.Sequential(nn.AvgPool2d(2), nn.Flatten())),
+    ],
+)
+def test_the_meter_counts_pooled_spikes_where_connections_are_gone(synapse, before):
+    layer = SpikingLayer(copy.deepcopy(synapse), before=before)
+    layer.convert(0.1, Coding(11), limits=HardwareLimits(fan_in=16))
+    layer.freeze()
+    signal = Signal.from_spikes(torch.rand(11, 2, 8, 6, 4) < 0.3, torch.tensor(0.1))
+    meter = CostMeter()
+    meter("layer", layer, signal, layer(signal))
+    meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
+    assert meter.cost.synops == pytest.approx(connections(layer, signal.count.float()), rel=1e-6)
+
+
 @pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
 def test_connections_that_a_limit_on_fan_in_removed_carry_nothing(synapse, shape):
     layer = SpikingLayer(copy.deepcopy(synapse))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spikesep.spiking import kernels
 from spikesep.spiking.neuron import integrate_and_fire
-from spikesep.spiking.packed import burst, collect, count, count_places, drive, fire, pack, unpack
+from spikesep.spiking.packed import burst, collect, count, count_places, drive, fire, pack, unpack, weigh_places
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -84,6 +84,15 @@ def test_counts_of_places_are_sums_over_channels_too_however_the_words_lie(n_ste
     words = pack(spikes)
     words = words.movedim(2, -1).contiguous().movedim(-1, 2) if rows else words
     assert torch.equal(count_places(words), spikes.sum((0, 2))[:, None])
+
+
+@given(st.integers(1, 40), st.sampled_from([5, 8, 24]), st.integers(1, 3), st.integers(0, 1000))
+def test_spikes_of_a_place_count_as_much_as_their_channels_weights(n_steps, n_channels, n_weights, seed):
+    generator = torch.Generator().manual_seed(seed)
+    spikes = torch.rand(n_steps, 2, n_channels, 7, generator=generator) < 0.5
+    weights = torch.randint(0, 300, (n_channels, n_weights), generator=generator)
+    expected = torch.einsum("bct,ck->btk", spikes.long().sum(0), weights).flatten(0, 1)
+    assert torch.equal(torch.from_numpy(weigh_places(pack(spikes), weights.numpy())), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.float32, torch.float64])

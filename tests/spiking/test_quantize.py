@@ -117,6 +117,9 @@ class Trainer:
     def advance(self, stage):
         pass
 
+    def features(self):
+        yield self.x
+
     def activations(self, index):
         with torch.no_grad():
             yield self.net[index].activation(self.net.propagate(self.x, 0, index).value)
@@ -147,7 +150,7 @@ def synapses(net):
     ]
 
 
-def learned(limits):
+def learned(limits, pruning="magnitude"):
     net = network()
     stages = []
 
@@ -155,7 +158,7 @@ def learned(limits):
         stages.append((progress.stage, [layer.limiter is not None for layer in net.layers.values()]))
 
     learning = ProgressiveTandemLearning(
-        net, net, Trainer(net), Coding(8), limits=limits, patience=3, max_epochs=4, on_epoch=watch
+        net, net, Trainer(net), Coding(8), limits=limits, pruning=pruning, patience=3, max_epochs=4, on_epoch=watch
     )
     learning.run()
     return net, stages, learning
@@ -176,6 +179,31 @@ def test_no_neuron_of_the_converted_network_has_more_inputs_than_the_limit():
     net, _, _ = learned(HardwareLimits(fan_in=3))
     for synapse, _ in synapses(net):
         assert int((synapse.weight != 0).sum(1).max()) <= 3
+
+
+@pytest.mark.parametrize("bits", [0, 4])
+def test_inputs_that_are_missed_least_are_given_up_before_the_first_stage(bits):
+    net, stages, _ = learned(HardwareLimits(fan_in=3, weight_bits=bits), "refit")
+    assert all(all(limited) for _, limited in stages)
+    for synapse, limiter in synapses(net):
+        assert (limiter.kept.sum(1) == 3).all()
+        assert (synapse.weight[~limiter.kept] == 0).all()
+        assert limiter.limits == HardwareLimits(bits, 3)
+
+
+def test_a_network_that_gave_up_inputs_learns_on_without_them():
+    net, _, _ = learned(HardwareLimits(fan_in=3), "refit")
+    kept = [limiter.kept.clone() for _, limiter in synapses(net)]
+    before = [synapse.weight.clone() for synapse, _ in synapses(net)]
+    net.thaw()
+    ProgressiveTandemLearning(
+        net, net, Trainer(net), Coding(8), limits=HardwareLimits(fan_in=3), pruning="refit", max_epochs=2
+    ).run()
+    assert all(torch.equal(limiter.kept, mask) for (_, limiter), mask in zip(synapses(net), kept, strict=True))
+    assert any(not torch.equal(now.weight, then) for (now, _), then in zip(synapses(net), before, strict=True))
+    net, _, _ = learned(HardwareLimits(fan_in=3, weight_bits=4))
+    with pytest.raises(ValueError, match="weights of few bits"):
+        net.thaw()
 
 
 def test_limits_are_imposed_layer_by_layer():

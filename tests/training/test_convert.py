@@ -187,6 +187,7 @@ def test_each_stage_leaves_a_checkpoint(tmp_path):
 SETTINGS = {
     "": {},
     "limits": {"qat_bits": 4, "fan_in": 5, "gradient": "clipped"},
+    "refit": {"fan_in": 5, "pruning": "refit"},
     "cache on disk": {"cache_gib": 0, "cache_disk_gib": 1},
     "tandem": {"method": "tandem"},
     "surrogate": {"method": "surrogate"},

@@ -13,6 +13,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import KIND, Separator, load_separator, save_separator
 from spikesep.spiking.fixed_point import to_fixed_point
+from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding
 from spikesep.training.model_folder import LARGEST_HEADER, checksum, read_model
 
@@ -74,6 +75,28 @@ def test_a_folder_and_a_file_give_back_model_report_and_card(whole, name):
 def test_a_file_needs_nothing_beside_it(whole, tmp_path):
     shutil.copy(whole / "model.safetensors", tmp_path / "mailed.safetensors")
     assert load_separator(tmp_path / "mailed.safetensors").kind == "snn"
+
+
+def test_which_inputs_were_given_up_is_kept_in_bits(tmp_path):
+    torch.manual_seed(0)
+    model = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2])).eval()
+    limits = HardwareLimits(fan_in=7)
+    for layer in model.network.layers.values():
+        layer.convert(0.2, Coding(4), limits=limits)
+        layer.freeze()
+    model.network.readout.limit(limits)
+    model.network.readout.freeze()
+    mixture = torch.randn(800)
+    to_fixed_point(model.network, [model.encode(mixture[None])[0]])
+    save_separator(model, tmp_path / "model")
+    held = read_model(tmp_path / "model", KIND).tensors["network.layers.dilated1.limiter.kept"]
+    assert (held.dtype, held.shape) == (torch.uint8, (12 * 12 * 3 // 8,))
+    loaded = load_separator(tmp_path / "model")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    (voices, cost), (again, cost_again) = model.separate_with_cost(mixture), loaded.separate_with_cost(mixture)
+    assert torch.equal(voices, again)
+    assert cost.to_dict() == cost_again.to_dict()
 
 
 def test_saving_twice_gives_the_same_checksum(whole):
