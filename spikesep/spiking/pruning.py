@@ -84,8 +84,7 @@ def _moments(module: nn.Module, synapse: nn.Module, values: list[tuple[Tensor, T
     among, across, n = 0.0, 0.0, 0
     for now, then in values:
         columns = _columns(synapse, before(now))
-        potential = synapse(before(then))
-        potential = potential.movedim(1 if potential.ndim > 2 else -1, 0).flatten(1)
+        potential = synapse(before(then)).movedim(-1 if isinstance(synapse, nn.Linear) else 1, 0).flatten(1)
         potential = potential.unflatten(0, (len(columns), -1))
         among = among + (columns @ columns.mT).double()
         across = across + (columns @ potential.mT).double()
@@ -96,7 +95,7 @@ def _moments(module: nn.Module, synapse: nn.Module, values: list[tuple[Tensor, T
 def _columns(synapse: nn.Module, value: Tensor) -> Tensor:
     """What a neuron receives at each position, in the order of its weights, then a one: [groups, n + 1, positions]."""
     if isinstance(synapse, nn.Linear):
-        columns = value.flatten(0, -2).T[None]
+        columns = value.movedim(-1, 0).flatten(1)[None]
     else:
         image = value if value.ndim == 4 else value[:, :, None]
         ones = [1] * (image.ndim - value.ndim)

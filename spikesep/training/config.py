@@ -162,6 +162,8 @@ class ConversionConfig:
             raise SpikeSepError("--ptl.deferred: learning through time needs neurons that fire in time")
         if (self.qat_bits or self.fan_in) and self.method != "ptl":
             raise SpikeSepError(f"--ptl.method {self.method}: qat_bits and fan_in are imposed by ptl alone")
+        if self.pruning == "refit" and not self.fan_in:
+            raise SpikeSepError("--ptl.pruning refit: gives up inputs past --ptl.fan_in; give that, too")
 
 
 @dataclass

@@ -144,6 +144,8 @@ def convert(
     if state_file.exists():
         learning.load_state_dict(load_tensors(state_file, device))
         print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
+    elif config.pruning == "refit" and model.network[0].limiter is None:
+        print(f"fitting all layers anew to at most {config.fan_in} inputs a neuron", flush=True)
     learning.run()
     model.cpu().eval()
     if config.weight_bits:

@@ -56,6 +56,12 @@ def received(signal, at):
     return np.stack(frames, 1).ravel()
 
 
+def vectors():
+    torch.manual_seed(0)
+    layers = [SpikingLayer(nn.Linear(5, 6)), SpikingLayer(nn.Linear(6, 6))]
+    return SpikingNetwork(layers, Readout(nn.Linear(6, 2))).eval(), correlated(40, 3, 5)
+
+
 def folded(network):
     whole = copy.deepcopy(network)
     for module in (*whole.layers.values(), whole.readout):
@@ -63,7 +69,7 @@ def folded(network):
     return whole
 
 
-@pytest.mark.parametrize("made", [convolutions, lambda: convolutions(groups=2), images])
+@pytest.mark.parametrize("made", [convolutions, lambda: convolutions(groups=2), images, vectors])
 def test_with_all_inputs_nothing_changes(made):
     network, x = made()
     expected = network(x).detach()
