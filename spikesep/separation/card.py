@@ -15,7 +15,7 @@ from spikesep.separation.corpora.table import UTTERANCES, read_table
 from spikesep.separation.experiment import hash_of_lists
 from spikesep.separation.metrics import DEFINITION
 from spikesep.separation.model import Separator
-from spikesep.separation.results import CONDITIONS, METRICS, closed_voices_heard, decimal
+from spikesep.separation.results import CONDITIONS, METRICS, closed_voices_heard, decimal, fewer_connections
 from spikesep.separation.scoring import check_scored
 from spikesep.training.history import History
 
@@ -186,7 +186,8 @@ def _cost(cost: dict[str, Any], energy: Energy) -> list[str]:
         f"For a second of audio, the mask network does {macs / 1e6:,.1f} million multiply-accumulates as an ANN. As an "
         f"SNN it does {synops / 1e6:,.1f} million synaptic operations, which are additions, {cost['synops_ratio']:.2f} "
         f"for each multiply-accumulate of the ANN, and {left / 1e6:,.1f} million multiply-accumulates in its first "
-        f"layer. A neuron fires {sum(rates) / len(rates):.3f} spikes a time step, mean of the layers.",
+        f"layer.{fewer_connections(cost)} A neuron fires {sum(rates) / len(rates):.3f} spikes a time step, mean of the "
+        "layers.",
         f"An estimate of the energy of this arithmetic alone: {analog:.2f} mJ for the ANN, {spiking:.2f} mJ for the "
         f"SNN, at {energy.source}. It was not measured; moving data to and fro is not in it, nor are the encoder and "
         "decoder, which both have.",

@@ -50,8 +50,10 @@ def mean_cost(records: Sequence[dict]) -> dict[str, Any]:
     """Operations of the spiking separator for a second of audio, over all utterances."""
     seconds = sum(record["seconds"] for record in records)
     total = sum((Cost(**record["cost"]) for record in records), Cost())
+    fewer = {"kept_macs_per_second": total.kept_macs / seconds} if 0 < total.kept_macs < total.macs else {}
     return {
         "macs_per_second": total.macs / seconds,
+        **fewer,
         "analog_macs_per_second": total.analog_macs / seconds,
         "synops_per_second": total.synops / seconds,
         "synops_ratio": total.synops_ratio,
@@ -120,7 +122,8 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is narrow-band P.862.1 (MOS-LQO).",
         f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio {cost['synops_ratio']:.3f}: "
         f"{synops} million synaptic operations for a second of audio, where the ANN's separator does "
-        f"{macs} million multiply-accumulates; {analog} million of these remain, in the spiking network's first layer.",
+        f"{macs} million multiply-accumulates; {analog} million of these remain, in the spiking network's first layer."
+        f"{fewer_connections(cost)}",
         f"Mean spikes a neuron and time step, layer by layer: {rates or 'none'}.",
         *(_refusal_note(name, utts) for name, utts in results["refused"].items()),
         f"Seed {results['seed']}. "
@@ -128,6 +131,17 @@ def notes(results: dict[str, Any]) -> list[str]:
         + f"Python {versions['python']}, torch {versions['torch']}, spikesep {versions['spikesep']}; "
         f"{machine['processor']}, {machine['cores']} cores. Data {results['data_hash'][:12]}.",
     ]
+
+
+def fewer_connections(cost: dict[str, Any]) -> str:
+    """What to say of a spiking network with fewer connections than its ANN has; nothing where it has all."""
+    kept, macs = cost.get("kept_macs_per_second"), cost["macs_per_second"]
+    if not kept:
+        return ""
+    return (
+        f" A limit on fan-in left the spiking network {kept / macs:.0%} of the ANN's connections; an ANN of these "
+        f"alone would do {kept / 1e6:,.1f} million."
+    )
 
 
 def _voices_note(results: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ class Cost:
 
     Attributes:
         macs: multiply-accumulates that the analog network does.
+        kept_macs: what it would do with the connections alone that a limit on fan-in left; all where there is none.
         analog_macs: those that remain in the spiking network: all where it is analog, else of the first layer.
         synops: synaptic operations of the spiking network.
         n_steps: N_s; 0 for an analog network.
@@ -33,6 +34,7 @@ class Cost:
     """
 
     macs: float = 0.0
+    kept_macs: float = 0.0
     analog_macs: float = 0.0
     synops: float = 0.0
     n_steps: int = 0
@@ -46,6 +48,7 @@ class Cost:
             raise ValueError("costs of different networks do not add up")
         return Cost(
             self.macs + other.macs,
+            self.kept_macs + other.kept_macs,
             self.analog_macs + other.analog_macs,
             self.synops + other.synops,
             self.n_steps,
@@ -67,6 +70,7 @@ class Cost:
         """For JSON."""
         return {
             "macs": self.macs,
+            "kept_macs": self.kept_macs,
             "analog_macs": self.analog_macs,
             "synops": self.synops,
             "n_steps": self.n_steps,
@@ -84,13 +88,17 @@ class CostMeter:
 
     def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
         """See `spikesep.spiking.network.Observer`."""
-        n_macs = macs(module, signal.shape)
+        kept = _kept(module)
+        n_macs = n_kept = macs(module, signal.shape)
+        if kept is not None:
+            n_kept = macs(module, signal.shape, kept)
         synops = sum(_arriving(module, trains) for trains in signal.trains)
         fires = out.is_spiking
         p = self._passing
         self._passing = Cost(
             p.macs + n_macs,
-            p.analog_macs + (0.0 if signal.is_spiking else macs(module, signal.shape, _kept(module))),
+            p.kept_macs + n_kept,
+            p.analog_macs + (0.0 if signal.is_spiking else n_kept),
             p.synops + synops,
             out.trains[0].n_steps if fires else p.n_steps,
             (*p.spikes, float(sum(trains.n_spikes for trains in out.trains))) if fires else p.spikes,
@@ -160,9 +168,11 @@ def macs(module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | 
     if module.before is not None:
         shape = module.before(torch.empty(shape, device="meta")).shape
     synapse, bare = module.synapse, Readout(module.synapse)
-    if kept is None and has_table(bare) and not isinstance(synapse, nn.Linear):
-        reach = connect(bare, shape[1:]).reach
-        return float(shape[0] * shape[1] * reach.sum()) * (synapse.out_channels // synapse.groups)
+    if has_table(bare) and not isinstance(synapse, nn.Linear):
+        table = connect(bare, shape[1:])
+        if kept is None:
+            return float(shape[0] * shape[1] * table.reach.sum()) * (synapse.out_channels // synapse.groups)
+        return float(shape[0] * table.reach_of_taps.sum(0) @ kept.flatten(2).sum((0, 1)).cpu().numpy())
     return _arrivals(synapse, torch.ones(shape, device=synapse.weight.device), kept)
 
 

@@ -77,6 +77,14 @@ def test_cost_is_a_second_of_audio():
     assert cost["n_steps"] == 8
 
 
+def test_the_report_says_what_a_limit_on_fan_in_left():
+    assert "connections" not in results.markdown(full())
+    fewer = full() | {"cost": full()["cost"] | {"macs_per_second": 50e6, "kept_macs_per_second": 30e6}}
+    assert "left the spiking network 60% of the ANN's connections; an ANN of these alone" in results.markdown(fewer)
+    records = [record | {"cost": record["cost"] | {"kept_macs": 60.0}} for record in RECORDS]
+    assert results.mean_cost(records)["kept_macs_per_second"] == 30
+
+
 def test_the_report_has_a_row_for_each_condition_and_method_with_as_many_cells_as_the_head():
     report = results.markdown(full())
     table = [line for line in report.splitlines() if line.startswith("|")]

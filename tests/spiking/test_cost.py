@@ -95,6 +95,7 @@ def test_connections_that_a_limit_on_fan_in_removed_carry_nothing(synapse, shape
     )
     assert connections(layer, count) == expected
     assert macs(layer, shape) == macs(Readout(synapse), shape)  # of the analog network
+    assert macs(layer, shape, layer.limiter.kept) == connections(layer, torch.ones(shape))
 
 
 def test_macs_of_a_conv_worked_out_by_hand():
@@ -119,12 +120,22 @@ def converted():
     return network.eval()
 
 
+def test_an_analog_network_of_the_connections_that_are_left_would_do_less():
+    network = SpikingNetwork([SpikingLayer(nn.Linear(5, 6))], Readout(nn.Linear(6, 3)))
+    network[0].convert(0.05, Coding(8), limits=HardwareLimits(fan_in=2))
+    network[0].freeze()
+    _, cost = measure(network, torch.rand(4, 5))
+    assert cost.macs == 4 * (5 * 6 + 6 * 3)
+    assert cost.kept_macs == 4 * (2 * 6 + 6 * 3)
+    assert cost.analog_macs == 4 * 2 * 6
+
+
 def test_the_first_layer_stays_in_macs_and_the_rest_is_counted_in_spikes():
     network, x = converted(), torch.rand(4, 5)
     _, cost = measure(network, x)
     first = network.propagate(x, 0, 1)
     second = network.propagate(first, 1, 2)
-    assert cost.macs == 4 * (5 * 6 + 6 * 7 + 7 * 3)
+    assert cost.macs == cost.kept_macs == 4 * (5 * 6 + 6 * 7 + 7 * 3)
     assert cost.analog_macs == 4 * 5 * 6
     assert cost.synops == int(first.count.sum()) * 7 + int(second.count.sum()) * 3
     assert cost.firing_rate == pytest.approx([float(s.trains[0].spikes.float().mean()) for s in (first, second)])

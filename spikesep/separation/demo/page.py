@@ -332,6 +332,7 @@ def render(found: dict[str, Any], examples: list[Example], drawn: dict[str, str]
         metrics=[name for name in results.METRICS if name in found["closed"]["ann"]],
         rows=results.table_rows(found),
         mean_rate=float(np.mean(found["cost"]["firing_rate"] or [0.0])),
+        fewer=results.fewer_connections(found["cost"]),
         definition=metrics.DEFINITION,
         examples=examples,
         figures=drawn,
