@@ -115,7 +115,8 @@ class SynopsEstimate:
     """
 
     def __init__(self):
-        self.synops = self.macs = self._arriving = 0.0
+        self.synops = self.macs = 0.0
+        self._arriving: Tensor | float = 0.0  # of each channel, [C]; none behind an analog layer
 
     @property
     def ratio(self) -> Tensor | float:
@@ -125,16 +126,29 @@ class SynopsEstimate:
     def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
         """See `spikesep.spiking.network.Observer`."""
         if not self.macs and signal.is_spiking:  # of a frozen prefix
-            self._arriving = signal.count.sum()
+            self._arriving = _of_channels(signal.count, isinstance(module.synapse, nn.Linear) and module.before is None)
         synapses, kept = fan_out(module), _kept(module)
-        share = 1.0 if kept is None else kept.float().mean()  # a tensor: no accelerator waits
-        self.synops = self.synops + self._arriving * (share * synapses)
+        if isinstance(self._arriving, Tensor):
+            reached = synapses if kept is None else _reached(module.synapse, kept, len(self._arriving))
+            self.synops = self.synops + (self._arriving * reached).sum()
         self.macs += signal.value.numel() / int(divisor(module)) * synapses
         if isinstance(module, Readout) or module.mode == "analog":
             self._arriving = 0.0
             return
-        spikes = out.value.float().sum() / module.threshold
+        spikes = _of_channels(out.value.float(), isinstance(module.synapse, nn.Linear)) / module.threshold
         self._arriving = spikes + self._arriving if module.identity else spikes
+
+
+def _of_channels(values: Tensor, are_last: bool) -> Tensor:
+    """Sums of [batch, C, ...], or of [batch, ..., C], over all but the channels: [C]."""
+    return values.movedim(-1 if are_last else 1, 0).flatten(1).sum(1)
+
+
+def _reached(synapse: nn.Module, kept: Tensor, n_channels: int) -> Tensor:
+    """Of the connections that are kept, how many a spike of each channel takes on average, far from borders, [C]."""
+    if isinstance(synapse, nn.Linear):  # behind flattened maps, each of a channel's places has weights of its own
+        return kept.sum(0).view(n_channels, -1).float().mean(1)
+    return kept.unflatten(0, (synapse.groups, -1)).sum(1).view(n_channels, -1).sum(1) / prod(synapse.stride)
 
 
 def fan_out(module: SpikingLayer | Readout) -> float:
