@@ -74,9 +74,9 @@ def require_table(layer: nn.Module) -> tuple[tuple, tuple[tuple, ...]]:
             raise NotImplementedError(f"{type(module).__name__} before a synapse")
     synapse = layer.synapse
     if isinstance(synapse, nn.Linear):
-        if pooled and _channels_are_last(layer):
+        if pooled and channels_are_last(layer):
             raise NotImplementedError("pooling before Linear without Flatten")
-        return ((), _channels_are_last(layer)), tuple(pooled)
+        return ((), channels_are_last(layer)), tuple(pooled)
     return (synapse.kernel_size, synapse.stride, padding_of(synapse), synapse.dilation), tuple(pooled)
 
 
@@ -102,7 +102,7 @@ def divisor(layer: nn.Module) -> float:
 
 def to_rows(x: Tensor, layer: nn.Module) -> Tensor:
     """A layer's input [n, batch, ...] as [n, batch * positions, channels]."""
-    return (x if _channels_are_last(layer) else x.movedim(2, -1)).flatten(1, -2)
+    return (x if channels_are_last(layer) else x.movedim(2, -1)).flatten(1, -2)
 
 
 def from_rows(rows: Tensor, layer: nn.Module, batch: int, shape: tuple[int, ...]) -> Tensor:
@@ -124,7 +124,8 @@ def _maps(layer: nn.Module) -> tuple[nn.Module, ...]:
     return tuple(module for module in maps if not isinstance(module, (nn.Dropout, nn.Identity)))
 
 
-def _channels_are_last(layer: nn.Module) -> bool:
+def channels_are_last(layer: nn.Module) -> bool:
+    """Whether a layer takes vectors, [batch, ..., C], and not maps, [batch, C, ...]."""
     return isinstance(layer.synapse, nn.Linear) and not any(isinstance(m, nn.Flatten) for m in _maps(layer))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikesep.spiking import packed
-from spikesep.spiking.connections import connect, divisor, has_table
+from spikesep.spiking.connections import channels_are_last, connect, divisor, has_table
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal, SpikeTrains
@@ -126,7 +126,7 @@ class SynopsEstimate:
     def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
         """See `spikesep.spiking.network.Observer`."""
         if not self.macs and signal.is_spiking:  # of a frozen prefix
-            self._arriving = _of_channels(signal.count, isinstance(module.synapse, nn.Linear) and module.before is None)
+            self._arriving = _of_channels(signal.count, channels_are_last(module))
         synapses, kept = fan_out(module), _kept(module)
         if isinstance(self._arriving, Tensor):
             reached = synapses if kept is None else _reached(module.synapse, kept, len(self._arriving))
@@ -193,7 +193,7 @@ def macs(module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | 
 def _arriving(module: SpikingLayer | Readout, trains: SpikeTrains) -> float:
     """Synaptic operations of one layer's spikes."""
     synapse, kept = module.synapse, _kept(module)
-    of_vectors = isinstance(synapse, nn.Linear) and module.before is None
+    of_vectors = channels_are_last(module)
     if not has_table(module) or (of_vectors and kept is not None):
         return connections(module, trains.count.float())
     if of_vectors:

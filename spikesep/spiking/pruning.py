@@ -44,7 +44,8 @@ def prune(network: SpikingNetwork, batches: Iterable[Tensor], fan_in: int) -> li
 
     Raises:
         ValueError: a layer is converted already.
-        SpikeSepError: `fan_in` is smaller than the pooling before a layer, or a layer pads with other than zeros.
+        SpikeSepError: `fan_in` is smaller than the pooling before a layer, or a layer pads with other than zeros, or
+            there are fewer positions than a neuron has inputs.
     """
     if network.n_converted:
         raise ValueError("only layers that are not converted yet are fitted anew")
@@ -57,13 +58,19 @@ def prune(network: SpikingNetwork, batches: Iterable[Tensor], fan_in: int) -> li
         signals = [(Signal(batch), Signal(batch)) for batch in batches]
         kept = []
         for index, (module, model) in enumerate(zip(_modules(network), _modules(meant), strict=True)):
+            name = [*network.names, "readout"][index]
             try:
-                moments = _moments(module, model.synapse, [(now.value, then.value) for now, then in signals])
+                moments, n = _moments(module, model.synapse, [(now.value, then.value) for now, then in signals])
             except NotImplementedError as error:
-                name = [*network.names, "readout"][index]
                 raise SpikeSepError(
                     f"layer {name}: {error} cannot be fitted anew; set ptl.pruning to magnitude"
                 ) from error
+            n_inputs = module.synapse.weight[0].numel()
+            if n < n_inputs:
+                raise SpikeSepError(
+                    f"layer {name}: {n} positions are too few to fit {n_inputs} inputs; give more "
+                    "ptl.calibration_examples"
+                )
             kept.append(_fit(module.synapse, *moments, fan_in // int(divisor(module))))
             if index < len(network):
                 signals = [
@@ -77,9 +84,12 @@ def _modules(network: SpikingNetwork) -> list[nn.Module]:
     return [*network.layers.values(), network.readout]
 
 
-def _moments(module: nn.Module, synapse: nn.Module, values: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _moments(
+    module: nn.Module, synapse: nn.Module, values: list[tuple[Tensor, Tensor]]
+) -> tuple[tuple[Tensor, Tensor], int]:
     """Mean products of the inputs there are with each other, [groups, n + 1, n + 1], and with the potentials that
-    `synapse` makes of the inputs that are meant, [groups, n + 1, C_out / groups]; the last input is the bias's one."""
+    `synapse` makes of the inputs that are meant, [groups, n + 1, C_out / groups]; the last input is the bias's one.
+    And over how many positions."""
     before = module.before or nn.Identity()
     among, across, n = 0.0, 0.0, 0
     for now, then in values:
@@ -89,7 +99,7 @@ def _moments(module: nn.Module, synapse: nn.Module, values: list[tuple[Tensor, T
         among = among + (columns @ columns.mT).double()
         across = across + (columns @ potential.mT).double()
         n += columns.shape[2]
-    return among / n, across / n
+    return (among / n, across / n), n
 
 
 def _columns(synapse: nn.Module, value: Tensor) -> Tensor:

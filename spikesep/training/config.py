@@ -78,7 +78,8 @@ class ConversionConfig:
         fan_in: most inputs of a neuron. 0 for any number.
         pruning: how those past that limit are given up: by `magnitude`, at its stage a layer keeps the strongest; or
             `refit`, in all layers before the first stage: each keeps those that its potential misses most, with weights
-            fitted to the analog network's potential, and all layers learn together without the others.
+            fitted to the analog network's potential, and all layers learn together without the others. It wants more
+            `calibration_examples`, frames or pixels counted one by one, than a neuron has inputs: many times more.
         encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
         deferred: neurons fire when all spikes of the window have arrived: no error of timing, a window of latency more
@@ -93,7 +94,7 @@ class ConversionConfig:
         first_stage_learning_rate: its step size there; it falls to zero over the most epochs, along a half cosine.
         learning_rate: its step size in all later stages; it falls likewise.
         batch_size: examples a step.
-        calibration_examples: training examples over which the percentiles are taken.
+        calibration_examples: training examples over which the percentiles are taken, and weights fitted anew.
         cache_gib: memory for the spikes of the frozen prefix. What finds no room is computed anew in each step.
         cache_disk_gib: of the disk that holds the checkpoints, for spikes that find no room in memory.
         weight_bits: of the finished network's fixed-point form, 2..8; 0 leaves it in floating point.

@@ -26,8 +26,8 @@ from spikesep.training.convert import ConvertibleModel
 CONFIG, TENSORS, REPORT, CARD = "config.json", "model.safetensors", "report.json", "README.md"
 MODEL_FOLDER = frozenset({CONFIG, TENSORS, REPORT, CARD})
 FILE_SUFFIX = ".safetensors"
-VERSION = 2
-"""Of the format. Version 1 had no checksum, and is still read."""
+VERSION = 3
+"""Of the format. Version 1 had no checksum; in 2 there are no bits, and where a model has none, it is still written."""
 LARGEST_TEXT = 1 << 20
 """Bytes: more than any settings or card has, and few enough to be parsed in no time."""
 LARGEST_HEADER = 8 << 20
@@ -66,7 +66,7 @@ def save_model(
     `path` ends in `.safetensors`, one file with all of that. It appears whole or not at all.
 
     Args:
-        model: in any stage of conversion.
+        model: analog, or in any stage of conversion but those of a network that was pruned as a whole.
         path: what stood there is replaced.
         kind: of model, a name.
         settings: what the unconverted model is built from.
@@ -88,7 +88,8 @@ def save_model(
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise SpikeSepError(f"{path}: {name} has weights past 65504, the most of 16 bits; save it whole")
-    settings = {"format": f"{kind}/{VERSION}", "model": settings, **model.network.conversion_settings()}
+    version = VERSION if any(tensor.dtype == torch.bool for tensor in state.values()) else VERSION - 1
+    settings = {"format": f"{kind}/{version}", "model": settings, **model.network.conversion_settings()}
     saved = SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card)
     (_write_file if Path(path).suffix == FILE_SUFFIX else _write_folder)(saved, Path(path))
 

@@ -63,6 +63,22 @@ def test_the_meter_counts_the_spikes_of_all_sources(synapse, shape, fan_in):
     assert meter.cost.neurons == (out.value.numel(),)
 
 
+@pytest.mark.parametrize("n_places", [3, 8])
+def test_vectors_of_several_places_are_counted_by_their_last_dimension(n_places):
+    layer = SpikingLayer(nn.Linear(8, 5), before=nn.Sequential(nn.Dropout()))
+    layer.convert(0.1, Coding(11), limits=HardwareLimits(fan_in=3))
+    layer.freeze()
+    signal = Signal.from_spikes(torch.rand(11, 2, n_places, 8) < 0.3, torch.tensor(0.1))
+    meter = CostMeter()
+    meter("layer", layer, signal, signal)
+    meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
+    expected = float((signal.count.long() * layer.limiter.kept.sum(0)).sum())
+    assert meter.cost.synops == expected
+    estimate = SynopsEstimate()
+    estimate("layer", layer, signal, signal)
+    assert float(estimate.synops) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("synapse", "before"),
     [

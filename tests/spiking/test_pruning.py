@@ -148,6 +148,12 @@ def test_pooling_counts_in_the_fan_in():
         prune(network, [x], 3)
 
 
+def test_fewer_positions_than_inputs_are_refused():
+    network, x = images()
+    with pytest.raises(SpikeSepError, match=r"layer 2: 9 positions are too few to fit 64 inputs.*calibration_examples"):
+        prune(network, [x[:9]], 20)
+
+
 def test_what_is_converted_or_pads_otherwise_is_refused():
     network, x = convolutions(padding_mode="circular")
     with pytest.raises(SpikeSepError, match=r"layer 1: padding_mode='circular'.*magnitude"):

@@ -188,6 +188,8 @@ SETTINGS = {
     "": {},
     "limits": {"qat_bits": 4, "fan_in": 5, "gradient": "clipped"},
     "refit": {"fan_in": 5, "pruning": "refit"},
+    "refit with few bits": {"fan_in": 5, "pruning": "refit", "qat_bits": 4},
+    "refit of what stays analog": {"fan_in": 5, "pruning": "refit", "discretize": False},
     "cache on disk": {"cache_gib": 0, "cache_disk_gib": 1},
     "tandem": {"method": "tandem"},
     "surrogate": {"method": "surrogate"},

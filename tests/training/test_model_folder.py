@@ -91,6 +91,17 @@ def test_which_inputs_were_given_up_is_kept_in_bits(tmp_path):
     save_separator(model, tmp_path / "model")
     held = read_model(tmp_path / "model", KIND).tensors["network.layers.dilated1.limiter.kept"]
     assert (held.dtype, held.shape) == (torch.uint8, (12 * 12 * 3 // 8,))
+    saved = read_model(tmp_path / "model", KIND)
+    assert saved.settings["format"].endswith("/3")
+    masks = {name: tensor for name, tensor in model.state_dict().items() if name.endswith("kept")}
+    settings = {**saved.settings, "format": f"{KIND}/2"}  # as it was before there were bits
+    tensors = saved.tensors | masks
+    (tmp_path / "older").mkdir()
+    save_file(tensors, tmp_path / "older" / "model.safetensors")
+    settings["sha256"] = checksum(settings, tensors)
+    (tmp_path / "older" / "config.json").write_text(json.dumps(settings))
+    older = load_separator(tmp_path / "older").state_dict()
+    assert all(torch.equal(older[name], mask) for name, mask in masks.items())
     loaded = load_separator(tmp_path / "model")
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
@@ -139,7 +150,7 @@ def test_a_changed_setting_is_refused(place, name, changes):
 WITHIN = {
     "foreign": ({"format": "other-model/2"}, None, "not a SpikeSep separator"),
     "an image network": ({"format": "spikesep-image-network/2"}, None, "not a SpikeSep separator"),
-    "from the future": ({"format": "spikesep-separator/3"}, None, "take a newer SpikeSep"),
+    "from the future": ({"format": "spikesep-separator/4"}, None, "take a newer SpikeSep"),
     "no version": ({"format": "spikesep-separator"}, None, "is of format"),
     "no settings of a network": ({"model": None}, None, "not a whole separator"),
     "an unknown setting": ({"model": {"n_ears": 2}}, None, "n_ears"),
