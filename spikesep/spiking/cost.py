@@ -148,7 +148,12 @@ def _reached(synapse: nn.Module, kept: Tensor, n_channels: int) -> Tensor:
     """Of the connections that are kept, how many a spike of each channel takes on average, far from borders, [C]."""
     if isinstance(synapse, nn.Linear):  # behind flattened maps, each of a channel's places has weights of its own
         return kept.sum(0).view(n_channels, -1).float().mean(1)
-    return kept.unflatten(0, (synapse.groups, -1)).sum(1).view(n_channels, -1).sum(1) / prod(synapse.stride)
+    return _of_each_input(synapse, kept).view(n_channels, -1).sum(1) / prod(synapse.stride)
+
+
+def _of_each_input(synapse: nn.Module, kept: Tensor) -> Tensor:
+    """How many outputs each input is connected to by each tap, [groups, C_in / groups, taps...]."""
+    return kept.unflatten(0, (getattr(synapse, "groups", 1), -1)).sum(1)
 
 
 def fan_out(module: SpikingLayer | Readout) -> float:
@@ -198,13 +203,12 @@ def _arriving(module: SpikingLayer | Readout, trains: SpikeTrains) -> float:
         return connections(module, trains.count.float())
     if of_vectors:
         return float(trains.n_spikes * synapse.out_features)
-    n_groups = getattr(synapse, "groups", 1)
     if kept is not None:
-        n_reached = kept.unflatten(0, (n_groups, -1)).sum(1).reshape(trains.words.shape[2], -1).cpu().numpy()
-        weighed = packed.weigh_places(trains.words, n_reached)
+        n_reached = _of_each_input(synapse, kept).reshape(trains.words.shape[2], -1)
+        weighed = packed.weigh_places(trains.words, n_reached.cpu().numpy())
         reach = connect(module, trains.words.shape[2:]).reach_of_taps
         return float((weighed.reshape(-1, *reach.shape) * reach).sum())
-    n_reached = len(synapse.weight) // n_groups
+    n_reached = len(synapse.weight) // getattr(synapse, "groups", 1)
     places = trains.place_count.flatten(1).sum(0).cpu().numpy()
     return float(places @ connect(module, trains.words.shape[2:]).reach) * n_reached
 
@@ -220,10 +224,8 @@ def _arrivals(synapse: nn.Module, count: Tensor, kept: Tensor | None = None) -> 
         return float((count.double() * kept.sum(0)).sum())
     # All output neurons of a group at one place receive what stands within their receptive fields: a convolution.
     convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
-    reached = kept.unflatten(0, (synapse.groups, -1)).sum(1).to(count.dtype)  # [groups, C_in / groups, ...]
-    return float(
-        convolve(count, reached, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups).double().sum()
-    )
+    reached, way = _of_each_input(synapse, kept).to(count.dtype), (synapse.stride, synapse.padding, synapse.dilation)
+    return float(convolve(count, reached, None, *way, synapse.groups).double().sum())
 
 
 def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:

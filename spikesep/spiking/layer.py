@@ -249,10 +249,6 @@ class SpikingLayer(nn.Module):
         self.mode = "tandem"
         self.train(self.training)
 
-    def give_up(self, kept: Tensor, fan_in: int) -> None:
-        """Before it is converted: learn on without the inputs that are not kept, [C_out, ...] of the weight's shape."""
-        self.limiter = Limiter(HardwareLimits(fan_in=fan_in), self.synapse.weight, self.synapse.bias, kept=kept)
-
     def freeze(self) -> None:
         """Tandem -> spiking: the weights stay as they are from now on."""
         if self.mode != "tandem":
@@ -331,10 +327,6 @@ class Readout(nn.Module):
         """Have a bias, of zeros where there was none."""
         self.synapse = fold(self.synapse, None)
 
-    def give_up(self, kept: Tensor, fan_in: int) -> None:
-        """As `SpikingLayer.give_up`."""
-        self.limiter = Limiter(HardwareLimits(fan_in=fan_in), self.synapse.weight, self.synapse.bias, kept=kept)
-
     def limit(self, limits: HardwareLimits) -> None:
         """Keep to what the hardware allows from now on, while the full-precision weights learn on.
 
@@ -349,6 +341,17 @@ class Readout(nn.Module):
         if self.limiter is not None:
             self.limiter.apply_to(self.synapse)
         self.requires_grad_(False)
+
+
+def give_up(module: SpikingLayer | Readout, kept: Tensor, fan_in: int) -> None:
+    """Before a layer is converted: have it learn on with these inputs alone.
+
+    Args:
+        module: its norm is folded.
+        kept: bool, the shape of the weight.
+        fan_in: the limit that they are within.
+    """
+    module.limiter = Limiter(HardwareLimits(fan_in=fan_in), module.synapse.weight, module.synapse.bias, kept=kept)
 
 
 def limited(module: SpikingLayer | Readout, limits: HardwareLimits) -> Limiter:

@@ -117,6 +117,11 @@ class SpikingNetwork(nn.Module):
             observe("readout", self.readout, signal, out)
         return out.value
 
+    @property
+    def parts(self) -> list[SpikingLayer | Readout]:
+        """The layers in order, then the readout."""
+        return [*self.layers.values(), self.readout]
+
     def __len__(self) -> int:
         return len(self.layers)
 

@@ -50,14 +50,14 @@ def prune(network: SpikingNetwork, batches: Iterable[Tensor], fan_in: int) -> li
     if network.n_converted:
         raise ValueError("only layers that are not converted yet are fitted anew")
     with torch.no_grad():
-        for module in _modules(network):
+        for module in network.parts:
             module.fold()
         meant = copy.deepcopy(network)
         for layer in meant.layers.values():
             layer.mode = "analog"
         signals = [(Signal(batch), Signal(batch)) for batch in batches]
         kept = []
-        for index, (module, model) in enumerate(zip(_modules(network), _modules(meant), strict=True)):
+        for index, (module, model) in enumerate(zip(network.parts, meant.parts, strict=True)):
             name = [*network.names, "readout"][index]
             try:
                 moments, n = _moments(module, model.synapse, [(now.value, then.value) for now, then in signals])
@@ -78,10 +78,6 @@ def prune(network: SpikingNetwork, batches: Iterable[Tensor], fan_in: int) -> li
                     for now, then in signals
                 ]
     return kept
-
-
-def _modules(network: SpikingNetwork) -> list[nn.Module]:
-    return [*network.layers.values(), network.readout]
 
 
 def _moments(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.layer import Gradient
+from spikesep.spiking.layer import Gradient, give_up
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.pruning import Pruning, prune
 from spikesep.spiking.quantize import HardwareLimits
@@ -244,11 +244,8 @@ class ProgressiveTandemLearning:
             for index in range(len(self.network)):
                 self._discretize(index, self._choose(index).upper_bound)
         fan_in = self.limits.fan_in
-        for module, kept in zip(self._modules(), prune(self.network, self.trainer.features(), fan_in), strict=True):
-            module.give_up(kept, fan_in)
-
-    def _modules(self) -> list[nn.Module]:
-        return [*self.network.layers.values(), self.network.readout]
+        for module, kept in zip(self.network.parts, prune(self.network, self.trainer.features(), fan_in), strict=True):
+            give_up(module, kept, fan_in)
 
     def _open(self, stage: int) -> None:
         self.trainer.begin(stage)
@@ -305,9 +302,9 @@ class ProgressiveTandemLearning:
         """Take up the state of a run that was stopped; the model must be the analog one it began with."""
         self.choices = [ThresholdChoice(**choice) for choice in state["choices"]]
         if self.refits and self.choices and self.network[0].limiter is None:
-            for module in self._modules():
+            for module in self.network.parts:
                 module.fold()
-                module.give_up(torch.ones_like(module.synapse.weight, dtype=torch.bool), self.limits.fan_in)
+                give_up(module, torch.ones_like(module.synapse.weight, dtype=torch.bool), self.limits.fan_in)
         for stage, choice in enumerate(self.choices):
             self._convert(stage, choice)
             if stage < state["stage"]:

@@ -82,7 +82,7 @@ def save_model(
     state = model.state_dict()
     for key, _ in _weights_of_integers(model):
         del state[key]
-    tensors = {name: packed(tensor.detach().cpu().contiguous()) for name, tensor in state.items()}
+    tensors = {name: to_bits(tensor.detach().cpu().contiguous()) for name, tensor in state.items()}
     if half:
         tensors = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
         for name, tensor in tensors.items():
@@ -177,13 +177,13 @@ def checksum(settings: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def packed(tensor: Tensor) -> Tensor:
+def to_bits(tensor: Tensor) -> Tensor:
     """A tensor of bool as bits, eight in a byte of uint8 [n / 8]; any other as it is."""
     return torch.from_numpy(np.packbits(tensor.numpy())) if tensor.dtype == torch.bool else tensor
 
 
-def unpacked(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The bool of this shape whose bits `packed` gave."""
+def from_bits(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The bool of this shape that `to_bits` took."""
     return torch.from_numpy(np.unpackbits(tensor.numpy(), count=math.prod(shape))).view(shape).bool()
 
 
@@ -210,10 +210,9 @@ def _state_of(model: ConvertibleModel, tensors: dict[str, Tensor]) -> dict[str, 
             raise ValueError(f"{key} is missing")
         if (state[key].dtype, tensor.dtype) == (torch.float16, torch.float32):  # saved by half
             state[key] = state[key].float()
-        if (state[key].dtype, tensor.dtype) == (torch.uint8, torch.bool) and state[key].shape == (
-            -(-tensor.numel() // 8),
-        ):
-            state[key] = unpacked(state[key], tensor.shape)
+        in_bits = (state[key].dtype, tensor.dtype) == (torch.uint8, torch.bool)
+        if in_bits and state[key].shape == (math.ceil(tensor.numel() / 8),):
+            state[key] = from_bits(state[key], tensor.shape)
         if (state[key].dtype, state[key].shape) != (tensor.dtype, tensor.shape):
             found, expected = (f"{t.dtype} {list(t.shape)}" for t in (state[key], tensor))
             raise ValueError(f"{key} is of {found}, not {expected}")

@@ -21,7 +21,9 @@ def test_points_lie_on_a_symmetric_grid_of_the_bits_and_are_the_nearest(bits, se
     levels = np.arange(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1))
     points = torch.from_numpy(levels) * scale.double()
     nearest = points[(values.double()[:, None] - points).abs().argmin(1)]
-    np.testing.assert_allclose(found, nearest, atol=1e-6)
+    torch.testing.assert_close(found / scale, (found / scale).round(), rtol=0, atol=1e-5)
+    farther = (found - values).abs() - (nearest - values).abs()  # of two points as near, either
+    assert farther.max() < 1e-6
     assert len(found.unique()) <= 2**bits - 1
 
 
