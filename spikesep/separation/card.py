@@ -139,7 +139,8 @@ def _about(exp: Path, model: Separator) -> str:
         return f"{text}: analog, not converted to spikes."
     bits = _stage_settings(exp, "snn").get("ptl", {}).get("weight_bits") if network.is_fixed_point else None
     weights = f"integer weights{f' of {bits} bits' if bits else ''}" if network.is_fixed_point else "float32 weights"
-    fan_in = f", {network.limits.fan_in} inputs a neuron at most" if network.limits.fan_in else ""
+    fan_in, most = network.limits.fan_in, max(part.synapse.weight[0].numel() for part in network.parts)
+    fan_in = f", {fan_in} inputs a neuron at most" if 0 < fan_in < most else ""
     return f"{text} of integrate-and-fire neurons: {network.coding.n_steps} time steps, {weights}{fan_in}."
 
 

@@ -167,8 +167,6 @@ class SpeechConversionConfig(ConversionConfig):
         segment_seconds: length of the fixed crops that conversion trains on.
         train_segments: most training segments (all where there are fewer).
         valid_segments: most validation segments.
-        threshold_scale: factor on the thresholds of the network that a conversion goes on from (--from-snn): above 1
-            its neurons fire less and round coarser.
         targets: what learning goes toward: the `sources` of the mixtures, or the voices that the `ann` makes of the
             mixtures (distillation). Validation is on the sources.
     """
@@ -176,13 +174,12 @@ class SpeechConversionConfig(ConversionConfig):
     segment_seconds: float = 1.0
     train_segments: int = 512
     valid_segments: int = 128
-    threshold_scale: float = 1.0
     targets: Literal["sources", "ann"] = "sources"
 
     def __post_init__(self):
         super().__post_init__()
         counts = dict.fromkeys(("train_segments", "valid_segments"), "at least 1")
-        check("ptl", self, segment_seconds="positive", threshold_scale="positive", **counts)
+        check("ptl", self, segment_seconds="positive", **counts)
 
 
 @dataclass

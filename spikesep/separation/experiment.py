@@ -106,8 +106,6 @@ def convert_snn(
         "speeds": recipe.ann.speeds,
         "by_amount": recipe.ann.by_amount,
     }
-    if snn is None and recipe.ptl.threshold_scale != 1:
-        raise SpikeSepError("--ptl.threshold_scale: is of the thresholds of --from-snn; give that, or leave it out")
     model = _analog(exp / "ann", recipe) if snn is None else _thawed(snn, recipe)
     if snn is not None:
         settings["from_snn"] = _hash_of_weights(snn)
@@ -169,8 +167,7 @@ def _take_over(ann: Path, exp: Path, recipe: RecipeConfig) -> None:
 
 
 def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
-    """The converted separator to convert anew from where it stands, at its thresholds or a multiple of them; the window
-    may be another.
+    """The converted separator to convert anew from where it stands, at its thresholds; the window may be another.
 
     Raises:
         SpikeSepError: it is none, or of another make than the recipe says, or learned weights of few bits.
@@ -186,8 +183,6 @@ def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
     if limits.weight_bits or ptl.qat_bits or ptl.method != "ptl" or not ptl.discretize:
         raise SpikeSepError(f"{snn}: learns on by ptl.method ptl with ptl.discretize, and without qat_bits")
     model.network.thaw()
-    for layer in model.network.layers.values():
-        layer.threshold *= ptl.threshold_scale
     return model
 
 

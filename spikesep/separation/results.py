@@ -139,8 +139,8 @@ def fewer_connections(cost: dict[str, Any]) -> str:
     if not kept:
         return ""
     return (
-        f" A limit on fan-in left the spiking network {kept / macs:.0%} of the ANN's connections; an ANN of these "
-        f"alone would do {kept / 1e6:,.1f} million."
+        f" Conversion left the spiking network {kept / macs:.0%} of the ANN's connections; an ANN of these alone would "
+        f"do {kept / 1e6:,.1f} million."
     )
 
 

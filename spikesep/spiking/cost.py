@@ -2,7 +2,7 @@
 
 A synaptic operation is one spike arriving at one neuron: an addition. A layer with an analog input (the first one)
 multiplies, so its work stays in MACs. Connections that end in zero padding are not there, and not counted, in both;
-those that a limit on fan-in removed are not there in the spiking network.
+those that conversion gave up are not there in the spiking network.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Cost:
 
     Attributes:
         macs: multiply-accumulates that the analog network does.
-        kept_macs: what it would do with the connections alone that a limit on fan-in left; all where there is none.
+        kept_macs: what it would do with the connections alone that conversion left it; mostly all.
         analog_macs: those that remain in the spiking network: all where it is analog, else of the first layer.
         synops: synaptic operations of the spiking network.
         n_steps: N_s; 0 for an analog network.
@@ -126,26 +126,27 @@ class SynopsEstimate:
     def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
         """See `spikesep.spiking.network.Observer`."""
         if not self.macs and signal.is_spiking:  # of a frozen prefix
-            self._arriving = _of_channels(signal.count, channels_are_last(module))
-        synapses, kept = fan_out(module), _kept(module)
+            self._arriving = of_channels(signal.count, channels_are_last(module))
         if isinstance(self._arriving, Tensor):
-            reached = synapses if kept is None else _reached(module.synapse, kept, len(self._arriving))
-            self.synops = self.synops + (self._arriving * reached).sum()
-        self.macs += signal.value.numel() / int(divisor(module)) * synapses
+            self.synops = self.synops + (self._arriving * reached(module, len(self._arriving))).sum()
+        self.macs += signal.value.numel() / int(divisor(module)) * fan_out(module)
         if isinstance(module, Readout) or module.mode == "analog":
             self._arriving = 0.0
             return
-        spikes = _of_channels(out.value.float(), isinstance(module.synapse, nn.Linear)) / module.threshold
+        spikes = of_channels(out.value.float(), isinstance(module.synapse, nn.Linear)) / module.threshold
         self._arriving = spikes + self._arriving if module.identity else spikes
 
 
-def _of_channels(values: Tensor, are_last: bool) -> Tensor:
+def of_channels(values: Tensor, are_last: bool) -> Tensor:
     """Sums of [batch, C, ...], or of [batch, ..., C], over all but the channels: [C]."""
     return values.movedim(-1 if are_last else 1, 0).flatten(1).sum(1)
 
 
-def _reached(synapse: nn.Module, kept: Tensor, n_channels: int) -> Tensor:
-    """Of the connections that are kept, how many a spike of each channel takes on average, far from borders, [C]."""
+def reached(module: SpikingLayer | Readout, n_channels: int) -> Tensor:
+    """Of the connections that there are, how many a spike of each channel takes on average, far from borders, [C]."""
+    synapse, kept = module.synapse, _kept(module)
+    if kept is None:
+        return torch.full((n_channels,), fan_out(module), device=synapse.weight.device)
     if isinstance(synapse, nn.Linear):  # behind flattened maps, each of a channel's places has weights of its own
         return kept.sum(0).view(n_channels, -1).float().mean(1)
     return _of_each_input(synapse, kept).view(n_channels, -1).sum(1) / prod(synapse.stride)
@@ -214,7 +215,7 @@ def _arriving(module: SpikingLayer | Readout, trains: SpikeTrains) -> float:
 
 
 def _kept(module: SpikingLayer | Readout) -> Tensor | None:
-    """Which connections a limit on fan-in left, bool, the shape of the weight; None where there is no limit."""
+    """Which connections conversion left, bool, the shape of the weight; None where that is all."""
     return getattr(module.limiter, "kept", None)
 
 

@@ -1,11 +1,14 @@
 """The fixed-point form of a converted network: integer weights, biases, thresholds and potentials, the same to the bit
 in every engine and on every machine.
 
-Weights have `bits` bits and one scale an output channel. Spikes that meet in one sum carry thresholds that are small
-integer multiples of a common unit, so that what arrives in a step is an integer. Potentials, biases and thresholds are
-int32 on a grid up to 256 times finer than weight scale * unit, for biases are spread thinly over the steps.
+Weights have `bits` bits and one scale an output channel; where there is enough to look at, each is rounded to what
+makes up best for the rounding of the others, in turns, as in Behdin et al., "QuantEase: optimization-based quantization
+for language models", arXiv 2309.01885. Spikes that meet in one sum carry thresholds that are small integer multiples of
+a common unit, so that what arrives in a step is an integer. Potentials, biases and thresholds are int32 on a grid up to
+256 times finer than weight scale * unit, for biases are spread thinly over the steps.
 """
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,12 +18,18 @@ from torch import Tensor, nn
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.connections import divisor, require_table
 from spikesep.spiking.integers import FixedPoint, dequantized
+from spikesep.spiking.moments import Moments, moments_of
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.signal import Signal
 
 MULTIPLES = 15  # thresholds of one sum are 1..15 units
 FRACTION_BITS = 8  # of the potential's grid below weight scale * unit, where int32 has room for them
 INPUT_LEVELS = 2047  # an analog input's largest magnitude, in its unit
 LIMIT = 2**31 - 1
+ENOUGH = 4
+"""Positions for each input of a neuron, from which weights are rounded together; of fewer, each by itself."""
+TURNS = 3
+"""Of rounding each weight anew, given the others."""
 
 
 def to_fixed_point(
@@ -30,7 +39,8 @@ def to_fixed_point(
 
     Args:
         network: all layers spiking.
-        inputs: batches of its analog input, of which the largest magnitude is taken; larger ones will be clipped.
+        inputs: batches of its analog input, of which the largest magnitude is taken (larger ones will be clipped), and
+            what the layers make of them.
         bits: of the weights, 2..8.
         scales: of the weights' grids by layer, [C_out] or scalar. Else a layer that learned on a grid keeps it, and of
             others each output channel's largest weight is the largest integer.
@@ -46,23 +56,42 @@ def to_fixed_point(
         raise ValueError("only a network whose layers all spike has a fixed-point form; convert it first")
     require_fixed_point(network)
     units, multiples = _common_units(layers)
-    largest = max(float(x.detach().abs().max()) for x in inputs)
+    signals = [(Signal(x.detach()), Signal(x.detach())) for x in inputs]
+    largest = max(float(signal.value.abs().max()) for signal, _ in signals)
+    rounded = copy.deepcopy(network)
     found, reaching = [], 0  # the sum of the multiples that meet before a layer
     for index, (name, layer) in enumerate(network.layers.items()):
         scale = (scales or {}).get(name, _learned_scale(layer, bits))
-        grid = Grid(layer, units[index] * multiples[index], 2 ** (bits - 1) - 1, scale)
+        moments = None if scale is not None else _enough_moments(layer, signals)
+        grid = Grid(layer, units[index] * multiples[index], 2 ** (bits - 1) - 1, scale, moments)
         result = grid.behind_spikes(units[index - 1], reaching) if index else grid.behind_analog(largest)
         if result is None:
             raise SpikeSepError(f"layer {name}: its sums do not fit 32 bits; set weight_bits to 0")
         found.append(result)
+        _take(rounded[index], *result, units[index], multiples[index])
+        signals = [
+            (rounded.propagate(now, index, index + 1), network.propagate(then, index, index + 1))
+            for now, then in signals
+        ]
         reaching = multiples[index] + (reaching if layer.identity else 0)
-    for layer, (fixed, bias), unit, multiple in zip(layers, found, units, multiples, strict=True):
-        fixed.multiple.fill_(multiple)
-        layer.fixed = fixed.to(layer.threshold.device)
-        with torch.no_grad():
-            layer.threshold.fill_(multiple * unit)
-            layer.synapse.weight.copy_(dequantized(fixed.weight, fixed.scale))
-            layer.synapse.bias.copy_(bias)
+    for numbers in zip(layers, *zip(*found, strict=True), units, multiples, strict=True):
+        _take(*numbers)
+
+
+def _take(layer: nn.Module, fixed: FixedPoint, bias: Tensor, unit: float, multiple: int) -> None:
+    """Have a layer compute in integers, and its float weights be what they mean."""
+    fixed.multiple.fill_(multiple)
+    layer.fixed = fixed.to(layer.threshold.device)
+    with torch.no_grad():
+        layer.threshold.fill_(multiple * unit)
+        layer.synapse.weight.copy_(dequantized(fixed.weight, fixed.scale))
+        layer.synapse.bias.copy_(bias)
+
+
+def _enough_moments(layer: nn.Module, signals: list[tuple[Signal, Signal]]) -> Moments | None:
+    with torch.no_grad():
+        moments = moments_of(layer, layer.synapse, [(now.value, then.value) for now, then in signals])
+    return moments if moments.n_positions >= ENOUGH * layer.synapse.weight[0].numel() else None
 
 
 def require_fixed_point(network: SpikingNetwork) -> None:
@@ -131,12 +160,14 @@ class Grid:
         threshold: in activation units.
         bound: largest integer weight.
         scale: of the weights, where it is given.
+        moments: of what the layer receives, where weights are to be rounded together.
     """
 
     layer: nn.Module
     threshold: float
     bound: int
     scale: Tensor | None
+    moments: Moments | None = None
 
     def behind_analog(self, largest: float) -> tuple[FixedPoint, Tensor] | None:
         """With an analog input, whose unit is as fine as int32 potentials allow.
@@ -170,9 +201,13 @@ class Grid:
         # A channel of tiny weights: they round to zero.
         fixed.scale.copy_(scale.clamp(min=max(self.threshold / unit * 2.0**-20, 1e-30)))
         scale = fixed.scale.double()
-        fixed.weight.copy_(
-            (weight / dequantized(torch.ones_like(weight), scale)).round().clamp(-self.bound, self.bound)
-        )
+        if self.moments is None:
+            fixed.weight.copy_(
+                (weight / dequantized(torch.ones_like(weight), scale)).round().clamp(-self.bound, self.bound)
+            )
+        else:
+            integers, bias = round_together(weight.flatten(1), bias, scale, self.bound, self.moments)
+            fixed.weight.copy_(integers.view_as(weight))
         for fraction in range(FRACTION_BITS, -1, -1):
             grid = scale * unit * 2.0**-fraction
             numbers = [(bias / n_steps / grid).round(), (self.threshold / grid).round().clamp(min=1)]
@@ -185,6 +220,40 @@ class Grid:
             if fixed.most(round(units * pooled), times, n_steps) < LIMIT:
                 return fixed, numbers[0] * grid * n_steps
         return None
+
+
+def round_together(weight: Tensor, bias: Tensor, scale: Tensor, bound: int, moments: Moments) -> tuple[Tensor, Tensor]:
+    """Integers for weights, so that potentials come near to those that are wanted; and the bias that goes with them.
+
+    From the nearest integers on, each input's is chosen anew in turns, for all neurons at once: of all integers the one
+    that leaves the least squared error beside the others there are then. Zeros stay zeros, and each neuron's largest
+    weight stays, too, so that a network made of the outcome has the same scales again.
+
+    Args:
+        weight: [C_out, n], float64.
+        bias: [C_out], float64.
+        scale: of the integers, [C_out], float64.
+        bound: the largest magnitude of an integer.
+        moments: of n inputs.
+    """
+    n_groups, n = len(moments.among), weight.shape[1]
+    weight, bias, scale = (values.unflatten(0, (n_groups, -1)) for values in (weight, bias, scale))
+    integers = (weight / scale[..., None]).round().clamp(-bound, bound)
+    free = (weight != 0).scatter(2, weight.abs().argmax(2, keepdim=True), False)
+    among, across = moments.among.to(weight), moments.across.to(weight)
+    found = torch.cat([integers * scale[..., None], bias[..., None]], 2)
+    slope = found @ among - across.mT  # half of the squared error's, by weight
+    for _ in range(TURNS):
+        for k in [n, *range(n)]:
+            power = among[:, k, k, None]
+            best = found[..., k] - slope[..., k] / power
+            if k < n:
+                best = torch.where(free[..., k], (best / scale).round().clamp(-bound, bound) * scale, found[..., k])
+            slope += (best - found[..., k])[..., None] * among[:, None, k]
+            found[..., k] = best
+    found[..., n] -= slope[..., n] / among[:, n, n, None]
+    integers = (found[..., :n] / scale[..., None]).round()
+    return integers.flatten(0, 1), found[..., n].flatten()
 
 
 def _common_units(layers: list[nn.Module]) -> tuple[list[float], list[int]]:

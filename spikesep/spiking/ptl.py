@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking.allotment import Example, allot
 from spikesep.spiking.layer import Gradient, give_up
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.pruning import Pruning, prune
 from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding
 from spikesep.spiking.threshold import ActivationHistogram
+
+SPENT_AT_FIRST = 1.5
+"""Of the budget of spikes, while connections are weighed: what is given up of them makes room."""
 
 
 class StageTrainer(Protocol):
@@ -28,8 +32,8 @@ class StageTrainer(Protocol):
     def advance(self, stage: int) -> None:
         """The layers before `stage` are frozen, and a constant function of the input from now on."""
 
-    def features(self) -> Iterable[Tensor]:
-        """What the network is given over the calibration data."""
+    def examples(self) -> Iterable[Example]:
+        """The calibration data: what the network is given, and what makes predictions of its readout."""
 
     def activations(self, index: int) -> Iterable[Tensor]:
         """What the ReLU of layer `index`, not yet converted, gives over the calibration data, in inference."""
@@ -162,6 +166,9 @@ class ProgressiveTandemLearning:
         pruning: how inputs past the fan-in's limit are given up: by `magnitude`, at a layer's stage, the weakest; or
             `refit`, in all layers before the first stage, those that are missed least, and the rest are fitted to
             what the analog network has (see `spikesep.spiking.pruning`), so that all layers learn without them.
+        synops_budget: synaptic operations a MAC that the network begins to learn with: before the first stage, spikes
+            are allotted to channels so that predictions change least (see `spikesep.spiking.allotment`), and with
+            `refit` connections go that are not worth their spikes; 0 leaves each channel its scale. Layers must round.
         patience: T_p.
         max_epochs: most epochs of a stage; 0 converts without fine-tuning.
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; None for `max_epochs`.
@@ -180,6 +187,7 @@ class ProgressiveTandemLearning:
         gradient: Gradient = "relu",
         limits: HardwareLimits | None = None,
         pruning: Pruning = "magnitude",
+        synops_budget: float = 0.0,
         patience: int = 3,
         max_epochs: int = 100,
         first_stage_epochs: int | None = None,
@@ -195,6 +203,7 @@ class ProgressiveTandemLearning:
         self.gradient = gradient
         self.limits = limits or HardwareLimits()
         self.refits = pruning == "refit" and self.limits.fan_in > 0
+        self.synops_budget = synops_budget
         self.patience = patience
         self.max_epochs = max_epochs
         self.first_stage_epochs = max_epochs if first_stage_epochs is None else first_stage_epochs
@@ -223,8 +232,8 @@ class ProgressiveTandemLearning:
 
     def _begin(self, stage: int) -> None:
         self.trainer.advance(stage)
-        if stage == 0 and self.refits and self.network[0].limiter is None:
-            self._refit()
+        if stage == 0 and (self.refits or self.synops_budget):
+            self._economize()
         choice = self._choose(stage)
         self.choices.append(choice)
         pruned = self.network[stage].limiter is not None
@@ -238,14 +247,23 @@ class ProgressiveTandemLearning:
                 self._discretize(later, self._choose(later).upper_bound)
         self._open(stage)
 
-    def _refit(self) -> None:
-        """Give up inputs in all layers; where they are to round, each sees what rounding makes of those before it."""
+    def _economize(self) -> None:
+        """Allot spikes and give up inputs, in all layers; each sees what rounding makes of those before it."""
+        network, budget, worth = self.network, self.synops_budget, None
         if self.discretize:
-            for index in range(len(self.network)):
+            for index in range(len(network)):
                 self._discretize(index, self._choose(index).upper_bound)
-        fan_in = self.limits.fan_in
-        for module, kept in zip(self.network.parts, prune(self.network, self.trainer.features(), fan_in), strict=True):
-            give_up(module, kept, fan_in)
+        prunes = self.refits and network[0].limiter is None
+        if budget:
+            for module in network.parts:
+                module.fold()
+            worth = allot(network, self.trainer.examples(), budget * (SPENT_AT_FIRST if prunes else 1.0))
+        if prunes:
+            features, fan_in = (features for features, _ in self.trainer.examples()), self.limits.fan_in
+            for module, kept in zip(network.parts, prune(network, features, fan_in, worth), strict=True):
+                give_up(module, kept, fan_in)
+            if budget:
+                allot(network, self.trainer.examples(), budget)
 
     def _open(self, stage: int) -> None:
         self.trainer.begin(stage)
@@ -301,10 +319,11 @@ class ProgressiveTandemLearning:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a run that was stopped; the model must be the analog one it began with."""
         self.choices = [ThresholdChoice(**choice) for choice in state["choices"]]
-        if self.refits and self.choices and self.network[0].limiter is None:
+        if self.choices and (self.refits or self.synops_budget):
             for module in self.network.parts:
                 module.fold()
-                give_up(module, torch.ones_like(module.synapse.weight, dtype=torch.bool), self.limits.fan_in)
+                if self.refits and module.limiter is None:
+                    give_up(module, torch.ones_like(module.synapse.weight, dtype=torch.bool), self.limits.fan_in)
         for stage, choice in enumerate(self.choices):
             self._convert(stage, choice)
             if stage < state["stage"]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from spikesep.files import room_for
+from spikesep.spiking.allotment import Example
 from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.cost import SynopsEstimate
 from spikesep.spiking.fixed_point import require_fixed_point, to_fixed_point
@@ -134,6 +135,7 @@ def convert(
         "surrogate" if config.method == "surrogate" else config.gradient,
         HardwareLimits(config.qat_bits, config.fan_in),
         config.pruning,
+        config.synops_budget,
         config.patience,
         0 if config.method == "rate" else config.max_epochs,
         0 if config.method == "rate" else config.first_stage_epochs,
@@ -144,8 +146,8 @@ def convert(
     if state_file.exists():
         learning.load_state_dict(load_tensors(state_file, device))
         print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
-    elif config.pruning == "refit" and model.network[0].limiter is None:
-        print(f"fitting all layers anew to at most {config.fan_in} inputs a neuron", flush=True)
+    elif config.synops_budget or config.pruning == "refit":
+        print("weighing spikes and connections, some minutes", flush=True)
     learning.run()
     model.cpu().eval()
     if config.weight_bits:
@@ -196,12 +198,13 @@ class TandemTrainer:
                 self._advance_cache(name, self.cached_stage)
             self.cached_stage += 1
 
-    def features(self) -> Iterator[Tensor]:
+    def examples(self) -> Iterator[Example]:
         """See `StageTrainer`."""
         self.model.eval()
-        with torch.no_grad():
-            for indices in self._calibration():
-                yield self.model.encode(self._examples("train", indices)[0])[0]
+        for indices in self._calibration():
+            with torch.no_grad():
+                features, context = self.model.encode(self._examples("train", indices)[0])
+            yield features, lambda potential, context=context: self.model.decode(potential, context)
 
     def activations(self, index: int) -> Iterator[Tensor]:
         """See `StageTrainer`."""
@@ -259,7 +262,7 @@ class TandemTrainer:
         self.caches, self.cached_stage = {name: [] for name in self.sets}, 0  # nothing is kept of it as it was
         before = self.validate(0)
         with torch.no_grad():
-            to_fixed_point(self.model.network, self.features(), bits)
+            to_fixed_point(self.model.network, (features for features, _ in self.examples()), bits)
         change = self.validate(0) - before
         print(f"fixed-point form, {bits}-bit weights: validation loss {before:.4g} ({change:+.2g})", flush=True)
 

@@ -100,16 +100,13 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
     one, two = load_separator(snn), load_separator(again)
     for name, layer in one.network.layers.items():
         torch.testing.assert_close(layer.threshold, two.network.layers[name].threshold)
-        torch.testing.assert_close(layer.synapse.weight, two.network.layers[name].synapse.weight)
+        steps = (layer.fixed.weight.int() - two.network.layers[name].fixed.weight.int()).abs()
+        assert int(steps.max()) <= 1  # where the integers' thresholds tipped a spike, a weight may make up for it
+        assert int(steps.sum()) < 0.05 * steps.numel()
     longer = replace(still, ptl=replace(still.ptl, n_steps=still.ptl.n_steps + 3))
     third = load_separator(convert_snn(data, tmp_path / "window", longer, ann, snn)[0])
     assert third.network.coding.n_steps == one.network.coding.n_steps + 3
     torch.testing.assert_close(third.network[1].threshold, one.network[1].threshold)
-    higher = replace(still, ptl=replace(still.ptl, threshold_scale=2.0))
-    fourth = load_separator(convert_snn(data, tmp_path / "higher", higher, ann, snn)[0])
-    torch.testing.assert_close(fourth.network[1].threshold, 2 * one.network[1].threshold)
-    with pytest.raises(SpikeSepError, match="threshold_scale"):
-        convert_snn(data, tmp_path / "alone", higher, ann)
     further = replace(RECIPE, ptl=replace(RECIPE.ptl, first_stage_learning_rate=1e-2))
     learned = load_separator(convert_snn(data, tmp_path / "three", further, ann, snn)[0])
     assert not torch.equal(learned.network[1].synapse.weight, one.network[1].synapse.weight)

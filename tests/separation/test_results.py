@@ -77,7 +77,7 @@ def test_cost_is_a_second_of_audio():
     assert cost["n_steps"] == 8
 
 
-def test_the_report_says_what_a_limit_on_fan_in_left():
+def test_the_report_says_which_share_of_the_connections_is_left():
     assert "connections" not in results.markdown(full())
     fewer = full() | {"cost": full()["cost"] | {"macs_per_second": 50e6, "kept_macs_per_second": 30e6}}
     assert "left the spiking network 60% of the ANN's connections; an ANN of these alone" in results.markdown(fewer)

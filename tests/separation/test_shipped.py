@@ -57,7 +57,6 @@ def test_its_card_says_what_it_reaches_and_costs_and_what_it_is_not_good_for():
         "seed",
         "LibriSpeech",
         "reverberation",
-        "460 inputs a neuron at most",
         "62% of the ANN's connections",
     ):
         assert said in card, said

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking import fixed_point
 from spikesep.spiking.engines import dense
-from spikesep.spiking.fixed_point import LIMIT, check_fixed_point, to_fixed_point
+from spikesep.spiking.fixed_point import LIMIT, TURNS, check_fixed_point, to_fixed_point
 from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.moments import RIDGE
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding
@@ -80,8 +82,9 @@ def test_more_bits_than_there_are_cannot_be_kept():
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
-def test_spikes_are_those_of_every_machine(engine):
+def test_spikes_are_those_of_every_machine(engine, monkeypatch):
     """Of numbers exact in float32, drawn by numpy, which draws the same everywhere: a digest of the spikes."""
+    monkeypatch.setattr(fixed_point, "ENOUGH", float("inf"))  # what is rounded together is not, to the last bit
     rng = np.random.default_rng(0)
     exact = lambda high, unit, *shape: torch.tensor(rng.integers(-high, high + 1, shape) / unit, dtype=torch.float32)  # noqa: E731
     network = network_of(Coding(16), thresholds=(0.25, 0.125, 0.1875))
@@ -138,6 +141,58 @@ def test_the_fixed_point_form_stays_close_to_the_network_it_was_made_of():
         to_fixed_point(network, [x])
         after = network(x)
     assert float((after - before).square().mean()) < 0.01 * float(before.square().mean())
+
+
+def resembling(*shape):
+    """Inputs of which each channel resembles the next."""
+    x = torch.rand(*shape, generator=torch.Generator().manual_seed(3))
+    return x + x.roll(1, 1)
+
+
+def test_weights_are_rounded_as_plain_loops_do_it():
+    network, x = network_of(), resembling(3, 6, 40)
+    layer = network[0]
+    weight, bias = (p.detach().double().numpy() for p in (layer.synapse.weight.flatten(1), layer.synapse.bias))
+    padded = np.pad(x.double().numpy(), ((0, 0), (0, 0), (1, 1)))
+    rows = np.array([[*padded[b, :, t : t + 3].ravel(), 1.0] for b in range(3) for t in range(40)])
+    pull = np.sqrt(RIDGE * np.square(rows[:, :-1]).mean() * len(rows)) * np.eye(19)
+    to_fixed_point(network, [x], bits=3)
+    for neuron in range(6):
+        old = np.array([*weight[neuron], bias[neuron]])
+        rows_and_pull, wanted = np.concatenate([rows, pull]), np.concatenate([rows @ old, pull @ old])
+        scale = np.abs(weight[neuron]).max() / 3
+        found = np.array([*(np.round(weight[neuron] / scale) * scale), bias[neuron]])
+
+        largest = np.abs(weight[neuron]).argmax()
+        for k in [*[18, *range(18)] * TURNS, 18]:
+            if k == largest:
+                continue
+            column = rows_and_pull[:, k]
+            best = column @ (wanted - rows_and_pull @ found + column * found[k]) / (column @ column)
+            found[k] = best if k == 18 else np.clip(np.round(best / scale), -3, 3) * scale
+        assert np.array_equal(np.round(found[:18] / scale), layer.fixed.weight[neuron].flatten().numpy())
+        assert float(layer.synapse.bias[neuron]) == pytest.approx(found[18], abs=1e-3)
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_rounded_together_weights_come_nearer_than_each_by_itself(bits, monkeypatch):
+    network, x, seen = network_of(identity=False), resembling(8, 6, 200), resembling(4, 6, 100)
+    expected = outcome(network, x)
+    errors = []
+    for enough in (fixed_point.ENOUGH, float("inf")):
+        monkeypatch.setattr(fixed_point, "ENOUGH", enough)
+        rounded = copy.deepcopy(network)
+        to_fixed_point(rounded, [seen], bits)
+        errors.append(float((outcome(rounded, x) - expected).square().mean()))
+    assert errors[0] < 0.95 * errors[1]
+
+
+def test_inputs_that_were_given_up_stay_so():
+    network = network_of()
+    for layer in network.layers.values():
+        layer.synapse.weight.data[:, ::2] = 0
+    to_fixed_point(network, [resembling(4, 6, 100)])
+    assert all((layer.fixed.weight[:, ::2] == 0).all() for layer in network.layers.values())
 
 
 def test_larger_inputs_than_any_before_are_clipped():

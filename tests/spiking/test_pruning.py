@@ -1,4 +1,5 @@
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from torch import nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.moments import RIDGE
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.pruning import RIDGE, prune
+from spikesep.spiking.pruning import ROUNDS, prune
 from spikesep.spiking.quantize import strongest
 from spikesep.spiking.signal import Coding
 
@@ -100,17 +102,19 @@ def test_weights_are_those_of_a_slow_least_squares(rounds):
         pull = np.sqrt(RIDGE * np.square(rows[:, :-1]).mean() * len(rows))
         old = np.concatenate([weight.reshape(len(weight), -1), bias[:, None]], 1)
         everywhere = np.concatenate([rows, pull * np.eye(rows.shape[1])])
-        inverse = np.linalg.inv(everywhere.T @ everywhere)
+        n = rows.shape[1] - 1
         found = network[index].synapse
         for neuron in range(len(weight)):
             target = np.concatenate([wanted[:, neuron], pull * old[neuron]])
-            full = np.linalg.lstsq(everywhere, target, rcond=None)[0]
-            missed = np.square(full[:-1]) / np.diag(inverse)[:-1]
-            chosen = np.sort(np.argsort(-missed)[:5])
+            chosen, expected = np.arange(n), np.linalg.lstsq(everywhere, target, rcond=None)[0]
+            for rounds_left in range(ROUNDS, 0, -1):
+                used = everywhere[:, [*chosen, n]]
+                missed = np.square(expected[chosen]) / np.diag(np.linalg.inv(used.T @ used))[:-1]
+                n_kept = len(chosen) - math.ceil((len(chosen) - 5) / rounds_left)
+                chosen = np.sort(chosen[np.argsort(-missed)[:n_kept]])
+                expected = np.zeros(n + 1)
+                expected[[*chosen, n]] = np.linalg.lstsq(everywhere[:, [*chosen, n]], target, rcond=None)[0]
             assert choice[neuron].flatten().nonzero().flatten().tolist() == chosen.tolist()
-            used = [*chosen, rows.shape[1] - 1]
-            expected = np.zeros_like(full)
-            expected[used] = np.linalg.lstsq(everywhere[:, used], target, rcond=None)[0]
             given = torch.cat([found.weight[neuron].flatten(), found.bias[neuron, None]]).detach().numpy()
             np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-4)
         potential = torch.relu(layer.synapse(torch.from_numpy(then).float()))

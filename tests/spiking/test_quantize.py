@@ -119,8 +119,8 @@ class Trainer:
     def advance(self, stage):
         pass
 
-    def features(self):
-        yield self.x
+    def examples(self):
+        yield self.x, lambda potential: potential
 
     def activations(self, index):
         with torch.no_grad():

@@ -19,11 +19,12 @@ from spikesep.training.history import History
 class Model(nn.Module):
     """A scaling in front, three layers, a sum behind."""
 
-    def __init__(self):
+    def __init__(self, identity=True):
         super().__init__()
         torch.manual_seed(0)
         self.scale = nn.Linear(6, 6)
-        layers = [SpikingLayer(nn.Conv1d(6, 6, 3, padding=1), nn.BatchNorm1d(6), identity=k > 0) for k in range(3)]
+        synapses = [nn.Conv1d(6, 6, 3, padding=1) for _ in range(3)]
+        layers = [SpikingLayer(s, nn.BatchNorm1d(6), identity=identity and k > 0) for k, s in enumerate(synapses)]
         self.network = SpikingNetwork(layers, Readout(nn.Conv1d(6, 2, 1)))
 
     def encode(self, x):
@@ -52,8 +53,8 @@ class Examples(torch.utils.data.Dataset):
         return self.pairs[index]
 
 
-def trained():
-    model, data = Model(), Examples(64, 1)
+def trained(**options):
+    model, data = Model(**options), Examples(64, 1)
     for _ in range(5):
         model(torch.stack([x for x, _ in data.pairs]))
     return model.eval()
@@ -64,7 +65,7 @@ def mean_square(prediction, target):
 
 
 def convert(folder, model=None, loss=mean_square, fresh=None, teacher=None, **settings):
-    model = model or trained()
+    model = model or trained(identity="synops_budget" not in settings)
     given = {"max_epochs": 2, "patience": 2, "learning_rate": 3e-3, "batch_size": 7, "weight_bits": 0}
     config = ConversionConfig(**given | settings)
     history = History(folder / "history.csv")
@@ -190,6 +191,8 @@ SETTINGS = {
     "refit": {"fan_in": 5, "pruning": "refit"},
     "refit with few bits": {"fan_in": 5, "pruning": "refit", "qat_bits": 4},
     "refit of what stays analog": {"fan_in": 5, "pruning": "refit", "discretize": False},
+    "allotted": {"synops_budget": 0.8},
+    "allotted, and not worth it": {"fan_in": 18, "pruning": "refit", "synops_budget": 0.8},
     "cache on disk": {"cache_gib": 0, "cache_disk_gib": 1},
     "tandem": {"method": "tandem"},
     "surrogate": {"method": "surrogate"},
