@@ -168,7 +168,7 @@ class SpeechConversionConfig(ConversionConfig):
         train_segments: most training segments (all where there are fewer).
         valid_segments: most validation segments.
         targets: what learning goes toward: the `sources` of the mixtures, or the voices that the `ann` makes of the
-            mixtures (distillation). Validation is on the sources.
+            mixtures (distillation); the best epoch is the nearest to these, and the metric is always of the sources.
     """
 
     segment_seconds: float = 1.0

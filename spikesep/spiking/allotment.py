@@ -55,7 +55,7 @@ def allot(network: SpikingNetwork, examples: Iterable[Example], budget: float, s
     of single neurons are independent, and reach it by the gradient (of random sums of predictions).
 
     Args:
-        network: all layers discrete, norms folded.
+        network: its layers discrete, or tandem behind an analog input; norms folded.
         examples: batches that stand for all.
         budget: synaptic operations a MAC, as `SynopsEstimate` counts them.
         seed: of the random sums.
@@ -64,12 +64,12 @@ def allot(network: SpikingNetwork, examples: Iterable[Example], budget: float, s
         For each layer and the readout, what its connections are worth from now on.
 
     Raises:
-        ValueError: a layer is not discrete.
+        ValueError: a layer is neither.
         SpikeSepError: a layer hands on its input beside its spikes, or the budget is out of reach.
     """
     for name, layer in network.layers.items():
-        if layer.mode != "discrete" or layer.norm is not None or layer.residual:
-            raise ValueError(f"layer {name}: must round, with all folded")
+        if layer.mode not in ("discrete", "tandem") or layer.norm is not None or layer.residual:
+            raise ValueError(f"layer {name}: must round and learn, with all folded")
         if layer.identity:
             raise SpikeSepError(
                 f"layer {name}: shares its channels with the layer before; ptl.synops_budget needs a network without "

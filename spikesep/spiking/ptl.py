@@ -166,9 +166,9 @@ class ProgressiveTandemLearning:
         pruning: how inputs past the fan-in's limit are given up: by `magnitude`, at a layer's stage, the weakest; or
             `refit`, in all layers before the first stage, those that are missed least, and the rest are fitted to
             what the analog network has (see `spikesep.spiking.pruning`), so that all layers learn without them.
-        synops_budget: synaptic operations a MAC that the network begins to learn with: before the first stage, spikes
-            are allotted to channels so that predictions change least (see `spikesep.spiking.allotment`), and with
-            `refit` connections go that are not worth their spikes; 0 leaves each channel its scale. Layers must round.
+        synops_budget: synaptic operations a MAC: before the first stage, and at its end, spikes are allotted to
+            channels so that predictions change least (see `spikesep.spiking.allotment`), and with `refit` connections
+            go before that are not worth their spikes; 0 leaves each channel its scale. Layers must round.
         patience: T_p.
         max_epochs: most epochs of a stage; 0 converts without fine-tuning.
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; None for `max_epochs`.
@@ -226,6 +226,8 @@ class ProgressiveTandemLearning:
                 self._begin(stage)
             self._train(stage)
             self.model.load_state_dict(self._best)
+            if stage == 0 and self.synops_budget:  # learning may have taken more
+                allot(self.network, self.trainer.examples(), self.synops_budget)
             self._freeze(stage)
             self._schedule = None
             self.on_stage(stage)

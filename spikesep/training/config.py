@@ -80,9 +80,9 @@ class ConversionConfig:
             `refit`, in all layers before the first stage: each keeps those that its potential misses most, with weights
             fitted to the analog network's potential, and all layers learn together without the others. It wants more
             `calibration_examples`, frames or pixels counted one by one, than a neuron has inputs: many times more.
-        synops_budget: synaptic operations a MAC of the analog network with which learning begins: before the first
-            stage, spikes are allotted to channels so that predictions change least, and with `refit` those inputs go,
-            too, that are not worth their spikes. It wants layers that round; 0 leaves each channel its scale.
+        synops_budget: synaptic operations a MAC of the analog network: before the first stage, and at its end, spikes
+            are allotted to channels so that predictions change least; with `refit` those inputs go before, too, that
+            are not worth their spikes. It wants layers that round; 0 leaves each channel its scale.
         encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
         initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
         deferred: neurons fire when all spikes of the window have arrived: no error of timing, a window of latency more
@@ -170,6 +170,8 @@ class ConversionConfig:
             raise SpikeSepError(f"--ptl.method {self.method}: qat_bits and fan_in are imposed by ptl alone")
         if self.synops_budget and (self.method != "ptl" or not self.discretize):
             raise SpikeSepError("--ptl.synops_budget: is allotted by ptl.method ptl with ptl.discretize; give both")
+        if self.synops_budget and self.qat_bits:
+            raise SpikeSepError("--ptl.synops_budget: scales what --ptl.qat_bits holds on a grid; give one of them")
         if self.pruning == "refit" and not self.fan_in:
             raise SpikeSepError("--ptl.pruning refit: gives up inputs past --ptl.fan_in; give that, too")
 

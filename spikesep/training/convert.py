@@ -82,7 +82,7 @@ def convert(
         fresh: batches (inputs, targets) that differ in each epoch, for the first stage, when nothing is frozen yet; its
             sampler is told the epoch. Without it, the first stage trains on `train_set` as the others do.
         teacher: the analog model, whose predictions are learned in place of the targets (Hinton et al., "Distilling the
-            knowledge in a neural network", arXiv 1503.02531); `loss` must take them. Validation keeps the targets.
+            knowledge in a neural network", arXiv 1503.02531); `loss` must take them. The metric keeps the targets.
 
     Returns:
         How each threshold was chosen; the model is on the CPU again.
@@ -250,9 +250,11 @@ class TandemTrainer:
                 x, target = self._examples("valid", indices)
                 estimate = SynopsEstimate()
                 prediction = self._predict(x, stage, partial(self._prefix, "valid", indices, stage=stage), estimate)
-                loss = float(self.loss(prediction, target))
+                loss = of_task = float(self.loss(prediction, target))
+                if self.teacher is not None:
+                    loss = float(self.loss(prediction, self._taught(x)))
                 total += (loss + self.config.synops_weight * float(estimate.ratio)) * len(indices)
-                metric += self.metric(prediction, target, loss) * len(indices)
+                metric += self.metric(prediction, target, of_task) * len(indices)
         self.valid_metric = metric / n
         return total / n
 
@@ -260,6 +262,8 @@ class TandemTrainer:
         """Bring the network, converted and on the CPU, into fixed-point form, and say what that costs."""
         self.device, bits = torch.device("cpu"), self.config.weight_bits
         self.caches, self.cached_stage = {name: [] for name in self.sets}, 0  # nothing is kept of it as it was
+        if self.teacher is not None:
+            self.teacher.cpu()
         before = self.validate(0)
         with torch.no_grad():
             to_fixed_point(self.model.network, (features for features, _ in self.examples()), bits)

@@ -57,6 +57,7 @@ IMAGE_WRONG = {
     "train --ptl.qat_bits 1": "qat_bits 1: must be 2 to 16",
     "train --ptl.qat_bits 4 --ptl.method tandem": "imposed by ptl alone",
     "train --ptl.pruning refit": "gives up inputs past --ptl.fan_in",
+    "train --ptl.synops_budget 1 --ptl.qat_bits 4": "give one of them",
     "train --ptl.synops_budget 1 --ptl.discretize false": "is allotted by ptl.method ptl with ptl.discretize",
     "train --images.valid_share 1": "images.valid_share",
     "train --experiment.n_seeds 0": "experiment.n_seeds",

@@ -227,6 +227,19 @@ def test_a_run_stopped_anywhere_ends_as_an_unbroken_one(tmp_path, n_calls, name)
     assert same(resumed, unbroken)
 
 
+@pytest.mark.parametrize("settings", [SETTINGS["allotted"], SETTINGS["allotted, and not worth it"]])
+def test_a_budget_of_spikes_is_kept(tmp_path, settings):
+    """Whatever learning does: here spikes are all it is paid for."""
+
+    def firing(prediction, target):
+        return -prediction.square().mean()
+
+    model, _, _ = convert(tmp_path, loss=firing, max_epochs=0, first_stage_epochs=3, deferred=True, **settings)
+    examples = Examples(40, 2)
+    _, cost = measure(model.network, model.encode(torch.stack([x for x, _ in examples.pairs]))[0])
+    assert cost.synops_ratio == pytest.approx(0.8, rel=0.1)  # the estimate knows no borders
+
+
 class Sampler(torch.utils.data.SequentialSampler):
     def __init__(self, data):
         super().__init__(data)
@@ -251,7 +264,7 @@ def test_the_first_stage_takes_fresh_examples_and_the_others_the_fixed_ones(tmp_
     assert [(r.stage, r.epoch) for r in history] == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (3, 0), (3, 1)]
 
 
-def test_a_teacher_says_what_is_learned_and_the_targets_what_is_best(tmp_path):
+def test_a_teacher_says_what_is_learned_and_what_is_best_and_the_metric_is_of_the_targets(tmp_path):
     class Decoding(Model):
         """What is behind the network learns, too."""
 
@@ -262,6 +275,7 @@ def test_a_teacher_says_what_is_learned_and_the_targets_what_is_best(tmp_path):
         def decode(self, potential, x):
             return self.gain * super().decode(potential, x)
 
+    learned, valid = Examples(40, 2).pairs, Examples(17, 3).pairs
     model, seen = Decoding().eval(), {True: [], False: []}
     teacher, analog = copy.deepcopy(model), copy.deepcopy(model)
 
@@ -269,12 +283,17 @@ def test_a_teacher_says_what_is_learned_and_the_targets_what_is_best(tmp_path):
         seen[prediction.requires_grad].append(target)
         return mean_square(prediction, target)
 
-    convert(tmp_path, model, watching, teacher=teacher, max_epochs=1, precision="float32")
+    gentle = {"max_epochs": 3, "first_stage_learning_rate": 1e-4, "learning_rate": 1e-4}
+    _, _, history = convert(tmp_path, model, watching, teacher=teacher, precision="float32", **gentle)
     with torch.no_grad():
-        taught = analog(torch.stack([x for x, _ in Examples(40, 2).pairs]))
-    for learning, expected in ((True, taught), (False, torch.stack([y for _, y in Examples(17, 3).pairs]))):
-        for target in torch.cat(seen[learning]):
+        taught, taught_valid = (analog(torch.stack([x for x, _ in pairs])) for pairs in (learned, valid))
+    for target in torch.cat(seen[True]):
+        assert (taught - target).abs().amax((1, 2)).min() < 1e-5
+    of_targets, of_teacher = seen[False][::2], seen[False][1::2]  # of each batch one after the other
+    for found, expected in ((of_targets, torch.stack([y for _, y in valid])), (of_teacher, taught_valid)):
+        for target in torch.cat(found):
             assert (expected - target).abs().amax((1, 2)).min() < 1e-5
+    assert history[0].valid_loss < -0.1 * history[0].valid_metric  # right after conversion it is near what is learned
     assert model.gain != 1
     assert same(teacher, analog)
 
