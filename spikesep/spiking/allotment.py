@@ -198,7 +198,7 @@ def _within(budget: float, trials: list[_Trial]) -> tuple[float, list[Tensor]]:
         low, high = (low, middle) if synops <= budget else (middle, high)
     price, chosen, synops = _at(2.0**high, trials)
     if synops > budget:
-        raise SpikeSepError(f"--ptl.synops_budget {budget:g}: {synops:.3g} is the least there is; give more")
+        raise SpikeSepError(f"--ptl.synops_budget: {synops:.3g} is about the least that there is; give more")
     return price, chosen
 
 
