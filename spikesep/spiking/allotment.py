@@ -82,14 +82,15 @@ def allot(network: SpikingNetwork, examples: Iterable[Example], budget: float, s
         tried.load_state_dict(network.state_dict())
         worth = _scaled(tried, trials, of_readout, aim)
         spent = _spent(tried, examples)
-        distance = abs(spent - budget) + (2 * budget if spent > budget * (1 + TOLERANCE) else 0.0)
-        if best is None or distance < best[0]:
-            best = distance, worth, copy.deepcopy(tried.state_dict())
-        if distance < TOLERANCE * budget:
+        missed = spent > budget * (1 + TOLERANCE), abs(spent - budget)  # too much is worse than too little
+        if best is None or missed < best[0]:
+            best = missed, worth, copy.deepcopy(tried.state_dict())
+        if missed[1] < TOLERANCE * budget:
             break
         aim *= budget / spent
-    network.load_state_dict(best[2])
-    return best[1]
+    _, worth, scaled = best
+    network.load_state_dict(scaled)
+    return worth
 
 
 def _scaled(network: SpikingNetwork, trials: "list[_Trial]", of_readout: Tensor, budget: float) -> list[Worth]:
