@@ -28,7 +28,8 @@ $own_help
   --data DIR        lists and mixtures (default $data)
   --seed N          of everything that is drawn (default: the config's)
   --from-ann DIR    an analog separator to train further, or, with --stage 3, to convert as it is
-  --from-snn DIR    what an earlier conversion made of that separator, to train further in stage 3
+  --from-snn DIR    what an earlier conversion made of that separator, to train further in stage 3;
+                    given again, the mean of both
   --ngpu N          accelerators of a machine (default $ngpu: the CPU)
   --nproc N         training processes of a machine where --ngpu is 0 (default $nproc)
   --num-nodes N     machines that train together (default $num_nodes)
@@ -61,7 +62,7 @@ read_options() {
         [ $# -ge 2 ] || fail "$1 needs a value"
         case $1 in
             --from-ann) from_ann=("$1" "$2") ;;
-            --from-snn) from_snn=("$1" "$2") ;;
+            --from-snn) from_snn=("${from_snn[@]:---from-snn}" "$2") ;;
             --*.* | --seed) overrides+=("$1" "$2") ;;
             *)
                 case $setting in

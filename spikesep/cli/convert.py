@@ -19,9 +19,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--from-snn",
-        type=Path | None,
-        default=None,
-        help="what an earlier conversion made of this analog separator, to train further",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="what an earlier conversion made of this analog separator, to train further; of several, their mean",
     )
     run(parser, convert, argv, lambda launch: Resources(gpus=min(1, launch.n_gpus)))
 

@@ -1,6 +1,7 @@
 """The two training stages of a speech recipe: data directories and settings in, a model folder out."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from spikesep.separation.dataset import Collate, CropList, FixedCrops, loader_of
 from spikesep.separation.dynamic import DynamicCrops
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator, load_separator, save_separator
+from spikesep.spiking.allotment import match
 from spikesep.spiking.report import LayerReport, conversion_report
 from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
@@ -80,13 +82,14 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = No
 
 
 def convert_snn(
-    data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None, snn: Path | None = None
+    data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None, snn: Sequence[Path] = ()
 ) -> tuple[Path, list[LayerReport]]:
     """Convert `exp/ann` by progressive tandem learning; returns the model folder `exp/snn` and a report a layer.
 
     Where there is no `exp/ann`, the analog separator in folder `ann` is copied there first: one network can be
     converted in several experiments. Where `snn` is given, `exp/ann` was converted to it before, and the first stage
-    begins with its weights and thresholds. The report is written into the model folder as `report.json`.
+    begins with its weights and thresholds; of several, with the mean of their weights (Wortsman et al., "Model soups",
+    arXiv 2203.05482). The report is written into the model folder as `report.json`.
 
     Raises:
         SpikeSepError: there is no analog separator, or it cannot be converted, or `exp/ann` is there and neither `ann`
@@ -106,9 +109,9 @@ def convert_snn(
         "speeds": recipe.ann.speeds,
         "by_amount": recipe.ann.by_amount,
     }
-    model = _analog(exp / "ann", recipe) if snn is None else _thawed(snn, recipe)
-    if snn is not None:
-        settings["from_snn"] = _hash_of_weights(snn)
+    model = _mean([_thawed(path, recipe) for path in snn], snn) if snn else _analog(exp / "ann", recipe)
+    if snn:
+        settings["from_snn"] = _hash_of_weights(*snn)
     if folder.exists():
         claim(exp, "snn", settings)
         print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
@@ -186,6 +189,27 @@ def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
     return model
 
 
+def _mean(models: list[Separator], paths: Sequence[Path]) -> Separator:
+    """One whose weights are the mean of the others', which learned on from one another or from one that they share.
+
+    Raises:
+        SpikeSepError: they did not: their thresholds differ, or the inputs that they gave up.
+    """
+    first, states = models[0], []
+    for model, path in zip(models, paths, strict=True):
+        match(model.network, first.network)
+        state = model.state_dict()
+        for name, tensor in first.state_dict().items():
+            chosen = name.endswith((".threshold", ".kept"))
+            if chosen and not torch.allclose(state[name].float(), tensor.float(), rtol=1e-5):
+                raise SpikeSepError(f"{path}: has another {name} than {paths[0]}; give what learned on from one")
+        states.append(state)
+    with torch.no_grad():
+        for name, parameter in first.named_parameters():
+            parameter.copy_(torch.stack([state[name] for state in states]).mean(0))
+    return first
+
+
 def _check_same(path: Path, section: str, ours: dict, theirs: dict) -> None:
     for name, wanted in ours.items():
         if theirs[name] != wanted:
@@ -205,8 +229,8 @@ def _stems_from(exp: Path, ann: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def _hash_of_weights(model: Path) -> str:
-    return hash_of_files([model / "model.safetensors" if model.is_dir() else model])
+def _hash_of_weights(*models: Path) -> str:
+    return hash_of_files([model / "model.safetensors" if model.is_dir() else model for model in models])
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:

@@ -21,7 +21,8 @@ from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal
 
-MULTIPLES = tuple(2.0 ** (k / 5) for k in range(-10, 11))
+PER_OCTAVE = 5
+MULTIPLES = tuple(2.0 ** (k / PER_OCTAVE) for k in range(-2 * PER_OCTAVE, 2 * PER_OCTAVE + 1))
 """Of a layer's threshold, those that its channels can have."""
 
 TOLERANCE = 0.01
@@ -113,6 +114,25 @@ def _spent(network: SpikingNetwork, examples: list[Example]) -> float:
             network(features, estimate)
         synops, macs = synops + float(estimate.synops), macs + float(estimate.macs)
     return synops / macs
+
+
+def match(network: SpikingNetwork, model: SpikingNetwork) -> None:
+    """Scale the channels of a network, in place, as those of another are, where one learned on from the other and each
+    was allotted its spikes.
+
+    The numbers are such as `allot` gives, the nearest to what the norms of the weights say: learning has moved those by
+    less than a step from one number to the next.
+
+    Args:
+        network: its norms folded, or none.
+        model: likewise; it stays as it is.
+    """
+    if any(layer.identity for layer in network.layers.values()):
+        return  # is never allotted
+    for part, next_part, wanted in zip(network.parts, network.parts[1:], model.parts, strict=False):
+        ours, theirs = (module.synapse.weight.detach().double().flatten(1).norm(dim=1) for module in (part, wanted))
+        steps = (PER_OCTAVE * (ours / theirs).log2()).round().nan_to_num(0.0, 0.0, 0.0)  # of a neuron without weights
+        _scale(part.synapse, next_part.synapse, 2.0 ** (steps / PER_OCTAVE))
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,8 @@ class SynopsEstimate:
 
 def of_channels(values: Tensor, are_last: bool) -> Tensor:
     """Sums of [batch, C, ...], or of [batch, ..., C], over all but the channels: [C]."""
-    return values.movedim(-1 if are_last else 1, 0).flatten(1).sum(1)
+    channels = values.ndim - 1 if are_last else 1
+    return values.sum([dim for dim in range(values.ndim) if dim != channels])
 
 
 def reached(module: SpikingLayer | Readout, n_channels: int) -> Tensor:

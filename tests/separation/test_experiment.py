@@ -96,7 +96,7 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
     train_ann(data, tmp_path / "one", RECIPE)
     ann, (snn, _) = tmp_path / "one" / "ann", convert_snn(data, tmp_path / "one", RECIPE)
     still = replace(RECIPE, ptl=replace(RECIPE.ptl, max_epochs=0))
-    again, _ = convert_snn(data, tmp_path / "two", still, ann, snn)
+    again, _ = convert_snn(data, tmp_path / "two", still, ann, [snn])
     one, two = load_separator(snn), load_separator(again)
     for name, layer in one.network.layers.items():
         torch.testing.assert_close(layer.threshold, two.network.layers[name].threshold)
@@ -104,16 +104,16 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
         assert int(steps.max()) <= 1  # where the integers' thresholds tipped a spike, a weight may make up for it
         assert int(steps.sum()) < 0.05 * steps.numel()
     longer = replace(still, ptl=replace(still.ptl, n_steps=still.ptl.n_steps + 3))
-    third = load_separator(convert_snn(data, tmp_path / "window", longer, ann, snn)[0])
+    third = load_separator(convert_snn(data, tmp_path / "window", longer, ann, [snn])[0])
     assert third.network.coding.n_steps == one.network.coding.n_steps + 3
     torch.testing.assert_close(third.network[1].threshold, one.network[1].threshold)
     further = replace(RECIPE, ptl=replace(RECIPE.ptl, first_stage_learning_rate=1e-2))
-    learned = load_separator(convert_snn(data, tmp_path / "three", further, ann, snn)[0])
+    learned = load_separator(convert_snn(data, tmp_path / "three", further, ann, [snn])[0])
     assert not torch.equal(learned.network[1].synapse.weight, one.network[1].synapse.weight)
     with pytest.raises(SpikeSepError, match="from_snn"):
         convert_snn(data, tmp_path / "three", further, ann)
     taught = replace(further, ptl=replace(further.ptl, targets="ann"))
-    taught = load_separator(convert_snn(data, tmp_path / "taught", taught, ann, snn)[0])
+    taught = load_separator(convert_snn(data, tmp_path / "taught", taught, ann, [snn])[0])
     assert not torch.equal(taught.network[1].synapse.weight, learned.network[1].synapse.weight)
     for change, given, message in (
         ({"initial_potential": 0.25}, snn, "has ptl.initial_potential = 0.5, not 0.25"),
@@ -122,8 +122,29 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
     ):
         recipe = replace(RECIPE, ptl=replace(RECIPE.ptl, **change))
         with pytest.raises(SpikeSepError, match=message):
-            convert_snn(data, tmp_path / "four", recipe, ann, given)
+            convert_snn(data, tmp_path / "four", recipe, ann, [given])
         assert not (tmp_path / "four" / "settings" / "snn.json").exists()
+
+
+def test_of_several_networks_the_mean_learns_on(data, tmp_path):
+    train_ann(data, tmp_path / "one", RECIPE)
+    ann, (snn, _) = tmp_path / "one" / "ann", convert_snn(data, tmp_path / "one", RECIPE)
+    learning = replace(RECIPE, ptl=replace(RECIPE.ptl, first_stage_learning_rate=1e-2, weight_bits=0))
+    learned, _ = convert_snn(data, tmp_path / "two", learning, ann, [snn])
+    still = replace(RECIPE, ptl=replace(RECIPE.ptl, max_epochs=0, weight_bits=0))
+    mean = load_separator(convert_snn(data, tmp_path / "mean", still, ann, [snn, learned, learned])[0]).state_dict()
+    one, two = load_separator(snn).state_dict(), load_separator(learned).state_dict()
+    moved = 0.0
+    for name, tensor in mean.items():
+        if name.endswith(("weight", "bias")):
+            expected = (one[name].double() + 2 * two[name].double()) / 3
+            torch.testing.assert_close(tensor.double(), expected, rtol=1e-5, atol=1e-6)
+            moved = max(moved, float((one[name] - two[name]).abs().max()))
+    assert moved > 1e-2
+    other = replace(RECIPE, ptl=replace(RECIPE.ptl, percentile=60.0))
+    stranger, _ = convert_snn(data, tmp_path / "other", other, ann)
+    with pytest.raises(SpikeSepError, match=r"other.snn: has another network\.layers.*threshold than .*one.snn; give"):
+        convert_snn(data, tmp_path / "three", still, ann, [snn, stranger])
 
 
 def test_a_network_that_gave_up_inputs_learns_on_without_them(data, tmp_path):
@@ -131,13 +152,13 @@ def test_a_network_that_gave_up_inputs_learns_on_without_them(data, tmp_path):
     fewer = replace(RECIPE, ptl=replace(RECIPE.ptl, fan_in=5, pruning="refit"))
     ann, (snn, _) = tmp_path / "one" / "ann", convert_snn(data, tmp_path / "one", fewer)
     one = load_separator(snn)
-    two = load_separator(convert_snn(data, tmp_path / "two", fewer, ann, snn)[0])
+    two = load_separator(convert_snn(data, tmp_path / "two", fewer, ann, [snn])[0])
     for name, tensor in one.state_dict().items():
         if name.endswith("kept"):
             assert (tensor.flatten(1).sum(1) == 5).all()
             assert torch.equal(two.state_dict()[name], tensor)
     with pytest.raises(SpikeSepError, match=r"has ptl\.fan_in = 5, not 0"):
-        convert_snn(data, tmp_path / "three", RECIPE, ann, snn)
+        convert_snn(data, tmp_path / "three", RECIPE, ann, [snn])
 
 
 def test_other_settings_are_refused_in_the_same_folder(data, tmp_path):

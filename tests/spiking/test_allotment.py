@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.allotment import MULTIPLES, allot
+from spikesep.spiking.allotment import MULTIPLES, allot, match
 from spikesep.spiking.cost import SynopsEstimate
 from spikesep.spiking.layer import Readout, SpikingLayer, give_up
 from spikesep.spiking.network import SpikingNetwork
@@ -163,6 +163,34 @@ def test_connections_go_that_are_not_worth_their_spikes():
             give_up(module, choice, fan_in)
         by_number = fewer
     assert squared_error(by_worth, x, expected) < squared_error(by_number, x, expected)
+
+
+@pytest.mark.parametrize("made", [sequence, images])
+@pytest.mark.parametrize("moved", [0.0, 0.03])
+def test_what_was_allotted_otherwise_is_brought_to_the_same_scales(made, moved):
+    network, x = made()
+    model, given = copy.deepcopy(network), examples(x)
+    allot(model, given, 0.7 * synops(network, x))
+    with torch.no_grad():  # as learning does
+        for part in network.parts:
+            part.synapse.weight *= 1 + moved * (2 * torch.rand(part.synapse.weight.shape) - 1)
+        expected = analog(network)(x)
+        before = [part.synapse.weight.clone() for part in network.parts]
+        match(network, model)
+        torch.testing.assert_close(analog(network)(x), expected, rtol=1e-4, atol=1e-5)
+    for part, wanted, old in zip(network.parts, model.parts, before, strict=True):
+        torch.testing.assert_close(part.synapse.weight, wanted.synapse.weight, rtol=moved + 1e-5, atol=1e-7)
+        assert not torch.equal(part.synapse.weight, old)
+
+
+def test_a_neuron_without_weights_is_left_as_it_is():
+    network, _ = sequence()
+    for part in network.parts:
+        part.synapse.weight.data[0] = 0.0
+    model = copy.deepcopy(network)
+    match(network, model)
+    for part, same in zip(network.parts, model.parts, strict=True):
+        assert torch.equal(part.synapse.weight, same.synapse.weight)
 
 
 def test_a_budget_out_of_reach_is_named():
