@@ -29,7 +29,7 @@ $own_help
   --seed N          of everything that is drawn (default: the config's)
   --from-ann DIR    an analog separator to train further, or, with --stage 3, to convert as it is
   --from-snn DIR    what an earlier conversion made of that separator, to train further in stage 3;
-                    given again, the mean of both
+                    given again, the mean of these
   --ngpu N          accelerators of a machine (default $ngpu: the CPU)
   --nproc N         training processes of a machine where --ngpu is 0 (default $nproc)
   --num-nodes N     machines that train together (default $num_nodes)
