@@ -248,3 +248,11 @@ def test_a_value_may_follow_an_equals_sign(watched):
     (call,) = watched.calls.read_text().splitlines()
     assert "--exp exp/a b --config conf/tiny.yaml" in call
     assert call.endswith("--ann.epochs 2")
+
+
+def test_several_networks_to_go_on_from_are_given_one_by_one(watched):
+    argv = ["--stage", "3", "--stop-stage", "3", "--from-snn", "one", "--from-ann", "ann", "--from-snn=two"]
+    process = watched("exit 0", *argv, name="spikesep-convert")
+    assert process.communicate(timeout=30)[1] == ""
+    (call,) = watched.calls.read_text().splitlines()
+    assert "--from-ann ann --from-snn one two --config" in call

@@ -22,6 +22,7 @@ from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal
 
 PER_OCTAVE = 5
+"""Steps from a multiple to twice that."""
 MULTIPLES = tuple(2.0 ** (k / PER_OCTAVE) for k in range(-2 * PER_OCTAVE, 2 * PER_OCTAVE + 1))
 """Of a layer's threshold, those that its channels can have."""
 
