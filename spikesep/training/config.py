@@ -94,6 +94,10 @@ class ConversionConfig:
         max_epochs: most epochs of one stage; 0 converts without fine-tuning.
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; null for `max_epochs`.
         optimizer: of all stages, as in pre-training.
+        ema_decay: 0 takes the weights as steps leave them. Else an epoch ends at their running mean, in which a step
+            counts this factor less than the next, and the next epoch goes on from where steps had come to: few examples
+            a step leave weights scattered, and a network that rounds is sensitive to that. After Polyak and Juditsky,
+            "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30 (4), 1992.
         first_stage_learning_rate: its step size there; it falls to zero over the most epochs, along a half cosine.
         learning_rate: its step size in all later stages; it falls likewise.
         batch_size: examples a step.
@@ -122,6 +126,7 @@ class ConversionConfig:
     max_epochs: int = 100
     first_stage_epochs: int | None = None
     optimizer: Literal["adam", "muon"] = "adam"
+    ema_decay: float = 0.0
     first_stage_learning_rate: float = 1e-3
     learning_rate: float = 1e-4
     batch_size: int = 8
@@ -139,6 +144,7 @@ class ConversionConfig:
             n_steps="at least 1",
             qat_bits="not negative",
             fan_in="not negative",
+            ema_decay="between 0 and 1",
             initial_potential="between 0 and 1",
             synops_budget="not negative",
             synops_weight="not negative",

@@ -1,5 +1,6 @@
 """Conversion as a resumable run: the loop behind `ProgressiveTandemLearning`, its spike cache and its checkpoints."""
 
+import copy
 import math
 import os
 import time
@@ -14,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from spikesep.files import room_for
@@ -186,6 +188,8 @@ class TandemTrainer:
         self.caches: dict[str, list[SpikeCache] | None] = {"train": [], "valid": []}  # a layer each; None: no room
         self.cached_stage = 0
         self.optimizer: torch.optim.Optimizer | None = None
+        self.mean: AveragedModel | None = None
+        self.onward: dict[str, Tensor] | None = None  # where steps had come to, while the model stands at their mean
         self.console = Console(stderr=True)
         for module in model.front():
             module.requires_grad_(False)
@@ -219,9 +223,15 @@ class TandemTrainer:
         """See `StageTrainer`."""
         learning = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = optimizer_of(self.config.optimizer, learning, self.config.learning_rate, fused=True)
+        self.mean = self.onward = None
+        if self.config.ema_decay:
+            self.mean = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
+            self.mean.n_averaged.fill_(1)  # the model as it stands is the first
 
     def train_epoch(self, stage: int, epoch: int) -> float:
         """See `StageTrainer`."""
+        if self.onward is not None:
+            self.model.load_state_dict(self.onward)
         self.model.train()
         for module in self._settled(stage):
             module.eval()
@@ -237,8 +247,13 @@ class TandemTrainer:
                 learning = self.optimizer.param_groups[0]["params"]  # what is frozen may still hold an old gradient
                 nn.utils.clip_grad_norm_(learning, self.config.clip_norm)
                 self.optimizer.step()
+                if self.mean is not None:
+                    self.mean.update_parameters(self.model)
                 total += loss.detach().double() * len(target)  # a tensor: no accelerator waits
                 n += len(target)
+        if self.mean is not None:
+            self.onward = copy.deepcopy(self.model.state_dict())
+            self.model.load_state_dict(self.mean.module.state_dict())
         return float(total) / n
 
     def validate(self, stage: int) -> float:
@@ -272,11 +287,12 @@ class TandemTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """See `StageTrainer`."""
-        return {"optimizer": self.optimizer.state_dict()}
+        return {"optimizer": self.optimizer.state_dict(), "onward": self.onward}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `StageTrainer`."""
         self.optimizer.load_state_dict(state["optimizer"])
+        self.onward = state.get("onward")
 
     def _settled(self, stage: int) -> list[nn.Module]:
         """What does not go into training mode: the front, and norms after the first stage. By then their statistics are

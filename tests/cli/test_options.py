@@ -10,6 +10,7 @@ WRONG = {
     "--ann.batch_size -1": "ann.batch_size",
     "--ann.schedule stairs": "ann.schedule",
     "--ptl.n_steps 0": "ptl.n_steps 0",
+    "--ptl.ema_decay 1": "ptl.ema_decay 1",
     "--ptl.percentile 120": "ptl.percentile 120",
     "--model.conv_kernel_size 4": "must be odd",
     "--model.kernel_size 1": "must be even",

@@ -197,6 +197,7 @@ SETTINGS = {
     "tandem": {"method": "tandem"},
     "surrogate": {"method": "surrogate"},
     "muon": {"optimizer": "muon"},
+    "mean weights": {"ema_decay": 0.8},
 }
 
 
@@ -296,6 +297,31 @@ def test_a_teacher_says_what_is_learned_and_what_is_best_and_the_metric_is_of_th
     assert history[0].valid_loss < -0.1 * history[0].valid_metric  # right after conversion it is near what is learned
     assert model.gain != 1
     assert same(teacher, analog)
+
+
+def test_an_epoch_ends_with_the_mean_of_the_weights_and_learning_goes_on_from_where_it_was(tmp_path, monkeypatch):
+    """Against a plain loop in float64 over what the optimizer leaves after each of its steps."""
+    decay, steps, ends = 0.7, [], []
+    step, validate = torch.optim.Adam.step, conversion.TandemTrainer.validate
+
+    def watched(optimizer, *arguments):
+        step(optimizer, *arguments)
+        steps.append([p.detach().double().clone() for p in optimizer.param_groups[0]["params"]])
+
+    def ended(trainer, stage):
+        ends.append([p.detach().double().clone() for p in trainer.model.parameters() if p.requires_grad])
+        return validate(trainer, stage)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    monkeypatch.setattr(conversion.TandemTrainer, "validate", ended)
+    convert(tmp_path, ema_decay=decay, first_stage_epochs=3, max_epochs=0)
+    mean, per_epoch = ends[0], len(steps) // 3
+    for k, weights in enumerate(steps):
+        mean = [decay * m + (1 - decay) * w for m, w in zip(mean, weights, strict=True)]
+        if (k + 1) % per_epoch == 0:
+            for m, found in zip(mean, ends[(k + 1) // per_epoch], strict=True):
+                torch.testing.assert_close(found, m, rtol=1e-5, atol=1e-6)
+    assert any((a - b).abs().max() > 1e-3 for a, b in zip(steps[per_epoch - 1], ends[1], strict=True))
 
 
 @pytest.mark.parametrize("discretize", [False, True])
