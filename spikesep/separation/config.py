@@ -165,7 +165,7 @@ class SpeechConversionConfig(ConversionConfig):
 
     Attributes:
         segment_seconds: length of the fixed crops that conversion trains on.
-        train_segments: most training segments (all where there are fewer).
+        train_segments: most training segments (all where there are fewer), of which calibration takes the first.
         valid_segments: most validation segments.
         targets: what learning goes toward: the `sources` of the mixtures, or the voices that the `ann` makes of the
             mixtures (distillation); the best epoch is the nearest to these, and the metric is always of the sources.

@@ -101,7 +101,8 @@ class ConversionConfig:
         first_stage_learning_rate: its step size there; it falls to zero over the most epochs, along a half cosine.
         learning_rate: its step size in all later stages; it falls likewise.
         batch_size: examples a step.
-        calibration_examples: training examples over which the percentiles are taken, and weights fitted anew.
+        calibration_examples: of the fixed training examples at most so many, over which the percentiles are taken,
+            spikes and connections weighed, and weights fitted anew and rounded.
         cache_gib: memory for the spikes of the frozen prefix. What finds no room is computed anew in each step.
         cache_disk_gib: of the disk that holds the checkpoints, for spikes that find no room in memory.
         weight_bits: of the finished network's fixed-point form, 2..8; 0 leaves it in floating point.
