@@ -140,6 +140,9 @@ class SpeechPretrainConfig(PretrainConfig):
         speeds: at which utterances are played when mixed on the fly, drawn anew each time, like [0.9, 1.0, 1.1].
         by_amount: when mixing on the fly, speakers are drawn in proportion to the seconds of speech there are of each,
             to this power: 0 draws all alike, 1 makes every second of speech as likely as any other.
+        channel: parts of a random recording channel for each source: `polarity` turns it over or not,
+            `equalizer` filters it and moves its band edges, `floor` adds noise to the mixture. The last two need
+            `on_the_fly`. Without them a network learns to tell recordings apart instead of voices.
     """
 
     segment_seconds: float = 1.0
@@ -147,12 +150,17 @@ class SpeechPretrainConfig(PretrainConfig):
     on_the_fly: int = 0
     speeds: list[float] = field(default_factory=lambda: [1.0])
     by_amount: float = 0.0
+    channel: list[Literal["polarity", "equalizer", "floor"]] = field(default_factory=lambda: ["polarity"])
 
     def __post_init__(self):
         super().__post_init__()
         check("ann", self, segment_seconds="positive", on_the_fly="not negative", by_amount="not negative")
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise SpikeSepError(f"--ann.speeds {self.speeds}: give factors from 0.5 to 2")
+        if set(self.channel) - {"polarity"} and not self.on_the_fly:
+            raise SpikeSepError(
+                f"--ann.channel {self.channel}: mixtures on disk take polarity alone; set --ann.on_the_fly too"
+            )
         if self.speeds != [1.0] and not self.on_the_fly:
             raise SpikeSepError(
                 f"--ann.speeds {self.speeds}: mixtures on disk have one speed; set --ann.on_the_fly too"

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio import check_whole
+from spikesep.separation.channel import draw_polarity
 from spikesep.separation.kaldi import Mixture
 from spikesep.training.sampling import EpochSampler
 
@@ -133,10 +134,12 @@ class Collate:
     Attributes:
         remix: re-pair the sources within the batch at new levels.
         snr_db: range of a new level.
+        random_polarity: turn each source over or not, by lot.
     """
 
     remix: bool
     snr_db: tuple[float, float]
+    random_polarity: bool = False
 
     @property
     def whole_batch(self) -> bool:
@@ -149,6 +152,10 @@ class Collate:
         if self.remix:
             sources = remix(
                 sources, [crop.speakers for crop in crops], self.snr_db, np.random.default_rng(crops[0].seed)
+            )
+        if self.random_polarity:
+            sources = sources * np.stack(
+                [draw_polarity(np.random.default_rng((*crop.seed, 1)), len(crop.sources))[:, None] for crop in crops]
             )
         mixtures = sources.sum(1)
         if crops[0].noise is not None:

@@ -6,7 +6,7 @@ same.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from spikesep.errors import SpikeSepError
+from spikesep.separation import channel
 from spikesep.separation.audio import read_part, resample
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.dataset import Crop
@@ -32,7 +33,9 @@ class DynamicCrops(Dataset):
         n_samples: of a crop; a shorter utterance is followed by zeros.
         snr_db: one voice, drawn by lot, is louder by a level uniform in this range, on active speech level.
         speeds: factors, one of which is drawn for each voice; it changes pace and pitch.
-        by_amount: a speaker is drawn in proportion to the seconds of speech there are of him, to this power.
+        by_amount: weight a speaker by the seconds of speech there are of them, to this power. Women
+            and men are then drawn equally often.
+        effects: which parts of a random recording channel each source passes through (`ann.channel`).
         seed: of everything.
 
     Raises:
@@ -43,7 +46,7 @@ class DynamicCrops(Dataset):
 
     def __init__(
         self, utterances: Sequence[Utterance], n: int, n_speakers: int, sample_rate: int, n_samples: int,
-        snr_db: tuple[float, float], speeds: Sequence[float], by_amount: float, seed: int,
+        snr_db: tuple[float, float], speeds: Sequence[float], by_amount: float, effects: Sequence[str], seed: int,
     ):  # fmt: skip
         voices: dict[str, list[Utterance]] = defaultdict(list)
         for row in sorted(utterances, key=lambda row: row.utt_id):
@@ -55,9 +58,8 @@ class DynamicCrops(Dataset):
         self.voices = dict(sorted(voices.items()))
         self.n, self.n_speakers, self.seed = n, n_speakers, seed
         self.sample_rate, self.n_samples = sample_rate, n_samples
-        self.snr_db, self.speeds = snr_db, speeds
-        share = np.array([sum(row.duration for row in rows) for rows in self.voices.values()]) ** by_amount
-        self.share = None if by_amount == 0 else share / share.sum()
+        self.snr_db, self.speeds, self.effects = snr_db, speeds, frozenset(effects)
+        self.share = _shares(self.voices, by_amount)
 
     def __len__(self) -> int:
         return self.n
@@ -67,6 +69,9 @@ class DynamicCrops(Dataset):
         rng = np.random.default_rng(seed)
         speakers = tuple(map(str, rng.choice(list(self.voices), self.n_speakers, replace=False, p=self.share)))
         heard = [self._voice(self.voices[speaker], rng) for speaker in speakers]
+        if "equalizer" in self.effects:
+            parts = [channel.equalize(part, channel.draw_equalizer(rng, self.sample_rate)) for part, _ in heard]
+            heard = [(part, active_level(part, self.sample_rate)) for part in parts]
         offset = rng.uniform(*self.snr_db) / 2 * rng.choice([-1, 1]) * (-1.0) ** np.arange(self.n_speakers)
         sources = np.stack(
             [
@@ -74,8 +79,15 @@ class DynamicCrops(Dataset):
                 for (part, level), louder in zip(heard, offset, strict=True)
             ]
         )
-        peak = max(np.abs(sources).max(), np.abs(sources.sum(0)).max())
-        return Crop((sources * min(1.0, MOST_PEAK / peak)).astype(np.float32), speakers, seed)
+        if "polarity" in self.effects:
+            sources *= channel.draw_polarity(rng, self.n_speakers)[:, None]
+        noise = np.zeros(self.n_samples)
+        if "floor" in self.effects:
+            noise = channel.draw_floor(rng, self.n_samples, MEAN_LEVEL_DB)
+        peak = max(np.abs(sources).max(), np.abs(sources.sum(0) + noise).max())
+        gain = np.float32(min(1.0, MOST_PEAK / peak))
+        noise = (noise * gain).astype(np.float32) if "floor" in self.effects else None
+        return Crop((sources * gain).astype(np.float32), speakers, seed, noise)
 
     def _voice(self, utterances: list[Utterance], rng: np.random.Generator) -> tuple[np.ndarray, float]:
         """Part of one of a speaker's utterances, float64 [n_samples], and its active level in dB.
@@ -103,6 +115,20 @@ class DynamicCrops(Dataset):
         samples, rate = read_part(path, bounds)
         part = resample(samples.astype(np.float64), round(rate * speed), self.sample_rate)[: self.n_samples]
         return np.pad(part, (0, self.n_samples - len(part)))
+
+
+def _shares(voices: Mapping[str, Sequence[Utterance]], by_amount: float) -> np.ndarray | None:
+    """Probability of each speaker: by amount of speech, then the same total for women and for men.
+
+    None where all are equally likely.
+    """
+    share = np.array([sum(row.duration for row in rows) for rows in voices.values()]) ** by_amount
+    sexes = np.array([rows[0].sex for rows in voices.values()])
+    known = np.isin(sexes, ("f", "m"))
+    total, groups = share[known].sum(), [sexes == sex for sex in ("f", "m") if (sexes == sex).any()]
+    for group in groups:
+        share[group] *= total / len(groups) / share[group].sum()
+    return None if np.ptp(share) < 1e-9 * share.max() else share / share.sum()
 
 
 @cache

@@ -108,6 +108,7 @@ def convert_snn(
         "on_the_fly": recipe.ann.on_the_fly,
         "speeds": recipe.ann.speeds,
         "by_amount": recipe.ann.by_amount,
+        "channel": recipe.ann.channel,
     }
     model = _mean([_thawed(path, recipe) for path in snn], snn) if snn else _analog(exp / "ann", recipe)
     if snn:
@@ -248,7 +249,8 @@ def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mix
 def _random_crops(
     data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int, seed: int
 ) -> DataLoader:
-    collate = Collate(recipe.ann.remix and not recipe.ann.on_the_fly, recipe.mixing.snr_db)
+    on_disk = not recipe.ann.on_the_fly
+    collate = Collate(recipe.ann.remix and on_disk, recipe.mixing.snr_db, on_disk and "polarity" in recipe.ann.channel)
     n_workers = n_loader_workers(recipe.launch)
     if recipe.ann.on_the_fly:
         return loader_of(_dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate, n_workers)
@@ -267,7 +269,7 @@ def _dynamic_crops(data: Path, recipe: RecipeConfig, n_samples: int, seed: int) 
     ann, model = recipe.ann, recipe.model
     return DynamicCrops(
         rows, ann.on_the_fly, model.n_speakers, model.sample_rate, n_samples, recipe.mixing.snr_db, ann.speeds,
-        ann.by_amount, seed,
+        ann.by_amount, ann.channel, seed,
     )  # fmt: skip
 
 

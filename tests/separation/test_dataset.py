@@ -76,6 +76,18 @@ def test_batches_are_mixtures_and_their_sources(mixtures):
     torch.testing.assert_close(mixture, sources.sum(1))
 
 
+def test_random_polarity_turns_sources_and_the_mixture_stays_their_sum(mixtures):
+    crops = RandomCrops(mixtures, RATE, 1600, 0)
+    batch = [crops[0, k] for k in range(6)]
+    mixture, sources = Collate(False, (0, 5), random_polarity=True)(batch)
+    plain = torch.from_numpy(np.stack([crop.sources for crop in batch]))
+    signs = torch.sign((sources * plain).sum(-1))
+    torch.testing.assert_close(mixture, sources.sum(1))
+    torch.testing.assert_close(sources, plain * signs[..., None])
+    assert set(signs.flatten().tolist()) == {-1, 1}
+    assert torch.equal(sources, Collate(False, (0, 5), random_polarity=True)(batch)[1])
+
+
 def test_remixing_never_pairs_a_speaker_with_himself_and_keeps_every_source():
     rng = np.random.default_rng(0)
     sources = rng.normal(0, 0.1, (8, 2, 400)).astype(np.float32)

@@ -38,8 +38,10 @@ def table(tmp_path_factory):
     return rows
 
 
-def crops(table, n=40, n_speakers=2, n_samples=4000, snr_db=(0.0, 5.0), speeds=(1.0,), by_amount=0.0, seed=0):
-    return DynamicCrops(table, n, n_speakers, RATE, n_samples, snr_db, speeds, by_amount, seed)
+def crops(
+    table, n=40, n_speakers=2, n_samples=4000, snr_db=(0.0, 5.0), speeds=(1.0,), by_amount=0.0, effects=(), seed=0
+):
+    return DynamicCrops(table, n, n_speakers, RATE, n_samples, snr_db, speeds, by_amount, effects, seed)
 
 
 def pitch(samples):
@@ -74,6 +76,37 @@ def test_speakers_are_drawn_alike_or_by_how_much_there_is_of_them(table):
     assert share(0.0) == pytest.approx(1 / 5, abs=0.08)
     assert share(0.5) == pytest.approx(3 / 7, abs=0.1)
     assert share(1.0) == pytest.approx(9 / 13, abs=0.1)
+
+
+def test_women_and_men_are_drawn_equally_often(table):
+    made = crops([replace(row, sex="m" if row.speaker == "ann" else "f") for row in table], n=400)
+    first = [made[0, k].speakers[0] for k in range(len(made))]
+    assert first.count("ann") / len(first) == pytest.approx(1 / 2, abs=0.06)
+
+
+def test_each_source_is_turned_over_half_of_the_time(table):
+    as_recorded, turned = crops(table), crops(table, effects=("polarity",))
+    signs = np.array([np.sign((as_recorded[0, k].sources * turned[0, k].sources).sum(-1)) for k in range(len(turned))])
+    assert set(np.unique(signs)) == {-1, 1}
+    pairs = signs.prod(1)
+    assert abs(signs.mean()) < 0.3
+    assert abs(pairs.mean()) < 0.5  # one sign does not follow from the other
+    for k in range(4):
+        np.testing.assert_array_equal(np.abs(as_recorded[0, k].sources), np.abs(turned[0, k].sources))
+
+
+def test_a_noise_floor_joins_the_mixture_and_no_source(table):
+    crop = crops(table, effects=("floor",))[0, 0]
+    below = 10 * np.log10(np.square(crop.noise).mean() / np.square(crop.sources.sum(0)).mean())
+    assert crop.noise.shape == (4000,)
+    assert -70 < below < -10
+    assert crops(table)[0, 0].noise is None
+
+
+def test_an_equalizer_keeps_levels_and_changes_the_spectrum(table):
+    plain, filtered = crops(table)[0, 0], crops(table, effects=("equalizer",))[0, 0]
+    assert not np.allclose(plain.sources, filtered.sources, atol=1e-3)
+    assert np.mean([active_level(source, RATE) for source in filtered.sources]) == pytest.approx(-25, abs=0.1)
 
 
 def test_a_crop_follows_from_seed_epoch_and_index_alone(table):

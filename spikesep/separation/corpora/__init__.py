@@ -70,13 +70,13 @@ def _recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -
     if not config.also:
         return _recordings_of(config, downloads, seed, n_jobs)
     found = []
-    for entry in [f"{config.name}:{config.root}", *config.also]:
+    for number, entry in enumerate([f"{config.name}:{config.root}", *config.also]):
         name, _, root = entry.partition(":")
         if name not in CORPORA:
             raise SpikeSepError(f"--corpus.also {entry}: {name} is none of {', '.join(CORPORA)}")
         own = _recordings_of(replace(config, name=name, root=root), downloads, seed, n_jobs)
         says = any(recording.unseen for recording in own)
-        found += own if says else [replace(recording, unseen=None) for recording in own]
+        found += [replace(item, corpus=number, unseen=item.unseen if says else None) for item in own]
     return found
 
 

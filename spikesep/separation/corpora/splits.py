@@ -67,14 +67,26 @@ def _choose_voices(
     if named_unseen:
         unseen = named_unseen
     elif any(by_corpus.values()):
-        undecided = {s: sexes[s] for s, kept in by_corpus.items() if kept is None and s not in named_seen}
         unseen = {speaker for speaker, kept in by_corpus.items() if kept} - named_seen
-        unseen |= _hold_out(undecided, len(undecided), chance)
+        undecided = {s for s, kept in by_corpus.items() if kept is None}
+        unseen |= _hold_out_of_each(surveyed, undecided, named_seen, chance)
     else:
-        unseen = _hold_out({s: sex for s, sex in sexes.items() if s not in named_seen}, len(sexes), chance)
+        unseen = _hold_out_of_each(surveyed, set(sexes), named_seen, chance)
     _check_unseen(unseen, sexes, config)
     wanted = unseen | (named_seen or set(sexes))
     return [item for item in surveyed if item.recording.speaker in wanted], unseen
+
+
+def _hold_out_of_each(surveyed: list[Surveyed], undecided: set[str], seen: set[str], chance: random.Random) -> set[str]:
+    """`_hold_out` of each corpus, so that adding a corpus leaves the choice in those before it as it was."""
+    corpora: dict[int, dict[str, str]] = defaultdict(dict)
+    for item in surveyed:
+        if item.recording.speaker in undecided:
+            corpora[item.recording.corpus][item.recording.speaker] = item.recording.sex
+    unseen = set()
+    for _, sexes in sorted(corpora.items()):
+        unseen |= _hold_out({s: sex for s, sex in sexes.items() if s not in seen}, len(sexes), chance)
+    return unseen
 
 
 def _hold_out(sexes: dict[str, str], n_voices: int, chance: random.Random) -> set[str]:

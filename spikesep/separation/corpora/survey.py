@@ -27,6 +27,7 @@ class Recording:
         sex: `f`, `m` or `u`.
         unseen: whether the corpus keeps this voice for the open condition; None leaves the choice to `splits`.
         split: of the recording, where the corpus or published lists say so.
+        corpus: number of the corpus in the order given; speakers are held out of each.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Recording:
     sex: str
     unseen: bool | None = None
     split: str | None = None
+    corpus: int = 0
 
 
 @dataclass(frozen=True)
