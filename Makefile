@@ -1,13 +1,15 @@
-# `make demo`: install, train, convert, score, and build the listening page. `make test`: install and run the tests.
+# `make demo`: install, separate voices with the shipped model, then train one from nothing.
+# `make test`: install and run the tests.
 SHELL := /bin/bash
 VENV := .venv
+LOCK := requirements.lock
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint lock audit clean
 
 install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
-	cd egs/debian-2mix && ./run.sh
+	tools/demo.sh
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest
@@ -16,8 +18,17 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# The stamp is made last: an installation that broke off is taken up again.
-$(VENV)/.installed: pyproject.toml tools/install.sh
+# Renew the lock: the newest releases that pyproject.toml admits, for every platform and Python.
+lock: $(VENV)/.installed
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra slurm --universal --upgrade \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --output-file $(LOCK)
+
+# Look the locked versions up among known vulnerabilities; needs the network.
+audit: $(VENV)/.installed
+	$(VENV)/bin/pip-audit --requirement $(LOCK) --disable-pip --require-hashes
+
+# The stamp comes last, so an interrupted installation is taken up again.
+$(VENV)/.installed: pyproject.toml $(LOCK) tools/install.sh
 	tools/install.sh $(VENV)
 	touch $@
 

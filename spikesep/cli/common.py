@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
@@ -22,6 +23,15 @@ from spikesep.training.slurm import Resources, in_job, run_jobs, this_program
 from spikesep.vision.config import ImageRecipe
 
 Recipe = TypeVar("Recipe", RecipeConfig, ImageRecipe)
+
+TRAINING_PACKAGES = {
+    "asteroid", "espeakng_loader", "librosa", "matplotlib", "pesq", "pyloudnorm", "pystoi",
+    "pytorch_lightning", "tensorboard", "torchaudio", "torchmetrics", "torchvision",
+}  # fmt: skip
+"""Modules of the extra `train`, which separating a recording does without."""
+
+# torchmetrics 0.11 imports it, and users can do nothing about that.
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 
 def recipe_parser(
@@ -78,6 +88,11 @@ def run(
         status = complain(parser.prog, f"{error} (see {parser.prog} --help)")
     except SpikeSepError as error:
         status = complain(parser.prog, error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAINING_PACKAGES:
+            raise
+        remedy = "install the extra that trains and scores: pip install 'spikesep[train]'"
+        status = complain(parser.prog, f"{error.name} is not installed; {remedy}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0

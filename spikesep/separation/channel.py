@@ -6,6 +6,8 @@ through a channel drawn at random.
 """
 
 import numpy as np
+import torch
+from torchaudio.functional import fftconvolve
 
 EQUALIZER_DB = 4.0
 """Standard deviation of the equalizer's gain at each of its bands."""
@@ -55,8 +57,7 @@ def _minimum_phase(gain_db: np.ndarray) -> np.ndarray:
 
 def equalize(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Convolve samples [T] with an impulse response, cut to length T."""
-    n = len(samples) + len(response)
-    return np.fft.irfft(np.fft.rfft(samples, n) * np.fft.rfft(response, n), n)[: len(samples)]
+    return fftconvolve(torch.from_numpy(samples), torch.from_numpy(response)).numpy()[: len(samples)]
 
 
 def draw_floor(rng: np.random.Generator, n_samples: int, level_db: float) -> np.ndarray:

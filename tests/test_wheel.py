@@ -1,0 +1,72 @@
+"""The wheel in an empty environment: no extra, no compiler, a recording separated."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parent.parent
+UV = Path(sys.executable).with_name("uv")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not UV.exists(), reason="uv is not installed: make install"),
+]
+
+
+def run(*command, **options):
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment |= {"CC": "no-compiler", "CXX": "no-compiler"} | options.pop("env", {})
+    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=600, **options)
+
+
+@pytest.fixture(scope="module")
+def bin_folder(tmp_path_factory):
+    """The commands of an environment that has the wheel and what it requires, and nothing else."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    tracked = run("git", "ls-files", "-zco", "--exclude-standard", cwd=ROOT).stdout.split("\0")
+    for name in filter(None, tracked):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name, follow_symlinks=False)
+    built = run(UV, "build", "--wheel", "--no-build-isolation", "--python", sys.executable, source)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (source / "dist").glob("*.whl")
+    venv = folder / "venv"
+    assert run(UV, "venv", "--python", sys.executable, venv).returncode == 0
+    python = venv / "bin" / "python"
+    constraints = ROOT / "requirements.lock"
+    command = ["--only-binary", ":all:", "--constraints", constraints, "--python", python, wheel]
+    installed = run(UV, "pip", "install", *command)
+    if "dns error" in installed.stderr or "error sending request" in installed.stderr:
+        pytest.skip("no package index can be reached")
+    assert installed.returncode == 0, installed.stderr
+    return python.parent
+
+
+def test_the_wheel_separates_a_file_without_extras_or_a_compiler(bin_folder, tmp_path):
+    time = np.arange(16000) / 8000
+    soundfile.write(tmp_path / "talk.flac", 0.3 * np.sin(2000 * time * (1 + 0.1 * time)), 8000)
+    done = run(bin_folder / "spikesep-infer", tmp_path / "talk.flac", "--out-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info(tmp_path / "talk_spk1.wav").frames == 16000
+    assert not done.stderr
+
+
+def test_commands_that_train_name_the_extra_that_they_need(bin_folder, tmp_path):
+    options = ["--config", ROOT / "egs/debian-2mix/conf/tiny.yaml", "--exp", tmp_path / "exp"]
+    done = run(bin_folder / "spikesep-train", *options, "--data", tmp_path / "data", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "pip install 'spikesep[train]'" in done.stderr
+
+
+def test_the_doctor_finds_the_core_well_and_the_extra_missing(bin_folder, tmp_path):
+    done = run(bin_folder / "spikesep-doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "pip install 'spikesep[train]'" in done.stdout
