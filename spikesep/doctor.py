@@ -23,7 +23,12 @@ from spikesep.training.provenance import available_cores, processor_name
 
 LOCK = Path(__file__).parent.parent / "requirements.lock"
 """The locked versions, in a checkout; an installed package has none."""
-EXTRAS = {"train": "recipes and scoring", "slurm": "jobs on a cluster", "bench": "benchmarks"}
+EXTRAS = {
+    "train": ("asteroid", "recipes and scoring"),
+    "slurm": ("submitit", "jobs on a cluster"),
+    "bench": ("spikingjelly", "benchmarks"),
+}
+"""A package that an extra alone brings, and what the extra is for."""
 IMPORTS = {
     "": ["torch", "numpy", "scipy", "numba", "soundfile", "av", "safetensors", "huggingface_hub"],
     "train": [
@@ -86,11 +91,11 @@ def _requirements() -> Iterator[Finding]:
         yield Finding("ok", "versions of the core: as declared")
     for fault in faults[""]:
         yield Finding("broken", f"{fault}; run: pip install --upgrade spikesep")
-    for extra, purpose in EXTRAS.items():
+    for extra, (package, purpose) in EXTRAS.items():
         remedy = f"pip install 'spikesep[{extra}]'"
         if not faults[extra]:
             yield Finding("ok", f"extra {extra} ({purpose}): installed")
-        elif all(fault.endswith("not installed") for fault in faults[extra]):
+        elif installed_version(package) is None:
             yield Finding("note", f"extra {extra} ({purpose}): not installed; {remedy}")
         else:
             yield from (Finding("broken", f"{fault}; run: {remedy}") for fault in faults[extra])
@@ -144,7 +149,7 @@ def _lock() -> Iterator[Finding]:
 
 
 def _imports() -> Iterator[Finding]:
-    extras = [extra for extra in IMPORTS if not extra or installed_version("asteroid")]
+    extras = [extra for extra in IMPORTS if not extra or installed_version(EXTRAS[extra][0])]
     for name in (name for extra in extras for name in IMPORTS[extra]):
         try:
             importlib.import_module(name)
