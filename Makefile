@@ -25,7 +25,7 @@ lock: $(VENV)/.installed
 
 # Look the locked versions up among known vulnerabilities; needs the network.
 audit: $(VENV)/.installed
-	$(VENV)/bin/pip-audit --requirement $(LOCK) --disable-pip --require-hashes
+	$(VENV)/bin/pip-audit --requirement $(LOCK) --disable-pip --require-hashes --strict
 
 # The stamp comes last, so an interrupted installation is taken up again.
 $(VENV)/.installed: pyproject.toml $(LOCK) tools/install.sh

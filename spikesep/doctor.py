@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -152,7 +153,9 @@ def _imports() -> Iterator[Finding]:
     extras = [extra for extra in IMPORTS if not extra or installed_version(EXTRAS[extra][0])]
     for name in (name for extra in extras for name in IMPORTS[extra]):
         try:
-            importlib.import_module(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the libraries' own
+                importlib.import_module(name)
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             yield Finding("broken", f"import {name}: {reason}; reinstall with: make install")

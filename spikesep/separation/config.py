@@ -59,6 +59,8 @@ class MixingConfig:
         max_seconds: longest mixture of `balanced`; longer utterances are cut at a random place.
         snr_db: one voice is this much louder, uniform between the two, on active speech level (`balanced`, and mixing
             on the fly).
+        polarity: of the voices of `balanced`: `as_recorded`; `aligned`, as before one microphone; `opposite`, one
+            of the two turned over, which a network that separates voices does not notice.
         n_train, n_closed, n_open: mixtures in `tr`, `cv` and `tt`, where no lists say so.
     """
 
@@ -68,6 +70,7 @@ class MixingConfig:
     modes: list[str] = field(default_factory=list)
     max_seconds: float = 4.0
     snr_db: tuple[float, float] = (0.0, 5.0)
+    polarity: Literal["as_recorded", "aligned", "opposite"] = "as_recorded"
     n_train: int = 3000
     n_closed: int = 150
     n_open: int = 150

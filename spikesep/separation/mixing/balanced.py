@@ -5,13 +5,14 @@ sexes, and says how loud each voice is and which part of a long utterance is hea
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import keep_content
-from spikesep.separation.audio import read_audio, to_pcm16
+from spikesep.separation.audio import read_audio, read_part, to_pcm16
 from spikesep.separation.config import MixingConfig, RecipeConfig
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.levels import active_level
@@ -22,6 +23,8 @@ MODES = ("cut",)
 MEAN_LEVEL_DB = -25.0
 MOST_PEAK = 0.9
 EMPTY_DB = 15.0
+POLARITY_SECONDS = 15.0
+"""Of a recording are enough to tell its polarity."""
 
 
 def parts(n_speakers: int, noisy: bool) -> tuple[str, ...]:
@@ -37,8 +40,40 @@ def folder(data: Path, n_speakers: int, version: Version, split: str) -> Path:
 def plan(
     table: list[Utterance], split: str, n: int, recipe: RecipeConfig, data: Path, workers: Workers
 ) -> tuple[list[PlannedMixture], list[str]]:
-    """`plan_mixtures` by the recipe, and no notices."""
-    return plan_mixtures(table, split, n, recipe.mixing, recipe.seed), []
+    """`plan_mixtures` by the recipe, with the polarity that it asks for, and no notices."""
+    plan = plan_mixtures(table, split, n, recipe.mixing, recipe.seed)
+    return with_polarity(plan, recipe.mixing.polarity, workers, split), []
+
+
+def with_polarity(plan: list[PlannedMixture], polarity: str, workers: Workers, title: str) -> list[PlannedMixture]:
+    """Give each voice of the plan a sign, so that all pairs have the same or opposite polarity.
+
+    Args:
+        plan: of mixtures.
+        polarity: see `MixingConfig`.
+        workers: that listen to each recording once.
+        title: for the progress bar.
+    """
+    if polarity == "as_recorded":
+        return plan
+    paths = sorted({row.path for planned in plan for row in planned.utterances})
+    signs = dict(zip(paths, workers.map(_polarity_of, paths, f"{title}: polarity"), strict=True))
+    turn = (1, -1 if polarity == "opposite" else 1)
+    return [
+        replace(
+            planned, signs=tuple(signs[row.path] * sign for row, sign in zip(planned.utterances, turn, strict=True))
+        )
+        for planned in plan
+    ]
+
+
+def _polarity_of(path: Path) -> int:
+    from spikesep.separation.polarity import polarity  # brings librosa
+
+    def beginning(length: int, rate: int) -> tuple[int, int]:
+        return 0, round(POLARITY_SECONDS * rate)
+
+    return polarity(*read_part(path, beginning))
 
 
 def plan_mixtures(table: list[Utterance], split: str, n: int, config: MixingConfig, seed: int) -> list[PlannedMixture]:
@@ -86,8 +121,10 @@ def mix(planned: PlannedMixture, voices: Sequence[dict], version: Version) -> tu
     """Samples float32 by part; no gains, as they follow from the part of the voice that is heard."""
     rate = version.rate
     heard = [
-        _cut(row, voice[rate], start, planned.samples, rate)
-        for row, voice, start in zip(planned.utterances, voices, planned.starts, strict=True)
+        sign * _cut(row, voice[rate], start, planned.samples, rate)
+        for row, voice, start, sign in zip(
+            planned.utterances, voices, planned.starts, planned.signs or (1, 1), strict=True
+        )
     ]
     first, second = mix_at_snr(*heard, planned.gains[0] - planned.gains[1], rate)
     signals = dict(zip(parts(2, False), (first + second, first, second), strict=True))

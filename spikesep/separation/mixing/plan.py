@@ -36,6 +36,7 @@ class PlannedMixture:
         starts: samples at which the utterances are cut, where they are.
         samples: its length, where the plan knows it.
         noise: a recording to add, and its gain.
+        signs: 1 or -1 of each utterance, where the plan sets their polarity.
     """
 
     utt_id: str
@@ -46,6 +47,7 @@ class PlannedMixture:
     samples: int = 0
     noise: Path | None = None
     noise_gain: float = 0.0
+    signs: tuple[int, ...] = ()
 
     @classmethod
     def named(cls, name: str, utterances: Sequence[Utterance], gains: Sequence[float], **more) -> "PlannedMixture":
@@ -69,11 +71,8 @@ def hash_of_plan(plan: Sequence[PlannedMixture]) -> str:
     for planned in plan:
         rows = [(row.utt_id, f"{row.duration:.6f}") for row in planned.utterances]
         noise = planned.noise and planned.noise.name
-        digest.update(
-            repr(
-                (planned.name, rows, planned.gains, planned.starts, planned.samples, noise, planned.noise_gain)
-            ).encode()
-        )
+        shape = (planned.name, rows, planned.gains, planned.starts, planned.samples, noise, planned.noise_gain)
+        digest.update(repr(shape + ((planned.signs,) if planned.signs else ())).encode())
     return digest.hexdigest()[:16]
 
 

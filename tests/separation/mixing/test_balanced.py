@@ -13,8 +13,8 @@ from spikesep.separation.audio import read_audio, write_wav
 from spikesep.separation.config import MixingConfig
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.levels import active_level
-from spikesep.separation.mixing.balanced import mix_at_snr, parts, plan_mixtures
-from spikesep.separation.mixing.plan import Version, planned_files
+from spikesep.separation.mixing.balanced import load, mix, mix_at_snr, parts, plan_mixtures, with_polarity
+from spikesep.separation.mixing.plan import Version, hash_of_plan, planned_files
 from spikesep.separation.mixing.render import Target, render_mixtures
 from spikesep.separation.parallel import Workers
 
@@ -222,3 +222,25 @@ def test_a_recording_that_changed_since_it_was_listed_is_named(tmp_path):
     write_wav(table[0].path, np.zeros(48000, np.float32), 8000)
     with pytest.raises(SpikeSepError, match=r"ann-0.wav: is silent"):
         render(tmp_path, table=table)
+
+
+def test_polarity_gives_each_voice_a_sign_and_the_files_follow(tmp_path):
+    pulses = np.zeros(12000, np.float32)
+    pulses[::80] = 0.5
+    rows = []
+    for k, sign in enumerate((1, -1)):
+        rows.append(Utterance(f"v{k}-a", tmp_path / f"v{k}.wav", f"v{k}", "f", "tr", 1.5))
+        write_wav(rows[-1].path, sign * pulses * np.repeat(np.linspace(0.3, 1, 12), 1000), 8000)
+    plan = plan_mixtures(rows, "tr", 2, CONFIG, 0)
+    plain_hash = hash_of_plan(plan)
+    with Workers(1) as workers:
+        assert with_polarity(plan, "as_recorded", workers, "tr") == plan
+        for polarity, product in (("aligned", 1), ("opposite", -1)):
+            signed = with_polarity(plan, polarity, workers, "tr")
+            assert hash_of_plan(signed) != plain_hash
+            for planned in signed:
+                voices = [load(row.path, (8000,)) for row in planned.utterances]
+                parts_of, _ = mix(planned, voices, Version(8000, "cut"))
+                skewness = [np.sign((parts_of[name].astype(float) ** 3).sum()) for name in ("s1", "s2")]
+                assert np.prod(skewness) == product
+                assert skewness[0] == 1
