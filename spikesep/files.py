@@ -3,7 +3,6 @@ process works at a time.
 """
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -14,6 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from spikesep.errors import SpikeSepError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextmanager
@@ -74,7 +78,7 @@ def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".lock{part}"
-    with _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) as file:
+    with _lock(path, shared) as file:
         if file and not shared and not part:
             _remove_left_behind(folder)
         try:
@@ -90,8 +94,12 @@ def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None
 
 
 @contextmanager
-def _lock(path: Path, kind: int) -> Iterator[IO | None]:
-    """The locked file; nothing where the file system knows no locks."""
+def _lock(path: Path, shared: bool) -> Iterator[IO | None]:
+    """The locked file; None where the system or the file system knows no locks."""
+    if fcntl is None:
+        yield None
+        return
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         with path.open("a") as file:
             try:
