@@ -5,6 +5,9 @@ from typing import Any
 
 from spikesep.errors import SpikeSepError
 
+LONGEST = 60
+"""Characters of a value in a message."""
+
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "positive": lambda value: value > 0,
     "not negative": lambda value: value >= 0,
@@ -25,3 +28,21 @@ def check(section: str, settings: Any, **wanted: str) -> None:
         value = getattr(settings, name)
         if value is not None and not CHECKS[what](value):
             raise SpikeSepError(f"--{section}.{name} {value}: must be {what}")
+
+
+def check_whole(section: str, settings: Any, **bounds: tuple[int, int]) -> None:
+    """See that fields of a record are whole numbers within bounds, both included.
+
+    Raises:
+        SpikeSepError: the first that is not, as `--section.field value`.
+    """
+    for name, (least, most) in bounds.items():
+        value = getattr(settings, name)
+        if type(value) is not int or not least <= value <= most:
+            raise SpikeSepError(f"--{section}.{name} {brief(value)}: must be a whole number from {least:,} to {most:,}")
+
+
+def brief(value: Any) -> str:
+    """A value as text of one line, cut off where it is long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -4,9 +4,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from spikesep.checks import check
+from spikesep.checks import brief, check, check_whole
 from spikesep.errors import SpikeSepError
 from spikesep.training.config import ConversionConfig, LaunchConfig, PretrainConfig
+
+MOST_DILATIONS = 1_000
+LARGEST_DILATION = 2**20
+MOST_CONTEXT = 2**24
+"""Samples on either side that dilated convolutions may reach: half an hour at 8 kHz."""
 
 
 @dataclass
@@ -115,20 +120,33 @@ class SeparatorConfig:
     identity: Literal["none", "sum", "folded"] = "none"
 
     def __post_init__(self):
-        check(
+        check_whole(
             "model",
             self,
-            n_speakers="at least 1",
-            sample_rate="positive",
-            n_filters="at least 1",
-            kernel_size="even and at least 2",
-            n_channels="at least 1",
-            conv_kernel_size="odd",
+            n_speakers=(1, 1_000),
+            sample_rate=(1_000, 768_000),
+            n_filters=(1, 2**16),
+            kernel_size=(1, 2**16),
+            n_channels=(1, 2**16),
+            conv_kernel_size=(1, 2**16),
         )
+        check("model", self, kernel_size="even and at least 2", conv_kernel_size="odd")
         if self.identity not in ("none", "sum", "folded"):
-            raise SpikeSepError(f"--model.identity {self.identity}: must be none, sum or folded")
-        if any(dilation < 1 for dilation in self.dilations):
-            raise SpikeSepError(f"--model.dilations {self.dilations}: each must be at least 1")
+            raise SpikeSepError(f"--model.identity {brief(self.identity)}: must be none, sum or folded")
+        self._check_dilations()
+
+    def _check_dilations(self) -> None:
+        n, name = len(self.dilations), f"--model.dilations {brief(self.dilations)}"
+        if n > MOST_DILATIONS:
+            raise SpikeSepError(f"{name}: there are {n:,}, must be {MOST_DILATIONS:,} at most")
+        if any(type(d) is not int or not 1 <= d <= LARGEST_DILATION for d in self.dilations):
+            raise SpikeSepError(f"{name}: each must be a whole number from 1 to {LARGEST_DILATION:,}")
+        context = sum(self.dilations) * (self.conv_kernel_size // 2) * (self.kernel_size // 2)
+        if context > MOST_CONTEXT:
+            raise SpikeSepError(
+                f"{name}: an estimate would depend on {context:,} samples on either side, "
+                f"must be {MOST_CONTEXT:,} at most"
+            )
 
 
 @dataclass

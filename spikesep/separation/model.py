@@ -7,7 +7,6 @@ mask for each speaker, decoder. The stack is a `SpikingNetwork`: it is trained a
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from asteroid_filterbanks import make_enc_dec
@@ -155,11 +154,4 @@ def load_separator(path: str | Path) -> Separator:
     Raises:
         SpikeSepError: there is none, or not a whole, unchanged separator.
     """
-    return load_model(path, KIND, _build)
-
-
-def _build(settings: dict[str, Any]) -> Separator:
-    identity = settings.get("identity")
-    if isinstance(identity, bool):  # as written before there were two ways
-        settings = {**settings, "identity": "sum" if identity else "none"}
-    return Separator(SeparatorConfig(**settings))
+    return load_model(path, KIND, lambda settings: Separator(SeparatorConfig(**settings)))

@@ -14,6 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+NO_OPS = (
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)  # fmt: skip
+"""What does nothing in inference."""
+
 
 @dataclass(frozen=True, eq=False)
 class Connections:
@@ -121,7 +127,7 @@ def tap_matrices(synapse: nn.Module, weight: Tensor, n_taps: int) -> Tensor:
 def _maps(layer: nn.Module) -> tuple[nn.Module, ...]:
     before = layer.before
     maps = () if before is None else tuple(before) if isinstance(before, nn.Sequential) else (before,)
-    return tuple(module for module in maps if not isinstance(module, (nn.Dropout, nn.Identity)))
+    return tuple(module for module in maps if not isinstance(module, NO_OPS))
 
 
 def channels_are_last(layer: nn.Module) -> bool:

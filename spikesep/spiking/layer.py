@@ -18,7 +18,7 @@ from spikesep.spiking import engines, packed
 from spikesep.spiking.connections import divisor
 from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.quantize import HardwareLimits, Limiter
-from spikesep.spiking.signal import Coding, Signal, SpikeTrains, straight_through
+from spikesep.spiking.signal import Coding, Signal, SpikeTrains, require_finite, straight_through
 from spikesep.spiking.surrogate import GradedSignal, graded_spikes
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -53,10 +53,9 @@ class SpikingLayer(nn.Module):
         residual: bool = False,
     ):
         super().__init__()
-        if not isinstance(synapse, SYNAPSES):
-            raise ValueError(f"a synapse is Linear, Conv1d or Conv2d, not {type(synapse).__name__}")
-        if norm is not None and not isinstance(norm, NORMS):
-            raise ValueError(f"a norm is batch norm, not {type(norm).__name__}")
+        _check_synapse(synapse, before)
+        if norm is not None:
+            _check_norm(norm, synapse)
         if residual and (identity or before is not None or not keeps_shape(synapse)):
             raise ValueError("a residual path needs a synapse that keeps the shape, and no other path or map beside it")
         self.synapse = synapse
@@ -75,7 +74,11 @@ class SpikingLayer(nn.Module):
         self.ran_on = ""  # which engine fired last, and why
 
     def forward(self, signal: Signal) -> Signal:
-        """What the layer's neurons make of a signal of value [batch, ...]; the identity path is the network's."""
+        """What the layer's neurons make of a signal of value [batch, ...]; the identity path is the network's.
+
+        Raises:
+            SpikeSepError: neurons would fire on NaN or Inf, in inference.
+        """
         if self.mode == "analog":
             return Signal(self.activation(signal.value))
         if self.mode == "discrete":
@@ -83,6 +86,8 @@ class SpikingLayer(nn.Module):
             return Signal(straight_through(self.rounded(twin), self._bounded(twin)))
         if self.mode == "tandem" and torch.is_grad_enabled():
             return self._tandem(signal)
+        if not signal.is_spiking:
+            require_finite(signal.value, "the spiking network's analog input")
         with torch.no_grad():
             return self.fire(signal)
 
@@ -307,10 +312,14 @@ class Readout(nn.Module):
     Args:
         synapse: Linear, Conv1d or Conv2d.
         before: a linear map without weights that comes before it, or None.
+
+    Raises:
+        ValueError: a part that cannot be converted.
     """
 
     def __init__(self, synapse: nn.Module, before: nn.Module | None = None):
         super().__init__()
+        _check_synapse(synapse, before)
         self.synapse = synapse
         self.before = before
         self.limiter: Limiter | None = None
@@ -341,6 +350,40 @@ class Readout(nn.Module):
         if self.limiter is not None:
             self.limiter.apply_to(self.synapse)
         self.requires_grad_(False)
+
+
+def _check_synapse(synapse: nn.Module, before: nn.Module | None) -> None:
+    if not isinstance(synapse, SYNAPSES):
+        raise ValueError(f"a synapse is Linear, Conv1d or Conv2d, not {type(synapse).__name__}")
+    for module in () if before is None else before.modules():
+        if not isinstance(module, nn.Flatten):
+            continue
+        if not isinstance(synapse, nn.Linear):
+            raise ValueError(
+                f"Flatten before {type(synapse).__name__} mixes channels and places; "
+                "take Conv2d all through, or Flatten() before Linear"
+            )
+        if (module.start_dim, module.end_dim) != (1, -1):
+            raise ValueError(f"{module} before it flattens only some dimensions; take Flatten()")
+
+
+def _check_norm(norm: nn.Module, synapse: nn.Module) -> None:
+    if not isinstance(norm, NORMS):
+        raise ValueError(f"a norm is batch norm, not {type(norm).__name__}")
+    wanted = nn.BatchNorm2d if isinstance(synapse, nn.Conv2d) else nn.BatchNorm1d
+    found, kind = type(norm).__name__, type(synapse).__name__
+    if not isinstance(norm, wanted):
+        raise ValueError(f"{found} behind {kind} is not over its channels; take {wanted.__name__}")
+    if norm.num_features != len(synapse.weight):
+        raise ValueError(
+            f"{found} of {norm.num_features} features is not over the {len(synapse.weight)} "
+            f"channels of {kind}; take {found}({len(synapse.weight)})"
+        )
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(
+            f"{found} keeps no running statistics, which conversion folds into weights; "
+            "train it with track_running_stats=True"
+        )
 
 
 def give_up(module: SpikingLayer | Readout, kept: Tensor, fan_in: int) -> None:

@@ -4,34 +4,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from spikesep.errors import SpikeSepError
 from spikesep.spiking.engines import ENGINES, require_gpu
 from spikesep.spiking.integers import FixedPoint
-from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
+from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.probe import require_same
 from spikesep.spiking.quantize import HardwareLimits
+from spikesep.spiking.sequential import NotConvertibleError, group
 from spikesep.spiking.signal import Coding, Signal
 
 Observer = Callable[[str, nn.Module, Signal, Signal], None]
-
-BEFORE = (nn.Flatten, nn.AvgPool1d, nn.AvgPool2d, nn.Dropout, nn.Identity)
-REMEDIES = {
-    nn.MaxPool1d: "take AvgPool1d or a stride",
-    nn.MaxPool2d: "take AvgPool2d or a stride",
-    nn.PReLU: "take ReLU and train again: a spiking neuron has no negative output",
-    nn.LeakyReLU: "take ReLU and train again: a spiking neuron has no negative output",
-    nn.GELU: "take ReLU and train again",
-    nn.SiLU: "take ReLU and train again",
-    nn.Sigmoid: "take ReLU inside the stack; a sigmoid may follow the readout, outside of it",
-    nn.LayerNorm: "take batch norm: a norm over the input at hand cannot be folded into weights",
-    nn.GroupNorm: "take batch norm: a norm over the input at hand cannot be folded into weights",
-    nn.InstanceNorm1d: "take batch norm: a norm over the input at hand cannot be folded into weights",
-}
-
-
-class NotConvertibleError(SpikeSepError):
-    """A part of a network that integrate-and-fire neurons cannot stand for; the message names it and the remedy."""
 
 
 class SpikingNetwork(nn.Module):
@@ -42,13 +26,15 @@ class SpikingNetwork(nn.Module):
         readout: reads the potential of the last layer's neurons, which do not fire (eq. 9).
 
     Raises:
-        ValueError: the first layer has an identity path.
+        ValueError: there is no layer, or the first has an identity path.
     """
 
     def __init__(self, layers: "dict[str, SpikingLayer] | list[SpikingLayer]", readout: Readout):
         super().__init__()
         named = layers if isinstance(layers, dict) else {str(i): layer for i, layer in enumerate(layers)}
-        if any(layer.identity for layer in list(named.values())[:1]):
+        if not named:
+            raise ValueError("a network has at least one layer before its readout")
+        if next(iter(named.values())).identity:
             raise ValueError(
                 "the first layer cannot hand on its input: it is analog, and a sum with spikes is not spiking"
             )
@@ -56,42 +42,28 @@ class SpikingNetwork(nn.Module):
         self.readout = readout
 
     @classmethod
-    def from_sequential(cls, network: nn.Sequential) -> "SpikingNetwork":
-        """Group a Sequential of known modules into layers; its last synapse, without ReLU, is the readout.
+    def from_sequential(cls, network: nn.Sequential, example: Tensor | None = None) -> "SpikingNetwork":
+        """Make a network of a Sequential of known modules; its last synapse, which has no ReLU, is
+        the readout.
 
-        Weights are taken as they are, not copied.
+        Weights are taken as they are, not copied; weights that are computed (weight norm, pruning
+        masks) are taken at their present value. Both networks are run once, to see that they
+        compute the same.
+
+        Args:
+            network: of Linear, Conv1d, Conv2d, batch norm, ReLU, average pooling, Flatten and what
+                does nothing in inference; Sequentials may be nested.
+            example: an input for that run, [batch, ...]; None makes one up that fits the layers.
 
         Raises:
-            NotConvertibleError: a module has no spiking counterpart, or hides its operations in its own `forward`.
+            NotConvertibleError: a module has no spiking counterpart or computes something of its
+                own; the message names it by its path.
         """
-        layers, before, synapse, norm, name, seen = {}, [], None, None, "", set()
-        for key, module in network._modules.items():  # not named_children(), which leaves out a module's second place
-            if isinstance(module, (*SYNAPSES, *NORMS)):
-                if module in seen:
-                    raise NotConvertibleError(f"layer '{key}': its weights are used twice; give each layer its own")
-                seen.add(module)
-            if isinstance(module, SYNAPSES):
-                if synapse is not None:
-                    raise NotConvertibleError(
-                        f"layer '{key}': follows synapse '{name}' without a ReLU between; merge the two"
-                    )
-                synapse, name = module, key
-            elif isinstance(module, NORMS) and synapse is not None and norm is None:
-                norm = module
-            elif isinstance(module, nn.ReLU) and synapse is not None:
-                layers[name] = SpikingLayer(synapse, norm, _sequential(before))
-                before, synapse, norm = [], None, None
-            elif isinstance(module, BEFORE):
-                if synapse is not None:
-                    raise NotConvertibleError(f"layer '{key}' ({type(module).__name__}): move it behind the ReLU")
-                before.append(module)
-            else:
-                raise NotConvertibleError(f"layer '{key}' ({type(module).__name__}): {_remedy(module)}")
-        if synapse is None or norm is not None:
-            raise NotConvertibleError(
-                "the network must end in a Linear or Conv layer without norm and ReLU: the readout"
-            )
-        return cls(layers, Readout(synapse, _sequential(before)))
+        layers, readout = group(network)
+        spiking = cls(layers, readout)
+        spiking.require_float32()
+        require_same(network, spiking, example)
+        return spiking
 
     def forward(self, x: Tensor | Signal, observe: Observer | None = None) -> Tensor:
         """Readout potential for an analog input or a signal, [batch, ...].
@@ -186,6 +158,17 @@ class SpikingNetwork(nn.Module):
             for layer in self.layers.values():
                 layer.fixed = FixedPoint(layer.synapse)
 
+    def require_float32(self) -> None:
+        """See that all weights are float32, the numbers in which spiking layers compute.
+
+        Raises:
+            NotConvertibleError: they are not.
+        """
+        for name, part in zip([*self.names, "readout"], self.parts, strict=True):
+            if part.synapse.weight.dtype != torch.float32:
+                dtype = str(part.synapse.weight.dtype).removeprefix("torch.")
+                raise NotConvertibleError(f"layer {name}: its weights are {dtype}; call .float() on the network first")
+
     def use_engine(self, name: str) -> None:
         """Run the spiking layers on `auto`, `dense`, `event` or `gpu`, see `spikesep.spiking.engines`.
 
@@ -210,23 +193,10 @@ class SpikingNetwork(nn.Module):
         return "\n".join([*lines, f"readout: {_shape(self.readout.synapse)} -> aggregate membrane potential (analog)"])
 
 
-def _sequential(modules: list[nn.Module]) -> nn.Module | None:
-    return nn.Sequential(*modules) if modules else None
-
-
-def _remedy(module: nn.Module) -> str:
-    for kind, remedy in REMEDIES.items():
-        if isinstance(module, kind):
-            return remedy
-    if isinstance(module, NORMS):
-        return "a batch norm must stand right behind its Linear or Conv layer"
-    if isinstance(module, nn.ReLU):
-        return "a ReLU must stand behind a Linear or Conv layer"
-    return "its forward() hides what it does; write it as Linear/Conv, batch norm and ReLU modules in one Sequential"
-
-
 def _shape(synapse: nn.Module) -> str:
-    text = f"{type(synapse).__name__} {synapse.weight.shape[1]}->{synapse.weight.shape[0]}"
+    kind = type(synapse).__name__
     if isinstance(synapse, nn.Linear):
-        return text
-    return f"{text} k{'x'.join(map(str, synapse.kernel_size))} d{'x'.join(map(str, synapse.dilation))}"
+        return f"{kind} {synapse.in_features}->{synapse.out_features}"
+    groups = f" g{synapse.groups}" if synapse.groups > 1 else ""
+    kernel, dilation = ("x".join(map(str, n)) for n in (synapse.kernel_size, synapse.dilation))
+    return f"{kind} {synapse.in_channels}->{synapse.out_channels} k{kernel} d{dilation}{groups}"

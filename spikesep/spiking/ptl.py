@@ -219,7 +219,11 @@ class ProgressiveTandemLearning:
         return sum(layer.mode == "spiking" for layer in self.network.layers.values())
 
     def run(self) -> None:
-        """Convert all layers that are not yet frozen."""
+        """Convert all layers that are not yet frozen.
+
+        Raises:
+            SpikeSepError: a layer is silent or its activations are not finite, or a loss is not.
+        """
         while self.stage < len(self.network):
             stage = self.stage
             if self._schedule is None:
@@ -270,7 +274,7 @@ class ProgressiveTandemLearning:
     def _open(self, stage: int) -> None:
         self.trainer.begin(stage)
         self._schedule = AdaptiveSchedule(self.patience, self.max_epochs if stage else self.first_stage_epochs)
-        loss = self.trainer.validate(stage)
+        loss = self._validate(stage, 0)
         self._schedule.start(loss)
         self._best = _copy(self.model)
         self.on_epoch(StageEpoch(stage, 0, math.nan, loss, True))
@@ -300,12 +304,19 @@ class ProgressiveTandemLearning:
     def _train(self, stage: int) -> None:
         schedule = self._schedule
         while not schedule.finished:
-            train_loss = self.trainer.train_epoch(stage, schedule.epoch + 1)
-            loss = self.trainer.validate(stage)
+            epoch = schedule.epoch + 1
+            train_loss = self.trainer.train_epoch(stage, epoch)
+            _require_number(train_loss, "training", stage, epoch)
+            loss = self._validate(stage, epoch)
             improved = schedule.update(loss)
             if improved:
                 self._best = _copy(self.model)
             self.on_epoch(StageEpoch(stage, schedule.epoch, train_loss, loss, improved))
+
+    def _validate(self, stage: int, epoch: int) -> float:
+        loss = self.trainer.validate(stage)
+        _require_number(loss, "validation", stage, epoch)
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened. Tensors and plain values only."""
@@ -364,6 +375,14 @@ class AllAtOnce(ProgressiveTandemLearning):
         for layer in self.network.layers.values():
             if layer.mode == "tandem":
                 layer.freeze()
+
+
+def _require_number(loss: float, what: str, stage: int, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise SpikeSepError(
+            f"stage {stage + 1}, epoch {epoch}: the {what} loss is {loss}; look for NaN in the data and the loss, "
+            "or take a lower learning rate"
+        )
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

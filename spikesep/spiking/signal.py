@@ -11,7 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from spikesep.errors import SpikeSepError
 from spikesep.spiking import packed
+
+MOST_STEPS = 2**16
+"""Of an encoding window; far more than any network needs, and few enough to run."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,8 @@ class Coding:
     deferred: bool = False
 
     def __post_init__(self):
-        if type(self.n_steps) is not int or self.n_steps < 1:
-            raise ValueError(f"n_steps must be at least 1, not {self.n_steps}")
+        if type(self.n_steps) is not int or not 1 <= self.n_steps <= MOST_STEPS:
+            raise ValueError(f"n_steps must be at least 1 and at most {MOST_STEPS}, not {self.n_steps}")
         if self.encoding not in ("constant", "impulse"):
             raise ValueError(f"encoding must be 'constant' or 'impulse', not {self.encoding!r}")
         if not 0 <= self.initial_potential < 1:
@@ -147,3 +151,17 @@ class Coding:
 def straight_through(value: Tensor, twin: Tensor) -> Tensor:
     """Forward `value`, to the bit; backward the gradient of its analog `twin` (section 4.1)."""
     return value + (twin - twin.detach())
+
+
+def require_finite(value: Tensor, what: str) -> None:
+    """See that a tensor holds numbers alone, in one pass over it.
+
+    Args:
+        value: of any shape.
+        what: it is, for the message.
+
+    Raises:
+        SpikeSepError: it holds NaN or Inf.
+    """
+    if value.numel() and not torch.stack(torch.aminmax(value.detach())).isfinite().all():
+        raise SpikeSepError(f"{what} holds NaN or Inf; look for them in the data and in the weights")

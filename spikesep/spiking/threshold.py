@@ -2,8 +2,12 @@
 and a_u / N_s its firing threshold. Activations stream through a histogram: any number of batches fits in memory.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+from spikesep.errors import SpikeSepError
 
 N_BINS = 8192
 # The lowest are for one or two steps, which code best what most active neurons have.
@@ -26,12 +30,15 @@ class ActivationHistogram:
         """Add a batch, of any shape.
 
         Raises:
-            ValueError: an activation is negative or not finite.
+            ValueError: an activation is negative.
+            SpikeSepError: an activation is not finite.
         """
         values = activations.detach().float().flatten()
         low, high = (float(v) for v in torch.aminmax(values))
-        if not (low >= 0 and high < float("inf")):
-            raise ValueError(f"activations must be finite and not negative, found {low}..{high}")
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise SpikeSepError("its activations hold NaN or Inf; look for them in the data and in the weights")
+        if low < 0:
+            raise ValueError(f"activations must not be negative, found {low}..{high}")
         self.zeros += int((values == 0).sum())
         if self.top == 0:
             self.top = high

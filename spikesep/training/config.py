@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from spikesep.checks import check
+from spikesep.checks import check, check_whole
 from spikesep.errors import SpikeSepError
 
 
@@ -142,7 +142,6 @@ class ConversionConfig:
         check(
             "ptl",
             self,
-            n_steps="at least 1",
             qat_bits="not negative",
             fan_in="not negative",
             ema_decay="between 0 and 1",
@@ -160,6 +159,7 @@ class ConversionConfig:
             cache_disk_gib="not negative",
             clip_norm="positive",
         )
+        check_whole("ptl", self, n_steps=(1, 2**16))
         if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):
             raise SpikeSepError(f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8")
         if 0 < self.weight_bits < self.qat_bits:

@@ -1,6 +1,7 @@
 """Conversion as a resumable run: the loop behind `ProgressiveTandemLearning`, its spike cache and its checkpoints."""
 
 import copy
+import itertools
 import math
 import os
 import time
@@ -24,15 +25,17 @@ from spikesep.spiking.cache import SpikeCache
 from spikesep.spiking.cost import SynopsEstimate
 from spikesep.spiking.fixed_point import require_fixed_point, to_fixed_point
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.probe import require_foldable
 from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.quantize import HardwareLimits
-from spikesep.spiking.signal import Coding, Signal
+from spikesep.spiking.signal import Coding, Signal, require_finite
+from spikesep.training.checkpoint import Checkpoint
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import Epoch, History
 from spikesep.training.objective import Loss, Metric
 from spikesep.training.optimizer import optimizer_of
 from spikesep.training.precision import autocast, exact_products
-from spikesep.training.run_folder import load_tensors, save_tensors
+from spikesep.training.run_folder import save_tensors
 
 STATE_FILE = "state.pt"
 
@@ -90,10 +93,14 @@ def convert(
         How each threshold was chosen; the model is on the CPU again.
 
     Raises:
-        SpikeSepError: the network has no fixed-point form.
+        SpikeSepError: the network has no fixed-point form or cannot be folded, a loss is not finite, or `folder` holds
+            the run of another network or of other settings.
     """
+    model.network.require_float32()
     if config.weight_bits:
         require_fixed_point(model.network)
+    examples = {"train_examples": len(train_set), "valid_examples": len(valid_set)}
+    checkpoint = Checkpoint(folder / STATE_FILE, model, teacher, config, {"seed": seed, **examples})
     device = torch.device(device)
     exact_products(device)
     model.to(device)
@@ -114,7 +121,7 @@ def convert(
             seconds,
         )
         history.add(row)
-        save_tensors(folder / STATE_FILE, learning.state_dict())
+        checkpoint.save(learning)
         trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.4g}, "
         layer = model.network.names[progress.stage] if config.method == "ptl" else "all layers"
         print(
@@ -144,9 +151,9 @@ def convert(
         on_epoch,
         on_stage,
     )
-    state_file = folder / STATE_FILE
-    if state_file.exists():
-        learning.load_state_dict(load_tensors(state_file, device))
+    trainer.check_network()
+    if checkpoint.path.exists():
+        checkpoint.take_up(learning, device)
         print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
     elif config.synops_budget or config.pruning == "refit":
         print("weighing spikes and connections, some minutes", flush=True)
@@ -202,12 +209,22 @@ class TandemTrainer:
                 self._advance_cache(name, self.cached_stage)
             self.cached_stage += 1
 
+    def check_network(self) -> None:
+        """See on calibration examples that the network can be converted.
+
+        Raises:
+            SpikeSepError: it cannot, or what it is given is not finite.
+        """
+        for name, weight in self.model.network.named_parameters():
+            require_finite(weight, f"the network's {name}")
+        for features, _ in itertools.islice(self.examples(), 1):
+            require_foldable(self.model.network, features)
+
     def examples(self) -> Iterator[Example]:
         """See `StageTrainer`."""
         self.model.eval()
         for indices in self._calibration():
-            with torch.no_grad():
-                features, context = self.model.encode(self._examples("train", indices)[0])
+            features, context = self._features(indices)
             yield features, lambda potential, context=context: self.model.decode(potential, context)
 
     def activations(self, index: int) -> Iterator[Tensor]:
@@ -216,8 +233,15 @@ class TandemTrainer:
         layer = self.model.network[index]
         with torch.no_grad():
             for indices in self._calibration():
-                x, _ = self._examples("train", indices)
-                yield layer.activation(self._prefix("train", indices, self.model.encode(x)[0], index).value)
+                features, _ = self._features(indices)
+                yield layer.activation(self._prefix("train", indices, features, index).value)
+
+    @torch.no_grad()
+    def _features(self, indices: list[int]) -> tuple[Tensor, Any]:
+        """The network's input for training examples, which must be finite, and what `decode` needs besides."""
+        features, context = self.model.encode(self._examples("train", indices)[0])
+        require_finite(features, f"the network's input, in training examples {indices[0]} to {indices[-1]},")
+        return features, context
 
     def begin(self, stage: int) -> None:
         """See `StageTrainer`."""

@@ -2,7 +2,6 @@
 in it is executed, and what was changed, cut off or made by something else is refused by name.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -22,12 +21,14 @@ from spikesep.files import atomic_path, write_json, write_text
 from spikesep.spiking.fixed_point import check_fixed_point
 from spikesep.spiking.integers import dequantized
 from spikesep.training.convert import ConvertibleModel
+from spikesep.training.run_folder import hash_of_tensors
 
 CONFIG, TENSORS, REPORT, CARD = "config.json", "model.safetensors", "report.json", "README.md"
 MODEL_FOLDER = frozenset({CONFIG, TENSORS, REPORT, CARD})
 FILE_SUFFIX = ".safetensors"
-VERSION = 3
-"""Of the format. Version 1 had no checksum; in 2 there are no bits, and where a model has none, it is still written."""
+VERSIONS = (2, 3)
+"""Of the format, that are read. Version 1 had no checksum: a model of it could have changed without notice. Version 2
+has no bits, and is still written for a model without any."""
 LARGEST_TEXT = 1 << 20
 """Bytes: more than any settings or card has, and few enough to be parsed in no time."""
 LARGEST_HEADER = 8 << 20
@@ -88,7 +89,8 @@ def save_model(
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise SpikeSepError(f"{path}: {name} has weights past 65504, the most of 16 bits; save it whole")
-    version = VERSION if any(tensor.dtype == torch.bool for tensor in state.values()) else VERSION - 1
+    has_bits = any(tensor.dtype == torch.bool for tensor in state.values())
+    version = VERSIONS[1] if has_bits else VERSIONS[0]
     settings = {"format": f"{kind}/{version}", "model": settings, **model.network.conversion_settings()}
     saved = SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card)
     (_write_file if Path(path).suffix == FILE_SUFFIX else _write_folder)(saved, Path(path))
@@ -162,19 +164,18 @@ def _checked(settings: Any, kind: str, path: Path) -> dict[str, Any]:
     name, _, version = str(settings.get("format") if isinstance(settings, dict) else None).partition("/")
     if name != kind:
         raise SpikeSepError(f"{path}: not a SpikeSep {_what(kind)}; give one that spikesep wrote")
-    if version not in map(str, range(1, VERSION + 1)):
-        raise SpikeSepError(f"{path}: is of format {version}, known are 1 to {VERSION}; take a newer SpikeSep")
+    if version == "1":
+        raise SpikeSepError(f"{path}: is of format 1, which has no checksum to see changes by; train the model again")
+    if version not in map(str, VERSIONS):
+        known = f"{VERSIONS[0]} to {VERSIONS[-1]}"
+        raise SpikeSepError(f"{path}: is of format {version}, known are {known}; take a newer SpikeSep")
     return settings
 
 
 def checksum(settings: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """SHA-256 of the settings, but for a checksum among them, and of all tensors' names, types, shapes and bytes."""
     rest = {key: value for key, value in settings.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return hash_of_tensors(tensors, json.dumps(rest, sort_keys=True).encode())
 
 
 def to_bits(tensor: Tensor) -> Tensor:
@@ -257,8 +258,6 @@ def _check_tensors(saved: SavedModel, path: Path) -> None:
     for name, tensor in saved.tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise SpikeSepError(f"{path}: tensor {name} holds NaN or Inf; train or copy the model again")
-    if saved.settings["format"].endswith("/1"):
-        return
     if saved.settings.get("sha256") != checksum(saved.settings, saved.tensors):
         raise SpikeSepError(f"{path}: is not as it was saved (its checksum differs); copy or download it again")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, read_json, write_json
@@ -35,13 +36,21 @@ def claim(folder: Path, stage: str, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     defaults = _flat({key: asdict(type(record)()) for key, record in records.items()})
-    before, now = defaults | _flat(read_json(path)), _flat(settings)
+    different = first_difference(defaults | _flat(read_json(path)), settings)
+    if different:
+        raise SpikeSepError(
+            f"{folder}: stage {stage} was begun with {different}; "
+            "take another --tag, or delete the folder to start anew"
+        )
+
+
+def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first setting by name that differs, as `name = before, not now`; None where all agree."""
+    before, now = _flat(before), _flat(now)
     for key in sorted(before | now):
         if before.get(key) != now.get(key):
-            raise SpikeSepError(
-                f"{folder}: stage {stage} was begun with {key} = {before.get(key)}, not {now.get(key)}; "
-                "take another --tag, or delete the folder to start anew"
-            )
+            return f"{key} = {before.get(key)}, not {now.get(key)}"
+    return None
 
 
 def save_tensors(path: Path, state: Any) -> None:
@@ -70,6 +79,15 @@ def hash_of_files(paths: list[Path]) -> str:
     for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def hash_of_tensors(tensors: dict[str, Tensor], start: bytes = b"") -> str:
+    """SHA-256 of all tensors' names, types, shapes and bytes, in order of their names."""
+    digest = hashlib.sha256(start)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

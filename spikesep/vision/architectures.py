@@ -15,6 +15,7 @@ import re
 
 from torch import nn
 
+from spikesep.checks import brief
 from spikesep.errors import SpikeSepError
 
 ARCHITECTURES = {
@@ -30,6 +31,10 @@ ARCHITECTURES = {
         "3x224x224-c64-c64-p2-c128-c128-p2-c256-c256-c256-p2-c512-c512-c512-p2-c512-c512-c512-p2-4096-4096-1000"
     ),
 }
+
+MOST_LAYERS = 1_000
+LARGEST = 2**24
+"""Number in the notation, and numbers in an input."""
 
 _INPUT = re.compile(r"(\d+x)?\d+x\d+|\d+")
 _CONVOLUTION = re.compile(r"c(?P<filters>\d+)(k(?P<kernel>\d+))?(s(?P<stride>\d+))?")
@@ -67,10 +72,24 @@ def input_shape(name: str) -> tuple[int, ...]:
         SpikeSepError: neither the name of an architecture nor in the notation.
     """
     first, *parts = ARCHITECTURES.get(name, name).split("-")
+    _check_sizes(name, [first, *parts])
     if not _INPUT.fullmatch(first) or not parts or not parts[-1].isdecimal():
         raise SpikeSepError(f"architecture {name}: none of {', '.join(ARCHITECTURES)}, nor in their notation")
     sizes = tuple(int(n) for n in first.split("x"))
+    if math.prod(sizes) > LARGEST:
+        raise SpikeSepError(
+            f"architecture {brief(name)}: inputs of {first} are too large, must have {LARGEST:,} at most"
+        )
     return (1, *sizes) if len(sizes) == 2 else sizes
+
+
+def _check_sizes(name: str, parts: list[str]) -> None:
+    """See, before anything is built, that a text in the notation is not endless."""
+    numbers = re.findall(r"\d+", name) if len(parts) <= MOST_LAYERS else []
+    if len(parts) > MOST_LAYERS or any(len(n) > 9 or not 0 < int(n) <= LARGEST for n in numbers):
+        raise SpikeSepError(
+            f"architecture {brief(name)}: must have {MOST_LAYERS:,} layers at most, of sizes from 1 to {LARGEST:,}"
+        )
 
 
 def short_name(name: str) -> str:

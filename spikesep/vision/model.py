@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikesep.checks import brief
+from spikesep.errors import SpikeSepError
 from spikesep.spiking.network import Observer, SpikingNetwork
 from spikesep.training.model_folder import load_model, save_model
 from spikesep.vision.architectures import build, input_shape
 
 KIND = "spikesep-image-network"
+TASKS = ("classification", "reconstruction")
 
 
 class ImageNetwork(nn.Module):
@@ -19,10 +22,15 @@ class ImageNetwork(nn.Module):
     Args:
         architecture: a name or a text in the notation of `architectures`.
         task: `classification` or `reconstruction`.
+
+    Raises:
+        SpikeSepError: there is no such architecture or task.
     """
 
     def __init__(self, architecture: str, task: str):
         super().__init__()
+        if task not in TASKS:
+            raise SpikeSepError(f"--experiment.task {brief(task)}: must be {' or '.join(TASKS)}")
         self.architecture = architecture
         self.task = task
         self.network = SpikingNetwork.from_sequential(build(architecture))

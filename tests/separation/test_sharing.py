@@ -19,7 +19,7 @@ from huggingface_hub import constants, errors
 import spikesep
 from spikesep.cli.infer import main as infer
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_json, write_json
+from spikesep.files import write_json
 from spikesep.separation import sharing
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import KIND, Separator, load_separator, save_separator
@@ -268,15 +268,6 @@ def test_what_is_pushed_comes_back_with_report_and_card(hub, private, asked, for
     assert same(found, original)
     assert read_model(found, KIND).card == "# A card\n"
     assert read_model(found, KIND).report == [{"layer": "bottleneck"}]
-
-
-def test_a_model_without_a_checksum_gets_one_on_its_way(hub):
-    path = make(Path("model")) / "config.json"
-    settings = read_json(path) | {"format": f"{KIND}/1"}
-    del settings["sha256"]
-    write_json(path, settings)
-    push_to_hub("model", "org/name")
-    assert len(read_json(hub.folder / "org" / "name" / "config.json")["sha256"]) == 64
 
 
 @pytest.mark.parametrize("name", ["name", "org/name@v1", "a/b/c", "org/", "org/ name"])

@@ -1,10 +1,10 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from spikesep.errors import SpikeSepError
 from spikesep.spiking.layer import Readout, SpikingLayer
-from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
+from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding, Signal
 
 
@@ -22,15 +22,6 @@ def image_network():
     ).eval()
 
 
-def test_a_sequential_becomes_layers_that_compute_the_same():
-    torch.manual_seed(0)
-    plain = image_network()
-    network = SpikingNetwork.from_sequential(plain).eval()
-    x = torch.rand(3, 1, 8, 8)
-    assert network.names == ["0", "4"]
-    torch.testing.assert_close(network(x), plain(x))
-
-
 def test_a_converted_network_with_pooling_stays_near_the_analog_one():
     torch.manual_seed(0)
     network = SpikingNetwork.from_sequential(image_network()).eval()
@@ -40,44 +31,6 @@ def test_a_converted_network_with_pooling_stays_near_the_analog_one():
         bound = float(network[k](network.propagate(x, 0, k)).value.detach().max())
         network[k].convert(bound / 256, Coding(256))
     assert (network(x) - analog).norm() < 0.02 * analog.norm()
-
-
-class Hidden(nn.Module):
-    def forward(self, x):
-        return F.relu(x)
-
-
-@pytest.mark.parametrize(
-    ("culprit", "remedy"),
-    [
-        (nn.MaxPool2d(2), "AvgPool2d or a stride"),
-        (nn.PReLU(), "take ReLU"),
-        (nn.GroupNorm(1, 4), "batch norm"),
-        (nn.Sigmoid(), "outside"),
-        (Hidden(), "hides what it does"),
-        (nn.ReLU(), "behind a Linear or Conv"),
-        (nn.BatchNorm2d(4), "right behind"),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
-)
-def test_what_cannot_be_converted_is_named_with_its_remedy(culprit, remedy):
-    network = nn.Sequential()
-    network.add_module("conv", nn.Conv2d(1, 4, 3))
-    network.add_module("relu", nn.ReLU())
-    network.add_module("culprit", culprit)
-    network.add_module("out", nn.Conv2d(4, 2, 1))
-    with pytest.raises(NotConvertibleError, match=f"'culprit' .*{remedy}"):
-        SpikingNetwork.from_sequential(network)
-
-
-def test_a_network_without_an_analog_readout_is_refused():
-    with pytest.raises(NotConvertibleError, match="must end"):
-        SpikingNetwork.from_sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-
-
-def test_two_synapses_in_a_row_are_refused():
-    with pytest.raises(NotConvertibleError, match="merge the two"):
-        SpikingNetwork.from_sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
 
 
 def test_the_readout_is_the_aggregate_potential_of_the_last_spikes():
@@ -103,9 +56,33 @@ def test_the_plan_names_every_layer_and_what_is_folded():
     assert plan[2].startswith("readout: Conv1d 4->2")
 
 
+def test_the_plan_counts_all_channels_of_grouped_convolutions():
+    network = SpikingNetwork([SpikingLayer(nn.Conv1d(6, 9, 1, groups=3))], Readout(nn.Linear(4, 2)))
+    assert network.plan().splitlines() == [
+        "0: Conv1d 6->9 k1 d1 g3 -> integrate-and-fire",
+        "readout: Linear 4->2 -> aggregate membrane potential (analog)",
+    ]
+
+
 def test_a_first_layer_that_hands_on_its_analog_input_is_refused():
     with pytest.raises(ValueError, match="first layer"):
         SpikingNetwork([SpikingLayer(nn.Linear(3, 3), identity=True)], Readout(nn.Linear(3, 1)))
+
+
+def test_a_readout_alone_is_no_network():
+    with pytest.raises(ValueError, match="at least one layer"):
+        SpikingNetwork([], Readout(nn.Linear(3, 1)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_what_is_no_number_does_not_become_spikes(bad, is_frozen):
+    network = SpikingNetwork([SpikingLayer(nn.Linear(3, 3))], Readout(nn.Linear(3, 1))).eval()
+    network[0].convert(0.1, Coding(4))
+    if is_frozen:
+        network[0].freeze()
+    with torch.no_grad(), pytest.raises(SpikeSepError, match="analog input holds NaN or Inf"):
+        network(torch.tensor([[0.0, bad, 1.0]]))
 
 
 def test_spikes_of_another_window_are_refused():
@@ -162,17 +139,3 @@ def test_an_accelerator_fires_the_spikes_of_the_cpu():
     there = network.cuda().propagate(x.cuda(), 0, 3)
     differing = (here.count != there.count.cpu()).float().mean()
     assert differing < 0.005  # products are summed in another order: a neuron on its threshold may tip
-
-
-def test_a_module_without_weights_may_stand_in_several_places():
-    torch.manual_seed(4)
-    relu, pool = nn.ReLU(), nn.AvgPool1d(2)
-    plain = nn.Sequential(nn.Conv1d(2, 3, 1), relu, pool, nn.Conv1d(3, 3, 1), relu, pool, nn.Conv1d(3, 1, 1))
-    x = torch.rand(2, 2, 8)
-    torch.testing.assert_close(SpikingNetwork.from_sequential(plain)(x), plain(x))
-
-
-def test_weights_that_are_used_twice_are_refused():
-    conv = nn.Conv1d(2, 2, 1)
-    with pytest.raises(NotConvertibleError, match="'2': its weights are used twice"):
-        SpikingNetwork.from_sequential(nn.Sequential(conv, nn.ReLU(), conv))

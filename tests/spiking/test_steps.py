@@ -7,7 +7,7 @@ from torch import nn
 from spikesep.spiking import fixed_point
 from spikesep.spiking.fixed_point import to_fixed_point
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.signal import Coding
+from spikesep.spiking.signal import MOST_STEPS, Coding
 from spikesep.spiking.steps import use_steps
 
 
@@ -85,8 +85,8 @@ def test_there_and_back_gives_the_network_that_was():
         assert torch.equal(tensor, before[name]), name
 
 
-@pytest.mark.parametrize("n_steps", [0, -1])
-def test_no_steps_are_refused(n_steps):
+@pytest.mark.parametrize("n_steps", [0, -1, MOST_STEPS + 1])
+def test_no_steps_and_steps_without_end_are_refused(n_steps):
     with pytest.raises(ValueError, match="n_steps"):
         use_steps(make_network(8), n_steps)
 
@@ -99,5 +99,6 @@ def test_an_analog_network_has_no_steps():
 def test_a_window_that_32_bits_cannot_hold_is_refused():
     network = make_network(8)
     to_fixed_point(network, [torch.randn(1, 6, 20)])
+    network[1].fixed.bias.fill_(10**8)
     with pytest.raises(ValueError, match="out of range"):
-        use_steps(network, 10**7)
+        use_steps(network, MOST_STEPS)

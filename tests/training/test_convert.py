@@ -380,3 +380,128 @@ def test_a_network_without_a_fixed_point_form_is_told_before_any_work(tmp_path):
     with pytest.raises(SpikeSepError, match="has no fixed-point form; set weight_bits to 0"):
         convert(tmp_path, model, weight_bits=8)
     assert not (tmp_path / "history.csv").exists()
+
+
+def test_numbers_of_another_kind_are_refused_before_any_work(tmp_path):
+    with pytest.raises(SpikeSepError, match=r"layer 0: its weights are float64; call \.float\(\)"):
+        convert(tmp_path, trained().double())
+    assert not (tmp_path / "history.csv").exists()
+
+
+def test_a_norm_that_is_not_over_channels_is_refused_before_any_work(tmp_path):
+    """Behind Linear and positions, batch norm is over the positions: of as many, nothing else tells."""
+
+    class Vectors(Model):
+        def __init__(self):
+            super().__init__()
+            layer = SpikingLayer(nn.Linear(6, 6), nn.BatchNorm1d(6))
+            layer.norm.running_mean.copy_(torch.arange(6))
+            self.network = SpikingNetwork([layer], Readout(nn.Linear(6, 2)))
+
+        def encode(self, x):
+            return x[:, :, :6], x[:, :, :2]
+
+        def decode(self, potential, x):
+            return (potential + x).sum(1)
+
+    with pytest.raises(SpikeSepError, match=r"layer 0: BatchNorm1d cannot be folded into Linear .*\[7, 6, 6\]"):
+        convert(tmp_path, Vectors().eval(), loss=lambda prediction, target: prediction.square().mean())
+    assert not (tmp_path / "history.csv").exists()
+
+
+def other_model():
+    model = trained()
+    with torch.no_grad():
+        model.network.readout.synapse.weight[0, 0, 0] += 1e-3
+    return model
+
+
+def deeper_model():
+    model = trained()
+    model.network.layers["3"] = SpikingLayer(nn.Conv1d(6, 6, 1), nn.BatchNorm1d(6))
+    return model.eval()
+
+
+OTHERS = {
+    "weights": ({"model": other_model}, "begun with weights = "),
+    "layers": ({"model": deeper_model}, "begun with weights = "),
+    "n_steps": ({"n_steps": 2}, r"begun with ptl\.n_steps = 8, not 2"),
+    "method": ({"method": "tandem"}, r"begun with ptl\.method = ptl, not tandem"),
+    "teacher": ({"teacher": trained}, "begun with teacher = None, not "),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), OTHERS.values(), ids=OTHERS)
+def test_the_checkpoints_of_another_run_are_refused(tmp_path, changes, message):
+    first, _, history = convert(tmp_path, max_epochs=0)
+    given = {name: make() if callable(make) else make for name, make in changes.items()}
+    with pytest.raises(SpikeSepError, match=f"snn: holds a conversion that was {message}.*; give another folder"):
+        convert(tmp_path, **{"max_epochs": 0} | given)
+    again, _, rows = convert(tmp_path, max_epochs=0, cache_gib=0)  # which changes nothing
+    assert same(again, first)
+    assert without_time(rows) == without_time(history)
+
+
+def test_checkpoints_that_do_not_say_what_they_are_of_are_taken_up_where_they_fit(tmp_path):
+    first, _, _ = convert(tmp_path, max_epochs=0)
+    path = tmp_path / "snn" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    assert state.pop("begun")["ptl"].pop("clip_norm") == 5.0
+    torch.save(state, path)
+    assert same(convert(tmp_path, max_epochs=0)[0], first)
+    with pytest.raises(SpikeSepError, match="snn: holds the conversion of another network; give another folder"):
+        convert(tmp_path, deeper_model(), max_epochs=0)
+
+
+def test_a_setting_that_is_new_since_the_checkpoint_goes_on_at_its_default_alone(tmp_path):
+    first, _, _ = convert(tmp_path, max_epochs=0)
+    path = tmp_path / "snn" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["begun"]["ptl"]["clip_norm"]
+    torch.save(state, path)
+    assert same(convert(tmp_path, max_epochs=0)[0], first)
+    with pytest.raises(SpikeSepError, match=r"ptl\.clip_norm = 5\.0, not 1"):
+        convert(tmp_path, max_epochs=0, clip_norm=1.0)
+
+
+@pytest.mark.parametrize(
+    ("n_calls", "message"),
+    [
+        (0, "stage 1, epoch 0: the validation loss is nan"),
+        (3, "stage 1, epoch 1: the training loss is nan"),
+        (10, "stage 1, epoch 1: the validation loss is nan"),
+        (30, "stage 2, epoch 1: the validation loss is nan"),
+    ],
+)
+def test_a_loss_that_is_no_number_ends_the_run_where_it_was(tmp_path, n_calls, message):
+    left = n_calls
+
+    def failing(prediction, target):
+        nonlocal left
+        left -= 1
+        return mean_square(prediction, target) * (math.nan if left < 0 else 1)
+
+    with pytest.raises(SpikeSepError, match=f"{message}; look for NaN"):
+        convert(tmp_path, loss=failing)
+    state = tmp_path / "snn" / "state.pt"
+    if state.exists():
+        kept = torch.load(state, weights_only=True)["model"].values()
+        assert all(tensor.isfinite().all() for tensor in kept)
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "rate"}, {"fan_in": 5, "pruning": "refit", "discretize": False}])
+@pytest.mark.parametrize("bad", ["an example", "a weight"])
+def test_what_is_no_number_is_found_before_anything_learns(tmp_path, monkeypatch, settings, bad):
+    model, message = trained(), r"the network's layers\.1\.synapse\.bias holds NaN"
+    if bad == "a weight":
+        with torch.no_grad():
+            model.network[1].synapse.bias[0] = math.nan
+    else:
+        message = "the network's input, in training examples 7 to 13, holds NaN"
+        take = Examples.__getitem__
+        monkeypatch.setattr(
+            Examples, "__getitem__", lambda self, k: (take(self, k)[0] / (0 if k == 9 else 1), take(self, k)[1])
+        )
+    with pytest.raises(SpikeSepError, match=message):
+        convert(tmp_path, model, **settings)
+    assert not (tmp_path / "history.csv").exists()

@@ -150,14 +150,19 @@ def test_a_changed_setting_is_refused(place, name, changes):
 WITHIN = {
     "foreign": ({"format": "other-model/2"}, None, "not a SpikeSep separator"),
     "an image network": ({"format": "spikesep-image-network/2"}, None, "not a SpikeSep separator"),
+    "without a seal": ({"format": "spikesep-separator/1"}, None, "is of format 1, which has no checksum"),
     "from the future": ({"format": "spikesep-separator/4"}, None, "take a newer SpikeSep"),
     "no version": ({"format": "spikesep-separator"}, None, "is of format"),
     "no settings of a network": ({"model": None}, None, "not a whole separator"),
     "an unknown setting": ({"model": {"n_ears": 2}}, None, "n_ears"),
     "a setting of another type": ({"model": {"n_filters": "many"}}, None, "not a whole separator"),
-    "sizes beyond memory": ({"model": {"n_filters": 10**6, "n_channels": 10**6}}, None, "its settings speak of"),
-    "sizes beyond int64": ({"model": {"n_filters": 10**30}}, None, "not a whole separator"),
-    "layers without end": ({"model": {"n_filters": 16, "n_channels": 64, "dilations": [1] * 3000}}, None, "speak of"),
+    "sizes beyond the file": ({"model": {"n_filters": 60_000, "n_channels": 60_000}}, None, "its settings speak of"),
+    "layers beyond the file": ({"model": {"n_filters": 16, "n_channels": 64, "dilations": [1] * 99}}, None, "speak of"),
+    "a window without end": (
+        {"coding": {"n_steps": 10**9, "encoding": "constant", "initial_potential": 0.5, "deferred": False}},
+        None,
+        "n_steps must be at least 1 and at most 65536",
+    ),
     "more layers converted": ({"n_converted": 10**9}, None, "not a whole separator"),
     "a coding that cannot be": ({"coding": {"n_steps": -1}}, None, "n_steps"),
     "NaN": ({}, lambda t: t | {"norm.gain": t["norm.gain"] * float("nan")}, "norm.gain holds NaN or Inf"),
@@ -182,6 +187,40 @@ def test_what_is_no_such_model_is_refused_though_its_checksum_is_right(place, na
     begun = time.process_time()
     assert message in the_refusal(place / name)
     assert time.process_time() - begun < 10
+
+
+ENDLESS = {
+    "n_filters": 10**30,
+    "n_channels": 10**6,
+    "kernel_size": 10**9,
+    "conv_kernel_size": 10**9 + 1,
+    "n_speakers": 10**9,
+    "sample_rate": 10**12,
+    "identity": "sum" * 10**5,
+    "dilations": [1] * 100_000,
+    "dilations, one large": [10**9],
+    "dilations, all together": [2**20] * 100,
+    "dilations, no numbers": [1.0, "2"],
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_sizes_without_end_are_refused_before_anything_is_built(place, monkeypatch, name):
+    def built(config):
+        raise AssertionError("it is built")
+
+    change(place, model={"n_filters": 16, "n_channels": 12, name.partition(",")[0]: ENDLESS[name]})
+    monkeypatch.setattr(Separator, "__init__", built)
+    found = the_refusal(place / "model.safetensors")
+    assert f"--model.{name.partition(',')[0]} " in found
+    assert len(found) < len(str(place)) + 300
+
+
+def test_sizes_of_research_are_not_refused():
+    SeparatorConfig(sample_rate=192_000, n_filters=4096, kernel_size=512, n_channels=2048, conv_kernel_size=31)
+    SeparatorConfig(dilations=[2**k for k in range(8)] * 12)
+    SeparatorConfig(dilations=[2**20])
+    SeparatorConfig(dilations=[1] * 1000)
 
 
 class Bomb:
@@ -288,9 +327,12 @@ def test_a_link_to_a_folder_and_links_within_it_are_fine(place):
     assert load_separator(place / "link").kind == "snn"
 
 
-def test_a_model_of_the_first_format_is_read_though_it_has_no_checksum(place):
-    saved = read_model(place / "model", KIND)
-    first = {k: v for k, v in saved.settings.items() if k != "sha256"} | {"format": "spikesep-separator/1"}
-    first["model"] = first["model"] | {"identity": True}
-    (place / "model" / "config.json").write_text(json.dumps(first))
-    assert load_separator(place / "model").config.identity == "sum"
+@pytest.mark.parametrize("name", ["model", "model.safetensors"])
+def test_the_seal_cannot_be_taken_off(place, name):
+    """By a number of the format that had none."""
+
+    def changed(tensors):
+        return tensors | {"norm.gain": 2 * tensors["norm.gain"]}
+
+    change(place, changed, sealed=False, format="spikesep-separator/1", sha256=None)
+    assert "is of format 1, which has no checksum to see changes by; train the model again" in the_refusal(place / name)

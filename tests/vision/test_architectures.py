@@ -59,6 +59,25 @@ def test_the_notation_can_be_used_directly():
     assert modules(torch.rand(2, 3, 8, 8)).shape == (2, 2)
 
 
+ENDLESS = {
+    "layers": "28x28-" + "c1-" * 100_000 + "10",
+    "filters": "28x28-c1000000000-10",
+    "a kernel": f"28x28-c1k{10**30}-10",
+    "an input": "1000000x1000000-c1s1000000-10",
+    "digits": "28x28-c" + "9" * 5000 + "-10",
+    "no stride": "28x28-c8s0-10",
+    "no pooling": "28x28-p0-10",
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+def test_sizes_without_end_are_refused_before_anything_is_built(monkeypatch, text):
+    monkeypatch.setattr(nn.Module, "__init__", lambda self: pytest.fail("a module is built"))
+    with pytest.raises(SpikeSepError, match=f"architecture {text[:5]}.*, must have|: must have") as caught:
+        build(text)
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize(
     "text", ["vgg12", "28x28", "28x28-m2-10", "28x28-c8", "784-c8-10", "8x8-p2-p2-p2-p2-10", "8x8-10-c4-3"]
 )
