@@ -294,3 +294,9 @@ def test_a_model_of_the_first_format_is_read_though_it_has_no_checksum(place):
     first["model"] = first["model"] | {"identity": True}
     (place / "model" / "config.json").write_text(json.dumps(first))
     assert load_separator(place / "model").config.identity == "sum"
+
+
+@pytest.mark.parametrize("name", ["model/model.safetensors", "model.safetensors"])
+def test_a_git_lfs_pointer_is_told_with_the_command_that_fetches_the_file(place, name):
+    (place / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 700000\n")
+    assert "run `git lfs pull`" in the_refusal(place / name.partition("/")[0])
