@@ -7,24 +7,29 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from spikesep.errors import SpikeSepError
+
+LOCKED = ".spikesep-locked-"
+"""Start of the temporary names of `atomic_file`."""
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, with its suffix; rename to `path` on success, remove on any failure.
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    Works for a file and for a directory; each replaces its like at `path`, never the other.
+    Works for a file and for a directory; each replaces its like at `path`, never the other. The temporary name is
+    short and keeps the suffix, so any name that fits `path` fits.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = _beside(path)
     try:
         with room_for(path):
             yield temporary
@@ -36,6 +41,49 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that appears at `path` on success and is removed on failure.
+
+    It stays locked while it is written, so that `remove_abandoned` can tell it from one whose process was killed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, file = _create_locked(path)
+    try:
+        with file:
+            with room_for(path):
+                yield file
+                file.flush()
+            temporary.replace(path)  # while it is locked
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove from `folder` what killed processes were writing with `atomic_file`; no live process holds its lock."""
+    for path in folder.glob(f"{LOCKED}*"):
+        with suppress(OSError), path.open("r+b") as file:  # locked, already gone, or on a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _beside(path: Path, start: str = ".spikesep-") -> Path:
+    """A temporary name that no other thread, process or machine takes."""
+    return path.with_name(f"{start}{secrets.token_hex(4)}.{os.getpid()}.part{path.suffix}")
+
+
+def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        temporary = _beside(path, LOCKED)
+        file = temporary.open("xb")
+        with suppress(OSError):  # the file system knows no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():  # not taken for abandoned before it was locked
+            return temporary, file
+        file.close()
 
 
 @contextmanager
@@ -61,7 +109,8 @@ def room_for(path: Path) -> Iterator[None]:
 def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None]:
     """Be the only one who works in `folder`: the lock ends with the process, however that ends.
 
-    What a killed process left half written is removed, as nobody else can be writing it.
+    What a killed process left half written is removed, as nobody else can be writing it; so is, where the work fails,
+    what processes that were ended with it left.
 
     Args:
         folder: is made if it is not there, and removed again if nothing came of it.
@@ -75,10 +124,15 @@ def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".lock{part}"
     with _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX) as file:
-        if file and not shared and not part:
+        alone = file and not shared and not part
+        if alone:
             _remove_left_behind(folder)
         try:
             yield
+        except BaseException:
+            if alone:
+                _remove_left_behind(folder)
+            raise
         finally:
             with suppress(OSError):  # others share it
                 if file:

@@ -67,6 +67,7 @@ def run(
     """
     # Else Python looks a last time, for a second, through all that torch and its libraries brought.
     atexit.register(gc.freeze)
+    _open_closed_streams()
     try:
         options = parser.instantiate(parser.parse_args(argv))
         if needs and options.launch.launcher == "slurm" and not in_job():
@@ -118,16 +119,58 @@ def _folder_of(options: Namespace) -> Iterator[None]:
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Have SIGTERM end the command as an exception does: what it began is tidied away, and what it started ends."""
+    """End the command on SIGTERM or SIGHUP as an exception does: files half written go, child processes end.
 
-    def end(*_) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+    Further signals wait for that. One that was ignored from the start, as SIGHUP is under nohup, stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
-    before = signal.signal(signal.SIGTERM, end)
+    def end(number: int, _frame) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Drop what decoders write to standard error past Python, about a damaged mp3 for one; keep Python's messages."""
+    kept, python_stderr = os.dup(2), sys.stderr
+    ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    with open(os.devnull, "w") as nowhere, ours:
+        try:
+            if python_stderr is sys.__stderr__:
+                sys.stderr = ours
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            sys.stderr = python_stderr
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null where standard input, output or error is closed.
+
+    Otherwise a file that is opened gets the number of a closed stream, and what is meant for the stream. Python's own
+    `sys.stdin` stays None, which tells that nothing can be read.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # to the end
 
 
 def complain(prog: str, error: object) -> int:
