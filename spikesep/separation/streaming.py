@@ -6,6 +6,7 @@ The network works on a grid of blocks that does not depend on how samples arrive
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import tee
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spikesep.separation.audio import LOUDEST, RESAMPLING_REACH, resample
+from spikesep.separation.channels import at_full_scale, pick
 from spikesep.separation.model import Separator
 from spikesep.spiking.cost import Cost
 
@@ -63,18 +65,19 @@ class Stream:
         """Take the next samples of the recording; give what can be said of the voices so far.
 
         Args:
-            block: [n] or [channels, n], which are averaged; any n. Numpy or torch: the voices come in the same.
+            block: [n], or [channels, n], which are averaged (push `block[0]` to take the first alone); any n. Float
+                with full scale at 1, or int16, int32 or uint8. Numpy or torch: the voices come in the same.
 
         Returns:
             [n_speakers, m], float32, the estimates that follow on those returned before; m may be 0. Their level is the
             network's own, see `spikesep.separation.separate.set_level`.
 
         Raises:
-            ValueError: the block has another shape, or holds NaN or Inf, or the stream was flushed.
+            ValueError: the block has another shape or type, or holds NaN or Inf, or the stream was flushed.
         """
         if self._flushed:
             raise ValueError("this stream was flushed; open another for another recording")
-        samples = mono(np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block, dtype=np.float32))
+        samples = mono(np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block))
         self._owed += len(samples)
         self._mixture.push(self._inward.push(samples))
         estimates = self._paid(self._outward.push(self._separated(last=False)))
@@ -209,16 +212,43 @@ def aligned(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.n
         yield beside(estimates)
 
 
+def aligned_tracks(
+    streams: list[Stream],
+    blocks: Iterable[np.ndarray],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`aligned` for several signals of one recording, a stream each: blocks [n_tracks, n] become their samples
+    [n_tracks, m] beside their estimates [n_tracks * n_speakers, m].
+    """
+
+    def of_track(k: int, copy: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        return (block[k] for block in copy)
+
+    copies = tee(blocks, len(streams))
+    pairs = [aligned(stream, of_track(k, copy)) for k, (stream, copy) in enumerate(zip(streams, copies, strict=True))]
+    for together in zip(*pairs, strict=True):  # streams of one rate give as much at a time
+        yield np.stack([samples for samples, _ in together]), np.concatenate([voices for _, voices in together])
+
+
 def mono(samples: np.ndarray) -> np.ndarray:
-    """The mean of [channels, n], or [n] as it is: float32, finite.
+    """The mean of [channels, n], or [n] as it is: float32 with full scale at 1, finite.
 
     Raises:
-        ValueError: it is of another shape, or holds what no recording holds.
+        ValueError: it is of another shape or type, or holds what no recording holds.
     """
-    samples = samples.mean(0) if samples.ndim == 2 and len(samples) else samples
-    if samples.ndim != 1:
+    (samples,) = pick(sane(samples), "mix")
+    return np.require(samples, requirements=["C", "W"])  # writable, as torch wants it
+
+
+def sane(samples: np.ndarray) -> np.ndarray:
+    """Samples [n] or [channels, n] as float32 [channels, n] with full scale at 1, finite.
+
+    Raises:
+        ValueError: they are of another shape or type, or hold what no recording holds.
+    """
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not len(samples)):
         raise ValueError(f"a recording is [samples] or [channels, samples]; this one is {samples.shape}")
+    samples = np.atleast_2d(at_full_scale(samples))
     peak = np.abs(samples).max(initial=0.0)
     if not peak <= LOUDEST:
         raise ValueError("the recording holds NaN or Inf, or samples past any scale")
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    return samples
