@@ -203,7 +203,9 @@ def _tell_report(report: dict) -> None:
 
 
 def _tell(line: str) -> None:
-    print(f"{PROG}: {line}", file=sys.stderr)
+    from spikesep.separation.batch import printable
+
+    print(printable(f"{PROG}: {line}"), file=sys.stderr)
 
 
 def _tell_compiling() -> None:

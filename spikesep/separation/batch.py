@@ -101,7 +101,7 @@ class Batch:
                 self._refused[target] = str(error)
         written = [file for target in files if self._is_due(target) for file in files[target]]
         check_files(written, places, report, overwrite or resume)
-        self._folders = {file.parent for file in written}
+        self._folders = {file.parent for voices in files.values() for file in voices}
 
     def _files(self, target: Target) -> list[Path]:
         """The voices' files, as far as they are known before the recording is read."""

@@ -14,6 +14,7 @@ from queue import Empty, Full, Queue
 import numpy as np
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import remove_abandoned
 from spikesep.separation.audio import Sound, checked, to_pcm16
 from spikesep.separation.batch import Progress, Report, Settings, Sink, Source, facts, kept, model_of, separate
 from spikesep.separation.channels import Channels, pick, watched
@@ -47,7 +48,9 @@ class Outlet:
         self.settings, self.report, self.overwrite = settings, report, overwrite
         self.target = out and Target(Path(recording), str(out / ("stdin" if recording == STDIN else recording)))
         choice = settings.channels
-        self._files(choice if isinstance(choice, int) else 1)  # of each channel, the number is not known yet
+        files = self._files(choice if isinstance(choice, int) else 1)  # of each channel, the number is not known yet
+        for file in files[:1]:
+            remove_abandoned(file.parent)
         if not self.target and sys.stdout.isatty():
             raise SpikeSepError("standard output is a terminal; send it to a program or a file, or give --out-dir")
         if not self.target and getattr(sys.stdout, "name", "") == os.devnull:  # a command opens it for what is closed

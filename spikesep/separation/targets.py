@@ -41,7 +41,7 @@ class Found:
         """What was left out, as a line; empty if nothing was."""
         notes = []
         if self.passed_over:
-            kinds = ", ".join(f"{suffix or 'no suffix'} {n}" for suffix, n in sorted(self.passed_over.items()))
+            kinds = ", ".join(f"{suffix or 'no suffix'} {n}" for suffix, n in self.passed_over.most_common(5))
             total = self.passed_over.total()
             notes.append(
                 f"{_files(total)} passed over that no audio format is named after ({kinds}); name one to read it"

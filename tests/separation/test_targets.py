@@ -76,7 +76,7 @@ def test_what_a_folder_holds_besides_audio_is_counted(tmp_path):
     touch(tmp_path / ".hidden.txt")
     found = find_recordings([str(tmp_path)])
     assert len(found.places) == 8
-    assert "3 files passed over that no audio format is named after (no suffix 1, .txt 2)" in found.left_out()
+    assert "3 files passed over that no audio format is named after (.txt 2, no suffix 1)" in found.left_out()
     assert find_recordings([str(tmp_path / "a.WAV")]).left_out() == ""
 
 
