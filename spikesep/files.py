@@ -24,8 +24,8 @@ LOCKED = ".spikesep-locked-"
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    Works for a file and for a directory; each replaces its like at `path`, never the other. The temporary name is
-    short and keeps the suffix, so any name that fits `path` fits.
+    Works for a file and for a directory; each replaces its like at `path`, never the other. The
+    temporary name keeps the suffix but is short, so `path` may use the longest name allowed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a binary file that appears at `path` on success and is removed on failure.
 
-    It stays locked while it is written, so that `remove_abandoned` can tell it from one whose process was killed.
+    The file stays locked until then, so that `remove_abandoned` can tell it from one whose process
+    was killed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,15 +64,15 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove from `folder` what killed processes were writing with `atomic_file`; no live process holds its lock."""
+    """Remove partial files of `atomic_file` from `folder` if no live process holds their lock."""
     for path in folder.glob(f"{LOCKED}*"):
-        with suppress(OSError), path.open("r+b") as file:  # locked, already gone, or on a file system without locks
+        with suppress(OSError), path.open("r+b") as file:  # locked, gone, or locks are unsupported
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
 
 
 def _beside(path: Path, start: str = ".spikesep-") -> Path:
-    """A temporary name that no other thread, process or machine takes."""
+    """Make up a temporary name, unique across threads, processes and machines."""
     return path.with_name(f"{start}{secrets.token_hex(4)}.{os.getpid()}.part{path.suffix}")
 
 
@@ -79,9 +80,9 @@ def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
     while True:
         temporary = _beside(path, LOCKED)
         file = temporary.open("xb")
-        with suppress(OSError):  # the file system knows no locks
+        with suppress(OSError):  # the file system has no locks
             fcntl.flock(file, fcntl.LOCK_EX)
-        if temporary.exists():  # not taken for abandoned before it was locked
+        if temporary.exists():  # not removed as abandoned before it was locked
             return temporary, file
         file.close()
 
@@ -109,8 +110,8 @@ def room_for(path: Path) -> Iterator[None]:
 def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None]:
     """Be the only one who works in `folder`: the lock ends with the process, however that ends.
 
-    What a killed process left half written is removed, as nobody else can be writing it; so is, where the work fails,
-    what processes that were ended with it left.
+    What a killed process left half written is removed, as nobody else can be writing it. If the
+    work fails, so is what its killed worker processes left.
 
     Args:
         folder: is made if it is not there, and removed again if nothing came of it.

@@ -119,9 +119,10 @@ def _folder_of(options: Namespace) -> Iterator[None]:
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """End the command on SIGTERM or SIGHUP as an exception does: files half written go, child processes end.
+    """Turn SIGTERM and SIGHUP into SystemExit, so that partial files are removed and children end.
 
-    Further signals wait for that. One that was ignored from the start, as SIGHUP is under nohup, stays ignored.
+    Further signals are ignored meanwhile. A signal that was ignored before, such as SIGHUP under
+    nohup, stays ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
@@ -142,7 +143,10 @@ def unwinding() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Drop what decoders write to standard error past Python, about a damaged mp3 for one; keep Python's messages."""
+    """Discard what decoders write to standard error, about a damaged MP3 for example.
+
+    Messages of Python code still appear.
+    """
     kept, python_stderr = os.dup(2), sys.stderr
     ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     with open(os.devnull, "w") as nowhere, ours:
@@ -158,10 +162,10 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _open_closed_streams() -> None:
-    """Open /dev/null where standard input, output or error is closed.
+    """Open /dev/null in place of closed standard streams.
 
-    Otherwise a file that is opened gets the number of a closed stream, and what is meant for the stream. Python's own
-    `sys.stdin` stays None, which tells that nothing can be read.
+    Otherwise the next file opened would get the stream's descriptor, and with it messages of
+    libraries. `sys.stdin` stays None, so that reading it can be refused.
     """
     for number in range(3):
         try:
@@ -170,7 +174,7 @@ def _open_closed_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # to the end
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def complain(prog: str, error: object) -> int:

@@ -31,7 +31,7 @@ def _parser() -> ArgumentParser:
         prog=PROG,
         description="Separate the voices of recordings of any length into <stem>_spk1.wav, <stem>_spk2.wav; where two "
         "recordings share a stem, into <name>_spk1.wav. Any sample rate is brought to the model's and back. A folder "
-        "stands for the audio files in it and below, without voices that an earlier call wrote there; its layout is "
+        "stands for the audio files in it and below, except the output of an earlier run; its layout is "
         "kept. With -, a recording comes from standard input, and its voices go to standard output: one wav stream of "
         "16 bits, a channel a voice; messages go to standard error. Exit status: 0 if all was separated, 2 if a "
         "recording was not or an option is wrong, 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP.",
@@ -62,16 +62,16 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="skip recordings whose voices are all there and no older, and replace what is there of the others; from "
-        "which model and options they came is not looked at",
+        help="continue a batch: skip recordings whose voices all exist and are no older than the recording, "
+        "whatever model and options made them; replace partial or older voices of the others",
     )
     parser.add_argument(
         "--channels",
         type=Literal["mix", "each"] | int,
         default="mix",
         metavar="{mix,each,N}",
-        help="of a recording with several, separate their average (the strongest channel where they would cancel), "
-        "each on its own, into <stem>_ch1_spk1.wav and so on, or channel N, counted from 1",
+        help="separate the average of all channels (or the strongest if they cancel each other), each channel "
+        "by itself into <stem>_ch1_spk1.wav and so on, or channel N, counted from 1",
     )
     parser.add_argument(
         "--level",
@@ -109,7 +109,7 @@ def _parser() -> ArgumentParser:
 
 
 def infer(options: Namespace) -> int:
-    """Separate every recording; a bad one is named and the rest goes on. Status 2 if there was any."""
+    """Separate all recordings; name those that fail and return status 2 if any did."""
     segment = _checked_segment(options)
     with quiet_libraries(), unwinding():
         from spikesep.separation.batch import Settings, model_of
@@ -130,7 +130,7 @@ def infer(options: Namespace) -> int:
 
 
 def _checked_segment(options: Namespace) -> float:
-    """Refuse options that cannot be before anything is loaded; the length of blocks in seconds."""
+    """Check the options before anything is loaded; return the block length in seconds."""
     segment = options.segment if options.segment is not None else LIVE_SEGMENT if options.live else SEGMENT
     pipes = [name for name in options.recordings if name == STDIN]
     if not (segment > 0 and math.isfinite(segment)):
@@ -148,12 +148,12 @@ def _checked_segment(options: Namespace) -> float:
     if options.raw is not None and (options.recordings != [STDIN] or options.raw < 1):
         raise SpikeSepError(f"--raw {options.raw}: give the rate in Hz of -, standard input")
     if options.resume and (options.overwrite or pipes or options.live):
-        raise SpikeSepError("--resume: goes on with files; give it without --overwrite, --live and -")
+        raise SpikeSepError("--resume: continues a batch of files; leave out --overwrite, --live and -")
     return segment
 
 
 def _from_files(settings, options: Namespace) -> list[dict]:
-    """Separate files, folders and patterns: their reports."""
+    """Separate files, folders and patterns; return their reports."""
     from spikesep.separation.batch import Batch
 
     out = options.out_dir or Path(".")
@@ -170,13 +170,13 @@ def _from_files(settings, options: Namespace) -> list[dict]:
                 reports.append(report)
                 _tell_report(report)
     except (KeyboardInterrupt, SystemExit) as ended:
-        _tell(f"stopped after {len(reports)} of {total} recordings; --resume goes on with the rest")
+        _tell(f"stopped after {len(reports)} of {total} recordings; --resume continues with the rest")
         raise SystemExit(130 if isinstance(ended, KeyboardInterrupt) else ended.code) from None
     return reports
 
 
 def _from_pipe(settings, options: Namespace) -> dict:
-    """Separate standard input or the microphone: its report."""
+    """Separate standard input or the microphone; return its report."""
     from spikesep.separation.pipes import Outlet, separate_going_on, separate_whole
 
     (recording,) = options.recordings
@@ -193,7 +193,7 @@ def _from_pipe(settings, options: Namespace) -> dict:
 
 
 def _tell_report(report: dict) -> None:
-    """One line a recording; on standard error where the voices go to standard output."""
+    """Print one line per recording, to standard error if the voices go to standard output."""
     from spikesep.separation.batch import line_of
 
     if "error" in report:
@@ -209,12 +209,12 @@ def _tell(line: str) -> None:
 
 
 def _tell_compiling() -> None:
-    _tell("compiling the loops of spiking layers for this processor, some 10 s, once")
+    _tell("compiling the spiking layers for this processor; takes about 10 s, once")
 
 
 @contextmanager
 def _bar(title: str) -> Iterator[Callable[[float, float | None, float], None]]:
-    """A progress bar with the real-time factor, on a terminal; yield a function of seconds, total and factor."""
+    """Show a progress bar on a terminal; yield its update of seconds, total, real-time factor."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),

@@ -1,4 +1,4 @@
-"""Many recordings, one after the other or shared out among processes: each becomes files of its voices and a report."""
+"""Batches of recordings, separated one by one or in parallel, with a report for each."""
 
 import shutil
 import tempfile
@@ -23,16 +23,16 @@ from spikesep.separation.targets import Target, check_files, check_name, is_comp
 from spikesep.spiking.steps import use_steps
 
 Report = dict[str, Any]
-"""Of one recording, as JSON: `recording`, and what came of it (`facts`), an `error`, or why it was `skipped`."""
+"""JSON object of a recording: `recording`, and its `facts`, `error`, or why it was `skipped`."""
 Progress = Callable[[float, float | None, float], object]
-"""Takes the seconds that are done, those of the whole if known, and the real-time factor."""
+"""Receives seconds done, total seconds if known, and the real-time factor."""
 Sink = Callable[[int, int], AbstractContextManager[Callable[[np.ndarray], None]]]
-"""Takes sample rate and length of the voices; opens a function that appends int16 [n, n_voices]."""
+"""Opens an output (sample rate, length); yields a function that appends int16 [n, n_voices]."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Which model runs how, on which channels: what a worker process needs to know."""
+    """Model and separation settings that a worker process needs."""
 
     model: str | None = None
     network: str | None = None
@@ -46,7 +46,7 @@ class Settings:
 
 @lru_cache(maxsize=1)
 def model_of(settings: Settings) -> Model:
-    """The model, once a process."""
+    """Load the model, once per process."""
     model = load_model(settings.model, settings.network, settings.device)
     model.separator.network.use_engine(settings.engine)
     if settings.steps is not None:
@@ -58,22 +58,22 @@ def model_of(settings: Settings) -> Model:
 
 
 class Batch:
-    """Recordings with the files that their voices go to, checked before anything is separated.
+    """Recordings and their output files, checked before any work starts.
 
     Args:
-        places: the recordings, each with its place below `out`; see `find_recordings`.
-        out: folder of the voices.
-        settings: of the separation.
-        report: a file that is to be written beside the voices.
-        overwrite: files that are there may be replaced.
-        resume: skip recordings whose voices are all there, and replace what is there of others.
+        places: each recording and its path below `out`; see `find_recordings`.
+        out: output folder.
+        settings: model and separation settings.
+        report: JSON file to be written at the end.
+        overwrite: replace existing files.
+        resume: skip finished recordings and replace partial output of the others.
 
     Attributes:
-        targets: the recordings, in order.
-        skipped: those of them whose voices are there.
+        targets: all recordings, in order.
+        skipped: finished recordings.
 
     Raises:
-        SpikeSepError: a file is in the way of another, or a pipe cannot be resumed.
+        SpikeSepError: output files conflict, or a pipe was to be resumed.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class Batch:
         self._folders = {file.parent for voices in files.values() for file in voices}
 
     def _files(self, target: Target) -> list[Path]:
-        """The voices' files, as far as they are known before the recording is read."""
+        """List the output files; for a pipe with unknown channels, those of the first."""
         n_channels = self.settings.channels if isinstance(self.settings.channels, int) else 1
         if self.settings.channels == "each" and not is_pipe(target.recording):
             try:
                 n_channels = open_sound(target.recording).channels
-            except Exception:  # it comes again, and is told, when the recording is read
+            except Exception:  # reported when the recording is read
                 n_channels = 1
         return target.voices(tracks_of(self.settings.channels, n_channels), model_of(self.settings).n_speakers)
 
@@ -117,13 +117,14 @@ class Batch:
         return target not in self.skipped and target not in self._refused
 
     def run(self, n_jobs: int, bar: Callable[[str], AbstractContextManager[Progress]]) -> Iterator[Report]:
-        """Separate all; yield the report of each recording, in order, as they are finished.
+        """Separate all recordings; yield their reports in order.
 
-        However it ends, nothing half written is left; what killed processes left in the same folders goes, too.
+        No partial files remain, however it ends. Partial files that killed processes left in the
+        same folders are removed.
 
         Args:
-            n_jobs: processes that share the files (0: all cores). Pipes are read in this one.
-            bar: makes a progress bar of a title; used where this process works alone.
+            n_jobs: worker processes, 0 for one per core; pipes are read in this process.
+            bar: opens a progress bar with a title; used without worker processes.
         """
         for folder in self._folders:
             remove_abandoned(folder)
@@ -137,12 +138,12 @@ class Batch:
                 yield from self._shared_out(files, n_jobs)
         except BaseException:
             for folder in self._folders:
-                remove_abandoned(folder)  # of workers that were ended
+                remove_abandoned(folder)  # by workers that were killed
             raise
 
     def _shared_out(self, files: list[Target], n_jobs: int) -> Iterator[Report]:
         model = model_of(self.settings)
-        model.separate(np.random.default_rng(0).normal(0, 0.1, model.sample_rate // 4))  # compiles, if need be, once
+        model.separate(np.random.default_rng(0).normal(0, 0.1, model.sample_rate // 4))  # compiles once for all
         with Workers(n_jobs, "--jobs") as workers:
             separate = partial(separate_file, self.settings, overwrite=self.overwrite)
             reports = workers.map(separate, files, "separating", chunk=1)
@@ -162,7 +163,7 @@ class Batch:
 def separate_file(
     settings: Settings, target: Target, on_progress: Progress | None = None, overwrite: bool = False
 ) -> Report:
-    """Separate one recording into its files, in any process: a report of it, or of what is wrong with it."""
+    """Separate one recording into files, in any process; report any error instead of raising it."""
     name, model = str(target.recording), model_of(settings)
     try:
         with open_source(target.recording) as source:
@@ -172,95 +173,93 @@ def separate_file(
                 check_files(files, [], overwrite=overwrite)
             report = separate(settings, sound, heard, files[0].parent, partial(open_files, files), on_progress)
         return {"recording": name, "voices": [str(file) for file in files], **report}
-    except Exception as error:  # whatever comes of one recording, the others are separated
+    except Exception as error:  # the rest of the batch goes on
         return {"recording": name, "error": _reason(error, name)}
 
 
 def _reason(error: Exception, name: str) -> str:
     reason = str(error).replace("standard input", name)
     if isinstance(error, OSError) and not isinstance(error, SpikeSepError):
-        reason = f"{reason}; see to it that it can be read, and its voices written"
+        reason = f"{reason}; check permissions and free space of the recording and of --out-dir"
     elif not isinstance(error, SpikeSepError):
-        reason = f"cannot be separated ({type(error).__name__}: {reason}); please report this"
+        reason = f"unexpected {type(error).__name__} ({reason}); please report this as a bug"
     return reason if name in reason else f"{name}: {reason}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A recording that can be read more than once.
+    """A recording that can be read repeatedly.
 
     Attributes:
-        file: its path, or an open file.
-        raw_rate: it is bare 16-bit samples of one channel at this rate, Hz.
+        file: a path or an open file.
+        raw_rate: sample rate in Hz of headerless 16-bit mono samples.
     """
 
     file: Path | IO[bytes]
     raw_rate: int | None = None
 
     def open(self) -> Sound:
-        """Open it at its beginning."""
+        """Open the recording at its start."""
         if not isinstance(self.file, Path):
             self.file.seek(0)
         return open_sound(self.file, self.raw_rate)
 
     def listen(self, settings: Settings) -> tuple[Sound, Channels]:
-        """Open it, and say what to separate: what was asked for, but not an average in which channels cancel."""
+        """Open the recording and choose the channels: those asked for, unless averaging cancels."""
         sound = self.open()
         if settings.channels != "mix" or sound.channels == 1:
             return sound, settings.channels
-        heard = audible_mix(sound.blocks)  # reads it to its end
+        heard = audible_mix(sound.blocks)  # reads to the end
         return self.open(), heard
 
 
 @contextmanager
 def open_source(recording: Path) -> Iterator[Source]:
-    """A file as it lies there, or what comes from a pipe.
+    """Open a file, or spool a pipe into one.
 
     Raises:
-        SpikeSepError: it is an empty file or pipe, or a folder.
+        SpikeSepError: it is empty or a folder.
     """
     if is_pipe(recording):
         with recording.open("rb") as pipe, kept(pipe) as file:
             yield Source(file)
     elif recording.is_dir():
-        raise SpikeSepError(
-            f"{recording}: a folder without recordings; give one that holds audio files, or name a file"
-        )
+        raise SpikeSepError(f"{recording}: a folder without audio files; give another folder, or name a file in it")
     elif recording.is_file() and not recording.stat().st_size:
-        raise SpikeSepError(f"{recording}: is empty, 0 bytes; copy or record it again")
+        raise SpikeSepError(f"{recording}: is empty (0 bytes); copy or record it again")
     else:
         yield Source(recording)
 
 
 @contextmanager
 def kept(pipe: IO[bytes]) -> Iterator[IO[bytes]]:
-    """What comes from a pipe, in a file without a name.
+    """Spool a pipe into an unnamed temporary file.
 
     Raises:
-        SpikeSepError: nothing comes, or there is no room.
+        SpikeSepError: the pipe is empty, or the disk is full.
     """
     with room_for(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
         shutil.copyfileobj(pipe, file)
         if not file.tell():
-            raise SpikeSepError("standard input: is empty; check the program that should write a recording to it")
+            raise SpikeSepError("standard input: is empty; check the program that writes to it")
         yield file
 
 
 def separate(
     settings: Settings, sound: Sound, heard: Channels, place: Path, sink: Sink, on_progress: Progress | None
 ) -> Report:
-    """Separate one recording into a sink: the facts of it.
+    """Separate one recording into a sink and return its `facts`.
 
     Args:
-        settings: of the separation.
+        settings: model and separation settings.
         sound: the recording.
-        heard: which of its channels, see `Source.listen`.
-        place: folder of the file in which the estimates wait for their level.
-        sink: where the voices go.
-        on_progress: is told how far it is.
+        heard: channels to separate; see `Source.listen`.
+        place: folder for temporary estimates.
+        sink: output for the voices.
+        on_progress: receives the progress.
 
     Raises:
-        SpikeSepError: the recording cannot be read, or there is not enough memory or room.
+        SpikeSepError: the recording is unreadable, or memory or disk space runs out.
     """
     model, begun = model_of(settings), time.perf_counter()
 
@@ -284,7 +283,7 @@ def separate(
 
 
 def facts(settings: Settings, sound: Sound, heard: Channels, found: Separation, spent: float) -> Report:
-    """What a report says of a recording that was separated in `spent` seconds."""
+    """Collect the report entries of a recording that took `spent` seconds to separate."""
     model = model_of(settings)
     return {
         "seconds": found.seconds,
@@ -301,7 +300,7 @@ def facts(settings: Settings, sound: Sound, heard: Channels, found: Separation, 
 
 
 def line_of(report: Report) -> str:
-    """A report of a recording that was separated, in one line."""
+    """Format the report of a separated recording as one line."""
     cost = report["cost"]
     work = f"{cost['macs'] / 1e6:.0f} M MACs"
     if cost["synops"]:
@@ -320,7 +319,7 @@ def line_of(report: Report) -> str:
 
 
 def printable(text: str) -> str:
-    """Text in one line, whatever a file's name holds."""
+    """Escape control characters, so that text with file names stays on one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
@@ -328,5 +327,6 @@ def _on_channels(n: int, separated: Channels, opposite_phase: bool) -> str:
     if separated == "mix":
         return f"{n} channels averaged"
     if separated == "each":
-        return f"{n} channels, each on its own"
-    return f"channel {separated} of {n}" + (", for averaged they cancel (opposite phase)" if opposite_phase else "")
+        return f"{n} channels separately"
+    reason = " because the channels cancel when averaged (opposite phase)" if opposite_phase else ""
+    return f"channel {separated} of {n}{reason}"

@@ -1,4 +1,4 @@
-"""Channels of a recording: which are separated, at which scale samples are, and channels that cancel when averaged."""
+"""Channels of a recording: choice, sample scale, and phase cancellation."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
@@ -6,18 +6,21 @@ from typing import Literal
 import numpy as np
 
 Channels = Literal["mix", "each"] | int
-"""What is separated: the average of all channels, each channel on its own, or one channel, counted from 1."""
+"""What to separate: the average of all channels, each by itself, or one, counted from 1."""
 CANCELLED = 0.05
-"""Energy of the average over that of unrelated channels' average, below which the channels are in opposite phase."""
+"""Channels cancel if averaging leaves less than this share of the energy that it would leave of
+uncorrelated channels."""
 FULL_SCALE = {"int16": (0, 2**15), "int32": (0, 2**31), "uint8": (2**7, 2**7)}
-"""Zero and full scale of the integers that wav files hold."""
+"""Zero level and full scale of the integer types of WAV files."""
 
 
 def at_full_scale(samples: np.ndarray) -> np.ndarray:
-    """Samples of any shape as float32 with full scale at 1: int16, int32 and uint8 are scaled, floats are kept.
+    """Convert samples of any shape to float32 with full scale at 1.
+
+    int16, int32 and uint8 are scaled; floats keep their values.
 
     Raises:
-        ValueError: they are of another type.
+        ValueError: the samples have another type.
     """
     name = samples.dtype.name
     if name in FULL_SCALE:
@@ -29,10 +32,10 @@ def at_full_scale(samples: np.ndarray) -> np.ndarray:
 
 
 def tracks(choice: Channels, n_channels: int) -> list[str]:
-    """Names of the signals that a choice separates: `""` for the average, else `_ch1` and so on.
+    """Name the signals to separate: `""` for the average, `_ch1` and so on for channels.
 
     Raises:
-        ValueError: it is no choice, or the recording has no such channel.
+        ValueError: the choice is invalid, or the recording lacks the channel.
     """
     if choice == "mix":
         return [""]
@@ -46,42 +49,50 @@ def tracks(choice: Channels, n_channels: int) -> list[str]:
 
 
 def pick(samples: np.ndarray, choice: Channels) -> np.ndarray:
-    """The signals [n_tracks, n] that a choice takes from [channels, n]; see `tracks`."""
+    """Select the signals [n_tracks, n] from samples [channels, n]; see `tracks`."""
     if choice == "mix":
         return samples.mean(0, keepdims=True) if len(samples) > 1 else samples
     return samples if choice == "each" else samples[choice - 1 : choice]
 
 
 class PhaseMeter:
-    """Tells, block by block, whether averaging the channels of a recording cancels what they carry."""
+    """Measures, block by block, whether the channels of a recording cancel when averaged."""
 
     def __init__(self):
         self._energy, self._mixed = np.zeros(1), 0.0
 
     def add(self, block: np.ndarray) -> None:
-        """Take in the next block, [channels, n]."""
+        """Add the next block, [channels, n]."""
         self._energy = self._energy + np.square(block, dtype=np.float64).sum(1)
         self._mixed += float(np.square(block.mean(0), dtype=np.float64).sum())
 
     def choice(self) -> Channels:
-        """`mix`, or the number of the strongest channel where the average is all but silent and the channels are not.
+        """Return `mix`, or the number of the strongest channel if the channels cancel.
 
-        Averaging n unrelated channels leaves 1/n of their mean energy; far less is left of opposite phases alone.
+        The average of n uncorrelated channels has 1/n of their mean energy. Only channels in
+        opposite phase leave far less.
         """
         cancels = self._mixed < CANCELLED * self._energy.mean() / len(self._energy)
         return int(self._energy.argmax()) + 1 if cancels else "mix"
 
 
 def audible_mix(blocks: Iterable[np.ndarray]) -> Channels:
-    """`PhaseMeter.choice` of a whole recording, blocks of [channels, n]."""
+    """Run a `PhaseMeter` over a whole recording, blocks of [channels, n]."""
     meter = PhaseMeter()
     for block in blocks:
         meter.add(block)
     return meter.choice()
 
 
-def watched(blocks: Iterator[np.ndarray], sample_rate: int, tell: Callable[[Channels], object]) -> Iterator[np.ndarray]:
-    """Hand on blocks of [channels, n]; `tell` once which channel is the strongest, should a second of them cancel."""
+def watched(
+    blocks: Iterator[np.ndarray],
+    sample_rate: int,
+    tell: Callable[[Channels], object],
+) -> Iterator[np.ndarray]:
+    """Pass on blocks of [channels, n]; if the channels cancel, `tell` the strongest one, once.
+
+    The first second is only measured.
+    """
     meter, n_samples, told = PhaseMeter(), 0, False
     for block in blocks:
         if not told and len(block) > 1:

@@ -24,7 +24,8 @@ class Workers(AbstractContextManager):
 
     They are forked where that is safe (no other thread, no torch, which could leave them a held lock), so that they are
     there at once, and spawned elsewhere; what they run must therefore be importable. They end with this process, also
-    when it is killed. An exception, Ctrl-C among them, ends them at once, whatever they are working on.
+    when it is killed. An exception such as Ctrl-C
+    ends them at once, even in the middle of their work.
     """
 
     def __init__(self, n_jobs: int, option: str = "--launch.n_jobs"):

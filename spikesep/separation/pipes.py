@@ -1,4 +1,4 @@
-"""Recordings that come through standard input or the microphone: read to their end, or separated while they go on."""
+"""Recordings from standard input or the microphone, separated as a whole or live."""
 
 import os
 import signal
@@ -31,29 +31,29 @@ MOST_SILENCE = 3.0
 
 
 class Outlet:
-    """Where the voices of a pipe go: files of their own, or one wav stream on standard output, a channel a voice.
+    """Output of a piped recording: one file per voice, or one WAV stream with a channel per voice.
 
     Args:
         recording: `-` or `mic`.
-        settings: of the separation.
-        out: folder of the files; None for standard output.
-        report: a file that is to be written besides.
-        overwrite: files that are there may be replaced.
+        settings: model and separation settings.
+        out: output folder; None writes to standard output.
+        report: JSON file to be written at the end.
+        overwrite: replace existing files.
 
     Raises:
-        SpikeSepError: a file is in the way, or standard output takes no sound.
+        SpikeSepError: an output file exists, or standard output is closed or a terminal.
     """
 
     def __init__(self, recording: str, settings: Settings, out: Path | None, report: Path | None, overwrite: bool):
         self.settings, self.report, self.overwrite = settings, report, overwrite
         self.target = out and Target(Path(recording), str(out / ("stdin" if recording == STDIN else recording)))
         choice = settings.channels
-        files = self._files(choice if isinstance(choice, int) else 1)  # of each channel, the number is not known yet
+        files = self._files(choice if isinstance(choice, int) else 1)  # of `each`, the number is not known yet
         for file in files[:1]:
             remove_abandoned(file.parent)
         if not self.target and sys.stdout.isatty():
             raise SpikeSepError("standard output is a terminal; send it to a program or a file, or give --out-dir")
-        if not self.target and getattr(sys.stdout, "name", "") == os.devnull:  # a command opens it for what is closed
+        if not self.target and getattr(sys.stdout, "name", "") == os.devnull:  # see cli.common
             raise SpikeSepError("standard output is closed; send it to a program or a file, or give --out-dir")
 
     def _files(self, n_channels: int) -> list[Path]:
@@ -63,7 +63,7 @@ class Outlet:
         return files
 
     def of(self, sound: Sound) -> tuple[list[str], Sink]:
-        """The voices' names, and the sink that takes them."""
+        """Return the names of the voices and the sink that writes them."""
         if files := self._files(sound.channels):
             return [str(file) for file in files], partial(open_files, files)
         n_voices = len(tracks_of(self.settings.channels, sound.channels)) * model_of(self.settings).n_speakers
@@ -71,10 +71,10 @@ class Outlet:
 
 
 def standard_input() -> BufferedReader:
-    """What a program or file writes to this process.
+    """Return binary standard input.
 
     Raises:
-        SpikeSepError: standard input is closed, or a terminal.
+        SpikeSepError: it is closed or a terminal.
     """
     if sys.stdin is None:
         raise SpikeSepError("-: standard input is closed; give a file, or send it in: spikesep-infer - < recording.wav")
@@ -86,7 +86,7 @@ def standard_input() -> BufferedReader:
 
 
 def separate_whole(settings: Settings, outlet: Outlet, raw_rate: int | None, on_progress: Progress | None) -> Report:
-    """A recording from standard input, kept on disk until it is read: its level is known at the end alone."""
+    """Separate a recording from standard input, spooled because levels depend on all of it."""
     with kept(standard_input()) as file:
         sound, heard = Source(file, raw_rate).listen(settings)
         names, sink = outlet.of(sound)
@@ -98,7 +98,7 @@ def separate_whole(settings: Settings, outlet: Outlet, raw_rate: int | None, on_
 def separate_going_on(
     settings: Settings, outlet: Outlet, recording: str, raw_rate: int | None, tell: Callable[[str], object]
 ) -> Report:
-    """A recording from standard input or the microphone while it goes on; `tell` is told what there is to know."""
+    """Separate standard input or the microphone live; `tell` receives messages for the user."""
     sound = pipe_sound(standard_input(), raw_rate) if recording == STDIN else microphone_sound(tell)
     try:
         latency = streams_of(model_of(settings), sound, settings.segment, settings.channels)[0].latency
@@ -123,20 +123,22 @@ def separate_live(
     channels: Channels = "mix",
     tell: Callable[[str], object] = lambda line: None,
 ) -> Separation:
-    """Separate a recording while it arrives, until it ends, is stopped (Ctrl-C, SIGTERM, SIGHUP) or cannot be read any
-    more: what was heard is not lost.
+    """Separate a recording while it arrives, until it ends, fails, or is stopped by a signal.
 
-    Gains rest on what has been heard so far, and go over from the old to the new within a block; a voice that would
-    pass full scale takes the new ones at once.
+    Ctrl-C, SIGTERM and SIGHUP stop it. What was heard by then is kept.
+
+    Gains follow what has been heard so far. They change gradually within a block, but at once where
+    a voice would exceed full scale.
 
     Args:
-        model: separates.
+        model: the separator.
         sound: the recording.
-        write: takes voices, int16 [n, n_voices] in the order of `separate_sound`, `Stream.latency` behind.
+        write: receives voices, int16 [n, n_voices] ordered as in `separate_sound`, `Stream.latency`
+            late.
         level: see `spikesep.separation.separate.set_level`.
         block_seconds: length of the network's blocks.
-        channels: as in `Model.separate`, but for opposite phases: nobody knows of them before they are heard.
-        tell: is told, once, of channels in opposite phase.
+        channels: as in `Model.separate`, except that cancelling channels are only reported.
+        tell: receives that report, once.
     """
     streams = streams_of(model, sound, block_seconds, channels)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
@@ -163,13 +165,13 @@ def separate_live(
 
 
 def pipe_sound(file: BufferedReader, raw_rate: int | None) -> Sound:
-    """A wav stream on standard input, or bare 16-bit samples of one channel at `raw_rate` Hz, as they come.
+    """Read a WAV stream, or headerless 16-bit mono samples at `raw_rate` Hz, as it arrives.
 
     Raises:
         SpikeSepError: it is empty, or no wav stream.
     """
     if not raw_rate and not file.peek(1):
-        raise SpikeSepError("standard input: is empty; check the program that should write a recording to it")
+        raise SpikeSepError("standard input: is empty; check the program that writes to it")
     rate, channels, kind, size = (raw_rate, 1, "<i2", None) if raw_rate else read_wav_header(file)
     return Sound(rate, channels, None, checked("standard input", read_samples(file, channels, kind, size)))
 
@@ -233,8 +235,9 @@ class _StoppedError(Exception):
 
 
 def until_stopped(blocks: Iterator[np.ndarray], tell: Callable[[str], object]) -> Iterator[np.ndarray]:
-    """The blocks up to Ctrl-C, SIGTERM or SIGHUP, which so are an end like another; a second one acts as ever. A
-    SIGHUP that was ignored, as under nohup, stays so.
+    """Yield blocks until Ctrl-C, SIGTERM or SIGHUP, which end the recording normally.
+
+    A second signal acts as usual. A SIGHUP that is ignored, as under nohup, stays ignored.
 
     Args:
         blocks: float32 [channels, n] each.

@@ -1,4 +1,4 @@
-"""Recordings on disk: their voices, written in memory that does not grow with length."""
+"""Separation of recordings of any length into files or pipes, in constant memory."""
 
 import errno
 import tempfile
@@ -59,16 +59,16 @@ def separate_sound(
         model: separates.
         sound: the recording.
         place: folder of that file; is made if it is not there.
-        write: takes the number of samples and then the voices, int16 [n, n_voices] a block: those of the first
-            channel that is separated, then those of the next.
+        write: receives the number of samples and blocks of voices, int16 [n, n_voices], ordered by
+            channel.
         level: see `spikesep.separation.separate.set_level`.
         segment_seconds: length of the network's blocks.
         on_progress: is told the seconds that are done.
-        channels: as in `Model.separate`, but that `mix` averages channels in opposite phase, too: `audible_mix` tells
-            of them beforehand.
+        channels: as in `Model.separate`, except that `mix` averages even if channels cancel; see
+            `audible_mix`.
 
     Raises:
-        SpikeSepError: the recording cannot be read to its end, has no such channel, or there is no room.
+        SpikeSepError: the recording is unreadable or lacks the channel, or the disk is full.
     """
     streams = streams_of(model, sound, segment_seconds, channels)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
@@ -87,10 +87,10 @@ def separate_sound(
 
 
 def streams_of(model: Model, sound: Sound, segment_seconds: float, channels: Channels = "mix") -> list[Stream]:
-    """A stream for each signal of a recording that is separated.
+    """Open a stream for each signal to separate.
 
     Raises:
-        SpikeSepError: its sample rate is out of range, or it has no such channel.
+        SpikeSepError: the sample rate is out of range, or the recording lacks the channel.
     """
     names = tracks_of(channels, sound.channels)
     try:
@@ -100,10 +100,10 @@ def streams_of(model: Model, sound: Sound, segment_seconds: float, channels: Cha
 
 
 def tracks_of(channels: Channels, n_channels: int) -> list[str]:
-    """See `spikesep.separation.channels.tracks`.
+    """Name the signals to separate; see `channels.tracks`.
 
     Raises:
-        SpikeSepError: the recording has no such channel.
+        SpikeSepError: the recording lacks the channel.
     """
     try:
         return tracks(channels, n_channels)
@@ -113,22 +113,20 @@ def tracks_of(channels: Channels, n_channels: int) -> list[str]:
 
 @contextmanager
 def _spool(place: Path) -> Iterator[IO[bytes]]:
-    """A file without a name in a folder, which is made."""
+    """Open an unnamed temporary file in a folder, which is created if missing."""
     try:
         place.mkdir(parents=True, exist_ok=True)
         spool = tempfile.TemporaryFile(dir=place)  # noqa: SIM115
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise SpikeSepError(
-            f"{place}: no file can be written there ({error.strerror}); give another --out-dir"
-        ) from error
+        raise SpikeSepError(f"{place}: not writable ({error.strerror}); give another --out-dir") from error
     with spool:
         yield spool
 
 
 def _leveled(spool: BinaryIO, gains: np.ndarray) -> Iterator[np.ndarray]:
-    """The spooled estimates at their level, int16 [n, n_voices] a block."""
+    """Read the estimates back in blocks of int16 [n, n_voices], with their gains applied."""
     n = len(gains)
     while content := spool.read(4 * n * SPOOLED):
         yield to_pcm16(with_gains(np.frombuffer(content, np.float32).reshape(-1, n).T, gains)).T
@@ -145,8 +143,9 @@ def write_files(paths: list[Path], sample_rate: int, n_samples: int, blocks: Ite
 def open_files(
     paths: list[Path], sample_rate: int, n_samples: int | None = None
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends int16 [n, n_voices] to 16-bit wav files, a voice each; they appear in the end, all
-    or none.
+    """Yield a function that appends int16 [n, n_voices] to 16-bit WAV files, one per voice.
+
+    The files appear at the end, all or none.
 
     Args:
         paths: of the voices.
@@ -172,14 +171,14 @@ def open_files(
                 file.seek(0)
                 file.write(header)
         for file in files:
-            file.flush()  # of all, before the first appears
+            file.flush()  # all of them before the first appears
 
 
 @contextmanager
 def open_pipe(
     file: BinaryIO, n_voices: int, sample_rate: int, n_samples: int | None
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that writes int16 [n, n_voices] to a pipe: one wav stream, a channel a voice."""
+    """Yield a function that writes int16 [n, n_voices] to a pipe as one WAV stream."""
     file.write(wav_header(sample_rate, n_samples, n_voices))
 
     def write(block: np.ndarray) -> None:

@@ -31,11 +31,13 @@ class Separated:
     """Voices of one recording.
 
     Attributes:
-        estimates: float32 [n_speakers, samples]; [channels, n_speakers, samples] of each channel on its own.
+        estimates: float32 [n_speakers, samples], or [channels, n_speakers, samples] with
+            `channels="each"`.
         sample_rate: Hz, the recording's.
         cost: of the mask network, all blocks together; where there are several, their shared context is counted twice.
         scale: all voices were lowered by this common factor to stay within full scale; 1 where that was not needed.
-        channels: what was separated: as asked for, or the strongest channel where averaging would cancel all.
+        channels: what was separated: as requested, or the strongest channel if averaging cancels
+            them.
     """
 
     estimates: np.ndarray
@@ -84,21 +86,23 @@ class Model:
         """Separate the voices of a recording.
 
         Args:
-            wave: [samples] or [channels, samples]: float with full scale at 1, or int16, int32 or uint8 as wav files
-                hold them. Numpy or torch: the voices come in the same, in floating point.
+            wave: [samples] or [channels, samples], numpy or torch: float with full scale at 1, or
+                int16, int32 or uint8 as read from a WAV file. The voices come in the same library,
+                as floats.
             sample_rate: of `wave`, Hz; None for the network's own.
             level: see `set_level`.
             segment_seconds: length of the blocks it is worked through in.
-            channels: `mix` separates the average of all channels, `each` every channel on its own, a number that
-                channel, counted from 1. Where averaging would cancel the channels, which so are in opposite phase,
-                `mix` takes the strongest one and warns.
+            channels: `mix` separates the average of all channels, `each` every channel by itself,
+                and a number that channel, counted from 1. If the channels are in opposite phase and
+                cancel when averaged, `mix` takes the strongest one and warns.
 
         Returns:
-            Voices [n_speakers, samples], of `each` [channels, n_speakers, samples], at `sample_rate`, full scale at 1.
+            Voices [n_speakers, samples], or [channels, n_speakers, samples] for `each`, at
+            `sample_rate`, with full scale at 1.
 
         Raises:
-            ValueError: `wave` has another shape ([samples, channels] among them) or type, is empty, or holds NaN or
-                Inf; or it has no such channel.
+            ValueError: `wave` has another shape ([samples, channels] for example) or type, is
+                empty, holds NaN or Inf, or lacks the channel.
         """
         is_tensor = isinstance(wave, Tensor)
         samples = np.asarray(wave.detach().cpu() if is_tensor else wave)
@@ -144,8 +148,8 @@ class Model:
         heard = audible_mix([samples]) if channels == "mix" else channels
         if heard != channels:
             warnings.warn(
-                f"the channels are in opposite phase and cancel when averaged: channel {heard}, the strongest, is "
-                "separated; give channels a number or 'each'",
+                "the channels are in opposite phase and cancel when averaged; separating the strongest, "
+                f"channel {heard}; choose with channels=1 or 'each'",
                 stacklevel=4,
             )
         return heard
@@ -220,11 +224,11 @@ def load_model(
 
 
 class LevelMeter:
-    """What there is to know of voices and their mixture to set a level, gathered block by block.
+    """Statistics of voices and mixtures from which `gains` sets a level, gathered block by block.
 
     Args:
-        n_speakers: voices of each mixture.
-        n_tracks: mixtures, channels of one recording that are separated on their own.
+        n_speakers: voices per mixture.
+        n_tracks: mixtures: channels of one recording that are separated by themselves.
     """
 
     def __init__(self, n_speakers: int, n_tracks: int = 1):
@@ -232,7 +236,7 @@ class LevelMeter:
         self.peaks = np.zeros(n_tracks * n_speakers)
 
     def add(self, estimates: np.ndarray, mixtures: np.ndarray) -> None:
-        """Take in the next block: estimates [n_tracks * n_speakers, n] beside mixtures [n_tracks, n]; [n] of one."""
+        """Add a block: estimates [n_tracks * n_speakers, n] and mixtures [n_tracks, n] (or [n])."""
         voices = estimates.astype(np.float64).reshape(*self.target.shape, -1)
         mixtures = mixtures.astype(np.float64).reshape(len(voices), -1)
         self.gram += voices @ voices.transpose(0, 2, 1)
@@ -240,8 +244,10 @@ class LevelMeter:
         self.peaks = np.maximum(self.peaks, np.abs(estimates).max(1, initial=0.0))
 
     def gains(self, level: Level) -> tuple[np.ndarray, float]:
-        """Gains of the voices, float64 [n_tracks * n_speakers], and the common factor in them that keeps all within
-        full scale."""
+        """Return gains, float64 [n_tracks * n_speakers], and the common factor included in them.
+
+        The factor keeps all voices within full scale.
+        """
         if level == "match-mix":
             gains = np.concatenate([_matching_gains(*track) for track in zip(self.gram, self.target, strict=True)])
         elif level == "peak":
@@ -255,7 +261,7 @@ class LevelMeter:
 
 
 def _matching_gains(gram: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least squares over non-negative gains: the best non-negative solution on some subset of the voices."""
+    """Solve non-negative least squares: the best non-negative solution on any subset of voices."""
     n = len(gram)
     best, gains = 0.0, np.zeros(n)
     for some in (list(some) for size in range(n, 0, -1) for some in combinations(range(n), size)):
@@ -268,7 +274,7 @@ def _matching_gains(gram: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def total_cost(streams: Iterable[Stream]) -> Cost:
-    """What streams cost together."""
+    """Add up the costs of streams."""
     return sum((stream.cost for stream in streams), Cost())
 
 

@@ -65,15 +65,17 @@ class Stream:
         """Take the next samples of the recording; give what can be said of the voices so far.
 
         Args:
-            block: [n], or [channels, n], which are averaged (push `block[0]` to take the first alone); any n. Float
-                with full scale at 1, or int16, int32 or uint8. Numpy or torch: the voices come in the same.
+            block: [n] or [channels, n], any n, numpy or torch: float with full scale at 1, or
+                int16, int32 or uint8. Channels are averaged; push `block[0]` for the first alone.
+                The voices come in the same library.
 
         Returns:
             [n_speakers, m], float32, the estimates that follow on those returned before; m may be 0. Their level is the
             network's own, see `spikesep.separation.separate.set_level`.
 
         Raises:
-            ValueError: the block has another shape or type, or holds NaN or Inf, or the stream was flushed.
+            ValueError: the block has another shape or type or holds NaN or Inf, or the stream was
+                flushed.
         """
         if self._flushed:
             raise ValueError("this stream was flushed; open another for another recording")
@@ -216,8 +218,9 @@ def aligned_tracks(
     streams: list[Stream],
     blocks: Iterable[np.ndarray],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`aligned` for several signals of one recording, a stream each: blocks [n_tracks, n] become their samples
-    [n_tracks, m] beside their estimates [n_tracks * n_speakers, m].
+    """Run `aligned` on several signals of one recording, each with its own stream.
+
+    Blocks [n_tracks, n] become samples [n_tracks, m] and estimates [n_tracks * n_speakers, m].
     """
 
     def of_track(k: int, copy: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -225,25 +228,25 @@ def aligned_tracks(
 
     copies = tee(blocks, len(streams))
     pairs = [aligned(stream, of_track(k, copy)) for k, (stream, copy) in enumerate(zip(streams, copies, strict=True))]
-    for together in zip(*pairs, strict=True):  # streams of one rate give as much at a time
+    for together in zip(*pairs, strict=True):  # in step, as all have one sample rate
         yield np.stack([samples for samples, _ in together]), np.concatenate([voices for _, voices in together])
 
 
 def mono(samples: np.ndarray) -> np.ndarray:
-    """The mean of [channels, n], or [n] as it is: float32 with full scale at 1, finite.
+    """Average [channels, n], or take [n] as it is; see `sane`.
 
     Raises:
-        ValueError: it is of another shape or type, or holds what no recording holds.
+        ValueError: as `sane`.
     """
     (samples,) = pick(sane(samples), "mix")
     return np.require(samples, requirements=["C", "W"])  # writable, as torch wants it
 
 
 def sane(samples: np.ndarray) -> np.ndarray:
-    """Samples [n] or [channels, n] as float32 [channels, n] with full scale at 1, finite.
+    """Check samples [n] or [channels, n]; convert them to float32 [channels, n], full scale at 1.
 
     Raises:
-        ValueError: they are of another shape or type, or hold what no recording holds.
+        ValueError: they have another shape or type, or values are not finite or absurdly large.
     """
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not len(samples)):
         raise ValueError(f"a recording is [samples] or [channels, samples]; this one is {samples.shape}")

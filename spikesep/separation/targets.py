@@ -1,4 +1,4 @@
-"""Which recordings arguments name, and the files that their voices go to, none in the way of another."""
+"""Input recordings named by command-line arguments, and the output files of their voices."""
 
 import glob
 import os
@@ -13,24 +13,25 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.wav import wav_header
 
 KINDS = """
-    wav wave bwf w64 rf64 wv wv1 wv2 sph flac ogg oga opus spx mp3 mp2 mpga m4a m4b m4r mp4 m4v mov qt 3gp 3g2 amr awb
-    aac ac3 eac3 dts tta ape mpc webm mka mkv avi wma wmv asf flv mpg mpeg vob ogv aif aiff aifc au snd caf gsm voc
+    wav wave bwf w64 rf64 wv wv1 wv2 sph flac ogg oga opus spx mp3 mp2 mpga m4a m4b m4r mp4 m4v mov
+    qt 3gp 3g2 amr awb aac ac3 eac3 dts tta ape mpc webm mka mkv avi wma wmv asf flv mpg mpeg vob
+    ogv aif aiff aifc au snd caf gsm voc
 """
 AUDIO_SUFFIXES = tuple(f".{kind}" for kind in KINDS.split())
-"""What is taken for a recording in a folder; a file that is named is read whatever its name."""
+"""Files to pick up from a folder, lower case; a file named explicitly may have any suffix."""
 STDIN, MICROPHONE = "-", "mic"
 VOICE = re.compile(r"_spk[1-9]\d*\.wav$")
-"""End of the name of a file that holds a voice."""
+"""Suffix of output files."""
 
 
 @dataclass
 class Found:
-    """What arguments stand for.
+    """Result of a search for recordings.
 
     Attributes:
-        places: of each recording, where its voices belong below the output folder.
-        passed_over: files in folders that no audio format is named after, by suffix.
-        own_voices: files that an earlier call wrote.
+        places: each recording and its path relative to the output folder.
+        passed_over: how many other files the folders contain, by suffix.
+        own_voices: how many outputs of an earlier run were left out.
     """
 
     places: dict[Path, Path] = field(default_factory=dict)
@@ -38,25 +39,24 @@ class Found:
     own_voices: int = 0
 
     def left_out(self) -> str:
-        """What was left out, as a line; empty if nothing was."""
+        """Summarize in one line what was left out; empty if nothing was."""
         notes = []
         if self.passed_over:
             kinds = ", ".join(f"{suffix or 'no suffix'} {n}" for suffix, n in self.passed_over.most_common(5))
             total = self.passed_over.total()
-            notes.append(
-                f"{_files(total)} passed over that no audio format is named after ({kinds}); name one to read it"
-            )
+            notes.append(f"{_files(total)} without an audio suffix passed over ({kinds}); name a file to have it read")
         if self.own_voices:
-            notes.append(f"{_files(self.own_voices)} left out as voices of an earlier call; name one to separate it")
+            notes.append(f"{_files(self.own_voices)} left out as output of an earlier run; name a file to have it read")
         return "; ".join(notes)
 
 
 def find_recordings(arguments: Iterable[str], out: Path = Path(".")) -> Found:
-    """What files, folders and patterns stand for.
+    """Expand files, folders and glob patterns.
 
-    A folder gives the audio files in it and in its subfolders, hidden ones left out, in their layout; a pattern that
-    is no file, what it matches (`**` any depth of folders). Of both, voices that an earlier call wrote below `out` are
-    left out. What gives nothing stays as it is, for whoever reads it to tell.
+    A folder expands to the audio files in it and its subfolders, except hidden ones, and keeps its
+    layout. A pattern expands to its matches (`**` spans folders) unless a file has that name. Both
+    skip what an earlier run wrote to `out`. An argument that expands to nothing is kept, so that
+    reading it fails with its name.
     """
     found = Found()
     seen = set()
@@ -69,7 +69,7 @@ def find_recordings(arguments: Iterable[str], out: Path = Path(".")) -> Found:
             is_folder = os.path.isdir(match)
             inside = _audio_files(match, found.passed_over) if is_folder else []
             for recording in inside or [match]:
-                real = os.path.realpath(recording)  # of a link to itself, too
+                real = os.path.realpath(recording)  # resolves even a link to itself
                 if real in seen:
                     continue
                 seen.add(real)
@@ -93,8 +93,10 @@ def _audio_files(folder: Path, passed_over: Counter[str]) -> list[Path]:
 
 
 def _is_own_voice(real: str, folder: Path | None, out: Path) -> bool:
-    """Whether a file of a folder that is searched, or one that a pattern matches, lies where voices of the same call
-    belong. Its recording need not be there any more."""
+    """Whether a file found in `folder` (None: by a pattern) lies where this run would write voices.
+
+    The recording it came from may be gone, so only its name and place count.
+    """
     out_real = os.path.realpath(out)
     if not VOICE.search(real) or not Path(real).is_relative_to(out_real):
         return False
@@ -107,27 +109,27 @@ def _is_own_voice(real: str, folder: Path | None, out: Path) -> bool:
 
 @dataclass(frozen=True)
 class Target:
-    """One recording, and how its voices are called.
+    """A recording and the base name of its output files.
 
     Attributes:
         recording: a file or pipe; `-` is standard input.
-        base: path that voices' names begin with.
+        base: path of the output files up to `_spk1.wav`.
     """
 
     recording: Path
     base: str
 
     def voices(self, tracks: list[str], n_speakers: int) -> list[Path]:
-        """The files of all voices: those of the first track, as `spikesep.separation.channels.tracks` names them, then
-        those of the next."""
+        """List the output files, track by track; `tracks` are names from `channels.tracks`."""
         return [Path(f"{self.base}{track}_spk{k + 1}.wav") for track in tracks for k in range(n_speakers)]
 
 
 def name_targets(places: dict[Path, Path], out: Path) -> list[Target]:
-    """Give each recording's voices a name of their own.
+    """Give every recording a unique base name for its output files.
 
-    It is the recording's name without its suffix; where several are alike, with it; where they still are, without it
-    again but with the folders below the one that holds all recordings; and at last with both.
+    The default is its path below the output folder, without suffix. Recordings that would share a
+    name keep the suffix. If that is not enough, they get their path below the common parent folder
+    of all recordings, first without and then with the suffix.
     """
     if not places:
         return []
@@ -151,10 +153,10 @@ def name_targets(places: dict[Path, Path], out: Path) -> list[Target]:
 def check_files(
     voices: Iterable[Path], recordings: Iterable[Path], report: Path | None = None, overwrite: bool = False
 ) -> None:
-    """See that no file to be written is a recording, another of them, or in the way of what stands there.
+    """Check that output files overwrite neither recordings, nor each other, nor existing files.
 
     Raises:
-        SpikeSepError: one is, or the report cannot be written.
+        SpikeSepError: one would, or the report cannot be written.
     """
     taken = {os.path.realpath(path): "one of the recordings" for path in recordings}
     for option, files in {"--out-dir": voices, "--json": [report] if report else []}.items():
@@ -165,7 +167,7 @@ def check_files(
             if os.path.isdir(file):
                 raise SpikeSepError(f"{file}: is a folder; give another {option}")
             if os.path.lexists(file) and not overwrite:
-                resume = " to replace it, --resume to go on behind it," if option == "--out-dir" else ""
+                resume = " to replace it, --resume to skip finished recordings," if option == "--out-dir" else ""
                 raise SpikeSepError(f"{file}: is there already; give --overwrite{resume} or another {option}")
             taken[real] = "where a voice goes"
             taken |= dict.fromkeys(map(str, Path(real).parents), "a folder that voices go to")
@@ -174,33 +176,31 @@ def check_files(
 
 
 def check_name(file: Path) -> None:
-    """See that a file's name is not too long.
+    """Check that the file system accepts the length of a file's name.
 
     Raises:
-        SpikeSepError: it is.
+        SpikeSepError: the name is too long.
     """
     most = os.pathconf(_folder_of(file), "PC_NAME_MAX")
     size = max(len(os.fsencode(part)) for part in file.parts)
     if size > most:
-        raise SpikeSepError(
-            f"{file}: a name of {size} bytes, where {most} is the most; give the recording a shorter name"
-        )
+        raise SpikeSepError(f"{file}: this name has {size} bytes, the limit is {most}; rename the recording")
 
 
 def _why_not_written(file: Path) -> str:
     folder = _folder_of(file)
     if not os.path.isdir(folder):
-        return f"{folder} is no folder"
-    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} may not be written to"
+        return f"{folder} is not a folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
 
 
 def _folder_of(file: Path) -> Path:
-    """The folder that a file goes to, or the nearest one above that is there."""
+    """Find the nearest existing parent of a file."""
     return next(folder for folder in Path(os.path.abspath(file)).parents if os.path.lexists(folder))
 
 
 def is_complete(voices: list[Path], recording: Path) -> bool:
-    """Whether all voices of a recording are there, made when it was as it is now."""
+    """Whether all output files of a recording exist and are at least as new as the recording."""
     try:
         changed = os.stat(recording).st_mtime
         found = [os.stat(file) for file in voices]
@@ -211,7 +211,7 @@ def is_complete(voices: list[Path], recording: Path) -> bool:
 
 
 def is_pipe(recording: Path) -> bool:
-    """Whether it is a FIFO, as of `mkfifo` or the shell's `<(...)`."""
+    """Whether a path is a FIFO, such as one of `mkfifo` or of the shell's `<(...)`."""
     try:
         return stat.S_ISFIFO(os.stat(recording).st_mode)
     except OSError:

@@ -25,10 +25,10 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def compiled(function: Callable) -> Callable:
-    """`njit` that lets other threads run.
+    """Apply `njit` without the GIL, and cache the machine code on disk.
 
-    Machine code is kept on disk: beside the source, in numba's folder of the user's cache where the installation is
-    read-only, in NUMBA_CACHE_DIR if that is set; where none can be written, each process compiles for itself.
+    numba caches in NUMBA_CACHE_DIR if set, else beside the source, else (read-only installation) in
+    the user's cache folder. If none is writable, each process compiles anew.
     """
     try:
         return njit(nogil=True, cache=True)(function)
@@ -38,7 +38,7 @@ def compiled(function: Callable) -> Callable:
 
 @contextmanager
 def when_compiling(tell: Callable[[], object]) -> Iterator[None]:
-    """Call `tell` before the first loop that is compiled, not read from the disk."""
+    """Call `tell` once, before the first loop that is compiled instead of read from the cache."""
 
     class Waiting(Listener):
         told = False

@@ -76,7 +76,7 @@ def test_what_a_folder_holds_besides_audio_is_counted(tmp_path):
     touch(tmp_path / ".hidden.txt")
     found = find_recordings([str(tmp_path)])
     assert len(found.places) == 8
-    assert "3 files passed over that no audio format is named after (.txt 2, no suffix 1)" in found.left_out()
+    assert "3 files without an audio suffix passed over (.txt 2, no suffix 1)" in found.left_out()
     assert find_recordings([str(tmp_path / "a.WAV")]).left_out() == ""
 
 
@@ -101,7 +101,7 @@ def test_voices_of_an_earlier_call_are_no_recordings(tmp_path, monkeypatch, argu
         for target in name_targets(found.places, Path(out)):
             for voice in target.voices([""], 2):
                 touch(tmp_path / voice)
-    assert "voices of an earlier call" in found.left_out()
+    assert "output of an earlier run" in found.left_out()
 
 
 def test_voices_are_known_when_their_recording_is_gone_and_a_recording_is_not_taken_for_one(tmp_path, monkeypatch):
@@ -138,14 +138,14 @@ def test_voices_are_named_after_channel_and_speaker():
 
 def test_a_name_that_does_not_fit_is_refused(tmp_path):
     check_name(tmp_path / ("x" * 246 + "_spk1.wav"))
-    with pytest.raises(SpikeSepError, match="256 bytes, where 255 is the most; give the recording a shorter name"):
+    with pytest.raises(SpikeSepError, match="this name has 256 bytes, the limit is 255; rename the recording"):
         check_name(tmp_path / "none" / ("x" * 247 + "_spk1.wav"))
 
 
 def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path):
     touch(tmp_path / "file")
     check_files([], [], tmp_path / "new" / "report.json")
-    with pytest.raises(SpikeSepError, match=r"file is no folder; give another --json"):
+    with pytest.raises(SpikeSepError, match=r"file is not a folder; give another --json"):
         check_files([], [], tmp_path / "file" / "report.json")
 
 
