@@ -6,11 +6,12 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from spikesep.errors import SpikeSepError
 
@@ -19,16 +20,20 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+LOCKED = ".spikesep-locked-"
+"""Start of the temporary names of `atomic_file`."""
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, with its suffix; rename to `path` on success, remove on any failure.
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
-    Works for a file and for a directory; each replaces its like at `path`, never the other.
+    Works for a file and for a directory; each replaces its like at `path`, never the other. The
+    temporary name keeps the suffix but is short, so `path` may use the longest name allowed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = _beside(path)
     try:
         with room_for(path):
             yield temporary
@@ -40,6 +45,55 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that appears at `path` on success and is removed on failure.
+
+    The file stays locked until then, so that `remove_abandoned` can tell it from one whose process
+    was killed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, file = _create_locked(path)
+    try:
+        with file:
+            with room_for(path):
+                yield file
+                file.flush()
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            temporary.replace(path)  # while it is locked
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove partial files of `atomic_file` from `folder` if no live process holds their lock."""
+    if fcntl is None:
+        return
+    for path in folder.glob(f"{LOCKED}*"):
+        with suppress(OSError), path.open("r+b") as file:  # locked, gone, or locks are unsupported
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _beside(path: Path, start: str = ".spikesep-") -> Path:
+    """Make up a temporary name, unique across threads, processes and machines."""
+    return path.with_name(f"{start}{secrets.token_hex(4)}.{os.getpid()}.part{path.suffix}")
+
+
+def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        temporary = _beside(path, LOCKED)
+        file = temporary.open("xb")
+        if fcntl is not None:
+            with suppress(OSError):  # the file system has no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():  # not removed as abandoned before it was locked
+            return temporary, file
+        file.close()
 
 
 @contextmanager
@@ -65,7 +119,8 @@ def room_for(path: Path) -> Iterator[None]:
 def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None]:
     """Be the only one who works in `folder`: the lock ends with the process, however that ends.
 
-    What a killed process left half written is removed, as nobody else can be writing it.
+    What a killed process left half written is removed, as nobody else can be writing it. If the
+    work fails, so is what its killed worker processes left.
 
     Args:
         folder: is made if it is not there, and removed again if nothing came of it.
@@ -79,10 +134,15 @@ def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".lock{part}"
     with _lock(path, shared) as file:
-        if file and not shared and not part:
+        alone = file and not shared and not part
+        if alone:
             _remove_left_behind(folder)
         try:
             yield
+        except BaseException:
+            if alone:
+                _remove_left_behind(folder)
+            raise
         finally:
             with suppress(OSError):  # others share it
                 if file:

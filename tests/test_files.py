@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, work_in, write_text
+from spikesep.files import atomic_file, atomic_path, remove_abandoned, work_in, write_text
 
 
 def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_no_other(tmp_path):
@@ -19,6 +19,45 @@ def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_no_other(tmp_p
         raise ZeroDivisionError
     assert [p.name for p in tmp_path.iterdir()] == ["list"]
     assert path.read_text() == "old"
+
+
+def test_any_name_that_fits_can_be_written(tmp_path):
+    name = "x" * 251 + ".wav"
+    write_text(tmp_path / name, "text")
+    with atomic_file(tmp_path / name) as file:
+        file.write(b"new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "new")]
+
+
+def test_a_locked_file_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "new" / "a") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from spikesep.files import atomic_file
+with atomic_file(Path(sys.argv[1]) / "voice.wav") as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    (left,) = tmp_path.iterdir()
+    kept = [tmp_path / name for name in (".spikesep-1f.7.part.wav", ".a.part.wav", "a.wav")]
+    for path in kept:
+        path.touch()
+    with atomic_file(tmp_path / "other.wav") as file:
+        file.write(b"whole")
+        remove_abandoned(tmp_path)
+        assert not left.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "other.wav"])
 
 
 def test_a_file_never_takes_a_folders_place(tmp_path):
@@ -65,14 +104,21 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, "not here")
 
     monkeypatch.setattr("spikesep.files.fcntl.flock", no_locks)
-    with work_in(tmp_path):
-        (tmp_path / "model").touch()
+    with work_in(tmp_path), atomic_file(tmp_path / "model"):
+        remove_abandoned(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_folder_that_nothing_came_of_is_not_left(tmp_path):
     with pytest.raises(ZeroDivisionError), work_in(tmp_path / "exp"):
         raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_work_that_fails_leaves_nothing_of_processes_that_were_ended_with_it(tmp_path):
+    with pytest.raises(KeyboardInterrupt), work_in(tmp_path):
+        (tmp_path / ".spikesep-1f.7.part.wav").touch()
+        raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 

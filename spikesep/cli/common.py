@@ -77,6 +77,7 @@ def run(
     """
     # Else Python looks a last time, for a second, through all that torch and its libraries brought.
     atexit.register(gc.freeze)
+    _open_closed_streams()
     try:
         options = parser.instantiate(parser.parse_args(argv))
         if needs and options.launch.launcher == "slurm" and not in_job():
@@ -133,16 +134,62 @@ def _folder_of(options: Namespace) -> Iterator[None]:
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Have SIGTERM end the command as an exception does: what it began is tidied away, and what it started ends."""
+    """Turn SIGTERM and SIGHUP into SystemExit, so that partial files are removed and children end.
 
-    def end(*_) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+    Further signals are ignored meanwhile. A signal that was ignored before, such as SIGHUP under
+    nohup, stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
-    before = signal.signal(signal.SIGTERM, end)
+    def end(number: int, _frame) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Discard what decoders write to standard error, about a damaged MP3 for example.
+
+    Messages of Python code still appear.
+    """
+    kept, python_stderr = os.dup(2), sys.stderr
+    ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    with open(os.devnull, "w") as nowhere, ours:
+        try:
+            if python_stderr is sys.__stderr__:
+                sys.stderr = ours
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            sys.stderr = python_stderr
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null in place of closed standard streams.
+
+    Otherwise the next file opened would get the stream's descriptor, and with it messages of
+    libraries. `sys.stdin` stays None, so that reading it can be refused.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def complain(prog: str, error: object) -> int:

@@ -24,7 +24,8 @@ class Workers(AbstractContextManager):
 
     They are forked where that is safe (no other thread, no torch, which could leave them a held lock), so that they are
     there at once, and spawned elsewhere; what they run must therefore be importable. They end with this process, also
-    when it is killed.
+    when it is killed. An exception such as Ctrl-C
+    ends them at once, even in the middle of their work.
     """
 
     def __init__(self, n_jobs: int, option: str = "--launch.n_jobs"):
@@ -32,9 +33,13 @@ class Workers(AbstractContextManager):
         self.option = option
         self._pool: ProcessPoolExecutor | None = None
 
-    def __exit__(self, *exception) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind, *_) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+        self._pool.shutdown(cancel_futures=True)
 
     def map(self, function: Callable, items: Sequence, description: str, chunk: int = 16) -> Iterator[Any]:
         """`function(item)` of every item, in order, as they come.

@@ -6,6 +6,7 @@ The network works on a grid of blocks that does not depend on how samples arrive
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import tee
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spikesep.separation.audio import LOUDEST, RESAMPLING_REACH, resample
+from spikesep.separation.channels import at_full_scale, pick
 from spikesep.separation.model import Separator
 from spikesep.spiking.cost import Cost
 
@@ -63,18 +65,21 @@ class Stream:
         """Take the next samples of the recording; give what can be said of the voices so far.
 
         Args:
-            block: [n] or [channels, n], which are averaged; any n. Numpy or torch: the voices come in the same.
+            block: [n] or [channels, n], any n, numpy or torch: float with full scale at 1, or
+                int16, int32 or uint8. Channels are averaged; push `block[0]` for the first alone.
+                The voices come in the same library.
 
         Returns:
             [n_speakers, m], float32, the estimates that follow on those returned before; m may be 0. Their level is the
             network's own, see `spikesep.separation.separate.set_level`.
 
         Raises:
-            ValueError: the block has another shape, or holds NaN or Inf, or the stream was flushed.
+            ValueError: the block has another shape or type or holds NaN or Inf, or the stream was
+                flushed.
         """
         if self._flushed:
             raise ValueError("this stream was flushed; open another for another recording")
-        samples = mono(np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block, dtype=np.float32))
+        samples = mono(np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block))
         self._owed += len(samples)
         self._mixture.push(self._inward.push(samples))
         estimates = self._paid(self._outward.push(self._separated(last=False)))
@@ -209,16 +214,44 @@ def aligned(stream: Stream, blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.n
         yield beside(estimates)
 
 
+def aligned_tracks(
+    streams: list[Stream],
+    blocks: Iterable[np.ndarray],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Run `aligned` on several signals of one recording, each with its own stream.
+
+    Blocks [n_tracks, n] become samples [n_tracks, m] and estimates [n_tracks * n_speakers, m].
+    """
+
+    def of_track(k: int, copy: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        return (block[k] for block in copy)
+
+    copies = tee(blocks, len(streams))
+    pairs = [aligned(stream, of_track(k, copy)) for k, (stream, copy) in enumerate(zip(streams, copies, strict=True))]
+    for together in zip(*pairs, strict=True):  # in step, as all have one sample rate
+        yield np.stack([samples for samples, _ in together]), np.concatenate([voices for _, voices in together])
+
+
 def mono(samples: np.ndarray) -> np.ndarray:
-    """The mean of [channels, n], or [n] as it is: float32, finite.
+    """Average [channels, n], or take [n] as it is; see `sane`.
 
     Raises:
-        ValueError: it is of another shape, or holds what no recording holds.
+        ValueError: as `sane`.
     """
-    samples = samples.mean(0) if samples.ndim == 2 and len(samples) else samples
-    if samples.ndim != 1:
+    (samples,) = pick(sane(samples), "mix")
+    return np.require(samples, requirements=["C", "W"])  # writable, as torch wants it
+
+
+def sane(samples: np.ndarray) -> np.ndarray:
+    """Check samples [n] or [channels, n]; convert them to float32 [channels, n], full scale at 1.
+
+    Raises:
+        ValueError: they have another shape or type, or values are not finite or absurdly large.
+    """
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not len(samples)):
         raise ValueError(f"a recording is [samples] or [channels, samples]; this one is {samples.shape}")
+    samples = np.atleast_2d(at_full_scale(samples))
     peak = np.abs(samples).max(initial=0.0)
     if not peak <= LOUDEST:
         raise ValueError("the recording holds NaN or Inf, or samples past any scale")
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    return samples

@@ -5,14 +5,16 @@ uint32 for float32 and uint16 for bfloat16 (numpy has no such type), so that one
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import pairwise
 from threading import Lock
 
 import numpy as np
 import torch
 from numba import njit
+from numba.core.event import Event, Listener, install_listener
 from numba.core.registry import cpu_target
 
 CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
@@ -23,11 +25,34 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def compiled(function: Callable) -> Callable:
-    """`njit` that lets other threads run; kept on disk, but where neither the package nor the home can be written."""
+    """Apply `njit` without the GIL, and cache the machine code on disk.
+
+    numba caches in NUMBA_CACHE_DIR if set, else beside the source, else (read-only installation) in
+    the user's cache folder. If none is writable, each process compiles anew.
+    """
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:
         return njit(nogil=True)(function)
+
+
+@contextmanager
+def when_compiling(tell: Callable[[], object]) -> Iterator[None]:
+    """Call `tell` once, before the first loop that is compiled instead of read from the cache."""
+
+    class Waiting(Listener):
+        told = False
+
+        def on_start(self, event: Event) -> None:
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, event: Event) -> None:
+            pass
+
+    with install_listener("numba:compile", Waiting()):
+        yield
 
 
 def has(feature: str) -> bool:

@@ -301,6 +301,10 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with path.open("rb") as file:
             start = file.read(8)
+            if start == b"version ":  # https://git-lfs.github.com/spec/v1
+                raise SpikeSepError(
+                    f"{path}: a Git LFS pointer, not the tensors; run `git lfs pull` where it was cloned"
+                )
             length = int.from_bytes(start, "little")
             if length > LARGEST_HEADER and (start[:4] == b"PK\x03\x04" or start[:1] == b"\x80"):
                 raise ValueError("it is a pickle, which could run code and is never read")

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from numba.core.event import trigger_event
 
 from spikesep.cli.infer import main
+from spikesep.separation import batch, recordings
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import Separator, save_separator
 from spikesep.spiking.fixed_point import to_fixed_point
@@ -77,10 +80,10 @@ def test_a_recording_of_any_kind_becomes_two_voices_like_it(tmp_path, model, cap
 BAD = {
     "missing": (lambda p: None, "no such audio file"),
     "text": (lambda p: p.write_text("hello"), "not a readable audio file"),
-    "empty": (lambda p: p.write_bytes(b""), "not a readable audio file"),
+    "empty": (lambda p: p.write_bytes(b""), "is empty (0 bytes); copy or record it again"),
     "no samples": (lambda p: soundfile.write(p, np.zeros(0), 8000), "no samples"),
     "nan": (lambda p: soundfile.write(p, np.array([0.1, np.nan]), 8000, subtype="FLOAT"), "NaN"),
-    "a folder": (lambda p: p.mkdir(), "a folder"),
+    "a folder": (lambda p: p.mkdir(), "a folder without audio files; give another folder, or name a file in it"),
 }
 
 
@@ -137,15 +140,14 @@ def test_files_are_not_overwritten_unless_asked(tmp_path, model, capsys):
     assert soundfile.info(tmp_path / "a_spk2.wav").frames == 4000
 
 
-def test_recordings_of_one_name_are_refused_before_anything_is_written(tmp_path, model, capsys):
-    for folder in ("x", "y"):
-        (tmp_path / folder).mkdir()
-        soundfile.write(tmp_path / folder / "a.wav", tone(4000), 8000)
-    assert (
-        infer(tmp_path / "x" / "a.wav", tmp_path / "y" / "a.wav", "--model", model, "--out-dir", tmp_path / "out") == 2
-    )
-    assert "same name" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_recordings_of_one_name_or_stem_get_voices_of_their_own(tmp_path, model):
+    for name in ("x/a.wav", "y/a.wav", "y/b.wav", "y/b.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, tone(800), 8000)
+    argv = (tmp_path / "x", tmp_path / "y", "--model", model, "--out-dir", tmp_path / "out")
+    assert infer(*argv) == 0
+    names = ("b.flac", "b.wav", "x/a", "y/a")
+    assert tree(tmp_path / "out") == [f"{name}_spk{k}.wav" for name in names for k in (1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +160,9 @@ def test_recordings_of_one_name_are_refused_before_anything_is_written(tmp_path,
         (["--engine", "steam"], "engine"),
         (["--device", "tpu9"], "--device tpu9"),
         (["--model", "nowhere"], "nowhere"),
+        (["--channels", "left"], "channels"),
+        (["--channels", "0"], "--channels 0: give mix, each, or the number of one"),
+        (["--resume", "--overwrite"], "--resume: continues a batch of files; leave out --overwrite"),
     ],
     ids=lambda v: "".join(v) if isinstance(v, list) else "",
 )
@@ -275,11 +280,14 @@ def test_a_pipe_gives_on_standard_output_what_a_file_gives_and_nothing_else(tmp_
 
 
 def test_a_stream_whose_header_knows_no_length_is_separated(tmp_path, model, pipe):
+    left = tmp_path / ".spikesep-locked-0.1.part.wav"  # by a process that was killed
+    left.touch()
     content = bytearray(wav(tone(3000), 8000))
     content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
     pipe(bytes(content))
     assert infer("-", "--model", model, "--out-dir", tmp_path) == 0
     assert soundfile.info(tmp_path / "stdin_spk2.wav").frames == 3000
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -320,6 +328,40 @@ def test_live_voices_are_those_of_the_whole_up_to_their_level(tmp_path, model, p
     assert "latency" in capsys.readouterr().err
 
 
+def test_standard_input_that_holds_nothing_is_told(model, pipe, capsys, monkeypatch):
+    for argv in (["-"], ["-", "--live"]):
+        stdout = pipe(b"")
+        assert infer(*argv, "--model", model) == 2
+        assert "standard input: is empty" in capsys.readouterr().err
+        monkeypatch.setattr(sys, "stdin", None)  # as Python has it where it is closed
+        assert infer(*argv, "--model", model) == 2
+        assert "-: standard input is closed; give a file" in capsys.readouterr().err
+        assert not stdout.getvalue()
+
+
+def test_a_live_stream_of_no_rate_is_refused_before_anything_is_written(model, pipe, capsys):
+    content = bytearray(wav(tone(800), 8000))
+    content[24:32] = bytes(8)
+    stdout = pipe(bytes(content))
+    assert infer("-", "--live", "--model", model) == 2
+    assert "standard input: a sample rate of 0 Hz; it must be" in capsys.readouterr().err
+    assert not stdout.getvalue()
+
+
+def test_pipes_are_read_as_files_are(tmp_path, model, capsys):
+    soundfile.write(tmp_path / "a.wav", tone(800), 8000)
+    os.mkfifo(tmp_path / "fifo")
+    for content, status in (((tmp_path / "a.wav").read_bytes(), 0), (b"hello", 2), (b"", 2)):
+        writer = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=[content])
+        writer.start()
+        argv = (tmp_path / "fifo", tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path / "out", "--overwrite")
+        assert infer(*argv) == status
+        writer.join()
+        if status:
+            assert f"{tmp_path / 'fifo'}: " in capsys.readouterr().err
+    assert (tmp_path / "out" / "fifo_spk1.wav").read_bytes() == (tmp_path / "out" / "a_spk1.wav").read_bytes()
+
+
 @pytest.mark.slow
 def test_live_voices_come_while_the_recording_goes_on(model):
     """A process, a real pipe: the first voices are there before the recording ends, as late as is said."""
@@ -356,7 +398,7 @@ def test_a_live_recording_that_is_ended_by_a_signal_is_kept(tmp_path, model):
             time.sleep(0.02)
             process.stdin.write(np.zeros(80, "<i2").tobytes())
             process.stdin.flush()
-            if any(part.stat().st_size > 8000 for part in tmp_path.glob(".*spk2*.part.wav")):
+            if any(part.stat().st_size > 8000 for part in tmp_path.glob(".spikesep-*.part.wav")):
                 process.terminate()
                 break
     assert process.wait(20) == 0
@@ -397,6 +439,8 @@ def test_live_voices_never_pass_full_scale(model, pipe):
         (["-", "--raw", "10"], "sample rate of 10 Hz"),
         (["-", "--live"], "no wav stream"),
         (["-"], "not a readable audio file"),
+        (["-", "--resume"], "--resume: continues a batch of files"),
+        (["-", "--channels", "2", "--raw", "8000"], "--channels 2: the recording has 1"),
         (["mic", "--live"], "sounddevice"),
         (["a.wav", "--jobs", "-1"], "--jobs -1"),
         (["a.wav", "--steps", "0"], "--steps 0"),
@@ -415,6 +459,170 @@ def test_what_does_not_go_together_is_one_line_and_status_2(tmp_path, model, cap
     assert "\n" not in error
     assert not stdout.getvalue()
     assert not list(tmp_path.iterdir())
+
+
+def stereo(path, first, second):
+    soundfile.write(path, np.concatenate([first, second], axis=1), 8000, subtype="FLOAT")
+
+
+def test_channels_are_separated_on_their_own_or_one_of_them(tmp_path, model, capsys, pipe):
+    stereo(tmp_path / "call.wav", tone(4000), 0.5 * tone(4000)[::-1])
+    argv = (tmp_path / "call.wav", "--model", model, "--out-dir", tmp_path / "each", "--channels", "each")
+    assert infer(*argv) == 0
+    assert tree(tmp_path / "each") == [f"call_ch{channel}_spk{k}.wav" for channel in (1, 2) for k in (1, 2)]
+    assert "2 channels separately" in capsys.readouterr().out
+    assert infer(*argv) == 2
+    assert "call_ch1_spk1.wav: is there already" in capsys.readouterr().err
+    argv = (tmp_path / "call.wav", "--model", model, "--out-dir", tmp_path / "one", "--channels")
+    assert infer(*argv, 2) == 0
+    assert "channel 2 of 2" in capsys.readouterr().out
+    for name in ("call_ch2_spk1.wav", "call_ch2_spk2.wav"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "each" / name).read_bytes()
+    assert infer(*argv, 3) == 2
+    assert "call.wav: --channels 3: the recording has 2; give mix, each, or 1 to 2" in capsys.readouterr().err
+    voices = [soundfile.read(tmp_path / "each" / name, dtype="int16")[0] for name in tree(tmp_path / "each")]
+    for live in ([], ["--live", "--level", "none"]):
+        stdout = pipe((tmp_path / "call.wav").read_bytes())
+        assert infer("-", "--model", model, "--channels", "each", *live) == 0
+        piped = np.frombuffer(stdout.getvalue()[44:], np.int16).reshape(-1, 4)
+        if not live:
+            np.testing.assert_array_equal(piped, np.stack(voices, axis=1))
+        assert len(piped) == 4000
+
+
+def test_channels_in_opposite_phase_are_told_and_the_strongest_is_separated(tmp_path, model, capsys, pipe):
+    stereo(tmp_path / "a.wav", 0.9 * tone(9000), -tone(9000))
+    argv = ("--model", model, "--out-dir")
+    report = tmp_path / "report.json"
+    assert infer(tmp_path / "a.wav", *argv, tmp_path / "mix", "--json", report) == 0
+    assert "channel 2 of 2 because the channels cancel when averaged (opposite phase)" in capsys.readouterr().out
+    assert json.loads(report.read_text())[0]["separated"] == 2
+    assert infer(tmp_path / "a.wav", *argv, tmp_path / "one", "--channels", 2) == 0
+    for k in (1, 2):
+        mixed, one = (tmp_path / name for name in (f"mix/a_spk{k}.wav", f"one/a_ch2_spk{k}.wav"))
+        assert mixed.read_bytes() == one.read_bytes()
+    capsys.readouterr()
+    pipe((tmp_path / "a.wav").read_bytes())
+    assert infer("-", "--live", "--model", model) == 0
+    assert "opposite phase and cancel when averaged; give --channels 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["day/voices", "day", "voices"])
+def test_the_second_night_goes_like_the_first(tmp_path, model, capsys, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("day")
+    soundfile.write("day/a.wav", tone(800), 8000)
+    (tmp_path / "day" / "notes.txt").touch()
+    argv = ("day", "--model", model, "--out-dir", out)
+    assert infer(*argv) == 0
+    made = tree(tmp_path)
+    assert infer(*argv, "--overwrite") == 0
+    assert "1 file without an audio suffix passed over (.txt 1)" in capsys.readouterr().err
+    assert infer(*argv) == 2
+    assert "is there already; give --overwrite to replace it, --resume" in capsys.readouterr().err
+    soundfile.write("day/b.wav", tone(800), 8000)
+    assert infer(*argv, "--resume") == 0
+    printed = capsys.readouterr()
+    assert "1 of 2 recordings skipped" in printed.err
+    assert [line.partition(" ")[0] for line in printed.out.splitlines()] == ["day/b.wav"]
+    assert tree(tmp_path) == sorted([*made, "day/b.wav", f"{out}/b_spk1.wav", f"{out}/b_spk2.wav"])
+
+
+def test_a_batch_that_was_ended_between_two_voices_goes_on(tmp_path, model):
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, tone(800), 8000)
+    argv = (tmp_path / "a.wav", tmp_path / "b.wav", "--model", model, "--out-dir", tmp_path / "out")
+    assert infer(*argv) == 0
+    whole = {name: (tmp_path / "out" / name).read_bytes() for name in tree(tmp_path / "out")}
+    kept = (tmp_path / "out" / "a_spk1.wav").stat().st_ino
+    (tmp_path / "out" / "b_spk1.wav").unlink()
+    (tmp_path / "out" / "b_spk2.wav").write_bytes(b"half")
+    (tmp_path / "out" / ".spikesep-locked-0.1.part.wav").touch()  # of a process that was killed
+    assert infer(*argv, "--resume", "--json", tmp_path / "report") == 0
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in tree(tmp_path / "out")} == whole
+    assert (tmp_path / "out" / "a_spk1.wav").stat().st_ino == kept
+    assert "skipped" in json.loads((tmp_path / "report").read_text())[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_voices_are_written_leaves_nothing(tmp_path, model, capsys, monkeypatch, number):
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, tone(800), 8000)
+    append = recordings.to_pcm16
+
+    def interrupted(voices):
+        assert len(list((tmp_path / "out").glob(".*.part.wav"))) == 2
+        os.kill(os.getpid(), number)
+        return append(voices)
+
+    monkeypatch.setattr(recordings, "to_pcm16", interrupted)
+    before = signal.getsignal(number)
+    argv = (tmp_path / "a.wav", tmp_path / "b.wav", "--model", model, "--out-dir", tmp_path / "out")
+    assert infer(*argv) == 128 + number
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "stopped after 0 of 2 recordings; --resume continues" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_whatever_is_wrong_with_one_recording_the_rest_goes_on(tmp_path, model, capsys, monkeypatch):
+    names = ("a.wav", "b.wav", "x" * 250 + ".wav")
+    for name in names:
+        soundfile.write(tmp_path / name, tone(800), 8000)
+    opened = batch.open_sound
+
+    def fail(path, *options):
+        if path.name == "a.wav":
+            raise TypeError("samplerate must be specified")
+        return opened(path, *options)
+
+    monkeypatch.setattr(batch, "open_sound", fail)
+    assert infer(*(tmp_path / name for name in names), "--model", model, "--out-dir", tmp_path / "out") == 2
+    assert tree(tmp_path / "out") == ["b_spk1.wav", "b_spk2.wav"]
+    error = capsys.readouterr().err
+    assert "a.wav: unexpected TypeError (samplerate must be specified); please report this as a bug" in error
+    assert "this name has 259 bytes, the limit is 255; rename the recording" in error
+    assert "2 of 3 recordings could not be separated" in error
+
+
+def test_an_output_folder_that_cannot_be_is_told_with_the_option(tmp_path, model, capsys):
+    soundfile.write(tmp_path / "a.wav", tone(800), 8000)
+    (tmp_path / "file").write_text("precious")
+    for out in ("file", "file/below"):
+        assert infer(tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path / out) == 2
+        assert "give another --out-dir" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_at_a_terminal_it_is_told_that_loops_are_compiled(tmp_path, model, capsys, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", tone(800), 8000)
+
+    def separate(*_):
+        with trigger_event("numba:compile"):
+            return {"recording": "a.wav", "error": "a.wav: no matter"}
+
+    monkeypatch.setattr(batch, "separate_file", separate)
+    argv = (tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path / "out")
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        assert infer(*argv) == 2
+        assert ("compiling the spiking layers" in capsys.readouterr().err) == terminal
+
+
+CLOSED = "import sys; from spikesep.cli.infer import main; main(sys.argv[1:])"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(tmp_path, model, closed):
+    soundfile.write(tmp_path / "a.wav", tone(800), 8000)
+    argv = [sys.executable, "-c", CLOSED, "a.wav", "no.wav", "--model", model, "--out-dir", "out"]
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" {closed}', "bash", *argv], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(soundfile.info(tmp_path / "out" / f"a_spk{k}.wav").frames == 800 for k in (1, 2))
 
 
 def test_a_disk_that_is_full_is_told_and_nothing_is_left(tmp_path, model, capsys):

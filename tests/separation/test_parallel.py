@@ -47,6 +47,17 @@ def test_a_fault_ends_the_map_after_what_came_before_it(n_jobs):
     assert seen == list(range(7))
 
 
+def test_an_interruption_ends_workers_in_the_midst_of_their_work():
+    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
+        results = workers.map(time.sleep, [0, 600, 600, 600], "sleeping", chunk=1)
+        next(results)
+        children = [*workers._pool._processes]
+        begun = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < 2
+    assert not any(is_running(child) for child in children)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 def test_without_torch_workers_are_forked_and_end_with_a_parent_that_is_killed():
     code = f"""

@@ -1,12 +1,9 @@
 import io
 import os
-import signal
 import subprocess
 import sys
-import threading
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -18,52 +15,9 @@ from spikesep.separation import recordings
 from spikesep.separation.audio import open_sound, read_channels, read_length, read_part
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import Separator
-from spikesep.separation.recordings import find_recordings, microphone_sound, open_files, until_stopped
+from spikesep.separation.recordings import open_files
 from spikesep.separation.separate import Model
 from spikesep.separation.wav import read_samples, read_wav_header, wav_header
-
-
-def touch(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"x")
-    return path
-
-
-def test_folders_patterns_and_files_become_recordings_with_their_place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in (
-        "in/a.wav",
-        "in/deep/er/b.FLAC",
-        "in/notes.txt",
-        "in/.hidden/c.wav",
-        "in/.d.wav",
-        "e.mp3",
-        "odd[1].wav",
-    ):
-        touch(tmp_path / name)
-    found = {str(path): str(place) for path, place in find_recordings(["in", "e.mp3", "odd[1].wav"]).items()}
-    assert found == {
-        "in/a.wav": "a.wav",
-        "in/deep/er/b.FLAC": "deep/er/b.FLAC",
-        "e.mp3": "e.mp3",
-        "odd[1].wav": "odd[1].wav",
-    }
-    assert [str(path) for path in find_recordings(["in/**/*.[wF]*"])] == ["in/a.wav", "in/deep/er/b.FLAC"]
-    assert [str(path) for path in find_recordings(["i*"])] == ["in/a.wav", "in/deep/er/b.FLAC"]
-
-
-def test_nothing_is_listed_twice_and_what_is_not_there_is_kept_to_be_told(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    touch(tmp_path / "a.wav")
-    (tmp_path / "void").mkdir()
-    found = [str(path) for path in find_recordings(["a.wav", "./a.wav", "*.wav", "b.wav", "*.ogg", "void"])]
-    assert found == ["a.wav", "b.wav", "*.ogg", "void"]
-
-
-def test_odd_paths_are_kept_to_be_told(tmp_path):
-    (tmp_path / "loop.wav").symlink_to("loop.wav")
-    odd = [str(tmp_path / "loop.wav"), "x" * 300 + ".wav", str(tmp_path / "loop.wav" / "below.wav")]
-    assert [str(path) for path in find_recordings(odd)] == odd
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
@@ -206,92 +160,6 @@ def test_a_long_file_is_opened_without_being_read(tmp_path):
     sound = open_sound(tmp_path / "a.flac")
     assert (sound.sample_rate, sound.channels, sound.length) == (8000, 1, 800_000)
     assert next(sound.blocks).shape[1] < 800_000
-
-
-def test_the_microphone_is_asked_for_in_a_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(SpikeSepError, match="pip install sounddevice"):
-        microphone_sound(print)
-
-
-def test_the_microphone_is_heard_at_its_own_rate_until_it_is_gone(monkeypatch):
-    class Device:
-        hears = ((0.5, False), (0.25, True), (0.125, True))
-
-        def __init__(self, samplerate, channels, dtype, blocksize, callback):
-            assert (samplerate, channels, dtype, blocksize) == (48000, 1, "float32", 960)
-            self.callback = callback
-
-        def __enter__(self):
-            for level, overflow in self.hears:
-                memory = np.full((960, 1), level, np.float32)
-                self.callback(memory, 960, None, SimpleNamespace(input_overflow=overflow))
-                memory[:] = 9  # PortAudio uses it again
-
-        def __exit__(self, *_):
-            pass
-
-    class Module:
-        PortAudioError = RuntimeError
-        InputStream = Device
-
-        @staticmethod
-        def query_devices(kind):
-            return {"default_samplerate": 48000.0}
-
-    monkeypatch.setitem(sys.modules, "sounddevice", Module)
-    monkeypatch.setattr(recordings, "MOST_SILENCE", 0.01)
-    told = []
-    sound = microphone_sound(told.append)
-    assert sound.sample_rate == 48000
-    for level in (0.5, 0.25, 0.125):
-        np.testing.assert_array_equal(next(sound.blocks), np.full((1, 960), level))
-    with pytest.raises(SpikeSepError, match="nothing has come from the microphone"):
-        next(sound.blocks)
-    (lost,) = told
-    assert "samples were lost" in lost
-    Device.hears, told[:] = [(0.5, False)] * 501, []  # 10.02 s wait, one block more than may
-    assert sum(1 for _ in until_stopped(microphone_sound(told.append).blocks, print)) == 500
-    assert told == [lost]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_recording_and_the_next_one_is_as_ever(number):
-    before, seen, faults = signal.getsignal(number), [], []
-    for block in until_stopped((np.array([k]) for k in range(10)), faults.append):
-        seen.append(int(block[0]))
-        if seen[-1] == 3:
-            os.kill(os.getpid(), number)
-            assert signal.getsignal(number) is before
-    assert seen == [0, 1, 2, 3]
-    assert not faults
-    assert signal.getsignal(number) is before
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_recording_of_which_nothing_comes_any_more(number):
-    end, source = os.pipe()
-    with open(end, "rb") as pipe, open(source, "wb", buffering=0) as writing:
-        writing.write(np.zeros(100, "<i2").tobytes())
-        seen = until_stopped(read_samples(pipe, 1, "<i2", None), print)
-        assert next(seen).shape == (1, 100)
-        impatience = threading.Timer(0.2, os.kill, (os.getpid(), number))
-        impatience.start()
-        assert list(seen) == []
-        impatience.join()
-
-
-def test_a_fault_ends_a_recording_once_it_has_begun():
-    def blocks(*sizes):
-        yield from map(np.zeros, sizes)
-        raise SpikeSepError("unplugged")
-
-    faults = []
-    assert [len(block) for block in until_stopped(blocks(1, 2), faults.append)] == [1, 2]
-    assert faults == ["unplugged"]
-    for nothing in ((), (0,)):
-        with pytest.raises(SpikeSepError, match="unplugged"):
-            list(until_stopped(blocks(*nothing), faults.append))
 
 
 MEASURE = """

@@ -46,6 +46,60 @@ def test_torch_in_torch_out():
     np.testing.assert_array_equal(out.numpy(), model.separate(wave))
 
 
+@pytest.mark.parametrize(("dtype", "zero", "full"), [("int16", 0, 2**15), ("int32", 0, 2**31), ("uint8", 128, 128)])
+def test_integers_of_wav_files_are_taken_at_their_scale(dtype, zero, full):
+    model, wave = make_model(False), noise(2000).clip(-0.9, 0.9)
+    integers = (np.round(wave * full).astype(np.int64) + zero).astype(dtype)
+    same = ((integers.astype(np.float64) - zero) / full).astype(np.float32)
+    np.testing.assert_array_equal(model.separate(integers), model.separate(same))
+    stream = model.stream(block_seconds=0.1)
+    pushed = np.concatenate([stream.push(integers), stream.flush()], axis=1)
+    np.testing.assert_allclose(pushed, model.separate(same, level="none"), atol=1e-5)
+
+
+@pytest.mark.parametrize("wave", [np.zeros(800, np.int64), torch.zeros(800, dtype=torch.int64), [1, 2, 3]])
+def test_integers_of_unknown_scale_are_refused_by_name(wave):
+    with pytest.raises(ValueError, match="a recording of int64; give float"):
+        make_model(False).separate(wave)
+
+
+def test_each_channel_is_separated_on_its_own_and_one_can_be_chosen():
+    model, stereo = make_model(True), np.stack([noise(3000), 0.5 * noise(3000, 1)])
+    each = model.separate(stereo, 16000, channels="each")
+    assert each.shape == (2, 2, 3000)
+    for k in (1, 2):
+        alone = model.separate(stereo[k - 1], 16000)
+        np.testing.assert_allclose(each[k - 1], alone, atol=1e-6)
+        np.testing.assert_array_equal(model.separate(stereo, 16000, channels=k), alone)
+    with pytest.raises(ValueError, match="channels 3: the recording has 2"):
+        model.separate(stereo, channels=3)
+
+
+def test_of_channels_past_full_scale_all_voices_are_lowered_together():
+    model, stereo = make_model(False), np.stack([noise(2000), 1e6 * noise(2000)])
+    quiet = model.separate_recording(stereo[:1], 8000, "none", channels="each")
+    both = model.separate_recording(stereo, 8000, "none", channels="each")
+    assert both.scale < 1
+    np.testing.assert_allclose(both.estimates[0], quiet.estimates[0] * both.scale, rtol=1e-4, atol=1e-12)
+
+
+def test_channels_in_opposite_phase_are_not_averaged_to_silence():
+    model, wave = make_model(False), noise(2000)
+    stereo = np.stack([0.9 * wave, -wave])
+    with pytest.warns(
+        UserWarning, match="opposite phase and cancel when averaged; separating the strongest, channel 2"
+    ):
+        found = model.separate_recording(stereo, 8000)
+    assert found.channels == 2
+    np.testing.assert_array_equal(found.estimates, model.separate(-wave))
+
+
+def test_a_rate_of_0_is_not_taken_for_the_networks_own():
+    for separate in (lambda model: model.separate(noise(100), 0), lambda model: model.stream(0)):
+        with pytest.raises(ValueError, match="a sample rate of 0 Hz"):
+            separate(make_model(False))
+
+
 def test_integers_come_out_as_floating_point():
     assert make_model(False).separate(torch.randint(-3000, 3000, (800,), dtype=torch.int16)).dtype == torch.float32
 

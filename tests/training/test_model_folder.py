@@ -336,3 +336,9 @@ def test_the_seal_cannot_be_taken_off(place, name):
 
     change(place, changed, sealed=False, format="spikesep-separator/1", sha256=None)
     assert "is of format 1, which has no checksum to see changes by; train the model again" in the_refusal(place / name)
+
+
+@pytest.mark.parametrize("name", ["model/model.safetensors", "model.safetensors"])
+def test_a_git_lfs_pointer_is_told_with_the_command_that_fetches_the_file(place, name):
+    (place / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 700000\n")
+    assert "run `git lfs pull`" in the_refusal(place / name.partition("/")[0])

@@ -1,0 +1,50 @@
+"""Where compiled loops are kept, and that compiling is told."""
+
+import importlib.util
+import shutil
+
+import numba
+import numpy as np
+import pytest
+
+from spikesep.spiking import kernels
+
+
+def installed(folder):
+    """Another copy of the module, as a process that starts would load it."""
+    spec = importlib.util.spec_from_file_location("copied_kernels", folder / "kernels.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def read_only(tmp_path, monkeypatch):
+    """An installation in which no cache can be made, though root may write anywhere."""
+    shutil.copy(kernels.__file__, tmp_path)
+    (tmp_path / "__pycache__").touch()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def times_compiled(module):
+    """How often compiling is told while a loop runs twice: 1 or 0."""
+    told, totals = [], np.zeros(1, np.int64)
+    with kernels.when_compiling(lambda: told.append("told")):
+        for _ in range(2):
+            module.count_rows(0, 1, np.full((2, 1, 3), 2**64 - 1, np.uint64), totals)
+    assert totals == 2 * 3 * 64
+    return len(told)
+
+
+def test_loops_of_a_read_only_installation_are_kept_in_the_users_cache(read_only):
+    assert times_compiled(installed(read_only)) == 1
+    assert [path.suffix for path in (read_only / "cache").rglob("*.nbi")] == [".nbi"]
+    assert times_compiled(installed(read_only)) == 0
+
+
+def test_where_nothing_can_be_written_each_process_compiles(read_only):
+    (read_only / "cache").touch()
+    assert times_compiled(installed(read_only)) == 1
+    assert times_compiled(installed(read_only)) == 1
