@@ -163,8 +163,8 @@ def quiet_libraries() -> Iterator[None]:
     Messages of Python code still appear.
     """
     kept, python_stderr = os.dup(2), sys.stderr
-    ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-    with open(os.devnull, "w") as nowhere, ours:
+    ours = os.fdopen(os.dup(2), "w", 1, sys.stderr.encoding, "backslashreplace")
+    with open(os.devnull, "wb") as nowhere, ours:
         try:
             if python_stderr is sys.__stderr__:
                 sys.stderr = ours
@@ -189,7 +189,7 @@ def _open_closed_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def complain(prog: str, error: object) -> int:
