@@ -26,6 +26,14 @@ BLOCK = 2**18
 """Samples of all channels that are read at once."""
 LOUDEST = 1e9
 """A sample's largest magnitude, far past full scale: squares of larger ones soon leave float32."""
+NAMES = """
+    wav wave bwf rf64 w64 aif aiff aifc au snd caf voc gsm sph wv1 wv2
+    flac ogg oga ogx opus spx mp1 mp2 mp3 mpga m4a m4b m4r aac ac3 eac3 dts wma asf wv tta ape amr awb mka weba
+    webm mkv mp4 m4v mov 3gp 3g2 avi flv wmv ogv ts mts m2ts mpg mpeg
+"""
+AUDIO_SUFFIXES = tuple(f".{name}" for name in NAMES.split())
+"""Suffixes of the formats that can be read, in lower case. They choose files in a folder; a file that is named is
+known by its content."""
 FORMATS = "give wav, flac, ogg, mp3, m4a or another format that libsndfile or FFmpeg reads"
 
 
