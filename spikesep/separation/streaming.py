@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.audio import LOUDEST, RESAMPLING_REACH, resample
+from spikesep.separation.audio import LOUDEST, RATES, RESAMPLING_REACH, resample
 from spikesep.separation.model import Separator
 from spikesep.spiking.cost import Cost
 
 Wave = TypeVar("Wave", np.ndarray, Tensor)
-RATES = (1_000, 768_000)
-"""Hz: sample rates of recordings, the lowest and the highest."""
 
 
 class Stream:

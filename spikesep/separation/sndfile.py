@@ -1,0 +1,248 @@
+"""Reading through libsndfile, which takes a header at its word and the first of several streams for the whole.
+
+So samples of doubtful length are read as bare samples from where they lie, and streams that follow
+one another in a file (chained Ogg, as radio servers send it; joined FLAC) are read one by one.
+"""
+
+import mmap
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import IO
+
+import numpy as np
+import soundfile
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.containers import LEAST_SOUND, Extent, Section
+
+BLOCK = 2**18
+"""Samples of all channels that are read at once."""
+GSM_RATE, GSM_FRAME = 8000, 33
+"""Hz, and bytes: a .gsm file is bare GSM 06.10 frames, without a header that tells the rate."""
+ORDERED = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+BARE = (*ORDERED, "PCM_S8", "PCM_U8", "ULAW", "ALAW")
+"""Codings, as libsndfile calls them, that store each sample by itself; those whose bytes have an order."""
+BIG_ENDIAN = ("AIFF", "AU", "CAF", "SVX")
+UNKNOWN_LENGTH = 2**60
+"""Frames from which on libsndfile means that it does not know."""
+UNREAD = 2**16
+"""Bytes behind the end of a FLAC stream that are no tag; its decoder reads ahead by fewer."""
+FAULTS = (soundfile.SoundFileError, OSError)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A recording that libsndfile has opened.
+
+    Attributes:
+        file: the recording, or the first of its streams.
+        frames: samples of a channel, of all streams.
+        trusted: the length is stated, not guessed from the bit rate.
+        more: where the streams that follow lie: first byte, and the byte behind the last.
+    """
+
+    file: soundfile.SoundFile
+    frames: int
+    trusted: bool = True
+    more: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.file.samplerate
+
+    @property
+    def channels(self) -> int:
+        """How many."""
+        return self.file.channels
+
+    def blocks(self, name: str, tell: Callable[[str], object]) -> Iterator[np.ndarray]:
+        """All samples in order, float32 [channels, n]; the file is closed behind the last.
+
+        Raises:
+            SpikeSepError: the recording is cut off, cannot be read to its end, or changes its rate
+                or channels.
+        """
+        with self.file as file:
+            yield from self._blocks(name, file)
+            joined = _joined_flac(file, name, tell) if file.format == "FLAC" else ()
+            for place in self.more or joined:
+                with soundfile.SoundFile(Section(_descriptor(file), *place)) as stream:
+                    _check_alike(name, file, stream)
+                    yield from self._blocks(name, stream)
+
+    def part(self, start: int, n: int) -> np.ndarray | None:
+        """As many as there are of n samples from `start` on, float32 [channels, n]; None where they
+        cannot be reached without reading all that comes before.
+        """
+        if self.more or not self.trusted or not self.file.seekable() or self.file.subtype == "GSM610":
+            return None
+        with self.file as file:
+            file.seek(min(start, file.frames))
+            return file.read(n, dtype="float32", always_2d=True).T
+
+    def _blocks(self, name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+        left, size = file.frames, max(1, BLOCK // file.channels)
+        while left:
+            try:
+                block = file.read(min(size, left), dtype="float32", always_2d=True)
+            except FAULTS as error:
+                raise SpikeSepError(f"{name}: cannot be read to its end ({error}); make or copy it again") from error
+            if not len(block):
+                break
+            left -= len(block)
+            yield np.ascontiguousarray(block.T)
+        if left and self.trusted:
+            there = file.frames - left
+            raise SpikeSepError(f"{name}: cut off, {there} of {file.frames} samples are there; make or copy it again")
+
+
+def open_reading(file: IO[bytes], extent: Extent | None, name: str, tell: Callable[[str], object]) -> Reading | None:
+    """Open a recording with libsndfile; None if it cannot.
+
+    Args:
+        file: on disk; is not closed.
+        extent: where its samples lie, if its container says so.
+        name: for messages.
+        tell: is told of sound that must be left out.
+
+    Raises:
+        SpikeSepError: its streams are of several rates or numbers of channels.
+    """
+    try:
+        opened = _opened(file)
+    except FAULTS:
+        return None
+    if opened.format == "OGG":
+        streams = _ogg_streams(opened.name)
+        if len(streams) > 1:
+            opened.close()
+            return _chained(file, streams, name, tell)
+    if opened.subtype.startswith("MPEG"):
+        trusted = opened.format == "MP3" and _counts_its_frames(opened.name)
+        return Reading(opened, opened.frames, trusted)
+    if extent and extent.doubt:
+        return _bare(opened, extent)
+    return Reading(opened, opened.frames, opened.frames < UNKNOWN_LENGTH)
+
+
+def open_bare(section: Section, subtype: str, order: str, sample_rate: int, channels: int) -> Reading:
+    """Open samples without a header.
+
+    Args:
+        section: where they lie.
+        subtype: what they are, as libsndfile calls it.
+        order: of their bytes, `LITTLE` or `BIG`.
+        sample_rate: Hz.
+        channels: interleaved.
+    """
+    file = soundfile.SoundFile(
+        section, "r", sample_rate, channels, subtype, order if subtype in ORDERED else "FILE", "RAW"
+    )
+    return Reading(file, file.frames)
+
+
+def open_gsm(file: IO[bytes]) -> Reading | None:
+    """Bare frames of GSM 06.10; None if it holds none."""
+    file.seek(0)
+    content = file.read(64 * GSM_FRAME)
+    if not content or any(first >> 4 != 0xD for first in content[::GSM_FRAME]):
+        return None
+    size = file.seek(0, os.SEEK_END)
+    return open_bare(Section(file.fileno(), 0, size), "GSM610", "FILE", GSM_RATE, 1)
+
+
+def _check_alike(name: str, first: soundfile.SoundFile, stream: soundfile.SoundFile) -> None:
+    if (stream.samplerate, stream.channels) != (first.samplerate, first.channels):
+        raise SpikeSepError(f"{name}: changes its rate or channels on the way; export the recording again")
+
+
+def _opened(file: IO[bytes]) -> soundfile.SoundFile:
+    """Open by content: of a path, soundfile and libsndfile would believe the suffix."""
+    descriptor = os.dup(file.fileno())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return soundfile.SoundFile(descriptor)  # which closes it, even if it cannot open it
+
+
+def _bare(opened: soundfile.SoundFile, extent: Extent) -> Reading:
+    """Read samples from where they lie, whatever the header says of their length."""
+    if opened.subtype not in BARE:  # FFmpeg may know a way out
+        return Reading(opened, opened.frames, trusted=False)
+    own_order = "BIG" if opened.format in BIG_ENDIAN else "LITTLE"
+    order = own_order if opened.endian == "FILE" else opened.endian
+    with opened:
+        section = Section(opened.name, extent.start, extent.stop)
+        return open_bare(section, opened.subtype, order, opened.samplerate, opened.channels)
+
+
+# --- streams that follow one another --------------------------------------------------------------
+
+
+def _chained(
+    file: IO[bytes], streams: list[tuple[int, int]], name: str, tell: Callable[[str], object]
+) -> Reading | None:
+    """Streams of Ogg in a row."""
+    first, frames, more = None, 0, []
+    for start, stop in streams:
+        try:
+            stream = soundfile.SoundFile(Section(file.fileno(), start, stop))
+        except FAULTS:
+            tell(f"{name}: the {stop - start} bytes from byte {start} on cannot be read")
+            continue
+        frames += stream.frames
+        if first is None:
+            first = stream
+            continue
+        with stream:
+            _check_alike(name, first, stream)
+        more.append((start, stop))
+    return first and Reading(first, frames, more=tuple(more))
+
+
+def _ogg_streams(descriptor: int) -> list[tuple[int, int]]:
+    """Where the streams of Ogg lie that follow one another; those that run side by side are one.
+
+    Pages that begin a stream are marked; side by side, they stand together at its beginning.
+    """
+    size, starts, behind = os.fstat(descriptor).st_size, [], -1
+    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
+        for page in re.finditer(rb"OggS\0[\2\3\6\7]", content):
+            at = page.start()
+            if at != behind:
+                starts.append(at if starts else 0)
+            lengths = content[at + 27 : at + 27 + content[at + 26]] if at + 27 <= size else b""
+            behind = at + 27 + len(lengths) + sum(lengths)
+    return list(pairwise([*starts, size]))
+
+
+def _joined_flac(file: soundfile.SoundFile, name: str, tell: Callable[[str], object]) -> list[tuple[int, int]]:
+    """Where streams of FLAC lie that follow the one that has been read to its end."""
+    descriptor = _descriptor(file)
+    size, read = os.fstat(descriptor).st_size, os.lseek(descriptor, 0, os.SEEK_CUR)
+    marker = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
+        starts = [found.start() for found in marker.finditer(content, max(4, read - UNREAD))]
+    if not starts and size - read > UNREAD:
+        tell(f"{name}: {size - read} bytes behind the stated end of its sound are left out")
+    return list(pairwise([*starts, size]))
+
+
+def _counts_its_frames(descriptor: int) -> bool:
+    """Whether an mp3 file has a Xing frame that counts frames, and ends about where that says."""
+    at, size = 0, os.fstat(descriptor).st_size
+    while (head := os.pread(descriptor, 10, at))[:3] == b"ID3" and len(head) == 10:
+        at += 10 + sum(byte << 7 * (3 - k) for k, byte in enumerate(head[6:]))
+    tag = re.search(rb"(?:Xing|Info)(.{12})", os.pread(descriptor, 2**12, at), re.DOTALL)
+    if not tag:
+        return False
+    flags, frames, length = struct.unpack(">III", tag[1])
+    ends = not flags & 2 or size < at + tag.start() + length + LEAST_SOUND
+    return bool(flags & 1 and frames and ends)
+
+
+def _descriptor(file: soundfile.SoundFile) -> int:
+    return file.name if isinstance(file.name, int) else file.name.fileno()
