@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 import soundfile
 
-from spikesep.errors import SpikeSepError
+from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import atomic_path
 from spikesep.separation import ffmpeg, sndfile, sphere
 from spikesep.separation.containers import SIGNATURES, Section, find_extent
@@ -60,8 +60,8 @@ class Sound:
 
 
 def warn(notice: str) -> None:
-    """Issue a notice as a warning of Python's."""
-    warnings.warn(notice, stacklevel=2)
+    """Issue a notice as a `SpikeSepWarning`."""
+    warnings.warn(notice, SpikeSepWarning, stacklevel=2)
 
 
 def open_sound(
@@ -94,24 +94,28 @@ def _open(source: Path | IO[bytes], name: str, raw_rate: int | None, tell: Calla
         what = "a folder, not an audio file" if source.is_dir() else "no such audio file"
         raise SpikeSepError(f"{name}: {what}; check the path")
     suffix = source.suffix.lower() if isinstance(source, Path) else ""
+    _check_rate(name, raw_rate or RATES[0])
     try:
-        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as opened:
+            opened.seek(0)  # and write what waits in its buffer
+            file = Section(opened)
             if raw_rate:
-                whole = Section(file.fileno(), 0, file.seek(0, io.SEEK_END))
-                reading = sndfile.open_bare(whole, "PCM_16", "LITTLE", raw_rate, 1)
+                reading = sndfile.open_bare(file, "PCM_16", "LITTLE", raw_rate, 1)
             else:
                 reading = _open_by_content(file, name, suffix, tell)
     except OSError as error:
         reason = f"cannot be read ({error.strerror}); see to it that you may read it"
         raise SpikeSepError(f"{name}: {reason}") from error
-    if not RATES[0] <= reading.sample_rate <= RATES[1]:
-        raise SpikeSepError(
-            f"{name}: has a sample rate of {reading.sample_rate} Hz; give a recording of {RATES[0]} to {RATES[1]} Hz"
-        )
+    _check_rate(name, reading.sample_rate)
     return reading
 
 
-def _open_by_content(file: IO[bytes], name: str, suffix: str, tell: Callable[[str], object]) -> Reading:
+def _check_rate(name: str, rate: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise SpikeSepError(f"{name}: has a sample rate of {rate} Hz; give a recording of {RATES[0]} to {RATES[1]} Hz")
+
+
+def _open_by_content(file: Section, name: str, suffix: str, tell: Callable[[str], object]) -> Reading:
     if sphere.is_sphere(file):
         return sphere.open_reading(file, name)
     if suffix in HEADERLESS and not SIGNATURES.match(file.read(32)):
@@ -127,8 +131,8 @@ def _open_by_content(file: IO[bytes], name: str, suffix: str, tell: Callable[[st
     if extent and extent.remark:
         tell(f"{name}: {extent.remark}")
     if extent and extent.doubt:
-        seconds = reading.frames and f"{reading.frames / reading.sample_rate:.2f} s"
-        tell(f"{name}: {extent.doubt}; {seconds or 'all'} of sound are there and are read")
+        seconds = reading.frames and f"{reading.frames / reading.sample_rate:.2f} s of sound are read"
+        tell(f"{name}: {extent.doubt}; {seconds or 'what is found is read'}")
     return reading
 
 
@@ -277,6 +281,8 @@ def read_audio_at(path: str | Path, sample_rate: int) -> np.ndarray:
 
 RESAMPLING_REACH = 10
 """Half the filter of `resample`, in samples at the lower of the two rates."""
+COMMON_FACTOR, DESIGNED = 2**15, 2**20
+"""Up to where the filters of ratios are few and small enough to keep; taps that are designed at once."""
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -290,16 +296,34 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     from scipy.signal import resample_poly  # slow to load
 
     common = math.gcd(from_rate, to_rate)
-    window = _lowpass(max(from_rate, to_rate) // common).astype(samples.dtype)
+    window = _lowpass(max(from_rate, to_rate) // common, samples.dtype)
     return resample_poly(samples, to_rate // common, from_rate // common, axis=-1, window=window)
 
 
-@lru_cache(maxsize=64)  # rates times speeds, in mixing on the fly
-def _lowpass(factor: int) -> np.ndarray:
-    """The filter that `resample_poly` would design, 20 * factor + 1 taps; designed once for all blocks of a file."""
-    from scipy.signal import firwin
+def _lowpass(factor: int, dtype: np.dtype) -> np.ndarray:
+    """The filter that `resample_poly` would design, 20 * factor + 1 taps, designed once for all blocks of a file.
 
-    return firwin(2 * RESAMPLING_REACH * factor + 1, 1 / factor, window=("kaiser", 5.0))
+    Rates without a common factor have filters of up to 60 MB, of which one is kept.
+    """
+    return (_kept_lowpass if factor <= COMMON_FACTOR else _last_lowpass)(factor, dtype)
+
+
+def _design_lowpass(factor: int, dtype: np.dtype) -> np.ndarray:
+    """`scipy.signal.firwin(20 * factor + 1, 1 / factor, window=("kaiser", 5.0))` to the bit, in less memory."""
+    from scipy.special import i0
+
+    half, beta = RESAMPLING_REACH * factor, 5.0
+    pieces = []
+    for start in range(0, 2 * half + 1, DESIGNED):
+        place = np.arange(start, min(start + DESIGNED, 2 * half + 1)) - float(half)
+        window = i0(beta * np.sqrt(1 - (place / half) ** 2.0)) / i0(beta)
+        pieces.append(1 / factor * np.sinc(1 / factor * place) * window)
+    gain = sum(piece.sum() for piece in pieces)
+    return np.concatenate([(piece / gain).astype(dtype) for piece in pieces])
+
+
+_kept_lowpass = lru_cache(maxsize=64)(_design_lowpass)  # rates times speeds, in mixing on the fly
+_last_lowpass = lru_cache(maxsize=1)(_design_lowpass)
 
 
 def to_pcm16(samples: np.ndarray) -> np.ndarray:

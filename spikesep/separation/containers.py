@@ -39,23 +39,24 @@ class Extent:
 
 
 class Section(io.RawIOBase):
-    """Part of a file as a file of its own.
+    """Part of a file as a file of its own, without a name for libraries to judge it by.
 
     Args:
-        descriptor: of the file; its position stays as it is, and it may be closed.
+        file: on disk; may be closed meanwhile. Its position moves, so one section is read at a time.
         start: first byte.
-        stop: the byte behind the last.
+        stop: the byte behind the last; None for the end of the file.
     """
 
-    def __init__(self, descriptor: int, start: int, stop: int):
-        self._descriptor = os.dup(descriptor)
-        self._start, self._stop, self._position = start, stop, 0
+    def __init__(self, file: IO[bytes] | "Section", start: int = 0, stop: int | None = None):
+        self._descriptor = os.dup(file.fileno())
+        self._start, self._position = start, 0
+        self._stop = os.fstat(self._descriptor).st_size if stop is None else stop
 
     def readinto(self, memory) -> int:
         """Fill the memory as far as there are bytes; how many."""
         position = self._start + self._position
-        wanted = min(len(memory), max(0, self._stop - position))
-        content = os.pread(self._descriptor, wanted, position)
+        os.lseek(self._descriptor, position, os.SEEK_SET)
+        content = os.read(self._descriptor, min(len(memory), max(0, self._stop - position)))
         memory[: len(content)] = content
         self._position += len(content)
         return len(content)
@@ -63,7 +64,7 @@ class Section(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a byte of the part."""
         origin = (0, self._position, self._stop - self._start)[whence]
-        self._position = origin + offset
+        self._position = max(0, origin + offset)
         return self._position
 
     def tell(self) -> int:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from spikesep.errors import SpikeSepError
+from spikesep.separation.containers import Section
 
 STATING = ("mov", "wv", "tta", "ape")
 """Demuxers that take a stream's length from its header; others may guess it from the bit rate."""
@@ -97,10 +98,10 @@ class _Progress:
         stream, kind = reading.stream, reading.container.format.name.split(",")[0]
         self._tick = float(stream.time_base)  # seconds
         self._clocked = kind in CLOCKED
-        stated = kind in STATING and stream.duration
-        self._stop = (stream.start_time or 0) + stream.duration if stated else None
-        self._reached = None  # the tick up to which packets have come
-        self._gaps = 0.0
+        start, stated = stream.start_time or 0, kind in STATING and stream.duration
+        self._stop = start + stream.duration if stated else None
+        self._reached = start  # the tick up to which packets could be decoded
+        self._before, self._lasts, self._gaps = None, None, 0.0  # due time and seconds of the last
         self._packets = self._damaged = self._decoded = 0
 
     def frames(self) -> Iterator:
@@ -109,22 +110,25 @@ class _Progress:
 
         for packet in self._reading.container.demux(self._reading.stream):
             self._packets += packet.size > 0
-            self._keep_time(packet)
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
                 self._damaged += 1
                 continue
-            self._decoded += len(frames)
-            yield from frames
+            self._keep_time(packet)
+            for frame in frames:
+                self._decoded += 1
+                self._lasts = frame.samples / frame.sample_rate
+                yield frame
 
     def _keep_time(self, packet) -> None:
         if packet.pts is None:
             return
-        if self._reached is not None:
-            silence = (packet.pts - self._reached) * self._tick
+        if self._lasts is not None:
+            silence = (packet.pts - self._before) * self._tick - self._lasts
             self._gaps += silence if silence > LEAST_GAP else 0.0
-        self._reached = max(self._reached or 0, packet.pts + (packet.duration or 0))
+        self._before = packet.pts
+        self._reached = max(self._reached, packet.pts + (packet.duration or 0))
 
     def belonging(self, frame) -> int:
         """How many samples of the last frame the header counts."""
@@ -142,7 +146,7 @@ class _Progress:
         """
         if self._damaged and self._damaged >= self._decoded:
             raise SpikeSepError(f"{name}: cannot be decoded; make or copy it again")
-        if self._stop is not None and self._reached is not None:
+        if self._stop is not None:
             missing = (self._stop - self._reached) * self._tick
             if missing > TOLERANCE:
                 raise SpikeSepError(f"{name}: cut off, its last {missing:.2f} s are not there; make or copy it again")
@@ -152,20 +156,18 @@ class _Progress:
             tell(f"{name}: {self._gaps:.2f} s of its time hold no sound and are left out")
 
 
-def open_reading(file: IO[bytes], name: str, tell: Callable[[str], object]) -> Reading | None:
+def open_reading(file: Section, name: str, tell: Callable[[str], object]) -> Reading | None:
     """Open a recording with FFmpeg; None if it is no sound.
 
     Args:
-        file: on disk; is not closed.
+        file: on disk; may be closed afterwards.
         name: for messages.
         tell: is told of tracks that are not read.
     """
     import av  # slow to load, and seldom needed
 
     try:
-        file.seek(0)
-        # FFmpeg takes neither every name nor, without printing its errors, files of Python
-        container = av.open(f"file:/dev/fd/{file.fileno()}")
+        container = av.open(Section(file))
         tracks = container.streams.audio
         if not tracks or tracks[0].codec_context is None:
             return None

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import IO
 
 import numpy as np
 import soundfile
@@ -71,7 +70,7 @@ class Reading:
             yield from self._blocks(name, file)
             joined = _joined_flac(file, name, tell) if file.format == "FLAC" else ()
             for place in self.more or joined:
-                with soundfile.SoundFile(Section(_descriptor(file), *place)) as stream:
+                with soundfile.SoundFile(Section(file.name, *place)) as stream:
                     _check_alike(name, file, stream)
                     yield from self._blocks(name, stream)
 
@@ -101,32 +100,36 @@ class Reading:
             raise SpikeSepError(f"{name}: cut off, {there} of {file.frames} samples are there; make or copy it again")
 
 
-def open_reading(file: IO[bytes], extent: Extent | None, name: str, tell: Callable[[str], object]) -> Reading | None:
+def open_reading(file: Section, extent: Extent | None, name: str, tell: Callable[[str], object]) -> Reading | None:
     """Open a recording with libsndfile; None if it cannot.
 
     Args:
-        file: on disk; is not closed.
+        file: on disk; may be closed afterwards.
         extent: where its samples lie, if its container says so.
         name: for messages.
         tell: is told of sound that must be left out.
 
     Raises:
-        SpikeSepError: its streams are of several rates or numbers of channels.
+        SpikeSepError: it is cut off, or its streams are of several rates or numbers of channels.
     """
     try:
-        opened = _opened(file)
+        opened = soundfile.SoundFile(Section(file))
     except FAULTS:
         return None
     if opened.format == "OGG":
-        streams = _ogg_streams(opened.name)
+        streams, lost = _ogg_streams(file)
+        if lost:
+            tell(f"{name}: ends within an Ogg page, which is left out; see whether more was recorded")
         if len(streams) > 1:
             opened.close()
             return _chained(file, streams, name, tell)
     if opened.subtype.startswith("MPEG"):
-        trusted = opened.format == "MP3" and _counts_its_frames(opened.name)
+        trusted = opened.format == "MP3" and _counts_its_frames(file)
         return Reading(opened, opened.frames, trusted)
     if extent and extent.doubt:
         return _bare(opened, extent)
+    if extent is None and opened.format not in ("OGG", "FLAC"):
+        _check_log(name, opened)
     return Reading(opened, opened.frames, opened.frames < UNKNOWN_LENGTH)
 
 
@@ -146,14 +149,13 @@ def open_bare(section: Section, subtype: str, order: str, sample_rate: int, chan
     return Reading(file, file.frames)
 
 
-def open_gsm(file: IO[bytes]) -> Reading | None:
+def open_gsm(file: Section) -> Reading | None:
     """Bare frames of GSM 06.10; None if it holds none."""
     file.seek(0)
     content = file.read(64 * GSM_FRAME)
     if not content or any(first >> 4 != 0xD for first in content[::GSM_FRAME]):
         return None
-    size = file.seek(0, os.SEEK_END)
-    return open_bare(Section(file.fileno(), 0, size), "GSM610", "FILE", GSM_RATE, 1)
+    return open_bare(Section(file), "GSM610", "FILE", GSM_RATE, 1)
 
 
 def _check_alike(name: str, first: soundfile.SoundFile, stream: soundfile.SoundFile) -> None:
@@ -161,11 +163,14 @@ def _check_alike(name: str, first: soundfile.SoundFile, stream: soundfile.SoundF
         raise SpikeSepError(f"{name}: changes its rate or channels on the way; export the recording again")
 
 
-def _opened(file: IO[bytes]) -> soundfile.SoundFile:
-    """Open by content: of a path, soundfile and libsndfile would believe the suffix."""
-    descriptor = os.dup(file.fileno())
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return soundfile.SoundFile(descriptor)  # which closes it, even if it cannot open it
+def _check_log(name: str, opened: soundfile.SoundFile) -> None:
+    """Refuse what libsndfile, for want of a header that we read, finds cut off but tells only in its log."""
+    log = opened.extra_info
+    counts = re.findall(r"(?:Frames|Cols|Data length) *:? +(\d+)", log)
+    stated = max(map(int, counts), default=0)
+    if stated > opened.frames or "truncated" in log:
+        there = f"{opened.frames} of {stated or 'more'} samples are there"
+        raise SpikeSepError(f"{name}: cut off, {there}; make or copy it again")
 
 
 def _bare(opened: soundfile.SoundFile, extent: Extent) -> Reading:
@@ -182,14 +187,12 @@ def _bare(opened: soundfile.SoundFile, extent: Extent) -> Reading:
 # --- streams that follow one another --------------------------------------------------------------
 
 
-def _chained(
-    file: IO[bytes], streams: list[tuple[int, int]], name: str, tell: Callable[[str], object]
-) -> Reading | None:
+def _chained(file: Section, streams: list[tuple[int, int]], name: str, tell: Callable[[str], object]) -> Reading | None:
     """Streams of Ogg in a row."""
     first, frames, more = None, 0, []
     for start, stop in streams:
         try:
-            stream = soundfile.SoundFile(Section(file.fileno(), start, stop))
+            stream = soundfile.SoundFile(Section(file, start, stop))
         except FAULTS:
             tell(f"{name}: the {stop - start} bytes from byte {start} on cannot be read")
             continue
@@ -203,46 +206,52 @@ def _chained(
     return first and Reading(first, frames, more=tuple(more))
 
 
-def _ogg_streams(descriptor: int) -> list[tuple[int, int]]:
-    """Where the streams of Ogg lie that follow one another; those that run side by side are one.
+def _ogg_streams(file: Section) -> tuple[list[tuple[int, int]], bool]:
+    """Where the streams of Ogg lie that follow one another, and whether the last page is cut off.
 
-    Pages that begin a stream are marked; side by side, they stand together at its beginning.
+    Pages that begin a stream are marked. Of streams that run side by side, these pages stand together.
     """
-    size, starts, behind = os.fstat(descriptor).st_size, [], -1
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
+    starts, behind = [], -1
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for page in re.finditer(rb"OggS\0[\2\3\6\7]", content):
-            at = page.start()
-            if at != behind:
-                starts.append(at if starts else 0)
-            lengths = content[at + 27 : at + 27 + content[at + 26]] if at + 27 <= size else b""
-            behind = at + 27 + len(lengths) + sum(lengths)
-    return list(pairwise([*starts, size]))
+            if page.start() != behind:
+                starts.append(page.start() if starts else 0)
+            behind = _page_end(content, page.start())
+        size, last = len(content), content.rfind(b"OggS")
+        lost = last >= 0 and _page_end(content, last) > size
+    return list(pairwise([*starts, size])), lost
+
+
+def _page_end(content: mmap.mmap, at: int) -> int:
+    """The byte behind an Ogg page, as its header says."""
+    head = content[at : at + 27 + 255]
+    if len(head) < 27 or len(head) < 27 + head[26]:
+        return at + 27 + 255
+    return at + 27 + head[26] + sum(head[27 : 27 + head[26]])
 
 
 def _joined_flac(file: soundfile.SoundFile, name: str, tell: Callable[[str], object]) -> list[tuple[int, int]]:
     """Where streams of FLAC lie that follow the one that has been read to its end."""
-    descriptor = _descriptor(file)
-    size, read = os.fstat(descriptor).st_size, os.lseek(descriptor, 0, os.SEEK_CUR)
+    read = file.name.tell()
     marker = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
+    with mmap.mmap(file.name.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        size = len(content)
         starts = [found.start() for found in marker.finditer(content, max(4, read - UNREAD))]
     if not starts and size - read > UNREAD:
         tell(f"{name}: {size - read} bytes behind the stated end of its sound are left out")
     return list(pairwise([*starts, size]))
 
 
-def _counts_its_frames(descriptor: int) -> bool:
+def _counts_its_frames(file: Section) -> bool:
     """Whether an mp3 file has a Xing frame that counts frames, and ends about where that says."""
-    at, size = 0, os.fstat(descriptor).st_size
-    while (head := os.pread(descriptor, 10, at))[:3] == b"ID3" and len(head) == 10:
+    at, size = 0, file.seek(0, os.SEEK_END)
+    file.seek(0)
+    while (head := file.read(10))[:3] == b"ID3" and len(head) == 10:
         at += 10 + sum(byte << 7 * (3 - k) for k, byte in enumerate(head[6:]))
-    tag = re.search(rb"(?:Xing|Info)(.{12})", os.pread(descriptor, 2**12, at), re.DOTALL)
+        file.seek(at)
+    tag = re.search(rb"(?:Xing|Info)(.{12})", head + file.read(2**12), re.DOTALL)
     if not tag:
         return False
     flags, frames, length = struct.unpack(">III", tag[1])
     ends = not flags & 2 or size < at + tag.start() + length + LEAST_SOUND
     return bool(flags & 1 and frames and ends)
-
-
-def _descriptor(file: soundfile.SoundFile) -> int:
-    return file.name if isinstance(file.name, int) else file.name.fileno()

@@ -7,7 +7,6 @@ found out. FFmpeg's decoder (PyAV) undoes the Shorten compression.
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from spikesep.separation.containers import LEAST_SOUND, Section
 from spikesep.separation.sndfile import open_bare
 
 MAGIC = b"NIST_1A\n"
-MOST_HEADER = 2**20
-"""Bytes."""
+MOST_HEADER, MOST_CHANNELS = 2**20, 1024
+"""Bytes; channels that libsndfile takes."""
 CODINGS = {("pcm", 2): "PCM_16", ("pcm", 3): "PCM_24", ("pcm", 4): "PCM_32"}
 CODINGS |= {(name, 1): "ULAW" for name in ("ulaw", "mu-law")}
 CODINGS |= {(name, 1): "ALAW" for name in ("alaw", "a-law")}
@@ -49,7 +48,7 @@ class SphereHeader:
     checksum: int | None
 
 
-def is_sphere(file: IO[bytes]) -> bool:
+def is_sphere(file: Section) -> bool:
     """Whether a file begins like NIST SPHERE, whatever its name; it is left at its beginning."""
     file.seek(0)
     magic = file.read(len(MAGIC))
@@ -57,7 +56,7 @@ def is_sphere(file: IO[bytes]) -> bool:
     return magic == MAGIC
 
 
-def read_header(file: IO[bytes], name: str) -> SphereHeader:
+def read_header(file: Section, name: str) -> SphereHeader:
     """Read the header of a file that is at its beginning.
 
     Raises:
@@ -86,13 +85,13 @@ def _as_header(name: str, size: int, fields: dict[str, int | str]) -> SphereHead
     width = fields.get("sample_n_bytes", 1 if "law" in base else 2)
     if (base, width) not in CODINGS or (compression and (base, width) != ("pcm", 2)):
         raise SpikeSepError(f"{name}: SPHERE of {coding} in {width} bytes; make wav of it with sph2pipe -p -f wav")
-    least = {"channel_count": 1, "sample_rate": 1, "sample_count": 0}
+    bounds = {"channel_count": (1, MOST_CHANNELS), "sample_rate": (1, 2**31), "sample_count": (0, 2**62)}
     fields = {"channel_count": 1, **fields}
     if not compression:
         fields.setdefault("sample_count", None)
-    for key, smallest in least.items():
+    for key, (least, most) in bounds.items():
         value = fields.get(key, "")
-        if value is not None and (type(value) is not int or value < smallest):
+        if value is not None and (type(value) is not int or not least <= value <= most):
             raise SpikeSepError(f"{name}: the SPHERE header gives no sound {key}; copy the file again")
     checksum = fields.get("sample_checksum")
     return SphereHeader(
@@ -203,21 +202,21 @@ class _Joined:
         return content
 
 
-def open_reading(file: IO[bytes], name: str) -> Reading:
+def open_reading(file: Section, name: str) -> Reading:
     """Open a SPHERE file; it may be closed afterwards.
 
     Raises:
         SpikeSepError: its header is faulty, or the file is shorter than it says.
     """
     header = read_header(file, name)
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     frames = header.samples
     if "," not in header.coding:
         there = max(0, size - header.size) // (header.width * header.channels)
         frames = there if frames is None else frames
         if there < frames:
             raise _cut_off(name, there, frames)
-    return Reading(header, frames, Section(file.fileno(), header.size, size))
+    return Reading(header, frames, Section(file, header.size))
 
 
 def _cut_off(name: str, there: int, counted: int) -> SpikeSepError:

@@ -138,7 +138,9 @@ class Resampler:
         """Samples [..., n] that come next; what is certain by then, [..., m] at the new rate."""
         self._input.push(samples)
         whole = (self._input.stop - self._context) // self._down * self._down
-        return self._until(max(whole, self._input.position), self._context)
+        if whole <= self._input.position:
+            return samples[..., :0]
+        return self._until(whole, self._context)
 
     def flush(self) -> np.ndarray:
         """What is left to say at the end."""

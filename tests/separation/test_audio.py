@@ -4,11 +4,22 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from encode import wav_bytes
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
+from scipy.signal import firwin
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import read_audio, read_channels, to_pcm16, write_wav
+from spikesep.separation.audio import (
+    _lowpass,
+    open_sound,
+    read_audio,
+    read_channels,
+    read_length,
+    read_part,
+    to_pcm16,
+    write_wav,
+)
 
 
 def sine(hz, seconds, rate):
@@ -72,6 +83,72 @@ assert read_audio({str(tmp_path / "x.wav")!r}, 8000).shape == (800,)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.gsm", "a.ul", "a.vox", "a.mp3", "a.txt", "a"])
+def test_the_content_says_what_a_file_is_not_its_name(tmp_path, name):
+    voice = sine(440, 0.5, 16000)
+    for kind, subtype in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("CAF", "FLOAT")):
+        soundfile.write(tmp_path / "content", voice, 16000, format=kind, subtype=subtype)
+        (tmp_path / name).write_bytes((tmp_path / "content").read_bytes())
+        assert read_channels(tmp_path / name)[0].shape == (1, 8000)
+        assert read_length(tmp_path / name) == (8000, 16000)
+        assert len(read_part(tmp_path / name, lambda length, rate: (1000, 500))[0]) == 500
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("a.raw", r"a\.raw: .* spikesep-infer --raw RATE - < a\.raw"),
+        ("a.PCM", r"a\.PCM: .* spikesep-infer --raw RATE - < a\.PCM"),
+        ("a.ul", r"a\.ul: mu-law without a header.* ffmpeg -f mulaw -ar 8000 -i a\.ul a\.wav"),
+        ("a.al", r"a\.al: A-law without a header.* ffmpeg -f alaw -ar 8000 -i a\.al a\.wav"),
+    ],
+)
+def test_how_to_give_samples_without_a_header_is_told(tmp_path, name, remedy):
+    (tmp_path / name).write_bytes(np.full(1000, 0xFBFF, "<u2").tobytes())  # as an mp3 file begins
+    with pytest.raises(SpikeSepError, match=remedy) as caught:
+        read_channels(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rate_that_no_recording_has_is_refused_before_anything_is_read(tmp_path):
+    path = tmp_path / "a.wav"
+    for rate in (768_001, 2**31 - 1, 999):
+        path.write_bytes(wav_bytes(bytes(2000), rate=rate))
+        for read in (read_channels, read_length, open_sound):
+            with pytest.raises(SpikeSepError, match=rf"a\.wav: has a sample rate of {rate} Hz; .* 1000 to 768000 Hz"):
+                read(path)
+    with path.open("rb") as file, pytest.raises(SpikeSepError, match="sample rate of 10 Hz"):
+        open_sound(file, raw_rate=10)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 6, 160, 441, 4451, 32767])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_filter_is_scipys(factor, dtype):
+    expected = firwin(20 * factor + 1, 1 / factor, window=("kaiser", 5.0)).astype(dtype)
+    np.testing.assert_array_equal(_lowpass(factor, np.dtype(dtype)), expected)
+
+
+MEASURE = """
+import resource, numpy as np
+from spikesep.separation.audio import open_sound, resample
+from spikesep.separation.streaming import Resampler
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+resample(np.zeros(100, np.float32), 16000, 8000)
+before, resampler, n = peak(), Resampler(400_009, 8000), 0
+for _ in range(8):
+    n += len(resampler.push(np.ones(2**17, np.float32)))
+print(peak() - before, n)
+"""
+
+
+def test_rates_without_a_common_factor_take_bounded_memory():
+    argv = [sys.executable, "-c", MEASURE]
+    printed = subprocess.run(argv, check=True, capture_output=True, env={"PYTHONPATH": ":".join(sys.path)}).stdout
+    megabytes, n = map(float, printed.split())
+    assert n == 8000
+    assert megabytes < 250
 
 
 def test_a_bad_file_is_one_line_that_names_it(tmp_path):
