@@ -17,6 +17,10 @@ from spikesep.separation.wav import is_open_ended
 
 LEAST_SOUND = 2**12
 """Bytes behind the stated end from which on they are taken for more sound; fewer are padding or a tag."""
+COUNTED_IN = 128
+"""Bytes of header that some programs count as samples."""
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")
+"""How tags begin that programs add to any file."""
 ENDLESS = 2**62
 """A length in 64 bits from which on it stands for an end that is not known."""
 
@@ -191,10 +195,10 @@ def _judge(file: IO[bytes], name: str, layout: _Layout | None, start: int, state
     if narrow and there - stated >= 2**32:
         stated += (there - stated) >> 32 << 32
         doubt = "is longer than its header can say"
-    if stated > there + 1:  # a byte of padding is nothing lost
+    if stated > there + min(start, COUNTED_IN):
         raise _cut_off(name, size, start + stated)
-    behind = start + stated + (-stated % layout.align if layout else 0)
-    rest = _behind_chunks(file, layout, behind, size) if layout else behind
+    behind = min(start + stated + (-stated % layout.align if layout else 0), size)
+    rest = _behind_notes(file, layout, start + stated, behind, size)
     if stated == 0 and size - rest >= 8:
         return Extent(start, size, "was never finished, its header gives no length")
     if rest == behind and size - rest >= LEAST_SOUND:
@@ -205,6 +209,16 @@ def _judge(file: IO[bytes], name: str, layout: _Layout | None, start: int, state
     elif layout and layout.first == 12:
         remark = _overstated(file, layout, size)
     return Extent(start, min(start + stated, size), doubt, remark)
+
+
+def _behind_notes(file: IO[bytes], layout: _Layout | None, stop: int, padded: int, size: int) -> int:
+    """The byte behind the chunks or tags that follow the samples, which not all programs pad to an even length."""
+    file.seek(padded)
+    if file.read(8).startswith(TAGS):
+        return size
+    places = {padded, min(stop, size)} if layout else ()
+    ends = [(place, _behind_chunks(file, layout, place, size)) for place in places]
+    return max((end for place, end in ends if end > place), default=padded)
 
 
 def _behind_chunks(file: IO[bytes], layout: _Layout, position: int, size: int) -> int:

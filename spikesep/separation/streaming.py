@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.audio import LOUDEST, RATES, RESAMPLING_REACH, resample
+from spikesep.separation.audio import LOUDEST, RATES
 from spikesep.separation.model import Separator
+from spikesep.separation.resampling import RESAMPLING_REACH, resample
 from spikesep.spiking.cost import Cost
 
 Wave = TypeVar("Wave", np.ndarray, Tensor)

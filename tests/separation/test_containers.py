@@ -30,6 +30,9 @@ def heard(path):
         ({"data": 16000}, "48000 bytes more than its header says; 2.00 s"),
         ({"behind": b"LIST" + struct.pack("<I", 4) + b"INFO"}, None),
         ({"behind": b"LIST" + struct.pack("<I", 400) + bytes(4)}, "4 bytes behind its sound are left out"),
+        ({"behind": b"TAG" + bytes(125)}, None),
+        ({"behind": b"ID3\3" + bytes(9000)}, None),
+        ({"data": len(PCM) + 44}, None),  # the header is counted in
         ({"behind": bytes(100)}, "100 bytes behind its sound are left out"),
     ],
 )
@@ -47,6 +50,13 @@ def test_of_a_wav_file_all_samples_are_read_whatever_its_sizes(tmp_path, options
     seconds = f"{len(samples) / RATE:.2f} s"
     assert all(line.startswith(f"{path}: ") and said.replace("2.00 s", seconds) in line for line in told)
     assert read_length(path) == (len(samples), RATE)
+
+
+def test_a_chunk_behind_an_odd_byte_that_nobody_padded_is_no_sound(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav_bytes(PCM[:-1], code=7, bits=8, behind=b"id3 " + struct.pack("<I", 9000) + bytes(9000)))
+    samples, said = heard(path)
+    assert (len(samples), said) == (len(PCM) - 1, [])
 
 
 def test_sizes_that_wrapped_round_at_4_gib_are_unrolled(tmp_path):
