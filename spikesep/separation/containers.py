@@ -17,6 +17,8 @@ from spikesep.separation.wav import is_open_ended
 
 LEAST_SOUND = 2**12
 """Bytes behind the stated end from which on they are taken for more sound; fewer are padding or a tag."""
+MOST_CHUNKS = 2**18
+"""Chunks of a file that are looked at; a day in fragments of half a second has more, but states no length."""
 COUNTED_IN = 128
 """Bytes of header that some programs count as samples."""
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")
@@ -175,7 +177,9 @@ def _find_sound(file: IO[bytes], layout: _Layout, size: int) -> tuple[int, int] 
 
 def _chunks(file: IO[bytes], layout: _Layout, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, start of the content and stated size of each chunk, as long as they have printable names."""
-    while position + layout.head <= size:
+    for _ in range(MOST_CHUNKS):
+        if position + layout.head > size:
+            return
         file.seek(position)
         name = file.read(len(layout.sound))
         (stated,) = struct.unpack(layout.size, file.read(struct.calcsize(layout.size)))
@@ -261,7 +265,7 @@ def _matroska_end(head: bytes) -> int | None:
     """Of the one segment behind the EBML header."""
     try:
         length, at = _vint(head, 4)
-        if head[at + length : at + length + 4] != b"\x18\x53\x80\x67":
+        if length is None or head[at + length : at + length + 4] != b"\x18\x53\x80\x67":
             return None
         length, at = _vint(head, at + length + 4)
     except IndexError:
@@ -279,7 +283,9 @@ def _vint(content: bytes, at: int) -> tuple[int | None, int]:
 def _mp4_end(file: IO[bytes], size: int) -> int | None:
     """Of the last box, if it is one that sound depends on."""
     position = 0
-    while position + 8 <= size:
+    for _ in range(MOST_CHUNKS):
+        if position + 8 > size:
+            break
         file.seek(position)
         head = file.read(16)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]

@@ -28,6 +28,8 @@ BARE = (*ORDERED, "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 BIG_ENDIAN = ("AIFF", "AU", "CAF", "SVX")
 UNKNOWN_LENGTH = 2**60
 """Frames from which on libsndfile means that it does not know."""
+MOST_STREAMS = 1000
+"""Streams of Ogg in a row that are opened: some days of a radio programme."""
 UNREAD = 2**16
 """Bytes behind the end of a FLAC stream that are no tag; its decoder reads ahead by fewer."""
 FAULTS = (soundfile.SoundFileError, OSError)
@@ -117,18 +119,13 @@ def open_reading(file: Section, extent: Extent | None, name: str, tell: Callable
     except FAULTS:
         return None
     if opened.format == "OGG":
-        streams, lost = _ogg_streams(file)
-        if lost:
-            tell(f"{name}: ends within an Ogg page, which is left out; see whether more was recorded")
-        if len(streams) > 1:
-            opened.close()
-            return _chained(file, streams, name, tell)
+        return _open_ogg(file, opened, name, tell)
     if opened.subtype.startswith("MPEG"):
         trusted = opened.format == "MP3" and _counts_its_frames(file)
         return Reading(opened, opened.frames, trusted)
     if extent and extent.doubt:
         return _bare(opened, extent)
-    if extent is None and opened.format not in ("OGG", "FLAC"):
+    if extent is None and opened.format != "FLAC":
         _check_log(name, opened)
     return Reading(opened, opened.frames, opened.frames < UNKNOWN_LENGTH)
 
@@ -187,14 +184,20 @@ def _bare(opened: soundfile.SoundFile, extent: Extent) -> Reading:
 # --- streams that follow one another --------------------------------------------------------------
 
 
-def _chained(file: Section, streams: list[tuple[int, int]], name: str, tell: Callable[[str], object]) -> Reading | None:
-    """Streams of Ogg in a row."""
-    first, frames, more = None, 0, []
+def _open_ogg(file: Section, opened: soundfile.SoundFile, name: str, tell: Callable[[str], object]) -> Reading | None:
+    """Streams of Ogg in a row; what of them cannot be opened is told."""
+    streams, ends_early = _ogg_streams(file)
+    if ends_early:
+        tell(f"{name}: ends within an Ogg page, which is left out; see whether more was recorded")
+    if len(streams) == 1 or len(streams) > MOST_STREAMS:
+        return Reading(opened, opened.frames, trusted=len(streams) == 1 and opened.frames < UNKNOWN_LENGTH)
+    opened.close()
+    first, frames, more, lost = None, 0, [], 0
     for start, stop in streams:
         try:
             stream = soundfile.SoundFile(Section(file, start, stop))
         except FAULTS:
-            tell(f"{name}: the {stop - start} bytes from byte {start} on cannot be read")
+            lost += stop - start
             continue
         frames += stream.frames
         if first is None:
@@ -203,6 +206,8 @@ def _chained(file: Section, streams: list[tuple[int, int]], name: str, tell: Cal
         with stream:
             _check_alike(name, first, stream)
         more.append((start, stop))
+    if first and lost:
+        tell(f"{name}: {lost} bytes of Ogg streams cannot be read and are left out")
     return first and Reading(first, frames, more=tuple(more))
 
 
@@ -246,10 +251,11 @@ def _counts_its_frames(file: Section) -> bool:
     """Whether an mp3 file has a Xing frame that counts frames, and ends about where that says."""
     at, size = 0, file.seek(0, os.SEEK_END)
     file.seek(0)
-    while (head := file.read(10))[:3] == b"ID3" and len(head) == 10:
-        at += 10 + sum(byte << 7 * (3 - k) for k, byte in enumerate(head[6:]))
-        file.seek(at)
-    tag = re.search(rb"(?:Xing|Info)(.{12})", head + file.read(2**12), re.DOTALL)
+    head = file.read(10)
+    if head[:3] == b"ID3":
+        at = 10 + sum(byte << 7 * (3 - k) for k, byte in enumerate(head[6:]))
+    file.seek(at)
+    tag = re.search(rb"(?:Xing|Info)(.{12})", file.read(2**12), re.DOTALL)
     if not tag:
         return False
     flags, frames, length = struct.unpack(">III", tag[1])

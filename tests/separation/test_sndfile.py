@@ -64,7 +64,7 @@ def test_a_link_that_cannot_be_read_and_a_page_that_is_cut_off_are_told(tmp_path
     path.write_bytes(content + content[:3000].replace(b"vorbis", b"sirbov") + content[:-50])
     blocks = list(open_sound(path, tell=said.append).blocks)
     assert sum(block.shape[1] for block in blocks) >= RATE
-    assert any(f"the 3000 bytes from byte {len(content)} on cannot be read" in line for line in said)
+    assert any("3000 bytes of Ogg streams cannot be read" in line for line in said)
     assert any("ends within an Ogg page" in line for line in said)
 
 
