@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 from jsonargparse import ArgumentError as ParseError
 from jsonargparse import ArgumentParser, Namespace
 
-from spikesep.errors import SpikeSepError
+from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import room_for, work_in
 from spikesep.separation.config import RecipeConfig
 from spikesep.training.config import LaunchConfig, is_first_process
@@ -83,7 +83,7 @@ def run(
         if needs and options.launch.launcher == "slurm" and not in_job():
             status = _run_as_jobs(parser.prog, sys.argv[1:] if argv is None else list(argv), options, needs)
         else:
-            with _folder_of(options):
+            with _notices(parser.prog), _folder_of(options):
                 status = action(options)
     except ParseError as error:
         status = complain(parser.prog, f"{error} (see {parser.prog} --help)")
@@ -190,6 +190,23 @@ def _open_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+@contextmanager
+def _notices(prog: str) -> Iterator[None]:
+    """Print each doubt about what the user gave in one line on standard error, once."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_notice(message, category, *place, **options) -> None:
+            if issubclass(category, SpikeSepWarning):
+                print(f"{prog}: {' '.join(str(message).split())}", file=sys.stderr)
+            else:
+                show(message, category, *place, **options)
+
+        warnings.showwarning = show_notice
+        warnings.simplefilter("once", SpikeSepWarning)
+        yield
 
 
 def complain(prog: str, error: object) -> int:

@@ -1,31 +1,42 @@
-"""Reading and writing audio files. Everything the project hears or says passes through here, so that sample rates,
-channels and levels are handled in one place, and a bad file is one line that names it.
+"""Reading and writing audio files. Everything the project hears or says passes through here, so that
+sample rates, channels and levels are handled in one place, and a bad file is one line that names it.
+
+A file is known by its content, not by its name. SPHERE has a reader of its own, libsndfile reads what
+it reads rightly, and FFmpeg the rest.
 """
 
 import io
-import math
-import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import soundfile
 
-from spikesep.errors import SpikeSepError
+from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import atomic_path
-from spikesep.separation.sphere import is_sphere, read_header, read_sphere
-from spikesep.separation.wav import is_open_ended
+from spikesep.separation import ffmpeg, sndfile, sphere
+from spikesep.separation.containers import SIGNATURES, Section, find_extent
+from spikesep.separation.resampling import resample
 
-GSM_RATE = 8000
-"""Hz: a .gsm file is bare GSM 06.10 frames, which carry no header to tell it."""
-BLOCK = 2**18
-"""Samples of all channels that are read at once."""
+RATES = (1_000, 768_000)
+"""Hz: sample rates of recordings, the lowest and the highest."""
 LOUDEST = 1e9
 """A sample's largest magnitude, far past full scale: squares of larger ones soon leave float32."""
+HEADERLESS = {".raw": "s16le", ".pcm": "s16le", ".sw": "s16le", ".sln": "s16le"}
+HEADERLESS |= {".ul": "mulaw", ".ulaw": "mulaw", ".mulaw": "mulaw", ".al": "alaw", ".alaw": "alaw"}
+"""Suffixes of samples without a header, and what FFmpeg calls them."""
+NAMES = """
+    wav wave bwf rf64 w64 aif aiff aifc au snd caf voc gsm sph wv1 wv2
+    flac ogg oga ogx opus spx mp1 mp2 mp3 mpga m4a m4b m4r aac ac3 eac3 dts wma asf wv tta ape amr awb mka weba
+    webm mkv mp4 m4v mov 3gp 3g2 avi flv wmv ogv ts mts m2ts mpg mpeg
+"""
+AUDIO_SUFFIXES = tuple(f".{name}" for name in NAMES.split())
+"""Suffixes of the formats that can be read, in lower case. They choose files in a folder; a file that is named is
+known by its content."""
 FORMATS = "give wav, flac, ogg, mp3, m4a or another format that libsndfile or FFmpeg reads"
 
 
@@ -36,7 +47,7 @@ class Sound:
     Attributes:
         sample_rate: Hz.
         channels: how many.
-        length: samples of a channel; None where only reading tells.
+        length: samples of a channel, as the header says; None where only reading tells.
         blocks: all its samples in order, float32 [channels, n] with full scale at 1. Reading them raises
             SpikeSepError where the recording is cut off, is empty, or holds NaN or Inf.
     """
@@ -47,65 +58,103 @@ class Sound:
     blocks: Iterator[np.ndarray]
 
 
-def open_sound(source: Path | IO[bytes], raw_rate: int | None = None) -> Sound:
+def warn(notice: str) -> None:
+    """Issue a notice as a `SpikeSepWarning`."""
+    warnings.warn(notice, SpikeSepWarning, stacklevel=2)
+
+
+def open_sound(
+    source: Path | IO[bytes],
+    raw_rate: int | None = None,
+    tell: Callable[[str], object] = warn,
+) -> Sound:
     """Open a recording, to be read in blocks; its file is closed at the last.
 
     Args:
-        source: an audio file, or one that is open and can be sought in.
+        source: an audio file, or one on disk that is open.
         raw_rate: it is bare 16-bit samples of one channel, little end first, at this rate in Hz.
+        tell: is told, in a line each, what is doubtful about the recording and what of it is left out,
+            now or while it is read.
 
     Raises:
-        SpikeSepError: the file is missing, or is not audio.
+        SpikeSepError: the file is missing, is not audio, or is cut off as far as its header shows.
     """
     name = str(source) if isinstance(source, Path) else "standard input"
-    options = {}
-    if isinstance(source, Path):
-        if not source.is_file():
-            what = "a folder, not an audio file" if source.is_dir() else "no such audio file"
-            raise SpikeSepError(f"{name}: {what}; check the path")
-        if is_sphere(source):
-            pcm, rate = read_sphere(source)
-            samples = pcm.astype(np.float32) / np.float32(32768)
-            return Sound(rate, len(samples), samples.shape[1], checked(name, iter([samples]), samples.shape[1]))
-        try:
-            with source.open("rb") as file:
-                check_whole(file, name)
-        except OSError as error:
-            raise SpikeSepError(f"{name}: cannot be read ({error.strerror}); see to it that you may read it") from error
-        options = _bare_gsm(source)
-    elif not raw_rate:
-        check_whole(source, name)
-    if raw_rate:
-        options = {"format": "RAW", "subtype": "PCM_16", "endian": "LITTLE", "samplerate": raw_rate, "channels": 1}
+    reading = _open(source, name, raw_rate, tell)
+    blocks = checked(name, reading.blocks(name, tell))
+    return Sound(reading.sample_rate, reading.channels, reading.frames, blocks)
+
+
+Reading = sndfile.Reading | ffmpeg.Reading | sphere.Reading
+
+
+def _open(source: Path | IO[bytes], name: str, raw_rate: int | None, tell: Callable[[str], object]) -> Reading:
+    if isinstance(source, Path) and not source.is_file():
+        what = "a folder, not an audio file" if source.is_dir() else "no such audio file"
+        raise SpikeSepError(f"{name}: {what}; check the path")
+    suffix = source.suffix.lower() if isinstance(source, Path) else ""
+    _check_rate(name, raw_rate or RATES[0])
     try:
-        file = soundfile.SoundFile(os.fsencode(source) if isinstance(source, Path) else source, **options)
-    except (soundfile.SoundFileError, OSError) as error:
-        found = _open_with_ffmpeg(name, source)
-        if found is None:
-            reason = getattr(error, "error_string", error)
-            raise SpikeSepError(f"{name}: not a readable audio file; {FORMATS} ({reason})") from error
-        return found
-    blocks = checked(name, _sndfile_blocks(name, file), file.frames)
-    return Sound(file.samplerate, file.channels, file.frames, blocks)
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as opened:
+            opened.seek(0)  # and write what waits in its buffer
+            file = Section(opened)
+            if raw_rate:
+                reading = sndfile.open_bare(file, "PCM_16", "LITTLE", raw_rate, 1)
+            else:
+                reading = _open_by_content(file, name, suffix, tell)
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}); see to it that you may read it"
+        raise SpikeSepError(f"{name}: {reason}") from error
+    _check_rate(name, reading.sample_rate)
+    return reading
 
 
-def _sndfile_blocks(name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    with file:
-        size = max(1, BLOCK // file.channels)
-        while True:
-            try:
-                block = file.read(min(size, file.frames), dtype="float32", always_2d=True)
-            except (soundfile.SoundFileError, OSError) as error:
-                raise SpikeSepError(f"{name}: cannot be read to its end ({error}); make or copy it again") from error
-            if not len(block):
-                return
-            yield np.ascontiguousarray(block.T)
+def _check_rate(name: str, rate: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise SpikeSepError(f"{name}: has a sample rate of {rate} Hz; give a recording of {RATES[0]} to {RATES[1]} Hz")
 
 
-def checked(
-    name: str, blocks: Iterator[np.ndarray], length: int | None = None, tolerance: int = 0
-) -> Iterator[np.ndarray]:
-    """The blocks, while they hold numbers; in the end there must be as many samples as `length` says."""
+def _open_by_content(file: Section, name: str, suffix: str, tell: Callable[[str], object]) -> Reading:
+    if sphere.is_sphere(file):
+        return sphere.open_reading(file, name)
+    if suffix in HEADERLESS and not SIGNATURES.match(file.read(32)):
+        raise SpikeSepError(f"{name}: {_way_to_give(Path(name), HEADERLESS[suffix])}")
+    extent = find_extent(file, name)
+    reading = sndfile.open_reading(file, extent, name, tell)
+    if reading is None and suffix == ".gsm":
+        reading = sndfile.open_gsm(file)
+    if reading is None or not reading.trusted:
+        reading = ffmpeg.open_reading(file, name, tell) or reading
+    if reading is None:
+        raise SpikeSepError(f"{name}: not a readable audio file; {FORMATS}")
+    if extent and extent.remark:
+        tell(f"{name}: {extent.remark}")
+    if extent and extent.doubt:
+        seconds = reading.frames and f"{reading.frames / reading.sample_rate:.2f} s of sound are read"
+        tell(f"{name}: {extent.doubt}; {seconds or 'what is found is read'}")
+    return reading
+
+
+def _way_to_give(path: Path, kind: str) -> str:
+    """What to do with samples that have no header."""
+    if kind == "s16le":
+        return (
+            "samples without a header, whose rate must be given: "
+            f"spikesep-infer --raw RATE - < {path.name}, if they are 16-bit and mono"
+        )
+    law = {"mulaw": "mu-law", "alaw": "A-law"}[kind]
+    return (
+        f"{law} without a header, whose rate must be given: "
+        f"ffmpeg -f {kind} -ar 8000 -i {path.name} {path.stem}.wav makes a file that can be read"
+    )
+
+
+def checked(name: str, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks, as long as they hold numbers.
+
+    Raises:
+        SpikeSepError: they do not, or there is no sample.
+    """
     n = 0
     for block in blocks:
         peak = np.abs(block).max(initial=0.0)
@@ -115,52 +164,8 @@ def checked(
             raise SpikeSepError(f"{name}: samples reach {peak:g}, where full scale is 1; export the recording again")
         n += block.shape[1]
         yield block
-    if length is not None and n < length - tolerance:
-        raise SpikeSepError(f"{name}: cut off, {n} of {length} samples are there; make or copy it again")
     if not n:
         raise SpikeSepError(f"{name}: holds no samples; give a recording that is not empty")
-
-
-def _open_with_ffmpeg(name: str, source: Path | IO[bytes]) -> Sound | None:
-    """What FFmpeg finds in a file that libsndfile cannot read; None if it is no sound."""
-    import av  # by few files, and slow to load
-
-    try:
-        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-            file.seek(0)
-            container = av.open(f"file:/dev/fd/{file.fileno()}")  # FFmpeg takes neither every name nor, quietly, files
-        stream = next(iter(container.streams.audio), None)
-        if stream is None or stream.codec_context is None:
-            return None
-        rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
-        length = None
-        if stream.duration and container.format.name.startswith("mov"):  # other formats know no exact length
-            length = int(stream.duration * stream.time_base * rate)
-    except (av.FFmpegError, ValueError, OSError):
-        return None
-    if not rate or not channels:
-        return None
-    blocks = _ffmpeg_blocks(name, container, rate, channels)
-    return Sound(rate, channels, length, checked(name, blocks, length, tolerance=rate // 5))
-
-
-def _ffmpeg_blocks(name: str, container, rate: int, channels: int) -> Iterator[np.ndarray]:
-    import av
-
-    with container:
-        try:
-            for frame in container.decode(audio=0):
-                if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
-                    raise SpikeSepError(f"{name}: changes its rate or channels on the way; export the recording again")
-                data = frame.to_ndarray()
-                data = data if frame.format.is_planar else data.reshape(-1, channels).T
-                if data.dtype.kind == "f":
-                    yield data.astype(np.float32)
-                else:  # 8 bits have no sign
-                    half = 2.0 ** (8 * data.itemsize - 1)
-                    yield ((data - half * (data.dtype.kind == "u")) / half).astype(np.float32)
-        except (av.FFmpegError, ValueError) as error:
-            raise SpikeSepError(f"{name}: cannot be read to its end ({error}); make or copy it again") from error
 
 
 def read_channels(path: str | Path) -> tuple[np.ndarray, int]:
@@ -178,38 +183,29 @@ def read_channels(path: str | Path) -> tuple[np.ndarray, int]:
 
 
 def read_length(path: str | Path) -> tuple[int, int]:
-    """Samples of a channel and sample rate in Hz: from the header alone, but for formats whose header does not tell.
+    """Samples of a channel and sample rate in Hz, from the header, or else from the sizes of packets.
+
+    Only what has neither is decoded.
 
     Raises:
         SpikeSepError: the file is missing, is not audio, or is cut off as far as its header shows.
     """
     path = Path(path)
-    if is_sphere(path):
-        header = read_header(path)
-        return header.samples, header.sample_rate
-    sound = open_sound(path)
-    length = sound.length if sound.length is not None else sum(block.shape[1] for block in sound.blocks)
-    return length, sound.sample_rate
+    reading = _open(path, str(path), None, _pass_over)
+    return _length(path, reading), reading.sample_rate
 
 
-def check_whole(file: IO[bytes], name: str) -> None:
-    """See that a wav file is as long as its header says: libsndfile reads the rest of one that was cut off, silently.
-
-    Raises:
-        SpikeSepError: it is not. (A file that is no wav file passes: whoever reads it will tell.)
-    """
-    header = file.read(8)
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    said = int.from_bytes(header[4:], "little")
-    if header[:4] == b"RIFF" and size < said + 8 and not is_open_ended(said):
-        raise SpikeSepError(f"{name}: cut off, {size} of {said + 8} bytes are there; make or copy it again")
+def _length(path: Path, reading: Reading) -> int:
+    length = reading.frames
+    if length is None:
+        length = reading.count_packets()
+    if length is None:
+        length = sum(block.shape[1] for block in open_sound(path, tell=_pass_over).blocks)
+    return length
 
 
-def _bare_gsm(path: Path) -> dict:
-    if path.suffix.lower() != ".gsm":
-        return {}
-    return {"format": "RAW", "subtype": "GSM610", "samplerate": GSM_RATE, "channels": 1}
+def _pass_over(notice: str) -> None:
+    """Say nothing: whoever reads all of the recording is told."""
 
 
 def read_audio(path: str | Path, sample_rate: int | None = None) -> np.ndarray:
@@ -244,23 +240,30 @@ def read_part(path: str | Path, bounds: Callable[[int, int], tuple[int, int]]) -
         SpikeSepError: as `read_channels`.
     """
     path = Path(path)
-    length, rate = read_length(path)
+    reading = _open(path, str(path), None, _pass_over)
+    length, rate = _length(path, reading), reading.sample_rate
     start, wanted = bounds(length, rate)
-    if is_sphere(path) or path.suffix.lower() == ".gsm":  # neither can be read from the middle
-        return read_audio(path)[start : start + wanted], rate
     try:
-        file = soundfile.SoundFile(os.fsencode(path))
-    except soundfile.SoundFileError:  # FFmpeg reads it from the beginning
-        return read_audio(path)[start : start + wanted], rate
-    try:
-        with file:
-            file.seek(start)
-            samples = file.read(wanted, dtype="float32", always_2d=True)
+        samples = reading.part(start, wanted)
     except (soundfile.SoundFileError, OSError) as error:
         raise SpikeSepError(f"{path}: cannot be read from sample {start} on ({error}); copy the file again") from error
-    if len(samples) < min(wanted, length - start):
-        raise SpikeSepError(f"{path}: cut off, {start + len(samples)} of {length} samples are there; copy it again")
-    return samples.mean(axis=1), rate
+    if samples is None:
+        return _from_the_beginning(path, start, wanted), rate
+    there = samples.shape[1]
+    if there < min(wanted, length - start):
+        raise SpikeSepError(f"{path}: cut off, {start + there} of {length} samples are there; copy it again")
+    return samples.mean(axis=0), rate
+
+
+def _from_the_beginning(path: Path, start: int, wanted: int) -> np.ndarray:
+    """Part of a recording, channels averaged, of which nothing behind it is read."""
+    pieces, position = [], 0
+    for block in open_sound(path, tell=_pass_over).blocks:
+        pieces.append(block[:, max(0, start - position) : max(0, start + wanted - position)].mean(axis=0))
+        position += block.shape[1]
+        if position >= start + wanted:
+            break
+    return np.concatenate(pieces)
 
 
 def read_audio_at(path: str | Path, sample_rate: int) -> np.ndarray:
@@ -273,33 +276,6 @@ def read_audio_at(path: str | Path, sample_rate: int) -> np.ndarray:
     if rate != sample_rate:
         raise SpikeSepError(f"{path}: is at {rate} Hz, the corpus at {sample_rate}; put the original recording there")
     return channels[0] if len(channels) == 1 else channels.mean(axis=0)
-
-
-RESAMPLING_REACH = 10
-"""Half the filter of `resample`, in samples at the lower of the two rates."""
-
-
-def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Change the sample rate of [..., samples], float32 or float64, to length ceil(samples * to / from).
-
-    MATLAB's default, by which WSJ0-2mix is made: a linear-phase filter of 2 * 10 * max(p, q) + 1 taps at the ratio p
-    / q, a sinc times a Kaiser window with beta 5, its delay taken away. SciPy's default is the same.
-    """
-    if from_rate == to_rate:
-        return samples
-    from scipy.signal import resample_poly  # slow to load
-
-    common = math.gcd(from_rate, to_rate)
-    window = _lowpass(max(from_rate, to_rate) // common).astype(samples.dtype)
-    return resample_poly(samples, to_rate // common, from_rate // common, axis=-1, window=window)
-
-
-@lru_cache(maxsize=64)  # rates times speeds, in mixing on the fly
-def _lowpass(factor: int) -> np.ndarray:
-    """The filter that `resample_poly` would design, 20 * factor + 1 taps; designed once for all blocks of a file."""
-    from scipy.signal import firwin
-
-    return firwin(2 * RESAMPLING_REACH * factor + 1, 1 / factor, window=("kaiser", 5.0))
 
 
 def to_pcm16(samples: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import check_whole
 from spikesep.separation.channel import draw_polarity
+from spikesep.separation.containers import find_extent
 from spikesep.separation.kaldi import Mixture
 from spikesep.training.sampling import EpochSampler
 
@@ -207,7 +207,7 @@ def read_sources(mixture: Mixture, sample_rate: int, start: int, n_samples: int)
     for row, path in zip(sources, mixture.sources, strict=True):
         try:
             with path.open("rb") as content:
-                check_whole(content, str(path))
+                find_extent(content, str(path))  # libsndfile does not see what is cut off
             with soundfile.SoundFile(path) as file:
                 rate, frames = file.samplerate, file.frames
                 file.seek(min(start, frames))

@@ -15,11 +15,12 @@ from torch.utils.data import Dataset
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation import channel
-from spikesep.separation.audio import read_part, resample
+from spikesep.separation.audio import read_part
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.dataset import Crop
 from spikesep.separation.levels import active_level
 from spikesep.separation.mixing.balanced import EMPTY_DB, MEAN_LEVEL_DB, MOST_PEAK
+from spikesep.separation.resampling import resample
 
 
 class DynamicCrops(Dataset):

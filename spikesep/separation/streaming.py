@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.audio import LOUDEST, RESAMPLING_REACH, resample
+from spikesep.separation.audio import LOUDEST, RATES
 from spikesep.separation.channels import at_full_scale, pick
 from spikesep.separation.model import Separator
+from spikesep.separation.resampling import RESAMPLING_REACH, resample
 from spikesep.spiking.cost import Cost
 
 Wave = TypeVar("Wave", np.ndarray, Tensor)
-RATES = (1_000, 768_000)
-"""Hz: sample rates of recordings, the lowest and the highest."""
 
 
 class Stream:
@@ -145,7 +144,9 @@ class Resampler:
         """Samples [..., n] that come next; what is certain by then, [..., m] at the new rate."""
         self._input.push(samples)
         whole = (self._input.stop - self._context) // self._down * self._down
-        return self._until(max(whole, self._input.position), self._context)
+        if whole <= self._input.position:
+            return samples[..., :0]
+        return self._until(whole, self._context)
 
     def flush(self) -> np.ndarray:
         """What is left to say at the end."""

@@ -10,15 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
+from spikesep.separation.audio import AUDIO_SUFFIXES
 from spikesep.separation.wav import wav_header
 
-KINDS = """
-    wav wave bwf w64 rf64 wv wv1 wv2 sph flac ogg oga opus spx mp3 mp2 mpga m4a m4b m4r mp4 m4v mov
-    qt 3gp 3g2 amr awb aac ac3 eac3 dts tta ape mpc webm mka mkv avi wma wmv asf flv mpg mpeg vob
-    ogv aif aiff aifc au snd caf gsm voc
-"""
-AUDIO_SUFFIXES = tuple(f".{kind}" for kind in KINDS.split())
-"""Files to pick up from a folder, lower case; a file named explicitly may have any suffix."""
 STDIN, MICROPHONE = "-", "mic"
 VOICE = re.compile(r"_spk[1-9]\d*\.wav$")
 """Suffix of output files."""

@@ -1,9 +1,13 @@
 import importlib
 
 import pytest
+from encode import wav_bytes
+from jsonargparse import ArgumentParser
 
+from spikesep.cli.common import run
 from spikesep.cli.train import main
 from spikesep.cli.vision import main as image_main
+from spikesep.separation.audio import read_channels
 
 WRONG = {
     "--ann.epochs 0": "ann.epochs 0",
@@ -79,3 +83,19 @@ def test_a_setting_of_the_image_tasks_that_cannot_be_is_one_line_and_status_2(tm
     assert error.startswith("spikesep-vision: error:")
     assert message in error
     assert "\n" not in error
+
+
+def test_a_doubt_is_one_line_and_told_once(tmp_path, capsys):
+    path = tmp_path / "two\nlines.wav"
+    path.write_bytes(wav_bytes(bytes(4000), riff=0, data=0))
+
+    def action(options):
+        for _ in range(2):
+            read_channels(path)
+
+    with pytest.raises(SystemExit) as ended:
+        run(ArgumentParser(prog="spikesep-x"), action, [])
+    assert ended.value.code == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("spikesep-x: ")
+    assert line.endswith("two lines.wav: was never finished, its header gives no length; 0.12 s of sound are read")

@@ -4,11 +4,20 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from encode import wav_bytes
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import read_audio, read_channels, to_pcm16, write_wav
+from spikesep.separation.audio import (
+    open_sound,
+    read_audio,
+    read_channels,
+    read_length,
+    read_part,
+    to_pcm16,
+    write_wav,
+)
 
 
 def sine(hz, seconds, rate):
@@ -72,6 +81,44 @@ assert read_audio({str(tmp_path / "x.wav")!r}, 8000).shape == (800,)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.gsm", "a.ul", "a.vox", "a.mp3", "a.txt", "a"])
+def test_the_content_says_what_a_file_is_not_its_name(tmp_path, name):
+    voice = sine(440, 0.5, 16000)
+    for kind, subtype in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("CAF", "FLOAT")):
+        soundfile.write(tmp_path / "content", voice, 16000, format=kind, subtype=subtype)
+        (tmp_path / name).write_bytes((tmp_path / "content").read_bytes())
+        assert read_channels(tmp_path / name)[0].shape == (1, 8000)
+        assert read_length(tmp_path / name) == (8000, 16000)
+        assert len(read_part(tmp_path / name, lambda length, rate: (1000, 500))[0]) == 500
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("a.raw", r"a\.raw: .* spikesep-infer --raw RATE - < a\.raw"),
+        ("a.PCM", r"a\.PCM: .* spikesep-infer --raw RATE - < a\.PCM"),
+        ("a.ul", r"a\.ul: mu-law without a header.* ffmpeg -f mulaw -ar 8000 -i a\.ul a\.wav"),
+        ("a.al", r"a\.al: A-law without a header.* ffmpeg -f alaw -ar 8000 -i a\.al a\.wav"),
+    ],
+)
+def test_how_to_give_samples_without_a_header_is_told(tmp_path, name, remedy):
+    (tmp_path / name).write_bytes(np.full(1000, 0xFBFF, "<u2").tobytes())  # as an mp3 file begins
+    with pytest.raises(SpikeSepError, match=remedy) as caught:
+        read_channels(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rate_that_no_recording_has_is_refused_before_anything_is_read(tmp_path):
+    path = tmp_path / "a.wav"
+    for rate in (768_001, 2**31 - 1, 999):
+        path.write_bytes(wav_bytes(bytes(2000), rate=rate))
+        for read in (read_channels, read_length, open_sound):
+            with pytest.raises(SpikeSepError, match=rf"a\.wav: has a sample rate of {rate} Hz; .* 1000 to 768000 Hz"):
+                read(path)
+    with path.open("rb") as file, pytest.raises(SpikeSepError, match="sample rate of 10 Hz"):
+        open_sound(file, raw_rate=10)
 
 
 def test_a_bad_file_is_one_line_that_names_it(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import write_wav
+from spikesep.separation.audio import AUDIO_SUFFIXES, write_wav
 from spikesep.separation.config import CorpusConfig
-from spikesep.separation.corpora import debian, espeak, list_utterances
+from spikesep.separation.corpora import debian, espeak, folder, list_utterances
 from spikesep.separation.corpora.splits import assign_splits
 from spikesep.separation.corpora.survey import Recording, Surveyed, reason_not_speech, survey_recordings
 from spikesep.separation.corpora.table import Utterance, read_table, speaker_id, write_table
@@ -253,6 +253,17 @@ def test_a_folder_of_folders_becomes_a_table(tmp_path, folder_corpus):
     assert notices == []
     assert all(row.path.is_file() for row in table)
     assert "spk0-deep_1" in {row.utt_id for row in table}
+
+
+def test_a_folder_takes_every_format_that_is_read(tmp_path):
+    names = {f"take{k}{suffix.upper()}" for k, suffix in enumerate(AUDIO_SUFFIXES)}
+    for name in {*names, "notes.txt", "take.raw"}:
+        touch = tmp_path / "anna" / name
+        touch.parent.mkdir(exist_ok=True)
+        touch.touch()
+    found = folder.recordings(CorpusConfig(name="folder", root=str(tmp_path)), tmp_path, 0, 1)
+    assert {recording.path.name for recording in found} == names
+    assert {".wav", ".m4a", ".amr", ".3gp", ".sph", ".wma"} <= set(AUDIO_SUFFIXES)
 
 
 def test_faults_of_a_folder_are_named(tmp_path, folder_corpus):

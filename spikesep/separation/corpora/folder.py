@@ -1,15 +1,14 @@
-"""Anybody's own recordings: one folder a speaker, `root/<speaker>/**/*.wav` (or flac, ogg, mp3, gsm), and optionally
-`root/speakers.tsv` with a line `speaker<TAB>f|m` each.
+"""Anybody's own recordings: one folder a speaker, `root/<speaker>/**/*` in any format of `AUDIO_SUFFIXES`, and
+optionally `root/speakers.tsv` with a line `speaker<TAB>f|m` each.
 """
 
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
+from spikesep.separation.audio import AUDIO_SUFFIXES
 from spikesep.separation.config import CorpusConfig
 from spikesep.separation.corpora.survey import Recording
 from spikesep.separation.corpora.table import SEXES, speaker_id
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".gsm")
 
 
 def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
@@ -28,7 +27,7 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
             other = f"is the same id as {folders[speaker]}" if speaker else "has no letter or digit"
             raise SpikeSepError(f"{directory}: as a speaker, the name {other}; rename the folder")
         folders[speaker] = directory
-        files = sorted(path for path in directory.rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in directory.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
         found += [
             Recording(path, str(path.relative_to(directory).with_suffix("")), speaker, sexes.get(speaker, "u"))
             for path in files

@@ -12,13 +12,14 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import is_json, write_json
-from spikesep.separation.audio import read_audio_at, read_channels, resample
+from spikesep.separation.audio import read_audio_at, read_channels
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.corpora.lists import ListRow, describe_list, read_list, read_lists, write_metadata
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.mixing.plan import PlannedMixture, Version, plan_of_rows
 from spikesep.separation.mixing.wsj0mix import fit_lengths
 from spikesep.separation.parallel import Workers
+from spikesep.separation.resampling import resample
 
 MODES = ("min", "max")
 CORPUS_RATE = 16000

@@ -13,7 +13,7 @@ from scipy.io import savemat
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import keep_content, write_text
-from spikesep.separation.audio import read_audio_at, resample
+from spikesep.separation.audio import read_audio_at
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.corpora.lists import (
     ListRow,
@@ -27,6 +27,7 @@ from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.levels import active_level
 from spikesep.separation.mixing.plan import PlannedMixture, Version, plan_of_rows
 from spikesep.separation.parallel import Workers
+from spikesep.separation.resampling import resample
 
 MODES = ("min", "max")
 CORPUS_RATE = 16000
