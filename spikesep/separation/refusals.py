@@ -1,4 +1,4 @@
-"""What a server answers in place of voices: an HTTP status, and one line that says why and what to do."""
+"""What a server answers in place of voices: an HTTP status, and a line with reason and remedy."""
 
 import errno
 import tempfile
@@ -34,8 +34,8 @@ def _refusal_of(error: Exception, name: str) -> RefusalError | None:
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return RefusalError(
             HTTPStatus.INSUFFICIENT_STORAGE,
-            f"{name}: no room for it in {tempfile.gettempdir()} ({cause.strerror}); make room there, or start "
-            "spikesep-serve with TMPDIR set to another folder",
+            f"{name}: no room for it in {tempfile.gettempdir()} ({cause.strerror}); make room there, "
+            "or start spikesep-serve with TMPDIR set to another folder",
         )
     if isinstance(error, OSError):  # of the connection
         return None
@@ -43,7 +43,7 @@ def _refusal_of(error: Exception, name: str) -> RefusalError | None:
         reason = str(error) if name in str(error) else f"{name}: {error}"
         return RefusalError(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
     if isinstance(error, MemoryError) or "memory" in str(error).lower():
-        reason = f"{name}: too little memory; close other programs, or use spikesep-infer with a short --segment"
+        reason = "too little memory; close other programs, or use spikesep-infer with a short --segment"
     else:  # of torch
-        reason = f"{name}: could not be separated ({(str(error).splitlines() or ['no reason given'])[0]})"
-    return RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, reason)
+        reason = f"could not be separated ({(str(error).splitlines() or ['no reason given'])[0]})"
+    return RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{name}: {reason}")

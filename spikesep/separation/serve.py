@@ -1,8 +1,9 @@
-"""A page on the loopback address on which a model can be tried: recordings go in, their voices come out.
+"""A page on the loopback address to try a model: recordings go in, their voices come out.
 
-The server keeps nothing. An upload lives in files without a name for as long as its request, and the voices travel back
-in the answer to that request. The server talks only to the page that it served: it refuses other host names (DNS
-rebinding) and requests of other pages, and the page may load nothing from anywhere else.
+The server keeps nothing. An upload lives in files without a name for as long as its request, and
+the voices travel back in the answer to that request. The server talks only to the page that it
+served: it refuses other host names (DNS rebinding) and requests of other pages, and the page may
+load nothing from anywhere else.
 """
 
 import json
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePath
 from typing import BinaryIO
 from urllib.parse import unquote
 
@@ -32,18 +34,27 @@ from spikesep.separation.uploads import Limits, Recording, read_upload, report_o
 
 ADDRESS = "127.0.0.1"
 SEGMENT_SECONDS = 10.0
-"""Length of the network's blocks. Progress is reported, and a cancelled request ends, between two of them."""
+"""Length of the network's blocks: between two of them progress is reported, and a cancelled request
+ends."""
 PATIENCE = 20.0
 """Seconds that a client may stay silent, and that closing waits for the block in work."""
 SLOWEST = 1e6
 """Bytes a second: a client that sends more slowly than this, after `PATIENCE`, is turned away."""
 PIECE = 2**20
 """Bytes received at once."""
-SCRIPTS = ("theme.js", "pictures.js", "player.js", "saving.js", "recorder.js", "queue.js", "serve.js")
-FILES = {"/style.css": "text/css; charset=utf-8"} | {f"/{name}": "text/javascript; charset=utf-8" for name in SCRIPTS}
+SCRIPTS = (
+    "theme.js",
+    "pictures.js",
+    "player.js",
+    "saving.js",
+    "recorder.js",
+    "queue.js",
+    "serve.js",
+)
+KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -58,7 +69,7 @@ class StoppedError(Exception):
 
 
 class Service(ThreadingHTTPServer):
-    """The server: `serve_forever` runs it until it is interrupted, `server_close` (or leaving `with`) ends it.
+    """The server: `serve_forever` runs it, `server_close` (or leaving `with`) ends it.
 
     Args:
         model: separates one recording at a time.
@@ -78,7 +89,9 @@ class Service(ThreadingHTTPServer):
         self.busy, self.closing = threading.Lock(), False
         self.holder: Handler | None = None  # of the place
         self.warming = threading.Thread(target=self._warm_up, daemon=True)
-        self.pages = {path: (kind, assets.source(path[1:]).encode()) for path, kind in FILES.items()}
+        self.pages = {
+            f"/{name}": (KINDS[PurePath(name).suffix], assets.source(name).encode()) for name in ("style.css", *SCRIPTS)
+        }
         self.pages["/"] = ("text/html; charset=utf-8", _page(model, name, self.limits).encode())
         try:
             super().__init__((ADDRESS, port), Handler)
@@ -129,7 +142,7 @@ class Service(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def _warm_up(self) -> None:
-        """Run the network once: loading its compiled loops takes seconds, which the first recording need not wait."""
+        """Run the network once: the first recording need not wait until its loops are loaded."""
         with suppress(RuntimeError):  # a recording meets it again, and is told
             self.model.separate(np.zeros(self.model.sample_rate // 10, np.float32))
 
@@ -165,9 +178,9 @@ class Handler(BaseHTTPRequestHandler):
             self._admit()
             name = self._announced()
             with refusing(name), ExitStack() as files:  # closing a file may fail, too
-                n_files = 2 + self.server.model.n_speakers  # without a name: they end with the process
-                opened = [files.enter_context(tempfile.TemporaryFile()) for _ in range(n_files)]
-                upload, averaged, *voices = opened
+                upload, averaged, *voices = [  # without a name: they end with the process
+                    files.enter_context(tempfile.TemporaryFile()) for _ in range(2 + self.server.model.n_speakers)
+                ]
                 self._receive(upload, name)
                 with self.server.place(self):
                     recording, report = self._separate(name, upload, averaged, voices)
@@ -191,12 +204,13 @@ class Handler(BaseHTTPRequestHandler):
         """Check what the headers say of the upload; its name, as it may be shown."""
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"\d{1,15}", length):
-            raise RefusalError(HTTPStatus.LENGTH_REQUIRED, "the request gives no length of the recording")
+            raise RefusalError(HTTPStatus.LENGTH_REQUIRED, "the request gives no length")
         self.unread = int(length)
         if self.path != "/separate":
             raise RefusalError(HTTPStatus.NOT_FOUND, "there is no such page here")
         if self.headers.get("Content-Type") != "application/octet-stream":
-            raise RefusalError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the recording as application/octet-stream")
+            reason = "send the recording as application/octet-stream"
+            raise RefusalError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, reason)
         name = _display_name(self.headers.get("X-File-Name", ""))
         try:
             self.server.limits.check_size(name, self.unread)
@@ -286,7 +300,8 @@ class Handler(BaseHTTPRequestHandler):
             shutil.copyfileobj(file, self.wfile)
 
     def _drain(self) -> None:
-        """Read the rest of what was refused, within bounds: a client that still sends would not see the answer."""
+        """Read the rest of what was refused, within bounds: a client that still sends would not see
+        the answer."""
         try:
             for _ in self._body(PATIENCE, min(self.unread, 4 * self.server.limits.n_bytes)):
                 pass
@@ -294,7 +309,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _refuse(self, refusal: RefusalError) -> None:
-        self._answer(refusal.status, "application/json", json.dumps({"error": str(refusal)}).encode())
+        content = json.dumps({"error": str(refusal)}).encode()
+        self._answer(refusal.status, "application/json", content)
 
     def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self._head(status, {"Content-Type": kind, "Content-Length": str(len(content))})
@@ -328,6 +344,6 @@ def _page(model: Model, name: str, limits: Limits) -> str:
 
 
 def _display_name(header: str) -> str:
-    """The name of an upload as it may be shown: no folders, printable characters only, 100 at most."""
+    """The name of an upload as it may be shown: no folders, up to 100 printable characters."""
     name = re.split(r"[/\\]", unquote(header))[-1]
     return "".join(letter for letter in name if letter.isprintable())[-100:] or "the recording"

@@ -29,7 +29,8 @@ class Limits:
 
     Attributes:
         megabytes: size of the file in 10^6 bytes.
-        seconds: length of the sound. It also bounds the samples of all channels, `SAMPLES_PER_SECOND` each second.
+        seconds: length of the sound. It also bounds the samples of all channels, to
+            `SAMPLES_PER_SECOND` for each second.
     """
 
     megabytes: float
@@ -44,8 +45,9 @@ class Limits:
         """Raise SpikeSepError for a file of more than `n_bytes` bytes."""
         if n_bytes > self.n_bytes:
             raise SpikeSepError(
-                f"{name} has {n_bytes / 1e6:.1f} MB and {self.megabytes:g} MB is the most taken here; start "
-                f"spikesep-serve with --max-megabytes {math.ceil(n_bytes / 1e6)}, or use spikesep-infer"
+                f"{name} has {n_bytes / 1e6:.1f} MB and {self.megabytes:g} MB is the most taken here; "
+                f"start spikesep-serve with --max-megabytes {math.ceil(n_bytes / 1e6)}, "
+                "or use spikesep-infer"
             )
 
     def check_length(self, name: str, sound: Sound, n_samples: int) -> None:
@@ -60,8 +62,8 @@ class Limits:
         else:
             return
         raise SpikeSepError(
-            f"{name}: {reason}, the most taken here; start spikesep-serve with a larger --max-seconds, "
-            "or use spikesep-infer"
+            f"{name}: {reason}, the most taken here; start spikesep-serve with a larger "
+            "--max-seconds, or use spikesep-infer"
         )
 
 
@@ -190,7 +192,7 @@ def separate_upload(
 
 
 def report_of(recording: Recording, found: Separation, spent: float) -> dict:
-    """What a page says of a separated recording: length and speed in `summary`, operations in `work`.
+    """What a page says of a recording: length and speed in `summary`, operations in `work`.
 
     Args:
         recording: the upload.
@@ -204,7 +206,8 @@ def report_of(recording: Recording, found: Separation, spent: float) -> dict:
         notes.append(f"voices lowered by {found.scale:.2f} to stay within full scale")
     work = f"{cost.macs / 1e6:,.0f} million multiply-accumulates"
     if cost.n_steps:
-        work = f"{cost.synops / 1e6:,.0f} million synaptic operations, where the analog network takes {work}"
+        synops = f"{cost.synops / 1e6:,.0f} million synaptic operations"
+        work = f"{synops}, where the analog network takes {work}"
     minutes, seconds = divmod(round(recording.seconds, 1), 60)
     length = f"{minutes:.0f} min {seconds:.1f} s" if minutes else f"{seconds:.1f} s"
     facts = f"{length} at {recording.sample_rate} Hz, separated in {spent:.1f} s"

@@ -30,7 +30,7 @@ def model(tmp_path_factory):
 
 
 def start(model, temporary) -> subprocess.Popen:
-    """`spikesep-serve` with a folder for temporary files; only its own lines are on standard error."""
+    """`spikesep-serve`, with only its own lines on standard error."""
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONWARNINGS": "ignore"}
     options = ["--model", str(model), "--port", "0", "--no-browser"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 import zipfile
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -252,11 +253,17 @@ def test_colours_follow_the_system_until_they_are_switched_and_pictures_are_draw
 def test_a_phone_has_room_for_all_of_it(visit, address, service):
     for place in (address, service.url):
         page = visit(place, width=360, height=740)
-        if place is address:
-            ready(page)
+        if place == service.url:
+            drop(page, ("talk.wav", tone(0.5, 8000)))
+        ready(page)
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         for button in page.locator(".choice:visible, button:not(.theme):visible, .button:visible").all():
             assert button.bounding_box()["height"] >= 44
+        parts = page.locator(".player >> nth=0").locator(".transport > *").all()
+        boxes = [part.bounding_box() for part in parts]
+        for one, other in combinations(boxes, 2):
+            beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+            assert beside or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
 
 
 def test_where_scripts_cannot_play_every_sound_has_a_player_of_the_browser(visit, address):
@@ -382,6 +389,8 @@ def test_what_is_dropped_and_is_no_file_is_told(visit, service):
     drop(page, ("talk.wav", tone(0.5, 8000)))
     ready(page)
     assert not page.locator(".trouble").last.is_visible()
+    page.evaluate("Queue.add({ size: 1, slice: () => ({ arrayBuffer: () => Promise.reject() }) }, 'talks')")
+    playwright.expect(entry(page, "talks").locator(".state")).to_contain_text("drop the files in it")
 
 
 def test_progress_is_told_with_the_time_that_is_left_and_cancel_stops_the_work(visit, service, blocks):
@@ -579,3 +588,11 @@ def test_the_microphone_can_be_the_recording(visit, service):
     ready(page)
     assert page.locator("#heard").inner_text() == "recording.wav"
     assert 0.3 < page.evaluate("document.querySelector('.player').player.duration") < 5
+
+
+def test_a_recording_that_reaches_the_limit_is_kept_and_the_limit_named(visit, service):
+    page = visit(service.url, permissions=["microphone"])
+    page.evaluate("document.querySelector('.drop').dataset.seconds = 1.6")
+    page.get_by_role("button", name="Record").click()
+    page.get_by_text("Recording stopped at 1.6 s; start spikesep-serve with a larger --max-seconds").wait_for()
+    ready(page)

@@ -22,4 +22,6 @@ async function begin(root) {
 
 (async () => {
   for (const root of document.querySelectorAll(".player")) await begin(root);
-})().catch(() => document.documentElement.classList.remove("script")); // the browser's own players remain
+})().catch(() => {
+  document.documentElement.classList.remove("script"); // the browser's own players remain
+});

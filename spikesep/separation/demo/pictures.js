@@ -138,7 +138,8 @@ function palette(scale) {
   return Uint32Array.from({ length: 256 }, (_, level) => {
     const place = (level / 255) * (anchors.length - 1);
     const k = Math.min(anchors.length - 2, Math.floor(place)), next = anchors[k + 1];
-    const [r, g, b] = anchors[k].map((from, c) => Math.round(from + (place - k) * (next[c] - from)));
+    const between = (from, c) => Math.round(from + (place - k) * (next[c] - from));
+    const [r, g, b] = anchors[k].map(between);
     return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
   });
 }
@@ -161,8 +162,8 @@ function drawTicks(axis, left, span) {
   const first = Math.ceil(left / step - 1e-6);
   for (let k = first; k * step < left + span - 0.3 * step; k++) {
     const tick = axis.appendChild(document.createElement("span")), second = k * step;
-    const text = second < 60 ? `${+second.toFixed(2)}` : clock(second).slice(0, step < 1 ? undefined : -2);
-    tick.textContent = k === first && second < 60 ? `${text} s` : text;
+    const exact = clock(second), text = step < 1 ? exact : exact.slice(0, -2);
+    tick.textContent = second < 60 ? `${+second.toFixed(2)}${k === first ? " s" : ""}` : text;
     tick.style.left = `${(100 * (second - left)) / span}%`;
   }
 }

@@ -74,7 +74,8 @@ class Player {
 
   // How loud the sources are: for the pictures, and in words.
   #measure() {
-    const measured = Object.entries(this.buffers).map(([name, b]) => [name, levels(b.getChannelData(0))]);
+    const names = Object.keys(this.buffers);
+    const measured = names.map((name) => [name, levels(this.#samples(name))]);
     this.peak = Math.max(SILENT, ...measured.map(([, { peak }]) => peak));
     this.silent = measured[0][1].peak < SILENT;
     this.root.querySelector(".silent").hidden = !this.silent;
@@ -193,7 +194,8 @@ class Player {
     if (this.shown !== shown) this.decibels = {};
     this.shown = shown;
     this.decibels[this.source] ??= this.#spectrogram(this.source, spectrum.width, this.#range);
-    this.loudest ??= this.silent ? Infinity : this.#spectrogram(this.#first, spectrum.width).loudest;
+    const loudest = () => this.#spectrogram(this.#first, spectrum.width).loudest;
+    this.loudest ??= this.silent ? Infinity : loudest();
     drawSpectrogram(spectrum, this.decibels[this.source], this.loudest, SCALES[Theme.name]);
   }
 
@@ -316,7 +318,8 @@ class Player {
   }
 
   #key(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("[type=text]")) return;
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.target.matches("[type=text]")) return;
     const own = event.target.matches("button, a, summary, [type=checkbox]"); // of the space bar
     const choice = this.choices[Number(event.key) - 1];
     if (event.key === " " && !own) this.toggle();

@@ -2,7 +2,12 @@
 // voices come back in the answer, behind lines that tell how far it is.
 "use strict";
 
-const ACTS = { waiting: ["remove"], working: ["cancel"], done: ["listen", "remove"], failed: ["retry", "remove"] };
+const ACTS = {
+  waiting: ["remove"],
+  working: ["cancel"],
+  done: ["listen", "remove"],
+  failed: ["retry", "remove"],
+};
 
 class Entry {
   // blob: the recording. name: of its file.
@@ -34,7 +39,9 @@ class Entry {
     this.state = this.row.dataset.state = state;
     this.bar.hidden = state !== "working";
     this.bar.removeAttribute("value");
-    for (const act of Object.values(ACTS).flat()) this.#button(act).hidden = !ACTS[state].includes(act);
+    for (const act of new Set(Object.values(ACTS).flat())) {
+      this.#button(act).hidden = !ACTS[state].includes(act);
+    }
     if (hadFocus) this.#button(ACTS[state][0]).focus();
     this.tell(text);
   }
@@ -51,6 +58,7 @@ class Entry {
       this.begun = null;
       const onShare = (share) => this.#progress(share);
       this.result = await send(this.blob, this.name, this.aborter.signal, onShare);
+      this.blob = null;
       this.set("done", this.result.report.summary);
       announce(`${this.name} is separated`);
     } catch (error) {
@@ -61,14 +69,16 @@ class Entry {
   }
 
   async #check() {
-    const size = this.blob.size / 1e6, most = Number(document.querySelector(".drop").dataset.megabytes);
+    const size = this.blob.size / 1e6;
+    const most = Number(document.querySelector(".drop").dataset.megabytes);
     if (size > most) {
       throw new Error(
         `${this.name} has ${size.toFixed(1)} MB and ${most} MB is the most taken here; start ` +
         `spikesep-serve with --max-megabytes ${Math.ceil(size)}, or use spikesep-infer`);
     }
     await this.blob.slice(0, 1).arrayBuffer().catch(() => {
-      throw new Error(`${this.name}: the browser cannot read it; if it is a folder, drop the files in it`);
+      const reason = "the browser cannot read it; if it is a folder, drop the files in it";
+      throw new Error(`${this.name}: ${reason}`);
     });
   }
 
@@ -122,7 +132,7 @@ const Queue = {
       this.changed();
       if (entry.state === "done" && !shown) {
         shown = true;
-        await listen(entry).catch((error) => complain(`${entry.name} cannot be played: ${error.message}`));
+        await listen(entry);
       }
     }
     this.running = false;
@@ -135,8 +145,12 @@ const Queue = {
 
 // Hand a recording to the program; what it answers: {report, parts}.
 async function send(blob, name, signal, onShare) {
-  const headers = { "Content-Type": "application/octet-stream", "X-File-Name": encodeURIComponent(name) };
-  const answer = await fetch("/separate", { method: "POST", headers, body: blob, signal }).catch((error) => {
+  const headers = {
+    "Content-Type": "application/octet-stream",
+    "X-File-Name": encodeURIComponent(name),
+  };
+  const request = fetch("/separate", { method: "POST", headers, body: blob, signal });
+  const answer = await request.catch((error) => {
     if (error.name === "AbortError") throw error;
     throw new Error("spikesep-serve does not answer any more; start it again");
   });

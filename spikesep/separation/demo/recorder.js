@@ -28,7 +28,8 @@ const Recorder = {
       this.clock.textContent = `Recording: ${clock(seconds)}`;
       if (seconds < most - 1 || recorder.state !== "recording") return;
       recorder.stop();
-      complain(`Recording stopped at ${most} s; start spikesep-serve with a larger --max-seconds for more`);
+      const more = "start spikesep-serve with a larger --max-seconds for more";
+      complain(`Recording stopped at ${most} s; ${more}`);
     }, 100);
     recorder.ondataavailable = (event) => pieces.push(event.data);
     recorder.onstop = () => {

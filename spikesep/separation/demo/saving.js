@@ -38,10 +38,13 @@ async function zip(files) {
       [2, name.length], [2, 0],
     ];
     pieces.push(packed([4, 0x04034b50], ...facts), name, blob);
-    entries.push(packed([4, 0x02014b50], [2, 20], ...facts, [2, 0], [2, 0], [2, 0], [4, 0], [4, at]), name);
+    const listing = [[4, 0x02014b50], [2, 20], ...facts, [2, 0], [2, 0], [2, 0], [4, 0], [4, at]];
+    entries.push(packed(...listing), name);
     at += 30 + name.length + blob.size;
     listed += 46 + name.length;
-    if (at + listed > LARGEST_ZIP) throw new Error("Too much for one zip; save the voices one by one");
+    if (at + listed > LARGEST_ZIP) {
+      throw new Error("Too much for one zip; save the voices one by one");
+    }
   }
   const n = entries.length / 2;
   const end = packed([4, 0x06054b50], [2, 0], [2, 0], [2, n], [2, n], [4, listed], [4, at], [2, 0]);
@@ -58,7 +61,8 @@ function unused(wanted, taken) {
 
 // Text as part of a file's name, on any system.
 function fileName(text) {
-  return text.replace(/[\u0000-\u001f\u007f\\/:*?"<>|]/g, "_").replace(/^\.+/, "").trim() || "voice";
+  const safe = text.replace(/[\u0000-\u001f\u007f\\/:*?"<>|]/g, "_").replace(/^\.+/, "");
+  return safe.trim() || "voice";
 }
 
 function save(blob, name) {

@@ -25,8 +25,12 @@ async function listen(entry) {
   const { report, parts } = entry.result, buffers = {};
   forget(heard);
   heard = entry;
-  for (const [name, part] of Object.entries(parts)) {
-    buffers[name] = await decode(await part.arrayBuffer(), report.sample_rate);
+  try {
+    for (const [name, part] of Object.entries(parts)) {
+      buffers[name] = await decode(await part.arrayBuffer(), report.sample_rate);
+    }
+  } catch (error) {
+    return complain(`The browser cannot play ${entry.name}: ${error.message}`);
   }
   if (heard !== entry) return; // another was chosen meanwhile
   root.querySelector("h2").textContent = entry.name;
@@ -90,7 +94,9 @@ for (const button of root.querySelectorAll("button.save")) {
 root.querySelector("button.save-zip").addEventListener("click", () => {
   saveZip([heard], `${stemOf(heard)}.zip`);
 });
-document.querySelector("button.save-all").addEventListener("click", () => saveZip(Queue.done, "voices.zip"));
+document.querySelector("button.save-all").addEventListener("click", () => {
+  saveZip(Queue.done, "voices.zip");
+});
 
 for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
   addEventListener(type, (event) => {
