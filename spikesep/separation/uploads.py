@@ -11,16 +11,17 @@ import numpy as np
 import soundfile
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio import BLOCK, GSM_RATE, Sound, checked, open_sound, to_pcm16
+from spikesep.separation.audio import Sound, checked, open_sound, to_pcm16
 from spikesep.separation.recordings import Separation, separate_sound
 from spikesep.separation.separate import Model
-from spikesep.separation.streaming import mono
 from spikesep.separation.wav import wav_header
 
 SAMPLES_PER_SECOND = 96_000
 """Samples of all channels together that each permitted second may hold: two channels at 48 kHz."""
 PIECE = 2**16
 """Samples that are handed on at once."""
+GSM_RATE = 8000
+"""Hz, of bare GSM 06.10 frames."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def read_upload(
             on_block()
             n_samples += block.shape[1]
             limits.check_length(name, sound, n_samples)
-            mixture = mono(block)
+            mixture = block.mean(0, dtype=np.float32)
             peak = max(peak, float(np.abs(mixture).max(initial=0.0)))
             averaged.write(mixture.tobytes())
     except SpikeSepError as error:
@@ -151,7 +152,7 @@ def _open(path: Path, name: str) -> Sound:
         if PurePath(name).suffix.lower() != ".gsm":
             raise
     form = {"format": "RAW", "subtype": "GSM610", "samplerate": GSM_RATE, "channels": 1}
-    blocks = soundfile.blocks(str(path), BLOCK, dtype="float32", always_2d=True, **form)
+    blocks = soundfile.blocks(str(path), PIECE, dtype="float32", always_2d=True, **form)
     return Sound(GSM_RATE, 1, None, checked(name, (block.T for block in blocks)))
 
 
