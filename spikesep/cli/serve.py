@@ -16,15 +16,21 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="spikesep-serve",
-        description="Open a page on 127.0.0.1 where recordings are dropped and their voices heard. Nothing leaves this "
-        "computer, nothing is kept.",
+        description="Open a page on 127.0.0.1 where recordings are dropped, and their voices heard and "
+        "saved. Nothing leaves this computer, nothing is kept.",
         exit_on_error=False,
         allow_abbrev=False,
     )
     add_model_options(parser)
     parser.add_argument("--port", type=int, default=8750, help="0 takes a free one")
-    parser.add_argument("--max-megabytes", type=float, default=50.0, metavar="MB", help="largest recording, in size")
-    parser.add_argument("--max-seconds", type=float, default=600.0, metavar="S", help="longest recording")
+    parser.add_argument("--max-megabytes", type=float, default=50.0, metavar="MB", help="largest file that is taken")
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="longest recording that is taken, with up to 96,000 samples a second in all channels together",
+    )
     parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
     return parser
 
@@ -40,7 +46,7 @@ def serve(options: Namespace) -> None:
     model = load_model(options.model, options.network, options.device)
     name, limits = options.model or "the shipped one", (options.max_megabytes, options.max_seconds)
     with unwinding(), Service(model, name, options.port, *limits) as service:
-        print(f"{service.url}: drop a recording there (Ctrl-C ends)", flush=True)
+        print(f"{service.url}: drop recordings there (Ctrl-C ends)", flush=True)
         if not options.no_browser:
             webbrowser.open(service.url)
         service.serve_forever()

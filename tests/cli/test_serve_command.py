@@ -1,3 +1,5 @@
+import http.client
+import io
 import os
 import re
 import signal
@@ -5,7 +7,9 @@ import subprocess
 import sys
 import urllib.request
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from spikesep.cli.serve import main
@@ -25,25 +29,43 @@ def model(tmp_path_factory):
     return folder
 
 
+def start(model, temporary) -> subprocess.Popen:
+    """`spikesep-serve`, with only its own lines on standard error."""
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONWARNINGS": "ignore"}
+    options = ["--model", str(model), "--port", "0", "--no-browser"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*COMMAND, *options], env=environment, **pipes)
+
+
 def test_it_says_where_it_is_and_ends_cleanly_on_either_signal_with_nothing_left(tmp_path, model):
     started = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         (tmp_path / number.name).mkdir()
-        environment = {**os.environ, "TMPDIR": str(tmp_path / number.name)}
-        options = ["--model", str(model), "--port", "0", "--no-browser"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started[number] = subprocess.Popen([*COMMAND, *options], env=environment, **pipes)
+        started[number] = start(model, tmp_path / number.name)
     for number, process in started.items():
         line = process.stdout.readline()
         url = re.match(r"(http://127\.0\.0\.1:\d+/): ", line)[1]
         with urllib.request.urlopen(url) as page:
             assert str(model) in page.read().decode()
-        assert list((tmp_path / number.name).glob("spikesep-serve-*"))
         process.send_signal(number)
         _, error = process.communicate(timeout=120)
         assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
         assert error == ("spikesep-serve: stopped\n" if number == signal.SIGINT else "")
-        assert not list((tmp_path / number.name).glob("spikesep-serve-*"))
+        assert not list((tmp_path / number.name).iterdir())
+
+
+def test_killed_in_the_middle_of_a_recording_it_leaves_nothing(tmp_path, model):
+    process = start(model, tmp_path)
+    url = re.match(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+    connection = http.client.HTTPConnection("127.0.0.1", int(url[1]), timeout=60)
+    headers = {"Origin": url[0], "Content-Type": "application/octet-stream"}
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(300 * 8000), 8000, format="WAV")
+    connection.request("POST", "/separate", buffer.getvalue(), headers)
+    assert connection.getresponse().readline() == b'{"share": 0.0}\n'  # it has begun
+    process.kill()
+    process.communicate(timeout=60)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
-import errno
 import http.client
 import io
 import json
-import os
+import select
 import socket
+import tempfile
 import threading
-from email import message_from_bytes
-from pathlib import Path
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,27 +14,26 @@ import soundfile
 import torch
 
 from spikesep.errors import SpikeSepError
+from spikesep.separation import serve
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model import Separator
 from spikesep.separation.separate import Model
 from spikesep.separation.serve import Service
 
 
-class Waiting(Model):
-    """Between its blocks it waits until the test lets it go on."""
+class Gate:
+    """Holds the network of a running service before each block, until the test lets it go on."""
 
-    def __init__(self, separator):
-        super().__init__(separator)
-        self.begun, self.go, self.ended = threading.Event(), threading.Event(), threading.Event()
+    def __init__(self, service):
+        self.network, self.calls = service.model.separator.separate_with_cost, 0
+        self.begun, self.go = threading.Event(), threading.Event()
+        service.model.separator.separate_with_cost = self
 
-    def separate_recording(self, samples, sample_rate, level="match-mix", segment_seconds=30.0, on_progress=None):
-        on_progress(0.25)
+    def __call__(self, mixture):
+        self.calls += 1
         self.begun.set()
         assert self.go.wait(10)
-        try:
-            return super().separate_recording(samples, sample_rate, level, segment_seconds, on_progress)
-        finally:
-            self.ended.set()
+        return self.network(mixture)
 
 
 @pytest.fixture
@@ -58,6 +57,7 @@ class serving:  # noqa: N801
     def __enter__(self) -> Service:
         self.thread = threading.Thread(target=self.service.serve_forever, args=(0.01,))
         self.thread.start()
+        self.service.warming.join()
         return self.service
 
     def __exit__(self, *_):
@@ -108,32 +108,33 @@ def recording(seconds=1.0, rate=8000, channels=1, kind="WAV") -> bytes:
     return buffer.getvalue()
 
 
-def parts_of(headers, content) -> dict[str, bytes]:
-    message = message_from_bytes(b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + content)
-    return {
-        part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
-        for part in message.get_payload()
-    }
+def read_answer(content) -> tuple[list[dict], dict[str, bytes]]:
+    """The lines of an answer, and the files behind the last of them."""
+    lines = []
+    while content:
+        line, _, content = content.partition(b"\n")
+        lines.append(json.loads(line))
+        if "parts" in lines[-1]:
+            break
+    files = {}
+    for name, size in lines[-1].get("parts", {}).items():
+        files[name], content = content[:size], content[size:]
+    assert not content
+    return lines, files
 
 
-def test_a_disk_without_room_is_told(service, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", refuse)
-    answer = ask(service, "POST", "/separate", recording(), X_File_Name="talk.wav")
-    assert answer[0] == 507
-    assert "talk.wav: cannot be kept" in error_of(answer)
+def headers_of(service) -> dict[str, str]:
+    return {"Origin": service.url[:-1], "Content-Type": "application/octet-stream"}
 
 
 @pytest.mark.parametrize(("kind", "rate", "channels"), [("WAV", 8000, 1), ("FLAC", 16000, 2), ("OGG", 44100, 1)])
 def test_a_recording_comes_back_as_the_voices_that_the_model_makes_of_it(service, separator, kind, rate, channels):
     content = recording(0.7, rate, channels, kind)
-    status, headers, answer = ask(service, "POST", "/separate", content, X_File_Name=f"talk.{kind.lower()}")
+    status, _, answer = ask(service, "POST", "/separate", content, X_File_Name=f"talk.{kind.lower()}")
     assert status == 200
-    parts = parts_of(headers, answer)
-    assert list(parts) == ["report", "mixture", "voice1", "voice2"]
-    report = json.loads(parts["report"])
+    lines, parts = read_answer(answer)
+    assert list(parts) == ["mixture", "voice1", "voice2"]
+    report = lines[-1]["report"]
     assert report["sample_rate"] == rate
     assert ("averaged" in report["summary"]) == (channels > 1)
     samples = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)[0].T
@@ -146,7 +147,7 @@ def test_a_recording_comes_back_as_the_voices_that_the_model_makes_of_it(service
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_is_not_kept(service):
-    for path in ("/", "/player.js", "/style.css", "/serve.js"):
+    for path in ("/", "/player.js", "/style.css", "/serve.js", "/queue.js"):
         status, headers, content = ask(service, path=path)
         assert status == 200
         assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self';")
@@ -178,7 +179,6 @@ def test_no_path_leads_to_another_file(service, path):
 def test_the_name_of_an_upload_leads_nowhere_and_is_shown_without_folders(service, name):
     message = error_of(ask(service, "POST", "/separate", b"hello", X_File_Name=name))
     assert message.startswith("evil.wav: not a readable audio file")
-    assert not list(Path(service.folder.name).iterdir())
 
 
 def test_another_name_for_this_address_is_refused(service):
@@ -192,7 +192,7 @@ def test_another_name_for_this_address_is_refused(service):
 def test_another_page_can_neither_send_nor_ask(service):
     for origin in ("http://evil.example", "null", f"http://127.0.0.1:{service.server_port + 1}", None):
         assert ask(service, "POST", "/separate", recording(0.1), Origin=origin)[0] == 403
-    assert ask(service, path="/progress", Origin="http://evil.example")[0] == 403
+    assert ask(service, Origin="http://evil.example")[0] == 403
     status, headers, _ = ask(service, "OPTIONS", "/separate", Origin="http://evil.example")
     assert status == 501
     assert "Access-Control-Allow-Origin" not in headers
@@ -212,85 +212,161 @@ def test_a_bad_file_is_one_line_that_names_it(service, content, message):
     answer = ask(service, "POST", "/separate", content, X_File_Name="bad.wav")
     assert answer[0] == 422
     assert message in error_of(answer)
-    assert service.folder.name not in error_of(answer)
+    assert "/dev/fd" not in error_of(answer)
 
 
-def test_what_is_too_large_or_too_long_is_refused_with_the_option_that_says_so(separator):
-    with serving(Model(separator), max_megabytes=0.1, max_seconds=2) as service:
-        assert ask(service, "POST", "/separate", recording(2))[0] == 200
-        long, large = (ask(service, "POST", "/separate", recording(2.1, rate)) for rate in (8000, 44100))
-        assert (long[0], large[0]) == (422, 413)
-        assert "--max-seconds" in error_of(long)
-        assert "--max-megabytes" in error_of(large)
-        huge = ask(service, "POST", "/separate", b"", Content_Length=str(10**12))
-        assert huge[0] == 413
-        for length in (None, "-1", "many", "1" * 30):
-            assert ask(service, "POST", "/separate", b"", Content_Length=length)[0] == 411
+@pytest.mark.parametrize(
+    ("content", "status", "option"),
+    [
+        (recording(2.1), 422, "a larger --max-seconds"),
+        (recording(0.3, 655_350), 422, "a larger --max-seconds"),  # 196,605 samples in 0.3 s
+        (recording(0.9, 27_000, channels=8), 422, "a larger --max-seconds"),
+        (recording(2, 44_100), 413, "--max-megabytes 1"),
+    ],
+    ids=["long", "rate", "channels", "large"],
+)
+def test_a_refusal_names_what_takes_more(separator, content, status, option):
+    with serving(Model(separator), max_megabytes=0.1 if status == 413 else 1, max_seconds=2) as service:
+        answer = ask(service, "POST", "/separate", content, X_File_Name="talk.wav")
+        assert answer[0] == status
+        message = error_of(answer)
+        assert message.startswith("talk.wav")
+        assert f"start spikesep-serve with {option}" in message
+        assert "or use spikesep-infer" in message
+
+
+def test_the_length_of_an_upload_must_be_given_and_a_huge_one_is_refused_unread(service):
+    assert ask(service, "POST", "/separate", b"", Content_Length=str(10**12))[0] == 413
+    for length in (None, "-1", "many", "1" * 30):
+        assert ask(service, "POST", "/separate", b"", Content_Length=length)[0] == 411
+
+
+@pytest.mark.parametrize("number", range(5), ids=["upload", "average", "voice1", "voice2", "estimates"])
+def test_a_full_disk_is_one_line_that_says_where_to_make_room(service, monkeypatch, number):
+    kinds = iter([False] * number + [True] + [False] * 9)
+    ordinary = tempfile.TemporaryFile
+    full = partial(open, "/dev/full", "w+b")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: full() if next(kinds) else ordinary(**options))
+    status, _, content = ask(service, "POST", "/separate", recording(), X_File_Name="talk.wav")
+    assert status == (507 if number < 2 else 200)  # an answer that has begun tells it in its last line
+    message = json.loads(content.splitlines()[-1])["error"]
+    assert message.startswith(f"talk.wav: no room for it in {tempfile.gettempdir()}")
+    assert "TMPDIR" in message
 
 
 def test_fewer_samples_than_channels_are_still_a_recording(service):
-    status, headers, answer = ask(service, "POST", "/separate", recording(0.0005, channels=8))
+    status, _, answer = ask(service, "POST", "/separate", recording(0.0005, channels=8))
     assert status == 200
-    assert len(soundfile.read(io.BytesIO(parts_of(headers, answer)["voice1"]))[0]) == 4
+    assert len(soundfile.read(io.BytesIO(read_answer(answer)[1]["voice1"]))[0]) == 4
 
 
-def test_one_recording_at_a_time_the_next_is_told_busy_and_progress_is_shown(separator):
-    model = Waiting(separator)
-    with serving(model) as service:
-        first: list = []
-        thread = threading.Thread(target=lambda: first.append(ask(service, "POST", "/separate", recording())))
-        thread.start()
-        assert model.begun.wait(10)
-        assert json.loads(ask(service, path="/progress")[2]) == {"busy": True, "share": 0.25}
-        second = ask(service, "POST", "/separate", recording(5, 44100))
-        assert second[0] == 503
-        assert "busy" in error_of(second)
-        model.go.set()
-        thread.join()
-        assert first[0][0] == 200
-        assert ask(service, "POST", "/separate", recording())[0] == 200
+def test_bare_gsm_frames_are_told_by_their_name(service):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(1600), 8000, format="RAW", subtype="GSM610")
+    status, _, answer = ask(service, "POST", "/separate", buffer.getvalue(), X_File_Name="talk.GSM")
+    assert status == 200
+    assert len(soundfile.read(io.BytesIO(read_answer(answer)[1]["voice1"]))[0]) == 1600
 
 
-def test_a_model_that_fails_is_an_answer_and_the_next_recording_is_taken(separator, monkeypatch):
+def test_the_answer_tells_how_far_it_is_block_by_block(service):
+    lines, _ = read_answer(ask(service, "POST", "/separate", recording(45))[2])
+    shares = [line["share"] for line in lines[:-1]]
+    assert shares[0] == 0
+    assert shares[-1] == 1
+    assert shares == sorted(shares)
+    assert len(shares) >= 5
+
+
+def test_the_network_has_run_before_the_first_recording(separator, monkeypatch):
+    calls, network = [], separator.separate_with_cost
+    monkeypatch.setattr(separator, "separate_with_cost", lambda mixture: calls.append(1) or network(mixture))
+    with serving(Model(separator)):
+        assert calls
+
+
+def test_one_recording_at_a_time_and_the_next_is_told_busy(service):
+    gate, first = Gate(service), []
+    thread = threading.Thread(target=lambda: first.append(ask(service, "POST", "/separate", recording())))
+    thread.start()
+    assert gate.begun.wait(10)
+    second = ask(service, "POST", "/separate", recording(5, 44100))
+    assert second[0] == 503
+    assert "busy" in error_of(second)
+    gate.go.set()
+    thread.join()
+    assert first[0][0] == 200
+    assert ask(service, "POST", "/separate", recording())[0] == 200
+
+
+def test_a_client_that_sends_or_reads_slowly_holds_no_place(service):
+    slow, lazy, content = connect(service), connect(service), recording(40, 48000)
+    try:
+        slow.putrequest("POST", "/separate")
+        for name, value in (headers_of(service) | {"Content-Length": "1000"}).items():
+            slow.putheader(name, value)
+        slow.endheaders(b"RIFF")  # and no more
+        lazy.request("POST", "/separate", content, headers_of(service))
+        assert lazy.getresponse().status == 200  # whose body, of 11 MB, is not read
+        end = time.monotonic() + 10
+        while (answer := ask(service, "POST", "/separate", recording()))[0] == 503 and time.monotonic() < end:
+            time.sleep(0.02)
+        assert answer[0] == 200
+    finally:
+        slow.close()
+        lazy.close()
+
+
+def test_a_body_must_arrive_in_time_however_steadily_it_trickles(service, monkeypatch):
+    monkeypatch.setattr(serve, "PATIENCE", 0.3)
+    slow = connect(service)
+    slow.putrequest("POST", "/separate")
+    for name, value in (headers_of(service) | {"Content-Length": "1000", "X-File-Name": "talk.wav"}).items():
+        slow.putheader(name, value)
+    slow.endheaders()
+    for _ in range(100):
+        slow.send(b"x")
+        time.sleep(0.02)
+        if select.select([slow.sock], [], [], 0)[0]:
+            break
+    answer = slow.getresponse()
+    assert answer.status == 408
+    assert "talk.wav: did not arrive" in json.loads(answer.read())["error"]
+
+
+def test_a_model_that_fails_is_told_and_the_next_recording_is_taken(service, monkeypatch):
+    with monkeypatch.context() as patched:
+        fail = lambda mixture: torch.zeros(2) @ torch.zeros(3)  # noqa: E731
+        patched.setattr(service.model.separator, "separate_with_cost", fail)
+        _, _, content = ask(service, "POST", "/separate", recording(), X_File_Name="talk.wav")
+    lines, files = read_answer(content)
+    assert lines[-1]["error"].startswith("talk.wav: could not be separated (")
+    assert not files
+    assert ask(service, "POST", "/separate", recording())[0] == 200
+
+
+def test_a_client_that_hangs_up_stops_the_work_and_the_next_one_need_not_try_again(service):
+    gate, connection = Gate(service), connect(service)
+    connection.request("POST", "/separate", recording(60), headers_of(service))
+    assert gate.begun.wait(10)
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    threading.Timer(0.1, gate.go.set).start()
+    assert ask(service, "POST", "/separate", recording())[0] == 200  # which waits for that block
+    assert gate.calls <= 3  # 6 blocks, and one of the next recording
+
+
+def test_the_end_stops_what_is_under_way_and_leaves_no_file(separator, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with serving(Model(separator)) as service:
-        with monkeypatch.context() as patched:
-            patched.setattr(separator, "separate_with_cost", lambda mixture: torch.zeros(2) @ torch.zeros(3))
-            answer = ask(service, "POST", "/separate", recording(), X_File_Name="talk.wav")
-        assert answer[0] == 500
-        assert error_of(answer).startswith("talk.wav: could not be separated (")
-        assert ask(service, "POST", "/separate", recording())[0] == 200
-
-
-def test_a_client_that_hangs_up_frees_the_model(separator):
-    model = Waiting(separator)
-    with serving(model) as service:
-        connection = connect(service)
-        headers = {"Origin": service.url[:-1], "Content-Type": "application/octet-stream"}
-        connection.request("POST", "/separate", recording(), headers)
-        assert model.begun.wait(10)
-        connection.sock.shutdown(socket.SHUT_RDWR)
-        connection.close()
-        model.go.set()
-        assert model.ended.wait(10)
-        assert service.busy.acquire(timeout=10)
-        service.busy.release()
-
-
-def test_the_end_stops_what_is_under_way_and_leaves_nothing(separator):
-    model = Waiting(separator)
-    with serving(model) as service:
-        folder = Path(service.folder.name)
-        assert folder.is_dir()
-        connection = connect(service)
-        headers = {"Origin": service.url[:-1], "Content-Type": "application/octet-stream"}
-        connection.request("POST", "/separate", recording(), headers)
-        assert model.begun.wait(10)
-        assert not list(folder.iterdir())  # read already
-        threading.Timer(0.2, model.go.set).start()
-    assert model.ended.is_set()
-    assert not folder.exists()
-    with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
-        connection.getresponse()
+        gate, connection = Gate(service), connect(service)
+        connection.request("POST", "/separate", recording(60), headers_of(service))
+        assert gate.begun.wait(10)
+        assert not list(tmp_path.iterdir())
+        threading.Timer(0.1, gate.go.set).start()
+    assert gate.calls <= 2
+    assert not service.busy.acquire(blocking=False)  # the end holds it
+    content = connection.getresponse().read()
+    assert b'"parts"' not in content
 
 
 def test_only_the_loopback_address_is_listened_on_and_a_taken_port_is_one_line(service, separator):

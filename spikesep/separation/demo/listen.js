@@ -1,17 +1,27 @@
-// The listening page: the sounds lie in its audio elements, which a browser without scripts plays as they are.
+// The listening page: the sounds lie in its audio elements, which a browser without scripts plays
+// as they are.
 "use strict";
 
 function bytesOf(address) {
-  return Uint8Array.from(atob(address.slice(address.indexOf(",") + 1)), (letter) => letter.charCodeAt(0)).buffer;
+  const content = atob(address.slice(address.indexOf(",") + 1));
+  return Uint8Array.from(content, (letter) => letter.charCodeAt(0));
 }
 
 async function begin(root) {
-  const rate = Number(root.dataset.rate), buffers = {}, sounds = [...root.querySelectorAll("audio")];
-  for (const audio of sounds) buffers[audio.dataset.source] = await decode(bytesOf(audio.src), rate);
-  for (const audio of sounds) audio.remove();
+  const rate = Number(root.dataset.rate), buffers = {};
+  const sounds = [...root.querySelectorAll("audio")].map((audio) => [audio.dataset.source, audio]);
+  for (const [name, audio] of sounds) buffers[name] = await decode(bytesOf(audio.src).buffer, rate);
+  for (const [, audio] of sounds) audio.remove();
   new Player(root, buffers, rate / 2);
+  const button = root.querySelector(".save-zip");
+  button.addEventListener("click", async () => {
+    const files = sounds.map(([name, { src }]) => [`${name}.flac`, new Blob([bytesOf(src)])]);
+    save(await zip(files), `${fileName(button.dataset.name)}.zip`);
+  });
 }
 
 (async () => {
   for (const root of document.querySelectorAll(".player")) await begin(root);
-})().catch(() => document.documentElement.classList.remove("script")); // the browser's own players remain
+})().catch(() => {
+  document.documentElement.classList.remove("script"); // the browser's own players remain
+});

@@ -1,0 +1,169 @@
+// Waveforms and spectrograms, computed from samples as sharp as the screen shows them.
+"use strict";
+
+const RANGE = 70; // dB of a spectrogram, down from the loudest point of the first source
+const WINDOW = 0.032; // seconds
+const SCALES = {
+  light: ["#fdfdfe", "#e3e9f3", "#b4c6e2", "#7698c9", "#40659f", "#213c6b", "#0d1730"],
+  dark: ["#0d0f14", "#1c1838", "#49206b", "#8e2f6e", "#d3544d", "#f59d54", "#fdf0c0"],
+};
+
+// The largest magnitude and the root mean square of samples.
+function levels(samples) {
+  let peak = 0, energy = 0;
+  for (const sample of samples) {
+    peak = Math.max(peak, Math.abs(sample));
+    energy += sample * sample;
+  }
+  return { peak, rms: Math.sqrt(energy / Math.max(1, samples.length)) };
+}
+
+// The sum of sources, [samples, gain] each.
+function blend(sources) {
+  const sum = new Float32Array(Math.max(...sources.map(([samples]) => samples.length)));
+  for (const [samples, gain] of sources) {
+    for (let n = 0; n < samples.length; n++) sum[n] += gain * samples[n];
+  }
+  return sum;
+}
+
+// Give a canvas as many pixels as the screen has for it, 1600 at most; null where it is not shown.
+function fit(canvas) {
+  const scale = Math.min(devicePixelRatio || 1, 2);
+  const width = Math.min(1600, Math.round(canvas.clientWidth * scale));
+  const height = Math.round(canvas.clientHeight * scale);
+  if (!width || !height) return null;
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  return canvas;
+}
+
+// Draw the samples from..to, which need not be whole numbers.
+function drawWave(canvas, samples, from, to, peak, ink) {
+  const { width, height } = canvas;
+  const context = canvas.getContext("2d"), each = (to - from) / width;
+  context.clearRect(0, 0, width, height);
+  context.fillStyle = ink;
+  for (let x = 0; x < width; x++) {
+    const begin = Math.min(samples.length - 1, Math.floor(from + x * each));
+    const end = Math.min(samples.length, Math.max(begin + 1, Math.floor(from + (x + 1) * each)));
+    let low = 0, high = 0;
+    for (let n = begin; n < end; n++) {
+      low = Math.min(low, samples[n]);
+      high = Math.max(high, samples[n]);
+    }
+    const top = (height / 2) * (1 - (0.94 * high) / peak);
+    const bottom = (height / 2) * (1 - (0.94 * low) / peak);
+    context.fillRect(x, top - 0.5, 1, bottom - top + 1);
+  }
+}
+
+// In-place Fourier transform of size 2^m, decimation in time.
+function transform(size) {
+  const bits = Math.log2(size);
+  const turn = Array.from({ length: size / 2 }, (_, k) => {
+    const angle = (-2 * Math.PI * k) / size;
+    return [Math.cos(angle), Math.sin(angle)];
+  });
+  const swap = Uint32Array.from({ length: size }, (_, n) => {
+    let reversed = 0;
+    for (let b = 0; b < bits; b++) reversed |= ((n >> b) & 1) << (bits - 1 - b);
+    return reversed;
+  });
+  return (re, im) => {
+    for (let n = 0; n < size; n++) {
+      if (swap[n] > n) {
+        [re[n], re[swap[n]]] = [re[swap[n]], re[n]];
+        [im[n], im[swap[n]]] = [im[swap[n]], im[n]];
+      }
+    }
+    for (let half = 1; half < size; half *= 2) {
+      for (let start = 0; start < size; start += 2 * half) {
+        for (let k = 0; k < half; k++) {
+          const [c, s] = turn[(k * size) / (2 * half)];
+          const a = start + k, b = a + half;
+          const x = re[b] * c - im[b] * s, y = re[b] * s + im[b] * c;
+          re[b] = re[a] - x; im[b] = im[a] - y;
+          re[a] += x; im[a] += y;
+        }
+      }
+    }
+  };
+}
+
+// Log-magnitude spectrogram of the samples from..to, up to `top` Hz, a column for each pixel:
+// {decibels [columns * bins], bins, loudest}.
+function spectrogram(samples, rate, columns, top, from = 0, to = samples.length) {
+  const size = 2 ** Math.round(Math.log2(WINDOW * rate));
+  const bins = Math.min(size / 2, Math.ceil((top * size) / rate));
+  const hann = new Float32Array(size).map((_, n) => 0.5 - 0.5 * Math.cos((2 * Math.PI * n) / size));
+  const turn = transform(size), re = new Float32Array(size), im = new Float32Array(size);
+  const decibels = new Float32Array(columns * bins);
+  let loudest = -Infinity;
+  for (let x = 0; x < columns; x++) {
+    const start = Math.round(from + ((x + 0.5) * (to - from)) / columns - size / 2);
+    for (let n = 0; n < size; n++) re[n] = hann[n] * (samples[start + n] ?? 0);
+    im.fill(0);
+    turn(re, im);
+    for (let k = 0; k < bins; k++) {
+      const level = 10 * Math.log10(re[k] ** 2 + im[k] ** 2 + 1e-16);
+      decibels[x * bins + k] = level;
+      loudest = Math.max(loudest, level);
+    }
+  }
+  return { decibels, bins, loudest };
+}
+
+function drawSpectrogram(canvas, { decibels, bins }, loudest, scale) {
+  const columns = decibels.length / bins;
+  const picture = new ImageData(columns, bins);
+  const pixels = new Uint32Array(picture.data.buffer);
+  const colours = palette(scale);
+  for (let x = 0; x < columns; x++) {
+    for (let k = 0; k < bins; k++) {
+      const level = 255 * (1 + (decibels[x * bins + k] - loudest) / RANGE);
+      pixels[(bins - 1 - k) * columns + x] = colours[Math.max(0, Math.min(255, Math.round(level)))];
+    }
+  }
+  const small = Object.assign(document.createElement("canvas"), { width: columns, height: bins });
+  small.getContext("2d").putImageData(picture, 0, 0);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+}
+
+// 256 colours between those of `scale`, as the words of an ImageData (all browsers run little
+// endian).
+function palette(scale) {
+  const anchors = scale.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  return Uint32Array.from({ length: 256 }, (_, level) => {
+    const place = (level / 255) * (anchors.length - 1);
+    const k = Math.min(anchors.length - 2, Math.floor(place)), next = anchors[k + 1];
+    const between = (from, c) => Math.round(from + (place - k) * (next[c] - from));
+    const [r, g, b] = anchors[k].map(between);
+    return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+  });
+}
+
+function inDecibels(magnitude) {
+  return (20 * Math.log10(magnitude)).toFixed(1).replace("-", "−");
+}
+
+function clock(seconds) {
+  const tenths = Math.floor(10 * seconds + 1e-6);
+  const whole = String(Math.floor((tenths % 600) / 10)).padStart(2, "0");
+  return `${Math.floor(tenths / 600)}:${whole}.${tenths % 10}`;
+}
+
+// Ticks below the pictures, of `span` seconds from `left` on.
+function drawTicks(axis, left, span) {
+  const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300];
+  const step = steps.find((seconds) => span / seconds <= 9) ?? 600;
+  axis.replaceChildren();
+  const first = Math.ceil(left / step - 1e-6);
+  for (let k = first; k * step < left + span - 0.3 * step; k++) {
+    const tick = axis.appendChild(document.createElement("span")), second = k * step;
+    const exact = clock(second), text = step < 1 ? exact : exact.slice(0, -2);
+    tick.textContent = second < 60 ? `${+second.toFixed(2)}${k === first ? " s" : ""}` : text;
+    tick.style.left = `${(100 * (second - left)) / span}%`;
+  }
+}
