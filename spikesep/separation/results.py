@@ -119,6 +119,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     synops, macs, analog = (f"{cost[f'{name}_per_second'] / 1e6:,.1f}" for name in ("synops", "macs", "analog_macs"))
     return [
         f"Means over utterances: {counts}. {_voices_note(results)}",
+        *results.get("cut_short", []),
         f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is narrow-band P.862.1 (MOS-LQO).",
         f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio {cost['synops_ratio']:.3f}: "
         f"{synops} million synaptic operations for a second of audio, where the ANN's separator does "
