@@ -12,6 +12,8 @@ WARM_UP = 3
 ENOUGH = 5
 """Steps that give a pace, or as many as take ENOUGH_SECONDS."""
 ENOUGH_SECONDS = 20.0
+OPENING_VALIDATIONS = 5.0
+"""How many validations it takes as long as to begin a stage, until that is measured; about that of debian-2mix."""
 
 
 class Budget:
@@ -164,14 +166,15 @@ class StageClock:
             self._opening = now - self._opened
         to_come = len(self.steps) - stage - 1
         fixed = (1 + to_come + self.at_end) * self.validation + to_come * self._seconds_to_open()
-        free = self.budget.seconds - now - fixed
+        free = self.budget.seconds - now
+        free -= min(fixed, free / 2) if stage == 0 else fixed  # the first stage matters most, and is only guessed at
         planned = sum(self.steps[stage:])
         self._stage = stage
         self._deadline = now + free * self.steps[stage] / planned if planned and math.isfinite(free) else math.inf
 
     def _seconds_to_open(self) -> float:
         """Of a later stage, before it trains."""
-        return 2 * self.validation if self._opening is None else self._opening
+        return OPENING_VALIDATIONS * self.validation if self._opening is None else self._opening
 
     def _seconds_left(self) -> float:
         """Of the whole conversion, by the pace of its steps, if no patience ends a stage."""

@@ -36,8 +36,8 @@ from spikesep.training.progress import Progress
 from spikesep.training.run_folder import load_tensors, save_tensors
 
 STATE_FILE = "state.pt"
-FIXED_POINT_VALIDATIONS = 4.0
-"""How many validations the fixed-point form takes as long as, about; two are in it."""
+FIXED_POINT_VALIDATIONS = 15.0
+"""How many validations the fixed-point form takes as long as; about that of debian-2mix."""
 
 
 class ConvertibleModel(Protocol):

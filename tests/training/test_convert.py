@@ -407,17 +407,18 @@ def passing(clock, seconds=4.0):
 
 @pytest.mark.parametrize("loaded", [0, 60])
 def test_stages_share_the_time_and_all_of_it_is_kept(tmp_path, clock, capsys, loaded):
-    """Six steps of 4 s an epoch, three batches of validation: without a budget, six epochs would take 252 s."""
+    """Six steps of 4 s an epoch, three batches of validation: without a budget, six epochs would take 252 s, and
+    what comes with them another 60."""
     began = clock.seconds - loaded
-    model, _, history = convert(tmp_path, loss=passing(clock), began=began, max_minutes=3, weight_bits=8)
+    model, _, history = convert(tmp_path, loss=passing(clock), began=began, max_minutes=5, weight_bits=8)
     assert model.network.n_converted == 3
     assert model.network.is_fixed_point
-    assert clock.seconds - began <= 180
+    assert clock.seconds - began <= 300
     cut = {row.stage: row for row in history if row.cut_at}
     assert set(cut) == {1, 2, 3}
     assert cut[1].epoch > 0 or loaded
     assert all(row is cut.get(row.stage, row) or row.epoch < cut[row.stage].epoch for row in history)
-    assert loaded or all(row.learning_rate < 1e-3 for row in cut.values())
+    assert loaded or cut[1].learning_rate < 3e-4
     said = capsys.readouterr().out
     assert "conversion takes at most about" in said or loaded
     assert "The time budget of conversion cut short the training of 3 of 3 stages" in said

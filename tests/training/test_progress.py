@@ -87,9 +87,9 @@ def test_stages_share_a_budget_by_their_steps_and_leave_what_they_do_not_need(cl
     clock.seconds = 20
     stages.open()
     assert not stages.cuts_short(0, False)
-    # 600 s less 20 that are spent, five validations and twice two to begin the other stages: 490.
+    # 600 s less 20 that are spent, five validations and twice five to begin the other stages: 430.
     assert stages.share_spent == 0
-    clock.seconds = 20 + 490 * 6 / 8 - 1
+    clock.seconds = 20 + 430 * 6 / 8 - 1
     assert stages.share_spent == pytest.approx(1, abs=0.01)
     assert not stages.cuts_short(0, False)
     clock.seconds += 1
@@ -98,9 +98,9 @@ def test_stages_share_a_budget_by_their_steps_and_leave_what_they_do_not_need(cl
     stages.open()
     clock.seconds += 30
     assert not stages.cuts_short(1, False)
-    # 182.5 s are left, less four validations and another 30 to begin: half of 112.5 is its own.
+    # 227.5 s are left, less four validations and another 30 to begin: half of 157.5 is its own.
     stages.start(1, 1)
-    clock.seconds += 56
+    clock.seconds += 78
     assert not stages.step()
     clock.seconds += 1
     assert stages.step()
