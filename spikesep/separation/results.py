@@ -78,7 +78,8 @@ def markdown(results: dict[str, Any]) -> str:
 
 def terminal_table(results: dict[str, Any]) -> Table:
     """The same numbers for a terminal of 80 columns: a line each for Diff., Same and Overall."""
-    table = Table(box=box.SIMPLE_HEAD, caption="SI-SDR, SI-SDRi and SDR in dB; means over utterances")
+    caption = ["SI-SDR, SI-SDRi and SDR in dB; means over utterances", *results.get("cut_short", [])]
+    table = Table(box=box.SIMPLE_HEAD, caption="\n".join(caption))
     for name in ("Cond.", "Method", ""):
         table.add_column(name, no_wrap=True)
     for name in _metrics(results):
