@@ -167,6 +167,15 @@ def test_every_config_of_every_recipe_is_accepted(name):
         parser.instantiate(parser.parse_args(["--config", str(path)]))
 
 
+def test_the_default_recipe_leaves_time_for_all_that_has_no_budget():
+    """Training and conversion take at most 21 of 25 minutes, however slow the processor."""
+    from spikesep.cli.common import recipe_of, recipe_parser
+
+    parser = recipe_parser("x", "y", exp=False)
+    recipe = recipe_of(parser.instantiate(parser.parse_args(["--config", str(RECIPE / "conf" / "default.yaml")])))
+    assert recipe.ann.max_minutes + recipe.ptl.max_minutes <= 21
+
+
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")
 def test_the_wsj0_recipe_makes_the_golden_tree(tmp_path):
     environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}

@@ -1,5 +1,6 @@
 """`spikesep-convert`: turn the trained separator into spiking neurons (stage 3)."""
 
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -30,9 +31,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def convert(options) -> None:
     """Call stage 3 and print the report a layer."""
+    began = time.monotonic()
     from spikesep.separation.experiment import convert_snn
 
-    folder, reports = convert_snn(options.data, options.exp, recipe_of(options), options.from_ann, options.from_snn)
+    recipe = recipe_of(options)
+    folder, reports = convert_snn(options.data, options.exp, recipe, options.from_ann, options.from_snn, began)
     if reports:
         Console().print(_table(reports))
     print(f"spiking separator: {folder}")

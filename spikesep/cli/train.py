@@ -1,5 +1,6 @@
 """`spikesep-train`: pre-train the analog separator (stage 2)."""
 
+import time
 from pathlib import Path
 
 from spikesep.cli.common import recipe_of, recipe_parser, run
@@ -22,8 +23,9 @@ def _needs(launch: LaunchConfig) -> Resources:
 
 def train(options) -> None:
     """Call stage 2 and say where the model is."""
+    began = time.monotonic()
     from spikesep.separation.experiment import train_ann
 
-    folder = train_ann(options.data, options.exp, recipe_of(options), options.from_ann)
+    folder = train_ann(options.data, options.exp, recipe_of(options), options.from_ann, began)
     if is_first_process():
         print(f"analog separator: {folder}")

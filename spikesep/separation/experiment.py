@@ -1,6 +1,7 @@
 """The two training stages of a speech recipe: data directories and settings in, a model folder out."""
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -42,13 +43,14 @@ class NegativeSiSdr:
         return self._pit(estimates, sources)
 
 
-def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None) -> Path:
+def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None, began: float | None = None) -> Path:
     """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`.
 
     It begins with the weights of the separator `ann`, if given, else with random ones. Several processes may train
-    together (`launch`): each calls this, and the first writes.
+    together (`launch`): each calls this, and the first writes. The time budget counts from `began`, by
+    `time.monotonic()`; None for now.
     """
-    folder = exp / "ann"
+    folder, began = exp / "ann", time.monotonic() if began is None else began
     train, valid = _mixtures(data, recipe)
     settings = _settings(data, recipe, "model", "ann")
     begun = None if ann is None else _analog(ann, recipe).train()
@@ -75,27 +77,34 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = No
     valid_loader = DataLoader(crops, batch_size=config.batch_size)
     history = History(exp / "history.csv")
     metric = _improvement(crops, loss)
-    pretrain(model, loss, loader, valid_loader, config, exp / "checkpoints" / "ann", history, metric, recipe.launch)
+    checkpoints = exp / "checkpoints" / "ann"
+    pretrain(model, loss, loader, valid_loader, config, checkpoints, history, metric, recipe.launch, began)
     if is_first_process():
         save_separator(model, folder)
     return folder
 
 
 def convert_snn(
-    data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None, snn: Sequence[Path] = ()
+    data: Path,
+    exp: Path,
+    recipe: RecipeConfig,
+    ann: Path | None = None,
+    snn: Sequence[Path] = (),
+    began: float | None = None,
 ) -> tuple[Path, list[LayerReport]]:
     """Convert `exp/ann` by progressive tandem learning; returns the model folder `exp/snn` and a report a layer.
 
     Where there is no `exp/ann`, the analog separator in folder `ann` is copied there first: one network can be
     converted in several experiments. Where `snn` is given, `exp/ann` was converted to it before, and the first stage
     begins with its weights and thresholds; of several, with the mean of their weights (Wortsman et al., "Model soups",
-    arXiv 2203.05482). The report is written into the model folder as `report.json`.
+    arXiv 2203.05482). The report is written into the model folder as `report.json`. The time budget counts from
+    `began`, by `time.monotonic()`; None for now.
 
     Raises:
         SpikeSepError: there is no analog separator, or it cannot be converted, or `exp/ann` is there and neither `ann`
             nor what was trained further from it, or `snn` cannot learn on under these settings.
     """
-    folder = exp / "snn"
+    folder, began = exp / "snn", time.monotonic() if began is None else began
     if ann is not None and not (exp / "ann").exists():
         _take_over(ann, exp, recipe)
     elif ann is not None and not _stems_from(exp, ann):
@@ -136,8 +145,9 @@ def convert_snn(
     checkpoints = exp / "checkpoints" / "snn"
     teacher = load_separator(exp / "ann") if config.targets == "ann" else None
     choices = convert(
-        model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh, teacher
-    )
+        model, loss, train_crops, valid_crops, config, checkpoints, history, metric, recipe.seed, device, fresh,
+        teacher, began,
+    )  # fmt: skip
     with torch.no_grad():
         inputs = [model.encode(valid_crops[i][0][None])[0] for i in range(min(32, len(valid_crops)))]
     reports = conversion_report(model.network, inputs, choices)
@@ -159,7 +169,8 @@ def _analog(ann: Path, recipe: RecipeConfig) -> Separator:
 
 
 def _take_over(ann: Path, exp: Path, recipe: RecipeConfig) -> None:
-    """Copy an analog separator into an experiment, with the settings of its training where its own kept them.
+    """Copy an analog separator into an experiment, with the settings and the history of its training where its own kept
+    them.
 
     Raises:
         SpikeSepError: as `_analog`.
@@ -167,6 +178,9 @@ def _take_over(ann: Path, exp: Path, recipe: RecipeConfig) -> None:
     model, kept = _analog(ann, recipe), ann.parent / "settings" / "ann.json"
     if ann.name == "ann" and kept.exists():
         write_json(exp / "settings" / "ann.json", read_json(kept))
+        for row in History(ann.parent / "history.csv").read():
+            if row.stage == 0:
+                History(exp / "history.csv").add(row)
     save_separator(model, exp / "ann")
 
 

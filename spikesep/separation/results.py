@@ -78,7 +78,8 @@ def markdown(results: dict[str, Any]) -> str:
 
 def terminal_table(results: dict[str, Any]) -> Table:
     """The same numbers for a terminal of 80 columns: a line each for Diff., Same and Overall."""
-    table = Table(box=box.SIMPLE_HEAD, caption="SI-SDR, SI-SDRi and SDR in dB; means over utterances")
+    caption = ["SI-SDR, SI-SDRi and SDR in dB; means over utterances", *results.get("cut_short", [])]
+    table = Table(box=box.SIMPLE_HEAD, caption="\n".join(caption))
     for name in ("Cond.", "Method", ""):
         table.add_column(name, no_wrap=True)
     for name in _metrics(results):
@@ -119,6 +120,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     synops, macs, analog = (f"{cost[f'{name}_per_second'] / 1e6:,.1f}" for name in ("synops", "macs", "analog_macs"))
     return [
         f"Means over utterances: {counts}. {_voices_note(results)}",
+        *results.get("cut_short", []),
         f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is narrow-band P.862.1 (MOS-LQO).",
         f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio {cost['synops_ratio']:.3f}: "
         f"{synops} million synaptic operations for a second of audio, where the ANN's separator does "

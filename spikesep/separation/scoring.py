@@ -36,6 +36,7 @@ from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.metrics import score_utterance
 from spikesep.separation.model import load_separator
 from spikesep.separation.parallel import end_with_parent
+from spikesep.training.history import History, cut_short
 from spikesep.training.provenance import available_cores, provenance
 
 SETS = {"closed": "cv", "open": "tt"}
@@ -186,6 +187,7 @@ def score(
         "command": command,
         "model_hash": inputs.model_hash,
         "data_hash": inputs.data_hash,
+        "cut_short": cut_short(History(exp / "history.csv").read()),
         "closed_voices_heard": closed_voices_heard(data, inputs.mixtures["closed"]),
         **provenance(),
         "key": inputs.key,

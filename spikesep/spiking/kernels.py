@@ -4,6 +4,7 @@ Arrays are flat: words are [n_words, n] uint8, currents and drives [N_s, n]. Flo
 uint32 for float32 and uint16 for bfloat16 (numpy has no such type), so that one kernel serves both.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -14,6 +15,7 @@ from threading import Lock
 import numpy as np
 import torch
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
 from numba.core.event import Event, Listener, install_listener
 from numba.core.registry import cpu_target
 
@@ -31,9 +33,37 @@ def compiled(function: Callable) -> Callable:
     the user's cache folder. If none is writable, each process compiles anew.
     """
     try:
-        return njit(nogil=True, cache=True)(function)
+        kept = njit(nogil=True, cache=True)(function)
     except RuntimeError:
         return njit(nogil=True)(function)
+    kept._cache._cache_file.__class__ = CodeByKey
+    return kept
+
+
+class CodeByKey(IndexDataCacheFile):
+    """Machine code on disk, each piece in a file named after its source, its types and the processor it is for.
+
+    Numba numbers the files and keeps their numbers in an index. Where two processes compile at once, or one is killed
+    between index and file, the index leads to the code of other types or of another processor.
+    """
+
+    def save(self, key: tuple, data: object) -> None:
+        """Write the code for a key; whole or not at all."""
+        self._save_data(self._name(key), data)
+
+    def load(self, key: tuple) -> object | None:
+        """The code for a key, None where there is none."""
+        try:
+            return self._load_data(self._name(key))
+        except OSError:
+            return None
+
+    def flush(self) -> None:
+        """There is no index to clear."""
+
+    def _name(self, key: tuple) -> str:
+        digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
+        return f"{self._index_name.removesuffix('.nbi')}.{digest[:16]}.nbc"
 
 
 @contextmanager

@@ -64,6 +64,7 @@ class AdaptiveSchedule:
         epoch: epochs done.
         waited: epochs since the best.
         best_loss: best validation loss of the stage.
+        cut_short: there is no time for another epoch.
     """
 
     patience: int
@@ -71,11 +72,12 @@ class AdaptiveSchedule:
     epoch: int = 0
     waited: int = 0
     best_loss: float = math.inf
+    cut_short: bool = False
 
     @property
     def finished(self) -> bool:
         """Whether the stage is at its end."""
-        return self.waited >= self.patience or self.epoch >= self.max_epochs
+        return self.cut_short or self.waited >= self.patience or self.epoch >= self.max_epochs
 
     def start(self, loss: float) -> None:
         """Take the loss right after conversion, before training, as the one to improve on."""
@@ -92,13 +94,18 @@ class AdaptiveSchedule:
 
 @dataclass
 class StageEpoch:
-    """What a listener is told after each epoch (epoch 0: converted, not yet trained)."""
+    """What a listener is told after each epoch (epoch 0: converted, not yet trained).
+
+    Attributes:
+        cut_at: most epochs of the stage, where time ended it with this one; 0 elsewhere.
+    """
 
     stage: int
     epoch: int
     train_loss: float
     valid_loss: float
     improved: bool
+    cut_at: int = 0
 
 
 @dataclass
@@ -174,6 +181,8 @@ class ProgressiveTandemLearning:
         first_stage_epochs: most epochs of the first stage, in which all layers still learn; None for `max_epochs`.
         on_epoch: called with a `StageEpoch` after each epoch, when `state_dict` is up to date.
         on_stage: called with the stage's number when its layer has been frozen.
+        cuts_short: called after each epoch with the stage's number and whether its schedule ends it; says whether time
+            ends the stage here, or has ended this epoch early.
     """
 
     def __init__(
@@ -193,6 +202,7 @@ class ProgressiveTandemLearning:
         first_stage_epochs: int | None = None,
         on_epoch: Callable[[StageEpoch], None] = lambda progress: None,
         on_stage: Callable[[int], None] = lambda stage: None,
+        cuts_short: Callable[[int, bool], bool] = lambda stage, finished: False,
     ):
         self.model = model
         self.network = network
@@ -209,6 +219,7 @@ class ProgressiveTandemLearning:
         self.first_stage_epochs = max_epochs if first_stage_epochs is None else first_stage_epochs
         self.on_epoch = on_epoch
         self.on_stage = on_stage
+        self.cuts_short = cuts_short
         self.choices: list[ThresholdChoice] = []
         self._schedule: AdaptiveSchedule | None = None
         self._best: dict[str, Tensor] = {}
@@ -277,7 +288,7 @@ class ProgressiveTandemLearning:
         loss = self._validate(stage, 0)
         self._schedule.start(loss)
         self._best = _copy(self.model)
-        self.on_epoch(StageEpoch(stage, 0, math.nan, loss, True))
+        self._tell(stage, math.nan, loss, True)
 
     def _convert(self, index: int, choice: ThresholdChoice) -> None:
         threshold = choice.upper_bound / self.coding.n_steps
@@ -311,7 +322,13 @@ class ProgressiveTandemLearning:
             improved = schedule.update(loss)
             if improved:
                 self._best = _copy(self.model)
-            self.on_epoch(StageEpoch(stage, schedule.epoch, train_loss, loss, improved))
+            self._tell(stage, train_loss, loss, improved)
+
+    def _tell(self, stage: int, train_loss: float, loss: float, improved: bool) -> None:
+        schedule = self._schedule
+        schedule.cut_short = self.cuts_short(stage, schedule.finished)
+        cut_at = schedule.max_epochs if schedule.cut_short else 0
+        self.on_epoch(StageEpoch(stage, schedule.epoch, train_loss, loss, improved, cut_at))
 
     def _validate(self, stage: int, epoch: int) -> float:
         loss = self.trainer.validate(stage)

@@ -26,7 +26,8 @@ class PretrainConfig:
         stop_patience: epochs without improvement before training stops (with `plateau`).
         clip_norm: largest gradient norm.
         precision: `auto` takes bf16 autocast where the processor computes in it, float32 elsewhere.
-        max_minutes: time budget; where the machine is too slow for `epochs`, `cosine` follows the clock instead.
+        max_minutes: time budget of the whole command, loading and validation included, over all its starts. Training
+            ends within an epoch when it is spent; `cosine` then follows the clock.
     """
 
     epochs: int = 40
@@ -108,6 +109,9 @@ class ConversionConfig:
         weight_bits: of the finished network's fixed-point form, 2..8; 0 leaves it in floating point.
         clip_norm: largest gradient norm.
         precision: of what still learns, as in pre-training; what is frozen always runs in float32.
+        max_minutes: time budget of the whole conversion, over all its starts, shared by the stages in proportion to
+            the steps that each may train. A stage ends within an epoch when its share is spent, and the learning rate
+            has fallen by then; where nothing is left, layers are converted without training.
     """
 
     method: Literal["ptl", "tandem", "surrogate", "rate"] = "ptl"
@@ -137,6 +141,7 @@ class ConversionConfig:
     weight_bits: int = 8
     clip_norm: float = 5.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
+    max_minutes: float | None = None
 
     def __post_init__(self):
         check(
@@ -158,6 +163,7 @@ class ConversionConfig:
             cache_gib="not negative",
             cache_disk_gib="not negative",
             clip_norm="positive",
+            max_minutes="positive",
         )
         check_whole("ptl", self, n_steps=(1, 2**16))
         if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryFile
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -29,15 +28,19 @@ from spikesep.spiking.probe import require_foldable
 from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal, require_finite
+from spikesep.training.budget import Budget, StageClock
 from spikesep.training.checkpoint import Checkpoint
 from spikesep.training.config import ConversionConfig
-from spikesep.training.history import Epoch, History
+from spikesep.training.history import Epoch, History, cut_short
 from spikesep.training.objective import Loss, Metric
 from spikesep.training.optimizer import optimizer_of
 from spikesep.training.precision import autocast, exact_products
+from spikesep.training.progress import Progress
 from spikesep.training.run_folder import save_tensors
 
 STATE_FILE = "state.pt"
+FIXED_POINT_VALIDATIONS = 15.0
+"""How many validations the fixed-point form takes as long as; about that of debian-2mix."""
 
 
 class ConvertibleModel(Protocol):
@@ -68,11 +71,13 @@ def convert(
     device: torch.device | str = "cpu",
     fresh: DataLoader | None = None,
     teacher: ConvertibleModel | None = None,
+    began: float | None = None,
 ) -> list[ThresholdChoice]:
     """Convert all layers of `model.network`, by progressive tandem learning unless the settings name another method,
     and bring it into fixed-point form if they say so.
 
-    A run that was stopped goes on from the end of its last whole epoch; each finished stage leaves `stageNN.pt`.
+    A run that was stopped goes on from the end of its last whole epoch; each finished stage leaves `stageNN.pt`. When
+    `config.max_minutes` are spent, the layers that are left are converted without training.
 
     Args:
         model: trained, analog; it is changed in place.
@@ -88,6 +93,7 @@ def convert(
             sampler is told the epoch. Without it, the first stage trains on `train_set` as the others do.
         teacher: the analog model, whose predictions are learned in place of the targets (Hinton et al., "Distilling the
             knowledge in a neural network", arXiv 1503.02531); `loss` must take them. The metric keeps the targets.
+        began: when the time budget begins to count, by `time.monotonic()`; None for now.
 
     Returns:
         How each threshold was chosen; the model is on the CPU again.
@@ -105,28 +111,33 @@ def convert(
     exact_products(device)
     model.to(device)
     teacher = None if teacher is None else teacher.to(device).eval()
-    trainer = TandemTrainer(model, loss, metric, train_set, valid_set, config, seed, device, fresh, folder, teacher)
+    budget, progress = Budget(config.max_minutes, began), Progress()
+    trainer = TandemTrainer(
+        model, loss, metric, train_set, valid_set, config, seed, device, fresh, folder, teacher, budget, progress
+    )
     clock = _Clock()
     n_stages = len(model.network) if config.method == "ptl" else 1
 
-    def on_epoch(progress: StageEpoch) -> None:
+    def on_epoch(done: StageEpoch) -> None:
         seconds = clock.lap()
         row = Epoch(
-            progress.stage + 1,
-            progress.epoch,
-            progress.train_loss,
-            progress.valid_loss,
+            done.stage + 1,
+            done.epoch,
+            done.train_loss,
+            done.valid_loss,
             trainer.valid_metric,
             trainer.optimizer.param_groups[0]["lr"],
             seconds,
+            done.cut_at,
         )
         history.add(row)
         checkpoint.save(learning)
-        trained = "" if math.isnan(progress.train_loss) else f"training loss {progress.train_loss:.4g}, "
-        layer = model.network.names[progress.stage] if config.method == "ptl" else "all layers"
+        trained = "" if math.isnan(done.train_loss) else f"training loss {done.train_loss:.4g}, "
+        layer = model.network.names[done.stage] if config.method == "ptl" else "all layers"
         print(
-            f"stage {progress.stage + 1}/{n_stages} ({layer}), epoch {progress.epoch}: {trained}"
-            f"validation loss {progress.valid_loss:.4g} (metric {trainer.valid_metric:.4g}), {seconds:.0f} s",
+            f"stage {done.stage + 1}/{n_stages} ({layer}), epoch {done.epoch}: {trained}"
+            f"validation loss {done.valid_loss:.4g} (metric {trainer.valid_metric:.4g}), {seconds:.0f} s"
+            f"{'; the time budget ends this stage' if done.cut_at else ''}",
             flush=True,
         )
 
@@ -150,17 +161,21 @@ def convert(
         0 if config.method == "rate" else config.first_stage_epochs,
         on_epoch,
         on_stage,
+        trainer.clock.cuts_short,
     )
     trainer.check_network()
-    if checkpoint.path.exists():
-        checkpoint.take_up(learning, device)
-        print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
-    elif config.synops_budget or config.pruning == "refit":
-        print("weighing spikes and connections, some minutes", flush=True)
-    learning.run()
-    model.cpu().eval()
-    if config.weight_bits:
-        trainer.to_fixed_point()
+    with progress:
+        if checkpoint.path.exists():
+            checkpoint.take_up(learning, device)
+            print(f"going on from stage {min(learning.stage + 1, n_stages)}/{n_stages}", flush=True)
+        elif config.synops_budget or config.pruning == "refit":
+            print("weighing spikes and connections, some minutes", flush=True)
+        learning.run()
+        model.cpu().eval()
+        if config.weight_bits:
+            trainer.to_fixed_point()
+    for sentence in cut_short([row for row in history.read() if row.stage > 0]):
+        print(sentence, flush=True)
     return learning.choices
 
 
@@ -180,6 +195,8 @@ class TandemTrainer:
         fresh: DataLoader | None = None,
         folder: Path | None = None,
         teacher: ConvertibleModel | None = None,
+        budget: Budget | None = None,
+        progress: Progress | None = None,
     ):
         self.model = model
         self.loss = loss
@@ -197,12 +214,15 @@ class TandemTrainer:
         self.optimizer: torch.optim.Optimizer | None = None
         self.mean: AveragedModel | None = None
         self.onward: dict[str, Tensor] | None = None  # where steps had come to, while the model stands at their mean
-        self.console = Console(stderr=True)
+        self.progress = progress or Progress(quiet=True)
+        at_end = FIXED_POINT_VALIDATIONS if config.weight_bits else 0.0
+        self.clock = StageClock(budget or Budget(None), self._most_steps(), at_end)
         for module in model.front():
             module.requires_grad_(False)
 
     def advance(self, stage: int) -> None:
         """Bring the caches to the spikes behind the frozen layers 0..stage-1."""
+        self.clock.open()
         self.model.eval()
         while self.cached_stage < stage:
             for name in self.sets:
@@ -223,16 +243,20 @@ class TandemTrainer:
     def examples(self) -> Iterator[Example]:
         """See `StageTrainer`."""
         self.model.eval()
+        self.progress.begin("calibrating", unit="batches")
         for indices in self._calibration():
+            self.progress.advance()
             features, context = self._features(indices)
             yield features, lambda potential, context=context: self.model.decode(potential, context)
 
     def activations(self, index: int) -> Iterator[Tensor]:
         """See `StageTrainer`."""
         self.model.eval()
-        layer = self.model.network[index]
+        layer, batches = self.model.network[index], list(self._calibration())
+        self.progress.begin(f"calibrating layer {self.model.network.names[index]}", len(batches), "batches")
         with torch.no_grad():
-            for indices in self._calibration():
+            for indices in batches:
+                self.progress.advance()
                 features, _ = self._features(indices)
                 yield layer.activation(self._prefix("train", indices, features, index).value)
 
@@ -261,20 +285,23 @@ class TandemTrainer:
             module.eval()
         total, n = 0.0, 0
         predictions, n_batches = self._epoch(stage, epoch)
-        title = f"stage {stage + 1}, epoch {epoch}"
-        with Progress(console=self.console, disable=not self.console.is_terminal, transient=True) as bar:
-            for k, (prediction, target, estimate) in enumerate(bar.track(predictions, n_batches, description=title)):
-                self._set_rate(stage, epoch - 1 + k / n_batches)
-                loss = self.loss(prediction.float(), target) + self.config.synops_weight * estimate.ratio
-                self.optimizer.zero_grad()
-                loss.backward()
-                learning = self.optimizer.param_groups[0]["params"]  # what is frozen may still hold an old gradient
-                nn.utils.clip_grad_norm_(learning, self.config.clip_norm)
-                self.optimizer.step()
-                if self.mean is not None:
-                    self.mean.update_parameters(self.model)
-                total += loss.detach().double() * len(target)  # a tensor: no accelerator waits
-                n += len(target)
+        self.progress.begin(f"{self.clock.title(stage)}, epoch {epoch}", n_batches, left=self.clock.left)
+        self.clock.start(stage, epoch)
+        for k, (prediction, target, estimate) in enumerate(predictions):
+            self._set_rate(stage, epoch - 1 + k / n_batches)
+            loss = self.loss(prediction.float(), target) + self.config.synops_weight * estimate.ratio
+            self.optimizer.zero_grad()
+            loss.backward()
+            learning = self.optimizer.param_groups[0]["params"]  # what is frozen may still hold an old gradient
+            nn.utils.clip_grad_norm_(learning, self.config.clip_norm)
+            self.optimizer.step()
+            if self.mean is not None:
+                self.mean.update_parameters(self.model)
+            total += loss.detach().double() * len(target)  # a tensor: no accelerator waits
+            n += len(target)
+            self.progress.advance()
+            if self.clock.step():
+                break
         if self.mean is not None:
             self.onward = copy.deepcopy(self.model.state_dict())
             self.model.load_state_dict(self.mean.module.state_dict())
@@ -284,8 +311,11 @@ class TandemTrainer:
         """See `StageTrainer`; leaves the mean metric in `valid_metric`."""
         self.model.eval()
         total, metric, n = 0.0, 0.0, len(self.sets["valid"])
+        batches, seconds = list(self._batches(range(n))), []
+        self.progress.begin("validation", len(batches), "batches")
         with torch.no_grad():
-            for indices in self._batches(range(n)):
+            for indices in batches:
+                begun = time.monotonic()
                 x, target = self._examples("valid", indices)
                 estimate = SynopsEstimate()
                 prediction = self._predict(x, stage, partial(self._prefix, "valid", indices, stage=stage), estimate)
@@ -294,7 +324,10 @@ class TandemTrainer:
                     loss = float(self.loss(prediction, self._taught(x)))
                 total += (loss + self.config.synops_weight * float(estimate.ratio)) * len(indices)
                 metric += self.metric(prediction, target, of_task) * len(indices)
+                seconds.append(time.monotonic() - begun)
+                self.progress.advance()
         self.valid_metric = metric / n
+        self.clock.validation = len(seconds) * median(seconds)  # not the mean: the first may wait for a compiler
         return total / n
 
     def to_fixed_point(self) -> None:
@@ -311,12 +344,14 @@ class TandemTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """See `StageTrainer`."""
-        return {"optimizer": self.optimizer.state_dict(), "onward": self.onward}
+        return {"optimizer": self.optimizer.state_dict(), "onward": self.onward, "clock": self.clock.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `StageTrainer`."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.onward = state.get("onward")
+        if "clock" in state:
+            self.clock.load_state_dict(state["clock"])
 
     def _settled(self, stage: int) -> list[nn.Module]:
         """What does not go into training mode: the front, and norms after the first stage. By then their statistics are
@@ -325,13 +360,24 @@ class TandemTrainer:
         return [*self.model.front(), *(norms if stage > 0 else [])]
 
     def _set_rate(self, stage: int, epochs_done: float) -> None:
-        """The rate falls to zero along a half cosine over the most epochs that a stage can have."""
+        """The rate falls to zero along a half cosine over the most epochs that a stage can have, or over its share of
+        the time, where that is over sooner."""
         config = self.config
         rate, epochs = config.learning_rate, config.max_epochs
         if stage == 0:
             rate, epochs = config.first_stage_learning_rate, config.first_stage_epochs or epochs
+        done = max(self.clock.share_spent, min(1.0, epochs_done / max(1, epochs)))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, epochs_done / max(1, epochs))))
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _most_steps(self) -> list[tuple[int, int]]:
+        """Of each stage, the most epochs and the steps of one."""
+        config = self.config
+        n_batches = -(-len(self.sets["train"]) // config.batch_size)
+        first = n_batches if self.fresh is None else len(self.fresh)
+        epochs = config.max_epochs if config.first_stage_epochs is None else config.first_stage_epochs
+        later = [(config.max_epochs, n_batches)] * (len(self.model.network) - 1 if config.method == "ptl" else 0)
+        return [(0 if config.method == "rate" else epochs, first), *later]
 
     def _epoch(self, stage: int, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor, SynopsEstimate]], int]:
         """Predictions, targets and cost of every batch of an epoch, one after the other, and how many there are."""
@@ -385,8 +431,11 @@ class TandemTrainer:
         if caches is None:
             return
         n_examples = len(self.sets[name])
-        for indices in self._batches(range(n_examples)):
+        batches = list(self._batches(range(n_examples)))
+        self.progress.begin(f"{self.clock.title(stage + 1)}, spikes of {name} examples", len(batches), "batches")
+        for indices in batches:
             x, _ = self._examples(name, indices)
+            self.progress.advance()
             with torch.no_grad():
                 (trains,) = layer(self._prefix(name, indices, self.model.encode(x)[0], stage)).trains
             if ahead is None:

@@ -1,7 +1,8 @@
 """The record of a whole training, ANN and every conversion stage, a row an epoch: `history.csv` beside the models."""
 
 import csv
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
@@ -20,6 +21,7 @@ class Epoch:
         valid_metric: the task's figure of merit, from the validation loss (SI-SDR improvement in dB, accuracy, ...).
         learning_rate: at the end of the epoch.
         seconds: it took.
+        cut_at: epochs that were planned at most, where the time budget ended the stage with this one; 0 elsewhere.
     """
 
     stage: int
@@ -29,6 +31,7 @@ class Epoch:
     valid_metric: float
     learning_rate: float
     seconds: float
+    cut_at: int = 0
 
 
 class History:
@@ -51,7 +54,7 @@ class History:
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
             try:
-                return [Epoch(**{f.name: f.type(row[f.name]) for f in fields(Epoch)}) for row in csv.DictReader(file)]
+                return [_epoch(row) for row in csv.DictReader(file)]
             except (KeyError, TypeError, ValueError) as error:
                 raise SpikeSepError(
                     f"{self.path}: not a training history ({error}); delete it to start anew"
@@ -64,3 +67,26 @@ class History:
             writer = csv.DictWriter(file, [f.name for f in fields(Epoch)])
             writer.writeheader()
             writer.writerows(asdict(r) for r in [*rows, row])
+
+
+def cut_short(rows: Sequence[Epoch]) -> list[str]:
+    """What a time budget ended before its schedule did: a sentence each for training and conversion.
+
+    Args:
+        rows: of the whole history.
+    """
+    ann = [row for row in rows if row.stage == 0 and row.cut_at]
+    stages = [row for row in rows if row.stage > 0 and row.cut_at]
+    told = [f"Training was stopped by its time budget in epoch {row.epoch} of {row.cut_at}." for row in ann[-1:]]
+    if stages:
+        last = max(row.stage for row in rows)
+        untrained = sum(row.epoch == 0 for row in stages)
+        rest = f", {untrained} of them to none at all" if untrained else ""
+        told.append(f"The time budget of conversion cut short the training of {len(stages)} of {last} stages{rest}.")
+    return told
+
+
+def _epoch(row: dict[str, str]) -> Epoch:
+    """A row as it was written; older files lack the newest columns."""
+    known = [f for f in fields(Epoch) if f.name in row or f.default is MISSING]
+    return Epoch(**{f.name: f.type(row[f.name]) for f in known})

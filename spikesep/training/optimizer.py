@@ -6,17 +6,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikesep.training.precision import supports_bf16
+
+MOMENTUM = 0.95
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration: the steepest at zero that still brings all singular values near one."""
+N_ITERATIONS = 5
+LEAST_NORM = 1e-7
+
 
 def optimizer_of(
     name: str, parameters: Iterable[nn.Parameter], learning_rate: float, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """`adam`, or `muon` for kernels and Adam for all else.
+    """Return `adam`, or `muon` for kernels with Adam for everything else.
 
     Args:
-        name: of these.
+        name: one of these.
         parameters: all that learns.
-        learning_rate: of Adam's scale.
-        fused: one pass over the parameters, which Lightning refuses beside its clipping of gradients.
+        learning_rate: on Adam's scale.
+        fused: update all parameters in one pass; Lightning refuses it together with gradient clipping.
     """
     if name == "muon":
         return KernelMuon(parameters, learning_rate)
@@ -24,53 +32,98 @@ def optimizer_of(
 
 
 class KernelMuon(torch.optim.Optimizer):
-    """Muon for weights with inputs and outputs, convolutions among them; Adam for gains and biases.
-
-    A kernel [out, in, taps...] is a matrix [out, in * taps] to Muon, which takes its gradient's momentum to the nearest
-    orthogonal matrix. Steps are scaled to the size of Adam's, so that both take one learning rate (Liu et al., "Muon is
-    scalable for LLM training", arXiv 2502.16982).
+    """Muon for weights with inputs and outputs, including convolutions; Adam for gains and biases.
 
     Args:
         parameters: all that learns.
-        learning_rate: of Adam's scale.
+        learning_rate: on Adam's scale.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float):
         super().__init__(list(parameters), {"lr": learning_rate})
         learning = self.param_groups[0]["params"]
-        self._kernels = [p for p in learning if p.ndim > 1 and min(p.shape[0], p[0].numel()) > 1]
-        self._matrices = [p.detach().view(len(p), -1) for p in self._kernels]  # the same memory
-        chosen = {id(p) for p in self._kernels}
+        kernels = [p for p in learning if p.ndim > 1 and min(p.shape[0], p[0].numel()) > 1]
+        chosen = {id(p) for p in kernels}
         others = [p for p in learning if id(p) not in chosen]
         self._parts: list[torch.optim.Optimizer] = []
-        if self._matrices:
-            muon = torch.optim.Muon(self._matrices, learning_rate, weight_decay=0, adjust_lr_fn="match_rms_adamw")
-            self._parts.append(muon)
+        if kernels:
+            self._parts.append(Muon(kernels, learning_rate))
         if others:
             self._parts.append(torch.optim.Adam(others, learning_rate, fused=True))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One step of each at the learning rate of `param_groups`; returns what the closure does."""
+        """Take one step of each part at the learning rate of `param_groups`; return the closure's result."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for matrix, kernel in zip(self._matrices, self._kernels, strict=True):
-            matrix.grad = None if kernel.grad is None else kernel.grad.reshape(matrix.shape)
         for part in self._parts:
             part.param_groups[0]["lr"] = self.param_groups[0]["lr"]
             part.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Of both."""
+        """State of both parts."""
         return super().state_dict() | {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
+        """Restore the state of both parts."""
         state = dict(state_dict)
         parts = state.pop("parts")
         super().load_state_dict(state)
         for part, its in zip(self._parts, parts, strict=True):
             part.load_state_dict(its)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose every step is made an orthogonal matrix: `torch.optim.Muon` without weight decay, for kernels.
+
+    A kernel [out, in, taps...] is treated as a matrix [out, in * taps]. Steps are scaled to the size of Adam's, so that
+    both take one learning rate (Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982). Torch's own always
+    iterates in bf16; this one takes float32 where bf16 would be emulated. The state is that of `torch.optim.Muon`.
+
+    Args:
+        kernels: parameters of two dimensions or more.
+        learning_rate: on Adam's scale.
+    """
+
+    def __init__(self, kernels: Iterable[nn.Parameter], learning_rate: float):
+        super().__init__(kernels, {"lr": learning_rate})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Take one step."""
+        for kernel in self.param_groups[0]["params"]:
+            if kernel.grad is None:
+                continue
+            gradient = kernel.grad.flatten(1)
+            state = self.state[kernel]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            momentum = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
+            dtype = torch.bfloat16 if supports_bf16(kernel.device) else torch.float32
+            update = orthogonalized(gradient.lerp(momentum, MOMENTUM), dtype)  # Nesterov's
+            scale = 0.2 * max(update.shape) ** 0.5
+            kernel.add_(update.view(kernel.shape), alpha=-self.param_groups[0]["lr"] * scale)
+
+
+def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return nearly the nearest orthogonal matrix, by Newton-Schulz iteration (singular values end in about 0.7..1.2).
+
+    Args:
+        matrix: [rows, columns].
+        dtype: to iterate in, and of the result.
+
+    Returns:
+        [rows, columns].
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.to(dtype)
+    x = x.T if tall else x
+    x = x / x.norm().clamp(min=LEAST_NORM)
+    for _ in range(N_ITERATIONS):
+        square = x @ x.T
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.T.contiguous() if tall else x

@@ -1,13 +1,29 @@
 """Which number format a processor trains fastest in."""
 
+import os
+from functools import cache
+
 import torch
 
+ONEDNN_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables that forbid oneDNN, which computes torch's products on a CPU, the newer instructions."""
+LIMITS_WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""In torch's words; the last is ARM's."""
 
+
+@cache
 def supports_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies in bf16 itself; elsewhere bf16 is emulated, and slower than float32."""
+    """Whether the device has instructions for bf16 products, and torch uses them; elsewhere bf16 is emulated, and many
+    times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if any(os.environ.get(name, "").upper() in LIMITS_WITHOUT_BF16 for name in ONEDNN_LIMITS):
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
 
 
 def exact_products(device: torch.device) -> None:

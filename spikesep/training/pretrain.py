@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
+from spikesep.training.budget import Budget
 from spikesep.training.config import LaunchConfig, PretrainConfig, is_first_process
 from spikesep.training.distributed import (
     end_processes,
@@ -31,7 +32,9 @@ from spikesep.training.history import Epoch, History
 from spikesep.training.objective import Loss, Metric
 from spikesep.training.optimizer import optimizer_of
 from spikesep.training.precision import supports_bf16
+from spikesep.training.progress import Progress
 from spikesep.training.run_folder import load_tensors, save_tensors
+from spikesep.training.timekeeper import TimeKeeper
 
 
 def pretrain(
@@ -44,6 +47,7 @@ def pretrain(
     history: History,
     metric: Metric,
     launch: LaunchConfig | None = None,
+    began: float | None = None,
 ) -> None:
     """Train `model` on batches (input, target) until the schedule ends; leave it with the best weights on validation.
 
@@ -60,11 +64,12 @@ def pretrain(
         history: gets a row an epoch.
         metric: the task's figure of merit of a batch, from (predictions, targets, loss); averaged over the examples.
         launch: on which processors.
+        began: when the time budget begins to count, by `time.monotonic()`; None for now.
 
     Raises:
         SpikeSepError: fewer examples than processes, or a process of this training ended before the others.
     """
-    launch = launch or LaunchConfig()
+    launch, budget = launch or LaunchConfig(), Budget(config.max_minutes, began)
     n_processes = launch.local_processes * launch.n_nodes
     if n_processes > 1:
         _check_shares(n_processes, config.batch_size, train_loader, valid_loader)
@@ -77,14 +82,16 @@ def pretrain(
     # then carries.
     best = ModelCheckpoint(folder, "best", monitor="valid_loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-    callbacks = [best, last, EpochRecord(history, config), heeding_sigterm()]
+    progress = Progress(bar=False, quiet=not is_first_process())
+    timekeeper = TimeKeeper(config, budget, valid_loader, progress)
+    callbacks = [best, last, timekeeper, EpochRecord(history, config), heeding_sigterm()]
     if config.schedule == "plateau":
         callbacks.append(EarlyStopping("valid_loss", patience=config.stop_patience))
     interactive = sys.stderr.isatty()
     if interactive:
         callbacks.append(RichProgressBar(leave=False))
     resume = folder / "last.ckpt"
-    with _quiet_lightning():
+    with _quiet_lightning(), progress:
         trainer = pl.Trainer(
             accelerator="gpu" if launch.n_gpus else "cpu",
             devices=launch.local_processes,
@@ -167,8 +174,8 @@ class PretrainTask(pl.LightningModule):
         self.metric = metric
         self.config = config
         self.steps_per_epoch = steps_per_epoch
-        self.spent_seconds = 0.0
-        self.finished = False
+        self.spent_seconds = self.reserved_seconds = 0.0  # of the time budget; for the validation still to come
+        self.finished = self.cut_short = False
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._plateau_state: dict | None = None
         self._sums: dict[str, Tensor] = {}
@@ -241,18 +248,21 @@ class PretrainTask(pl.LightningModule):
         """Share of the run that is over, by steps or, where that is further, by the clock."""
         done = step / (self.config.epochs * self.steps_per_epoch)
         if self.config.max_minutes:
-            done = max(done, self.spent_seconds / (60 * self.config.max_minutes))
+            seconds = 60 * self.config.max_minutes - self.reserved_seconds
+            done = max(done, self.spent_seconds / seconds) if seconds > 0 else 1.0
         return done
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep the time that was spent, the patience of the schedule, and whether it is over."""
         checkpoint["spent_seconds"] = self.spent_seconds
+        checkpoint["reserved_seconds"] = self.reserved_seconds
         checkpoint["finished"] = self.trainer.should_stop  # by the time, or by patience
         checkpoint["plateau"] = self.plateau.state_dict() if self.plateau else None
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Take them up."""
         self.spent_seconds = checkpoint["spent_seconds"]
+        self.reserved_seconds = checkpoint.get("reserved_seconds", 0.0)
         self.finished = checkpoint["finished"]
         self._plateau_state = checkpoint["plateau"]
         if self.plateau and self._plateau_state:
@@ -260,12 +270,12 @@ class PretrainTask(pl.LightningModule):
 
 
 class EpochRecord(pl.Callback):
-    """Writes and prints each epoch, and ends the run when its time is spent."""
+    """Writes and prints each epoch."""
 
     def __init__(self, history: History, config: PretrainConfig):
         self.history = history
         self.config = config
-        self._begun = self._ticked = 0.0
+        self._begun = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, task: PretrainTask) -> None:
         """A run that was at its end when it was stopped has nothing left to do."""
@@ -273,34 +283,18 @@ class EpochRecord(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: PretrainTask) -> None:
         """Start the clock."""
-        self._begun = self._ticked = time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, task: PretrainTask, *args) -> None:
-        """Let the clock go on."""
-        self._tick(task)
-        if self.config.max_minutes and trainer.world_size > 1:  # one clock for all: the rate follows it
-            task.spent_seconds = trainer.strategy.broadcast(task.spent_seconds)
-
-    def on_validation_end(self, trainer: pl.Trainer, task: PretrainTask) -> None:
-        """Count validation in."""
-        self._tick(task)
+        self._begun = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: PretrainTask) -> None:
-        """Write the row; stop when the time is over."""
+        """Write the row."""
         seconds = time.monotonic() - self._begun
         loss = {k: float(trainer.callback_metrics[k]) for k in ("train_loss_epoch", "valid_loss", "valid_metric")}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        epoch = trainer.current_epoch + 1
+        epoch, cut_at = trainer.current_epoch + 1, self.config.epochs if task.cut_short else 0
         if trainer.is_global_zero:
-            self._report(Epoch(0, epoch, *loss.values(), rate, seconds))
+            self._report(Epoch(0, epoch, *loss.values(), rate, seconds, cut_at))
         if task.plateau:
             task.plateau.step(loss["valid_loss"])
-        budget = self.config.max_minutes and 60 * self.config.max_minutes
-        spent = trainer.strategy.broadcast(task.spent_seconds + seconds / 2)
-        if budget and spent >= budget and epoch < self.config.epochs:
-            if trainer.is_global_zero:
-                print(f"stopping: the time budget of {self.config.max_minutes:g} minutes is spent", flush=True)
-            trainer.should_stop = True
 
     def _report(self, row: Epoch) -> None:
         self.history.add(row)
@@ -310,11 +304,6 @@ class EpochRecord(pl.Callback):
             f"{row.seconds:.0f} s",
             flush=True,
         )
-
-    def _tick(self, task: PretrainTask) -> None:
-        now = time.monotonic()
-        task.spent_seconds += now - self._ticked
-        self._ticked = now
 
 
 def _precision(config: PretrainConfig, device: torch.device) -> str:

@@ -3,6 +3,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from spikesep.separation.demo import build_page
 from spikesep.separation.demo.page import choose_examples, raster_picture, rasters, render, separate_watched
 from spikesep.separation.model import load_separator
 from spikesep.spiking.signal import Signal
+from spikesep.training.history import History
 
 
 class Page(HTMLParser):
@@ -171,6 +173,16 @@ def test_text_is_escaped(scored, page):
     source = render(found, [], {})
     assert "<script>alert" not in source
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in source
+
+
+def test_what_a_budget_cut_short_is_said(experiment):
+    history = History(experiment.exp / "history.csv")
+    history.add(replace(history.read()[-1], cut_at=4))
+    found = scoring.score(experiment.data, experiment.exp, ScoringConfig(metrics=[], max_utterances=2), 1)
+    told = "The time budget of conversion cut short the training of 1 of 3 stages, 1 of them to none at all."
+    assert found["cut_short"] == [told]
+    assert told in (experiment.exp / "RESULTS.md").read_text()
+    assert told in render(found, [], {})
 
 
 def test_the_page_is_the_same_each_time(scored, page, tmp_path):

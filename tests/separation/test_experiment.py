@@ -15,6 +15,7 @@ from spikesep.separation.config import (
 from spikesep.separation.experiment import convert_snn, train_ann
 from spikesep.separation.model import load_separator
 from spikesep.training.config import LaunchConfig
+from spikesep.training.history import History
 
 RECIPE = RecipeConfig(
     mixing=MixingConfig(snr_db=(0, 5)),
@@ -55,6 +56,8 @@ def test_one_analog_network_is_converted_in_several_experiments(data, tmp_path):
         tmp_path / "one" / "settings" / "ann.json"
     )
     assert folder == tmp_path / "two" / "snn"
+    one, two = (History(tmp_path / name / "history.csv").read() for name in ("one", "two"))
+    assert [row for row in two if row.stage == 0] == one
     assert convert_snn(data, tmp_path / "two", other, tmp_path / "one" / "ann") == (folder, [])
     train_ann(data, tmp_path / "three", replace(RECIPE, seed=1))
     with pytest.raises(SpikeSepError, match="is there and is not"):

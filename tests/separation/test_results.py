@@ -133,3 +133,12 @@ def test_closed_is_said_to_be_what_it_is(kept_experiment):
     assert closed_voices_heard(data, mixtures)
     write_table(data / UTTERANCES, rows[1:])
     assert not closed_voices_heard(data, mixtures)
+
+
+def test_what_a_budget_cut_short_stands_below_the_table():
+    told = "Training was stopped by its time budget in epoch 12 of 40."
+    assert told in results.markdown(full(cut_short=[told]))
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(results.terminal_table(full(cut_short=[told])))
+    assert told in " ".join(capture.get().split())

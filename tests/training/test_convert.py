@@ -2,6 +2,8 @@ import copy
 import math
 import re
 import resource
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.cost import measure
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.training import budget
 from spikesep.training import convert as conversion
 from spikesep.training.config import ConversionConfig
 from spikesep.training.history import History
@@ -64,7 +67,7 @@ def mean_square(prediction, target):
     return (prediction - target).square().mean()
 
 
-def convert(folder, model=None, loss=mean_square, fresh=None, teacher=None, **settings):
+def convert(folder, model=None, loss=mean_square, fresh=None, teacher=None, began=None, **settings):
     model = model or trained(identity="synops_budget" not in settings)
     given = {"max_epochs": 2, "patience": 2, "learning_rate": 3e-3, "batch_size": 7, "weight_bits": 0}
     config = ConversionConfig(**given | settings)
@@ -81,6 +84,7 @@ def convert(folder, model=None, loss=mean_square, fresh=None, teacher=None, **se
         seed=5,
         fresh=fresh,
         teacher=teacher,
+        began=began,
     )
     return model, choices, history.read()
 
@@ -199,6 +203,15 @@ SETTINGS = {
     "muon": {"optimizer": "muon"},
     "mean weights": {"ema_decay": 0.8},
 }
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Time passes only where a test lets it."""
+    now = SimpleNamespace(seconds=1000.0)
+    for module in (budget, conversion):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -505,3 +518,74 @@ def test_what_is_no_number_is_found_before_anything_learns(tmp_path, monkeypatch
     with pytest.raises(SpikeSepError, match=message):
         convert(tmp_path, model, **settings)
     assert not (tmp_path / "history.csv").exists()
+
+
+def passing(clock, seconds=4.0):
+    """A loss whose every call takes so long."""
+
+    def loss(prediction, target):
+        clock.seconds += seconds
+        return mean_square(prediction, target)
+
+    return loss
+
+
+@pytest.mark.parametrize("loaded", [0, 60])
+def test_stages_share_the_time_and_all_of_it_is_kept(tmp_path, clock, capsys, loaded):
+    """Six steps of 4 s an epoch, three batches of validation: without a budget, six epochs would take 252 s, and
+    what comes with them another 60."""
+    began = clock.seconds - loaded
+    model, _, history = convert(tmp_path, loss=passing(clock), began=began, max_minutes=5, weight_bits=8)
+    assert model.network.n_converted == 3
+    assert model.network.is_fixed_point
+    assert clock.seconds - began <= 300
+    cut = {row.stage: row for row in history if row.cut_at}
+    assert set(cut) == {1, 2, 3}
+    assert cut[1].epoch > 0 or loaded
+    assert all(row is cut.get(row.stage, row) or row.epoch < cut[row.stage].epoch for row in history)
+    assert loaded or cut[1].learning_rate < 3e-4
+    said = capsys.readouterr().out
+    assert "conversion takes at most about" in said or loaded
+    assert "The time budget of conversion cut short the training of 3 of 3 stages" in said
+
+
+def test_without_time_layers_are_converted_untrained(tmp_path, clock, capsys):
+    began = clock.seconds - 1000
+    model, _, history = convert(tmp_path / "late", loss=passing(clock), began=began, max_minutes=3)
+    untrained, _, expected = convert(tmp_path / "untrained", loss=passing(clock), max_epochs=0)
+    assert (
+        without_time(history) == without_time(expected) == [(k, 0, row.valid_loss) for k, row in enumerate(history, 1)]
+    )
+    assert [row.cut_at for row in history] == [2, 2, 2]
+    assert same(model, untrained)
+    assert "3 of 3 stages, 3 of them to none at all." in capsys.readouterr().out
+
+
+def test_a_budget_that_suffices_changes_nothing(tmp_path, clock):
+    free, _, expected = convert(tmp_path / "free", loss=passing(clock, 0.01), max_minutes=None)
+    model, _, history = convert(tmp_path / "ample", loss=passing(clock, 0.01), max_minutes=60)
+    assert without_time(history) == without_time(expected)
+    assert all(row.cut_at == 0 for row in history)
+    for one, other in zip(model.parameters(), free.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_run_that_was_killed_goes_on_by_the_same_clock(tmp_path, clock):
+    given = {"max_minutes": 4}
+    unbroken, _, expected = convert(tmp_path / "unbroken", loss=passing(clock), **given)
+    left, loss = 25, passing(clock)
+
+    def failing(prediction, target):
+        nonlocal left
+        if (left := left - 1) < 0:
+            raise KeyboardInterrupt
+        return loss(prediction, target)
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(tmp_path / "broken", loss=failing, **given)
+    resumed, _, history = convert(tmp_path / "broken", loss=loss, **given)
+    assert [row.stage for row in history if row.cut_at] == [1]
+    assert [replace(row, seconds=0) for row in history if row.epoch] == [
+        replace(row, seconds=0) for row in expected if row.epoch
+    ]
+    assert same(resumed, unbroken)

@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.training.history import Epoch, History
+from spikesep.training.history import Epoch, History, cut_short
 
 
 def row(stage, epoch, loss=1.0):
@@ -42,3 +43,24 @@ def test_a_broken_history_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(SpikeSepError, match=r"history\.csv: not a training history"):
         History(path).read()
+
+
+def test_a_history_without_the_newest_column_is_read(tmp_path):
+    path = tmp_path / "history.csv"
+    History(path).add(row(0, 1))
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+    assert "cut_at" not in path.read_text()
+    assert History(path).read() == [row(0, 1)]
+
+
+def test_what_a_time_budget_cut_short_is_told(tmp_path):
+    history = History(tmp_path / "history.csv")
+    whole = [row(0, 11), row(1, 0), row(1, 6), row(2, 1)]
+    assert cut_short(whole) == []
+    cut = [replace(row(0, 12), cut_at=40), replace(row(1, 3), cut_at=6), row(2, 0), replace(row(3, 0), cut_at=1)]
+    for one in cut:
+        history.add(one)
+    assert cut_short(history.read()) == [
+        "Training was stopped by its time budget in epoch 12 of 40.",
+        "The time budget of conversion cut short the training of 2 of 3 stages, 1 of them to none at all.",
+    ]

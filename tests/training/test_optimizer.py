@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from spikesep.training.optimizer import KernelMuon, optimizer_of
+from spikesep.training import optimizer as optimizers
+from spikesep.training.optimizer import KernelMuon, Muon, optimizer_of
 
 RATE = 1e-2
 
@@ -37,7 +38,9 @@ def reference(gradients):
     return RATE * 0.2 * np.sqrt(max(matrix.shape)) * x
 
 
-def test_kernels_step_by_muon_and_all_else_by_adam():
+@pytest.mark.parametrize(("bf16", "tolerance"), [(True, 0.03), (False, 1e-4)])
+def test_kernels_step_by_muon_and_all_else_by_adam(monkeypatch, bf16, tolerance):
+    monkeypatch.setattr(optimizers, "supports_bf16", lambda device: bf16)
     model = network()
     twin = copy.deepcopy(model)
     gradients, weights = [], []
@@ -48,7 +51,7 @@ def test_kernels_step_by_muon_and_all_else_by_adam():
     for name in ("0.weight", "2.weight", "4.weight"):
         expected = reference([g[name] for g in gradients])
         step = (before[name] - after[name]).double().numpy().reshape(expected.shape)
-        assert np.linalg.norm(step - expected) < 0.03 * np.linalg.norm(expected)  # torch iterates in bf16
+        assert np.linalg.norm(step - expected) < tolerance * np.linalg.norm(expected)
     adam = torch.optim.Adam(twin.parameters(), RATE)
     for found in gradients:
         for name, p in twin.named_parameters():
@@ -57,6 +60,35 @@ def test_kernels_step_by_muon_and_all_else_by_adam():
     for name, p in twin.named_parameters():
         equal = torch.allclose(p, after[name], rtol=1e-4, atol=1e-6)
         assert equal == (name not in ("0.weight", "2.weight", "4.weight")), name
+
+
+@pytest.mark.parametrize("shape", [(128, 384), (256, 128), (96, 288), (64, 64), (8, 3)])
+def test_in_bf16_muon_is_torchs_and_takes_up_its_state(monkeypatch, shape):
+    """To the bit, from the begun run's state on."""
+    monkeypatch.setattr(optimizers, "supports_bf16", lambda device: True)
+    torch.manual_seed(0)
+    theirs = nn.Parameter(torch.randn(shape))
+    torchs = torch.optim.Muon([theirs], RATE, weight_decay=0, adjust_lr_fn="match_rms_adamw")
+    for k in range(6):
+        if k == 3:
+            ours = nn.Parameter(theirs.detach().clone())
+            muon = Muon([ours], RATE)
+            muon.load_state_dict(copy.deepcopy(torchs.state_dict()))
+        theirs.grad = torch.randn(shape)
+        torchs.step()
+        if k >= 3:
+            ours.grad = theirs.grad.clone()
+            muon.step()
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(96, 288), (288, 96), (5, 5)])
+def test_what_is_orthogonalized_keeps_its_singular_vectors(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    found = left.T @ optimizers.orthogonalized(matrix, torch.float32).double().numpy() @ right.T
+    assert np.abs(found - np.diag(np.diag(found))).max() < 1e-3
+    assert (np.abs(np.diag(found) - 0.95) < 0.3).all()
 
 
 def test_a_column_of_gains_is_no_kernel():
