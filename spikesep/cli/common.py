@@ -118,9 +118,10 @@ def _folder_of(options: Namespace) -> Iterator[None]:
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Have SIGTERM end the command as an exception does: what it began is tidied away, and what it started ends."""
+    """End the command on SIGTERM as an exception does: what it began is tidied away, and what it started ends."""
 
     def end(*_) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the tidying
         raise SystemExit(128 + signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, end)
