@@ -157,6 +157,10 @@ def _remove_left_behind(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+SPACES = " \t\n\v\f\r"
+"""What separates fields to Kaldi: whitespace of ASCII."""
+
+
 def read_lines(path: str | Path, errors: str = "strict") -> list[str]:
     """Read the lines of a UTF-8 list, without their ends and without a byte-order mark.
 
@@ -173,7 +177,16 @@ def read_lines(path: str | Path, errors: str = "strict") -> list[str]:
 
 def fields_of(line: str) -> list[str]:
     """The fields of a line that ASCII whitespace separates; `str.split` also splits at U+0085, U+00A0 or U+2028."""
-    return re.findall(r"[^ \t\n\v\f\r]+", line)
+    return re.findall(f"[^{SPACES}]+", line)
+
+
+def listable(text: str, ends: str) -> bool:
+    """Whether a UTF-8 list can hold `text` in a field or line that any of the characters `ends` would end."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a name in the bytes of another encoding
+        return False
+    return not set(text) & set(ends)
 
 
 def write_text(path: str | Path, text: str) -> None:

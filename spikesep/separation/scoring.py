@@ -119,12 +119,18 @@ def check_scored(exp: Path, results: dict[str, Any], kind: str) -> None:
         raise SpikeSepError(f"{exp / 'results.json'}: was scored with another {exp / kind}; run spikesep-score again")
 
 
-def is_scored(data: Path, exp: Path, config: ScoringConfig) -> bool:
-    """Whether `exp` holds complete scores of these very models, data and metrics."""
+def is_scored(data: Path, exp: Path, config: ScoringConfig, tell: Callable[[str], None] = print) -> bool:
+    """Whether `exp` holds complete scores of these very models, data and metrics; `tell` hears what differs."""
     written = [exp / name for name in ("results.json", "scores.csv", "RESULTS.md")]
-    return all(path.is_file() for path in written) and read_json(written[0]).get("key") == (
-        find_inputs(data, exp, config).key
-    )
+    if not all(path.is_file() for path in written):
+        return False
+    found, inputs = read_json(written[0]), find_inputs(data, exp, config)
+    if found.get("key") == inputs.key:
+        return True
+    models, mixtures = found.get("model_hash") != inputs.model_hash, found.get("data_hash") != inputs.data_hash
+    others = [name for name, differ in {"models": models, "data": mixtures}.items() if differ]
+    tell(f"{written[0]}: of other {' and '.join(others) or 'metrics'}; scoring anew with {data}")
+    return False
 
 
 def score(
