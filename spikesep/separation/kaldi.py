@@ -56,14 +56,30 @@ def write_data_dir(directory: str | Path, mixtures: list[Mixture]) -> None:
         SpikeSepError: no mixtures, differing numbers of speakers, or an id or path that a list cannot hold.
     """
     directory = Path(directory)
-    lists = _lists(directory, sorted(mixtures, key=lambda mixture: mixture.utt_id))
+    lists = _lists(directory, mixtures)
     with ExitStack() as stack:
-        for name, lines in lists.items():
+        for name, text in lists.items():
             temporary = stack.enter_context(atomic_path(directory / name))
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    for path in directory.iterdir():  # lists of an earlier set with more speakers, or noise
-        if re.fullmatch(r"spk[1-9][0-9]*\.scp|noise\.scp", path.name) and path.name not in lists:
-            path.unlink()
+            temporary.write_text(text, encoding="utf-8")
+    for path in _of_an_earlier_set(directory, lists):
+        path.unlink()
+
+
+def is_written(directory: str | Path, mixtures: list[Mixture]) -> bool:
+    """Whether a directory holds the very lists that `write_data_dir` would write."""
+    directory = Path(directory)
+    lists = _lists(directory, mixtures)
+    try:
+        same = all((directory / name).read_bytes() == text.encode() for name, text in lists.items())
+        return same and not _of_an_earlier_set(directory, lists)
+    except OSError:
+        return False
+
+
+def _of_an_earlier_set(directory: Path, lists: dict[str, str]) -> list[Path]:
+    """Lists there of more speakers, or of noise."""
+    optional = re.compile(r"spk[1-9][0-9]*\.scp|noise\.scp")
+    return [path for path in directory.iterdir() if optional.fullmatch(path.name) and path.name not in lists]
 
 
 def read_data_dir(directory: str | Path) -> list[Mixture]:
@@ -148,8 +164,9 @@ def _source_lists(directory: Path) -> list[Path]:
     return [directory / f"spk{n}.scp" for n in sorted(numbers)]
 
 
-def _lists(directory: Path, mixtures: list[Mixture]) -> dict[str, list[str]]:
-    """The lines of every file, ids and paths checked."""
+def _lists(directory: Path, mixtures: list[Mixture]) -> dict[str, str]:
+    """The content of every list, ids and paths checked."""
+    mixtures = sorted(mixtures, key=lambda mixture: mixture.utt_id)
     if not mixtures:
         raise SpikeSepError(f"{directory}: there are no mixtures to list; ask for at least one")
     n_speakers = len(mixtures[0].speakers)
@@ -173,7 +190,7 @@ def _lists(directory: Path, mixtures: list[Mixture]) -> dict[str, list[str]]:
     lists["utt2spk"] = [f"{m.utt_id} {'_'.join(m.speakers)}" for m in mixtures]
     lists["spk2utt"] = [f"{speaker} {' '.join(ids)}" for speaker, ids in sorted(by_speaker.items())]
     lists["utt2sexes"] = [f"{m.utt_id} {' '.join(m.sexes)}" for m in mixtures]
-    return lists
+    return {name: "".join(f"{line}\n" for line in lines) for name, lines in lists.items()}
 
 
 def _read_list(path: Path, like: dict | None = None) -> dict[str, tuple[int, str]]:

@@ -11,7 +11,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import is_json, write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.corpora.table import SPLITS, UTTERANCES, read_table
-from spikesep.separation.kaldi import Mixture, check_writable, validate_data_dir, write_data_dir
+from spikesep.separation.kaldi import Mixture, check_writable, is_written, validate_data_dir, write_data_dir
 from spikesep.separation.mixing.plan import PlannedMixture, Version, hash_of_plan, planned_files
 from spikesep.separation.mixing.procedures import PROCEDURES
 from spikesep.separation.mixing.render import Journal, Target, render_mixtures
@@ -129,11 +129,7 @@ def _begin(target: Target, directory: Path, settings: dict, tell: Callable[[str]
 def _finish(made: MadeSet, data: Path, target: Target, journal: Journal, rules, tell: Callable[[str], None]) -> None:
     """The lists of a set, unless they are there and right."""
     changed = rules.finish(data, made.split, made.plan, made.version, [journal.rows[p.name][1] for p in made.plan])
-    try:
-        listed = sorted(made.mixtures, key=lambda mixture: mixture.utt_id)
-        whole = validate_data_dir(made.directory) == listed
-    except SpikeSepError:
-        whole = False
+    whole = is_written(made.directory, made.mixtures)
     if not whole:
         write_data_dir(made.directory, made.mixtures)
         validate_data_dir(made.directory)

@@ -163,6 +163,7 @@ def score(
         SpikeSepError: a model, a list or an audio file is missing or unreadable, or a process died.
     """
     inputs = find_inputs(data, exp, config)
+    heard = closed_voices_heard(data, inputs.mixtures["closed"])
     journal = exp / ("scores.partial.jsonl" if shard is None else f"scores.partial.{shard.name}.jsonl")
     journals = [journal] if shard else sorted({journal, *exp.glob("scores.partial*.jsonl")})
     finished = {} if redo else {k: v for path in journals for k, v in _read_journal(path, inputs.key).items()}
@@ -185,7 +186,7 @@ def score(
         "command": command,
         "model_hash": inputs.model_hash,
         "data_hash": inputs.data_hash,
-        "closed_voices_heard": closed_voices_heard(data, inputs.mixtures["closed"]),
+        "closed_voices_heard": heard,
         **provenance(),
         "key": inputs.key,
     }

@@ -40,7 +40,7 @@ def test_results_have_the_keys_of_the_contract(experiment):
     assert found["cost"]["n_steps"] == 4
     assert len(found["cost"]["firing_rate"]) == 3
     assert found["seed"] == 7
-    assert set(found["versions"]) == {"python", "torch", "spikesep"}
+    assert set(found["versions"]) == {"python", "torch", "spikesep", "commit"}
     assert set(found["machine"]) == {"processor", "cores"}
     assert "pesq" in found["refused"]
     assert found["config"]["scoring"]["metrics"] == ["sdr", "pesq", "stoi"]
