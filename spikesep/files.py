@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -193,6 +194,14 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def hash_of_files(paths: list[Path]) -> str:
+    """A short hash of the files' contents, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def keep_content(path: str | Path, content: bytes) -> bool:

@@ -12,12 +12,11 @@ from rich.table import Table
 
 from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
 from spikesep.errors import SpikeSepError
-from spikesep.files import is_json, write_json
+from spikesep.files import hash_of_files, is_json, write_json
 from spikesep.separation.corpora import list_utterances
 from spikesep.separation.corpora.lists import find_lists
 from spikesep.separation.corpora.table import SPLITS, UTTERANCES, Utterance, read_table, write_table
 from spikesep.separation.preparation import MadeSet, check_procedure, make_mixtures
-from spikesep.training.run_folder import hash_of_files
 
 SETTINGS = "settings.json"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_json, write_json
+from spikesep.files import hash_of_files, read_json, write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.corpora.table import UTTERANCES, read_table
 from spikesep.separation.dataset import Collate, CropList, FixedCrops, listen, loader_of, training_loader
@@ -26,7 +26,7 @@ from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.launch import check_gpus, n_loader_workers, seed_everything
 from spikesep.training.pretrain import pretrain
-from spikesep.training.run_folder import claim, hash_of_files
+from spikesep.training.run_folder import claim
 
 VALID_SECONDS = 4.0
 

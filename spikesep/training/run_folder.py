@@ -2,7 +2,6 @@
 checkpoints.
 """
 
-import hashlib
 import io
 import pickle
 from dataclasses import asdict, is_dataclass
@@ -62,14 +61,6 @@ def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
         return torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
         raise SpikeSepError(f"{path}: not a whole checkpoint; remove it, with its folder, to begin anew") from error
-
-
-def hash_of_files(paths: list[Path]) -> str:
-    """A short hash of the files' contents, in the order given."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -122,6 +122,11 @@ os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02)
 
 
+def test_preparation_loads_no_torch_so_that_its_workers_are_forked():
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import spikesep.cli.prepare; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
 BUSY = """
 import os, sys, time
 sys.path[:0] = {path!r}
