@@ -1,13 +1,14 @@
-"""Files that are either whole or not there: written under a temporary name, then renamed; and folders in which one
-process works at a time.
-"""
+"""Files that are whole or absent, lines of lists, and folders in which one process works at a time."""
 
 import errno
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
+    _unfinished.add(temporary)
     try:
         with room_for(path):
             yield temporary
@@ -41,10 +43,48 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(path)
         temporary.replace(path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+        _unfinished.discard(temporary)
+
+
+_unfinished: set[Path] = set()
+
+
+def remove_unfinished() -> None:
+    """Remove what this process is writing through `atomic_path`, for one that is about to end without unwinding."""
+    for path in list(_unfinished):
+        if f".{os.getpid()}.part" in path.name:  # a forked process inherits its parent's, too
+            with suppress(OSError):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the block ends, then deliver them.
+
+    For code that loses an exception raised by a signal handler (callbacks from C), or that must not stop half way.
+    Nesting is allowed. In another thread than the main one, which no handler interrupts, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -186,10 +226,50 @@ def _remove_left_behind(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+SPACES = " \t\n\v\f\r"
+"""What separates fields to Kaldi: whitespace of ASCII."""
+
+
+def read_lines(path: str | Path, errors: str = "strict") -> list[str]:
+    """Read the lines of a UTF-8 list, without their ends and without a byte-order mark.
+
+    A line ends with a newline, perhaps after a carriage return, and with nothing else. `str.splitlines` also splits at
+    form feeds, U+0085 and U+2028, which paths may hold.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is not UTF-8, and `errors` is `strict`.
+    """
+    lines = Path(path).read_bytes().decode("utf-8-sig", errors).split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def fields_of(line: str) -> list[str]:
+    """The fields of a line that ASCII whitespace separates; `str.split` also splits at U+0085, U+00A0 or U+2028."""
+    return re.findall(f"[^{SPACES}]+", line)
+
+
+def listable(text: str, ends: str) -> bool:
+    """Whether a UTF-8 list can hold `text` in a field or line that any of the characters `ends` would end."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a name in the bytes of another encoding
+        return False
+    return not set(text) & set(ends)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def hash_of_files(paths: list[Path]) -> str:
+    """A short hash of the files' contents, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def keep_content(path: str | Path, content: bytes) -> bool:

@@ -173,8 +173,11 @@ def test_a_list_that_is_empty_or_short_is_named(place, capsys, name, damage):
     path = place / "data" / "tr" / name
     lines = path.read_text().splitlines(keepends=True)
     path.unlink() if damage == "missing" else path.write_text("" if damage == "empty" else "".join(lines[:-1]))
+    if (name, damage) == ("utt2sexes", "missing"):
+        assert call(train) == 0
+        return
     assert call(train) == 2
-    assert f"data/tr{':' if name == 'spk2.scp' and damage == 'missing' else ''}" in the_line(capsys)
+    assert "data/tr/" in the_line(capsys)
     assert not (place / "exp").exists()
 
 

@@ -3,17 +3,19 @@
 import atexit
 import gc
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, get_loader
 from jsonargparse import ArgumentError as ParseError
-from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import room_for, work_in
@@ -34,12 +36,66 @@ TRAINING_PACKAGES = {
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 
+class ConfigFile(ActionConfigFile):
+    """The option `--config FILE`; a fault in the file is told with its name."""
+
+    def __call__(self, parser, options, value, option_string=None) -> None:
+        """Read the file's settings into the options.
+
+        Raises:
+            SpikeSepError: it is no YAML, or holds a setting that there is not.
+        """
+        if Path(value).is_file():
+            _check_config(Path(value), parser)
+        super().__call__(parser, options, value, option_string)
+
+
+def _check_config(path: Path, parser: ArgumentParser) -> None:
+    try:
+        content = get_loader("yaml")(path.read_text(encoding="utf-8-sig"))
+    except Exception as error:  # of whichever YAML library there is
+        raise SpikeSepError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise SpikeSepError(f"{path}: holds no settings; give lines like ann: {{epochs: 40}}")
+    names = _setting_names(parser)
+    for name in _unknown(content, names):
+        raise SpikeSepError(f"{path}: there is no setting {name}{_nearest(name, names)}")
+
+
+def _setting_names(parser: ArgumentParser) -> list[str]:
+    return list(parser.get_defaults().keys())
+
+
+def _options(parser: ArgumentParser) -> list[str]:
+    """As they are written on the command line."""
+    return [f"--{name if '.' in name else name.replace('_', '-')}" for name in _setting_names(parser)]
+
+
+def _unknown(content: dict, names: list[str], prefix: str = "") -> Iterator[str]:
+    """Names in a config that are neither settings nor sections."""
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if name in names:
+            continue
+        if not any(known.startswith(f"{name}.") for known in names):
+            yield name
+        elif isinstance(value, dict):
+            yield from _unknown(value, names, f"{name}.")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """What to say of the setting or section whose name is most like this one; nothing if none is."""
+    sections = sorted({known.rpartition(".")[0] for known in names} - {""})
+    found = get_close_matches(name, names + sections, 1) or [n for n in names if n.rpartition(".")[2] == name][:1]
+    return f"; did you mean {found[0]}?" if found else ""
+
+
 def recipe_parser(
     command: str, description: str, kind: type[Recipe] = RecipeConfig, *, exp: bool = True
 ) -> ArgumentParser:
     """A parser that takes `--config conf/x.yaml`, `--section.key VALUE` for each of its settings, and the folders."""
     parser = ArgumentParser(prog=command, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="a YAML file of settings; later options override it")
+    parser.add_argument("--config", action=ConfigFile, help="a YAML file of settings; later options override it")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the prepared data")
     if exp:
         parser.add_argument("--exp", type=Path, required=True, help="folder of the models and results")
@@ -86,7 +142,9 @@ def run(
             with _notices(parser.prog), _folder_of(options):
                 status = action(options)
     except ParseError as error:
-        status = complain(parser.prog, f"{error} (see {parser.prog} --help)")
+        unknown = re.search(r"unrecognized arguments: (--[\w.-]+)", str(error))
+        hint = _nearest(unknown[1], _options(parser)) if unknown else ""
+        status = complain(parser.prog, f"{error}{hint} (see {parser.prog} --help)")
     except SpikeSepError as error:
         status = complain(parser.prog, error)
     except ModuleNotFoundError as error:

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
-from spikesep.files import is_json, write_json
+from spikesep.errors import SpikeSepError
+from spikesep.files import hash_of_files, is_json, write_json
 from spikesep.separation.corpora import list_utterances
 from spikesep.separation.corpora.lists import find_lists
 from spikesep.separation.corpora.table import SPLITS, UTTERANCES, Utterance, read_table, write_table
-from spikesep.separation.preparation import MadeSet, make_mixtures
-from spikesep.training.run_folder import hash_of_files
+from spikesep.separation.preparation import MadeSet, check_procedure, make_mixtures
 
 SETTINGS = "settings.json"
 
@@ -34,6 +34,13 @@ def _parser() -> ArgumentParser:
 
 
 def _prepare(options: Namespace) -> None:
+    recipe = recipe_of(options)
+    check_procedure(recipe)
+    if recipe.model.n_speakers != recipe.mixing.n_speakers:
+        raise SpikeSepError(
+            f"--model.n_speakers {recipe.model.n_speakers}: mixtures would be of {recipe.mixing.n_speakers}; "
+            "give --mixing.n_speakers and --model.n_speakers the same number"
+        )
     with unwinding():  # apt-get ends with it, and scratch files are removed
         if options.task == "corpus":
             prepare_corpus(options)

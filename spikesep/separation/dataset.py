@@ -1,12 +1,18 @@
 """Mixtures as training examples: random, remixed crops for pre-training, fixed crops for conversion and validation.
 
-The mixture is the sum of its sources, so only the sources are read. Every random choice follows from
-(seed, epoch, index): a run that goes on after a break sees what an unbroken one would have seen.
+Where the mixture is the sum of its sources, as `listen` finds out, only the sources are read. Where it is not, what it
+holds beside them (noise, reverberation) is read with every crop. Every random choice follows from (seed, epoch, index):
+a run that goes on after a break sees what an unbroken one would have seen.
 """
 
+import hashlib
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -18,10 +24,13 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.channel import draw_polarity
 from spikesep.separation.containers import find_extent
 from spikesep.separation.kaldi import Mixture
+from spikesep.training.provenance import available_cores
 from spikesep.training.sampling import EpochSampler
 
 QUIET = 1e-3
 """A source whose root mean square in a crop is below this says nothing there; SI-SDR against it means nothing."""
+STEP = 1 / 32768
+"""Of 16-bit samples."""
 MAX_GAIN_DB = 20.0
 """A near-silent crop is not raised by more than this: its noise would become the voice."""
 
@@ -71,7 +80,7 @@ class RandomCrops(Dataset):
             sources = read_sources(mixture, self.sample_rate, start, self.n_samples)
             if _rms(sources).min() > QUIET:
                 break
-        return Crop(sources, mixture.speakers, seed, _read_noise(mixture, self.sample_rate, start, self.n_samples))
+        return Crop(sources, mixture.speakers, seed, _read_rest(mixture, sources, self.sample_rate, start))
 
 
 class CropList(Dataset):
@@ -120,7 +129,7 @@ def _audible(places: Iterable[tuple[Mixture, int]], sample_rate: int, n_samples:
     for mixture, start in places:
         sources = read_sources(mixture, sample_rate, start, n_samples)
         if _rms(sources).min() > QUIET:
-            yield Crop(sources, mixture.speakers, (), _read_noise(mixture, sample_rate, start, n_samples))
+            yield Crop(sources, mixture.speakers, (), _read_rest(mixture, sources, sample_rate, start))
 
 
 def _tensors(sources: np.ndarray, noise: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
@@ -132,9 +141,11 @@ class Collate:
     """Crops -> (mixtures [B, samples], sources [B, n_speakers, samples]).
 
     Attributes:
-        remix: re-pair the sources within the batch at new levels.
+        remix: re-pair the sources within the batch at new levels; what mixtures hold beside them stays in its place.
         snr_db: range of a new level.
         random_polarity: turn each source over or not, by lot.
+
+    Neither suits mixtures with a residual (`Mixture.has_residual`), which may be reverberation of their own sources.
     """
 
     remix: bool
@@ -158,8 +169,9 @@ class Collate:
                 [draw_polarity(np.random.default_rng((*crop.seed, 1)), len(crop.sources))[:, None] for crop in crops]
             )
         mixtures = sources.sum(1)
-        if crops[0].noise is not None:
-            mixtures += np.stack([crop.noise for crop in crops])
+        for mixture, crop in zip(mixtures, crops, strict=True):
+            if crop.noise is not None:
+                mixture += crop.noise
         return torch.from_numpy(mixtures), torch.from_numpy(sources)
 
 
@@ -202,9 +214,51 @@ def read_sources(mixture: Mixture, sample_rate: int, start: int, n_samples: int)
     Raises:
         SpikeSepError: a file is missing, broken, cut off, of another sample rate or of another length than the others.
     """
-    sources = np.zeros((len(mixture.sources), n_samples), np.float32)
+    return _read_alike(mixture.sources, sample_rate, start, n_samples)
+
+
+def listen(mixtures: Sequence[Mixture], sample_rate: int) -> tuple[list[Mixture], str]:
+    """Read all files of a set once, to find the mixtures that are not the sum of their sources and noise.
+
+    A mixture is taken for the sum if it differs from it nowhere by more than the rounding of all files to 16 bits can
+    make of it, (parts + 1) / 2 steps, or because the sum was clipped at full scale.
+
+    Args:
+        mixtures: a data directory.
+        sample_rate: that the files must have, Hz.
+
+    Returns:
+        the mixtures, with `has_residual` set, and a hash of the ids and samples of them all.
+
+    Raises:
+        SpikeSepError: a file cannot be read, or differs from the others of its mixture in length.
+    """
+    with ThreadPoolExecutor(available_cores()) as pool:
+        heard = list(pool.map(partial(_listen, sample_rate=sample_rate), mixtures))
+    checksums = "".join(
+        f"{mixture.utt_id} {checksum:08x}\n" for mixture, (_, checksum) in zip(mixtures, heard, strict=True)
+    )
+    found = [replace(mixture, has_residual=odd) for mixture, (odd, _) in zip(mixtures, heard, strict=True)]
+    return found, hashlib.sha256(checksums.encode()).hexdigest()[:16]
+
+
+def _listen(mixture: Mixture, sample_rate: int) -> tuple[bool, int]:
+    """Whether a mixture is not the sum of its parts, and a checksum of all their samples."""
+    parts = (*mixture.sources, *([mixture.noise] if mixture.noise else []))
+    samples = _read_alike((*parts, mixture.mixture), sample_rate, 0, _n_samples(mixture))
+    for path, row in zip((*parts, mixture.mixture), samples, strict=True):
+        if not np.isfinite(row).all():
+            raise SpikeSepError(f"{path}: holds NaN or Inf; export it again")
+    total = samples[:-1].sum(0).clip(-1, 1)
+    rounding = (len(parts) + 1) / 2 * STEP
+    return bool(np.abs(samples[-1] - total).max(initial=0.0) > rounding + 0.01 * STEP), zlib.crc32(samples)
+
+
+def _read_alike(paths: Sequence[Path], sample_rate: int, start: int, n_samples: int) -> np.ndarray:
+    """As `read_sources`, of any files that must be of one length: float32 [files, n_samples]; channels are averaged."""
+    rows = np.zeros((len(paths), n_samples), np.float32)
     expected = 0
-    for row, path in zip(sources, mixture.sources, strict=True):
+    for row, path in zip(rows, paths, strict=True):
         try:
             with path.open("rb") as content:
                 find_extent(content, str(path))  # libsndfile does not see what is cut off
@@ -213,17 +267,19 @@ def read_sources(mixture: Mixture, sample_rate: int, start: int, n_samples: int)
                 file.seek(min(start, frames))
                 samples = file.read(n_samples, dtype="float32")
         except (soundfile.SoundFileError, OSError) as error:
-            raise SpikeSepError(f"{path}: cannot be read ({error}); run stage 1 again to repair it") from error
+            raise SpikeSepError(
+                f"{path}: cannot be read ({error}); run stage 1 again to repair it, or mend the lists"
+            ) from error
         if rate != sample_rate:
             raise SpikeSepError(
                 f"{path}: is at {rate} Hz, the model at {sample_rate}; mix at the model's rate (stage 1)"
             )
         if frames != (expected := expected or frames):
             raise SpikeSepError(
-                f"{path}: {frames} samples, its mixture's first source has {expected}; run stage 1 again"
+                f"{path}: {frames} samples, {paths[0]} has {expected}; run stage 1 again, or cut them to one length"
             )
-        row[: len(samples)] = samples
-    return sources
+        row[: len(samples)] = samples if samples.ndim == 1 else samples.mean(1)
+    return rows
 
 
 def training_loader(
@@ -264,11 +320,12 @@ def _n_samples(mixture: Mixture) -> int:
         ) from error
 
 
-def _read_noise(mixture: Mixture, sample_rate: int, start: int, n_samples: int) -> np.ndarray | None:
-    """The same samples of what a mixture has beside its sources, float32 [n_samples]; None where it has nothing."""
-    if mixture.noise is None:
-        return None
-    return read_sources(replace(mixture, sources=(mixture.noise,)), sample_rate, start, n_samples)[0]
+def _read_rest(mixture: Mixture, sources: np.ndarray, sample_rate: int, start: int) -> np.ndarray | None:
+    """What a mixture holds beside its sources [n_speakers, n_samples] from `start` on, float32 [n_samples]; or None."""
+    n_samples = sources.shape[1]
+    if mixture.has_residual:
+        return _read_alike([mixture.mixture], sample_rate, start, n_samples)[0] - sources.sum(0)
+    return _read_alike([mixture.noise], sample_rate, start, n_samples)[0] if mixture.noise else None
 
 
 def _rms(sources: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_json, write_json
+from spikesep.files import hash_of_files, read_json, write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.corpora.table import UTTERANCES, read_table
-from spikesep.separation.dataset import Collate, CropList, FixedCrops, loader_of, training_loader
+from spikesep.separation.dataset import Collate, CropList, FixedCrops, listen, loader_of, training_loader
 from spikesep.separation.dynamic import DynamicCrops
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.model import Separator, load_separator, save_separator
@@ -27,7 +27,7 @@ from spikesep.training.convert import convert
 from spikesep.training.history import History
 from spikesep.training.launch import check_gpus, n_loader_workers, seed_everything
 from spikesep.training.pretrain import pretrain
-from spikesep.training.run_folder import claim, hash_of_files
+from spikesep.training.run_folder import claim
 
 VALID_SECONDS = 4.0
 
@@ -51,13 +51,13 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = No
     `time.monotonic()`; None for now.
     """
     folder, began = exp / "ann", time.monotonic() if began is None else began
-    train, valid = _mixtures(data, recipe)
-    settings = _settings(data, recipe, "model", "ann")
+    train, valid, heard = _mixtures(data, recipe)
+    settings = _settings(data, heard, recipe, "model", "ann")
     begun = None if ann is None else _analog(ann, recipe).train()
     if begun is not None:
         settings["from_ann"] = _hash_of_weights(ann)
     if folder.exists():
-        claim(exp, "ann", settings)
+        _claim(exp, "ann", settings, data)
         print(f"{folder} is there and complete; delete {exp} to train again")
         return folder
     seed_everything(recipe.seed)
@@ -69,7 +69,8 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = No
     model = Separator(recipe.model) if begun is None else begun
     check_gpus(recipe.launch)
     if is_first_process():
-        claim(exp, "ann", settings)
+        _claim(exp, "ann", settings, data)
+        _tell_residuals(data, train, valid)
         print(
             f"training {sum(p.numel() for p in model.parameters()):,} parameters on {len(loader.dataset)} mixtures, "
             f"{len(crops)} crops for validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
@@ -111,8 +112,8 @@ def convert_snn(
         raise SpikeSepError(f"{exp / 'ann'}: is there and is not {ann}; take another --tag, or leave --from-ann out")
     if not (exp / "ann").exists():
         raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --from-ann")
-    train, valid = _mixtures(data, recipe)
-    settings = _settings(data, recipe, "ptl") | {
+    train, valid, heard = _mixtures(data, recipe)
+    settings = _settings(data, heard, recipe, "ptl") | {
         "remix": recipe.ann.remix,
         "on_the_fly": recipe.ann.on_the_fly,
         "speeds": recipe.ann.speeds,
@@ -123,7 +124,7 @@ def convert_snn(
     if snn:
         settings["from_snn"] = _hash_of_weights(*snn)
     if folder.exists():
-        claim(exp, "snn", settings)
+        _claim(exp, "snn", settings, data)
         print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
         return folder, []
     seed_everything(recipe.seed)
@@ -138,7 +139,8 @@ def convert_snn(
     device = "cuda" if recipe.launch.n_gpus else "cpu"
     if recipe.launch.local_processes * recipe.launch.n_nodes > 1:
         print(f"conversion runs in one process, on one {'accelerator' if recipe.launch.n_gpus else 'machine'}")
-    claim(exp, "snn", settings)
+    _claim(exp, "snn", settings, data)
+    _tell_residuals(data, train, valid)
     print(f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}")
     loss, history = NegativeSiSdr(), History(exp / "history.csv")
     metric = _improvement(valid_crops, loss)
@@ -226,12 +228,11 @@ def _mean(models: list[Separator], paths: Sequence[Path]) -> Separator:
 
 
 def _check_same(path: Path, section: str, ours: dict, theirs: dict) -> None:
-    for name, wanted in ours.items():
-        if theirs[name] != wanted:
-            raise SpikeSepError(
-                f"{path}: has {section}.{name} = {theirs[name]}, not {wanted}; give the same {section}.*, or another "
-                "network"
-            )
+    odd = {f"{section}.{name}": (theirs[name], wanted) for name, wanted in ours.items() if theirs[name] != wanted}
+    if odd:
+        differ = ", ".join(f"{name} = {own}, not {wanted}" for name, (own, wanted) in odd.items())
+        same = " ".join(f"--{name} {str(own).replace(' ', '')}" for name, (own, _) in odd.items())
+        raise SpikeSepError(f"{path}: has {differ}; give its config or {same}, or another network")
 
 
 def _stems_from(exp: Path, ann: Path) -> bool:
@@ -248,23 +249,51 @@ def _hash_of_weights(*models: Path) -> str:
     return hash_of_files([model / "model.safetensors" if model.is_dir() else model for model in models])
 
 
-def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture]]:
-    """Of training, none where they are made on the fly, and of validation."""
-    train = [] if recipe.ann.on_the_fly else read_data_dir(data / "tr")
-    valid = read_data_dir(data / "cv")
-    for mixtures, name in ((train, "tr"), (valid, "cv")):
-        if mixtures and len(mixtures[0].sources) != recipe.model.n_speakers:
+def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture], str]:
+    """Mixtures of training (none where they are made on the fly) and of validation, and a hash of what is heard."""
+    found: dict[str, list[Mixture]] = {"tr": [], "cv": []}
+    heard = _heard_on_the_fly(data) if recipe.ann.on_the_fly else ""
+    for name in ("cv",) if recipe.ann.on_the_fly else ("tr", "cv"):
+        mixtures = read_data_dir(data / name)
+        if len(mixtures[0].sources) != recipe.model.n_speakers:
             raise SpikeSepError(
                 f"{data / name}: mixtures of {len(mixtures[0].sources)} speakers; set model.n_speakers accordingly"
             )
-    return train, valid
+        found[name], own = listen(mixtures, recipe.model.sample_rate)
+        heard += own
+    return found["tr"], found["cv"], heard
+
+
+def _heard_on_the_fly(data: Path) -> str:
+    """A hash of the training utterances: their names and lengths, and the files of up to 32 of them."""
+    rows = sorted((row for row in read_table(data / UTTERANCES) if row.split == "tr"), key=lambda row: row.utt_id)
+    names = " ".join(f"{row.utt_id} {row.duration:.6f}" for row in rows)
+    some = rows[:: -(-len(rows) // 32)] if rows else []
+    return hashlib.sha256(names.encode()).hexdigest()[:16] + hash_of_files([row.path for row in some])
+
+
+def _tell_residuals(data: Path, train: list[Mixture], valid: list[Mixture]) -> None:
+    """Say of each set how many mixtures are not the sum of their sources, and what follows."""
+    so = {
+        "tr": ", and neither re-paired (ann.remix) nor turned over (ann.channel); "
+        "what is only added to the voices can be listed in noise.scp, to have both",
+        "cv": "",
+    }
+    for name, mixtures in (("tr", train), ("cv", valid)):
+        if n := sum(mixture.has_residual for mixture in mixtures):
+            print(
+                f"{data / name}: {n} of {len(mixtures)} mixtures hold more than the sum of their sources; "
+                f"they are taken as they are{so[name]}"
+            )
 
 
 def _random_crops(
     data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int, seed: int
 ) -> DataLoader:
-    on_disk = not recipe.ann.on_the_fly
-    collate = Collate(recipe.ann.remix and on_disk, recipe.mixing.snr_db, on_disk and "polarity" in recipe.ann.channel)
+    """Batches of training; mixtures that hold more than their sources (`Mixture.has_residual`) keep all of it, and as
+    it may be reverberation, their sources are neither re-paired nor turned over."""
+    apart = not (recipe.ann.on_the_fly or any(mixture.has_residual for mixture in train))
+    collate = Collate(apart and recipe.ann.remix, recipe.mixing.snr_db, apart and "polarity" in recipe.ann.channel)
     n_workers = n_loader_workers(recipe.launch)
     if recipe.ann.on_the_fly:
         return loader_of(_dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate, n_workers)
@@ -294,8 +323,28 @@ def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
     return lambda estimates, sources, valid_loss: float(mixture_loss - valid_loss)
 
 
-def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
-    """What a stage depends on: settings, seed and which mixtures there are (not where they lie)."""
+def _claim(exp: Path, stage: str, settings: dict, data: Path) -> None:
+    """Note what a stage depends on, or see that it is the same, as `claim`.
+
+    Raises:
+        SpikeSepError: the stage was begun on other data, or with other settings.
+    """
+    path = exp / "settings" / f"{stage}.json"
+    if path.exists():
+        before = read_json(path)
+        if "heard" not in before:  # an earlier version noted which mixtures there were, not what was heard in them
+            settings = {key: value for key, value in settings.items() if key != "heard"}
+        if any(key in settings and before.get(key) != settings[key] for key in ("data", "heard")):
+            raise SpikeSepError(
+                f"{exp}: stage {stage} was begun on other data than {data}; "
+                "give the --data that it began with, take another --tag, or delete the folder to start anew"
+            )
+    claim(exp, stage, settings)
+
+
+def _settings(data: Path, heard: str, recipe: RecipeConfig, *sections: str) -> dict:
+    """What a stage depends on: settings, seed, and which mixtures there are and what they sound like (not where they
+    lie)."""
     mixtures = hash_of_lists(data)
     if recipe.ann.on_the_fly:
         ids = [row.utt_id for row in read_table(data / UTTERANCES) if row.split == "tr"]
@@ -303,6 +352,7 @@ def _settings(data: Path, recipe: RecipeConfig, *sections: str) -> dict:
     return {
         "seed": recipe.seed,
         "data": mixtures,
+        "heard": heard,
         "snr_db": recipe.mixing.snr_db,
         **{section: getattr(recipe, section) for section in sections},
     }

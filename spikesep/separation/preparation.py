@@ -11,7 +11,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import is_json, write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.corpora.table import SPLITS, UTTERANCES, read_table
-from spikesep.separation.kaldi import Mixture, validate_data_dir, write_data_dir
+from spikesep.separation.kaldi import Mixture, check_writable, is_written, validate_data_dir, write_data_dir
 from spikesep.separation.mixing.plan import PlannedMixture, Version, hash_of_plan, planned_files
 from spikesep.separation.mixing.procedures import PROCEDURES
 from spikesep.separation.mixing.render import Journal, Target, render_mixtures
@@ -30,6 +30,24 @@ class MadeSet:
     written: int
 
 
+def check_procedure(recipe: RecipeConfig) -> None:
+    """Check that the recipe's procedure can make its mixtures, as far as the settings tell.
+
+    Raises:
+        SpikeSepError: a setting that it cannot follow, as `--mixing.name value: why`.
+    """
+    mixing, rules = recipe.mixing, PROCEDURES[recipe.mixing.procedure]
+    if mixing.n_speakers < 2:
+        raise SpikeSepError(f"--mixing.n_speakers {mixing.n_speakers}: a mixture has at least 2")
+    odd = [mode for mode in mixing.modes if mode not in rules.MODES]
+    if odd:
+        raise SpikeSepError(f"--mixing.modes: {odd[0]}; {mixing.procedure} has {', '.join(rules.MODES)}")
+    counts = {"tr": mixing.n_train, "cv": mixing.n_closed, "tt": mixing.n_open}
+    if recipe.ann.on_the_fly:
+        del counts["tr"]
+    rules.check(mixing, list(counts.values()))
+
+
 def make_mixtures(data: Path, recipe: RecipeConfig, tell: Callable[[str], None] = print) -> list[MadeSet]:
     """Plan and write all mixtures of a recipe.
 
@@ -40,12 +58,10 @@ def make_mixtures(data: Path, recipe: RecipeConfig, tell: Callable[[str], None] 
         SpikeSepError: something that the plan needs cannot be had.
     """
     rules = PROCEDURES[recipe.mixing.procedure]
+    check_procedure(recipe)
     versions = [
         Version(rate, mode) for rate in recipe.mixing.rates_hz for mode in recipe.mixing.modes or rules.MODES[:1]
     ]
-    odd = [version.mode for version in versions if version.mode not in rules.MODES]
-    if odd:
-        raise SpikeSepError(f"--mixing.modes: {odd[0]}; {recipe.mixing.procedure} has {', '.join(rules.MODES)}")
     table = read_table(data / UTTERANCES)
     counts = (recipe.mixing.n_train, recipe.mixing.n_closed, recipe.mixing.n_open)
     made = []
@@ -72,8 +88,10 @@ def _make_set(
     settings = {"procedure": procedure, "plan": hash_of_plan(plan)}
     targets = []
     for version in versions:
+        folder = rules.folder(data, n_speakers, version, split)
+        check_writable(data / split, [planned_files(planned, folder, parts) for planned in plan])
         journal = data / "local" / "made" / f"{version.label.replace('/', '_')}_{split}.tsv"
-        targets.append(Target(version, rules.folder(data, n_speakers, version, split), journal))
+        targets.append(Target(version, folder, journal))
         _begin(targets[-1], _home(data, version, versions) / split, settings, tell)
     rendered = render_mixtures(plan, procedure, targets, data, workers, split)
     sets = []
@@ -111,11 +129,7 @@ def _begin(target: Target, directory: Path, settings: dict, tell: Callable[[str]
 def _finish(made: MadeSet, data: Path, target: Target, journal: Journal, rules, tell: Callable[[str], None]) -> None:
     """The lists of a set, unless they are there and right."""
     changed = rules.finish(data, made.split, made.plan, made.version, [journal.rows[p.name][1] for p in made.plan])
-    try:
-        listed = sorted(made.mixtures, key=lambda mixture: mixture.utt_id)
-        whole = validate_data_dir(made.directory) == listed
-    except SpikeSepError:
-        whole = False
+    whole = is_written(made.directory, made.mixtures)
     if not whole:
         write_data_dir(made.directory, made.mixtures)
         validate_data_dir(made.directory)

@@ -62,14 +62,28 @@ def mean_cost(records: Sequence[dict]) -> dict[str, Any]:
     }
 
 
+def groups_of(results: dict[str, Any]) -> dict[str, str]:
+    """The groups to show, with their titles: where the sexes of all voices are unknown, all utterances together."""
+    counts = results["n_utterances"].values()
+    known = any(count[group] for count in counts for group in ("diff", "same"))
+    return GROUPS if known else {"overall": GROUPS["overall"]}
+
+
+def version_of(versions: dict[str, str]) -> str:
+    """`0.1.0`, with the commit if it was recorded: `0.1.0 (1234567)`."""
+    own, commit = versions["spikesep"], versions.get("commit", "")
+    return f"{own} ({commit[:7]}{'-dirty' if commit.endswith('-dirty') else ''})" if commit not in ("", own) else own
+
+
 def markdown(results: dict[str, Any]) -> str:
     """The whole of `RESULTS.md`."""
     metrics = _metrics(results)
+    groups = groups_of(results)
     head = ["Cond.", "Method"]
     for name in metrics:  # as in Table 4, a metric's name stands over its first column
-        first, *others = GROUPS.values()
+        first, *others = groups.values()
         head += [f"{METRICS[name]} {first}", *others]
-    rows = [[CONDITIONS[c], METHODS[m], *values] for c, m, values in table_rows(results)]
+    rows = [[CONDITIONS[c], METHODS[m], *values] for c, m, values in table_rows(results, groups)]
     align = ["---", "---", *["---:"] * (len(head) - 2)]
     lines = ["# Results", "", *(f"| {' | '.join(row)} |" for row in (head, align, *rows)), ""]
     lines += [f"{note}\n" for note in notes(results)]
@@ -77,7 +91,8 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def terminal_table(results: dict[str, Any]) -> Table:
-    """The same numbers for a terminal of 80 columns: a line each for Diff., Same and Overall."""
+    """The same numbers for a terminal of 80 columns: a line each for Diff., Same and Overall, as `groups_of`."""
+    groups = groups_of(results)
     caption = ["SI-SDR, SI-SDRi and SDR in dB; means over utterances", *results.get("cut_short", [])]
     table = Table(box=box.SIMPLE_HEAD, caption="\n".join(caption))
     for name in ("Cond.", "Method", ""):
@@ -85,19 +100,19 @@ def terminal_table(results: dict[str, Any]) -> Table:
     for name in _metrics(results):
         table.add_column(METRICS[name].removesuffix(" (dB)"), justify="right", no_wrap=True)
     previous = None
-    for condition, method, values in table_rows(results):
-        for k, label in enumerate(GROUPS.values()):
+    for condition, method, values in table_rows(results, groups):
+        for k, label in enumerate(groups.values()):
             titles = ("" if condition == previous else CONDITIONS[condition], "" if k else METHODS[method])
-            table.add_row(*titles, label, *values[k :: len(GROUPS)], end_section=k == len(GROUPS) - 1)
+            table.add_row(*titles, label, *values[k :: len(groups)], end_section=k == len(groups) - 1)
             previous = condition
     return table
 
 
-def table_rows(results: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
+def table_rows(results: dict[str, Any], groups: Iterable[str] = GROUPS) -> list[tuple[str, str, list[str]]]:
     """Condition, method and the printed values of each metric and group, a row each."""
     return [
         (condition, method, [decimal(results[condition][method][name][group], name)
-                             for name in _metrics(results) for group in GROUPS])
+                             for name in _metrics(results) for group in groups])
         for condition in CONDITIONS for method in METHODS
     ]  # fmt: skip
 
@@ -113,9 +128,9 @@ def notes(results: dict[str, Any]) -> list[str]:
     """What must stand below the table, a paragraph each, in Markdown."""
     cost, versions, machine = results["cost"], results["versions"], results["machine"]
     n = results["n_utterances"]
-    counts = ", ".join(
-        f"{CONDITIONS[c].lower()} {n[c]['overall']} ({n[c]['diff']} different sex, {n[c]['same']} same)" for c in n
-    )
+    known = len(groups_of(results)) > 1
+    sexes = {c: f" ({n[c]['diff']} different sex, {n[c]['same']} same)" if known else "" for c in n}
+    counts = ", ".join(f"{CONDITIONS[c].lower()} {n[c]['overall']}{sexes[c]}" for c in n)
     rates = ", ".join(f"{rate:.3f}" for rate in cost["firing_rate"])
     synops, macs, analog = (f"{cost[f'{name}_per_second'] / 1e6:,.1f}" for name in ("synops", "macs", "analog_macs"))
     return [
@@ -130,7 +145,7 @@ def notes(results: dict[str, Any]) -> list[str]:
         *(_refusal_note(name, utts) for name, utts in results["refused"].items()),
         f"Seed {results['seed']}. "
         + (f"Command: `{results['command']}`. " if results["command"] else "")
-        + f"Python {versions['python']}, torch {versions['torch']}, spikesep {versions['spikesep']}; "
+        + f"Python {versions['python']}, torch {versions['torch']}, spikesep {version_of(versions)}; "
         f"{machine['processor']}, {machine['cores']} cores. Data {results['data_hash'][:12]}.",
     ]
 

@@ -9,21 +9,16 @@ import csv
 import hashlib
 import json
 import math
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import spikesep
 from spikesep.errors import SpikeSepError
@@ -35,9 +30,9 @@ from spikesep.separation.corpora.table import UTTERANCES, read_table
 from spikesep.separation.kaldi import Mixture, read_data_dir
 from spikesep.separation.metrics import score_utterance
 from spikesep.separation.model import load_separator
-from spikesep.separation.parallel import end_with_parent
+from spikesep.separation.parallel import Workers
 from spikesep.training.history import History, cut_short
-from spikesep.training.provenance import available_cores, provenance
+from spikesep.training.provenance import provenance
 
 SETS = {"closed": "cv", "open": "tt"}
 MODEL_FILES = ("config.json", "model.safetensors")
@@ -125,12 +120,18 @@ def check_scored(exp: Path, results: dict[str, Any], kind: str) -> None:
         raise SpikeSepError(f"{exp / 'results.json'}: was scored with another {exp / kind}; run spikesep-score again")
 
 
-def is_scored(data: Path, exp: Path, config: ScoringConfig) -> bool:
-    """Whether `exp` holds complete scores of these very models, data and metrics."""
+def is_scored(data: Path, exp: Path, config: ScoringConfig, tell: Callable[[str], None] = print) -> bool:
+    """Whether `exp` holds complete scores of these very models, data and metrics; `tell` hears what differs."""
     written = [exp / name for name in ("results.json", "scores.csv", "RESULTS.md")]
-    return all(path.is_file() for path in written) and read_json(written[0]).get("key") == (
-        find_inputs(data, exp, config).key
-    )
+    if not all(path.is_file() for path in written):
+        return False
+    found, inputs = read_json(written[0]), find_inputs(data, exp, config)
+    if found.get("key") == inputs.key:
+        return True
+    models, mixtures = found.get("model_hash") != inputs.model_hash, found.get("data_hash") != inputs.data_hash
+    others = [name for name, differ in {"models": models, "data": mixtures}.items() if differ]
+    tell(f"{written[0]}: of other {' and '.join(others) or 'metrics'}; scoring anew with {data}")
+    return False
 
 
 def score(
@@ -163,6 +164,7 @@ def score(
         SpikeSepError: a model, a list or an audio file is missing or unreadable, or a process died.
     """
     inputs = find_inputs(data, exp, config)
+    heard = closed_voices_heard(data, inputs.mixtures["closed"])
     journal = exp / ("scores.partial.jsonl" if shard is None else f"scores.partial.{shard.name}.jsonl")
     journals = [journal] if shard else sorted({journal, *exp.glob("scores.partial*.jsonl")})
     finished = {} if redo else {k: v for path in journals for k, v in _read_journal(path, inputs.key).items()}
@@ -171,12 +173,10 @@ def score(
         jobs = jobs[shard.number - 1 :: shard.of]
     waiting = [job for job in jobs if _name(*job) not in finished]
     waiting.sort(key=lambda job: job[1].mixture.stat().st_size, reverse=True)  # a long one last would leave cores idle
-    workers = min(n_jobs or available_cores(), max(len(waiting), 1))
-    with _open_journal(journal, inputs.key, finished) as append, _progress(len(jobs), len(finished)) as advance:
-        for record in _records(waiting, exp, tuple(config.metrics), workers):
+    with _open_journal(journal, inputs.key, finished) as append:
+        for record in _records(waiting, exp, inputs.key, tuple(config.metrics), n_jobs):
             append(record)
             finished[_name(record["condition"], record["utt"])] = record
-            advance()
     if shard:
         return None
     records = [finished[_name(*job)] for job in jobs]
@@ -188,7 +188,7 @@ def score(
         "model_hash": inputs.model_hash,
         "data_hash": inputs.data_hash,
         "cut_short": cut_short(History(exp / "history.csv").read()),
-        "closed_voices_heard": closed_voices_heard(data, inputs.mixtures["closed"]),
+        "closed_voices_heard": heard,
         **provenance(),
         "key": inputs.key,
     }
@@ -259,67 +259,30 @@ def load_models(exp: Path) -> dict[str, torch.nn.Module]:
 
 # --- many utterances ------------------------------------------------------------------------------------------------
 
-_worker: dict[str, Any] = {}
 
-
-def _records(jobs: list[tuple[str, Mixture]], exp: Path, metrics: tuple[str, ...], workers: int) -> Iterator[dict]:
-    """The record of each job, as they are finished."""
-    if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in the processes of a pool
-        try:
-            models = load_models(exp) if jobs else {}
-            yield from (score_mixture(condition, mixture, models, metrics) for condition, mixture in jobs)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    with _single_threaded_children():
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (exp, metrics))
-        try:
-            futures = [pool.submit(_work, *job) for job in jobs]
-            yield from (future.result() for future in as_completed(futures))
-        except BrokenProcessPool as error:
-            raise SpikeSepError(
-                "a scoring process was killed, perhaps for memory: lower --launch.n_jobs; the same command goes on"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker(exp: Path, metrics: tuple[str, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: what is begun is finished
+def _records(
+    jobs: list[tuple[str, Mixture]], exp: Path, key: str, metrics: tuple[str, ...], n_jobs: int
+) -> Iterator[dict]:
+    """The record of each job as it is finished, computed by one thread wherever it runs."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    end_with_parent()
-    _worker.update(models=load_models(exp), metrics=metrics)
-
-
-def _work(condition: str, mixture: Mixture) -> dict:
-    return score_mixture(condition, mixture, _worker["models"], _worker["metrics"])
-
-
-@contextmanager
-def _single_threaded_children() -> Iterator[None]:
-    """Have children start with one thread each in the libraries that read the environment when they are imported."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
     try:
-        yield
+        with Workers(n_jobs) as workers:
+            function = partial(_score, exp=exp, key=key, metrics=metrics)
+            yield from workers.map(function, jobs, "scoring", chunk=1, in_order=False)
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        torch.set_num_threads(threads)
 
 
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("scoring", total=total, completed=done)
-        yield lambda: bar.advance(task)
+def _score(job: tuple[str, Mixture], exp: Path, key: str, metrics: tuple[str, ...]) -> dict:
+    return score_mixture(*job, _models(exp, key), metrics)
+
+
+@lru_cache(maxsize=1)
+def _models(exp: Path, key: str) -> dict[str, torch.nn.Module]:
+    """Both separators, read once a process and once again if `key` (see `Inputs`) says that they changed."""
+    torch.set_num_threads(1)
+    return load_models(exp)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -334,9 +297,9 @@ def _read_journal(path: Path, key: str) -> dict[tuple[str, str], dict]:
     if not path.is_file():
         return {}
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+    for line in path.read_bytes().decode("utf-8", "replace").split("\n")[:-1]:
         try:
-            records.append(json.loads(line) if line.endswith("\n") else None)
+            records.append(json.loads(line))
         except ValueError:
             records.append(None)
     if not records or not records[0] or records[0].get("key") != key:

@@ -73,14 +73,6 @@ def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
         raise SpikeSepError(f"{path}: not a whole checkpoint; remove it, with its folder, to begin anew") from error
 
 
-def hash_of_files(paths: list[Path]) -> str:
-    """A short hash of the files' contents, in the order given."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def hash_of_tensors(tensors: dict[str, Tensor], start: bytes = b"") -> str:
     """SHA-256 of all tensors' names, types, shapes and bytes, in order of their names."""
     digest = hashlib.sha256(start)

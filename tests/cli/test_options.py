@@ -21,7 +21,9 @@ WRONG = {
     "--model.dilations [0]": "model.dilations",
     "--launch.n_gpus -1": "launch.n_gpus",
     "--seed x": "seed",
-    "--ann.epoch 3": "ann.epoch",
+    "--ann.epoch 3": "ann.epoch 3; did you mean --ann.epochs?",
+    "--epochs 3": "did you mean --ann.epochs?",
+    "--from-an x": "did you mean --from-ann?",
     "--config nowhere.yaml": "nowhere.yaml",
 }
 
@@ -38,13 +40,30 @@ def test_a_setting_that_cannot_be_is_one_line_and_status_2(tmp_path, capsys, arg
     assert not (tmp_path / "exp").exists()
 
 
-def test_a_config_with_an_unknown_setting_is_refused(tmp_path, capsys):
+CONFIGS = {
+    "ann: {epchs: 3}": "c.yaml: there is no setting ann.epchs; did you mean ann.epochs?",
+    "seed: 1\nan: {epochs: 3}": "c.yaml: there is no setting an; did you mean ann?",
+    "epochs: 3": "c.yaml: there is no setting epochs; did you mean ann.epochs?",
+    "qqqqq: 3": "c.yaml: there is no setting qqqqq",
+    "ann: [1": "c.yaml: cannot be read as YAML",
+    "hello": "c.yaml: holds no settings",
+}
+
+
+@pytest.mark.parametrize(("content", "message"), CONFIGS.items(), ids=CONFIGS)
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte-order mark"])
+def test_a_config_that_cannot_serve_is_told_by_its_name_and_the_nearest_setting(
+    tmp_path, capsys, content, message, mark
+):
     config = tmp_path / "c.yaml"
-    config.write_text("ann: {epchs: 3}")
+    config.write_text(mark + content)
     with pytest.raises(SystemExit) as ended:
         main(["--exp", str(tmp_path / "exp"), "--config", str(config)])
     assert ended.value.code == 2
-    assert "epchs" in capsys.readouterr().err
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not (tmp_path / "exp").exists()
 
 
 @pytest.mark.parametrize(

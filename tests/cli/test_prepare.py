@@ -156,6 +156,23 @@ def test_a_folder_of_somebody_elses_wavs_is_not_removed(tmp_path, prepare):
     assert theirs.exists()
 
 
+def test_a_name_with_any_other_character_goes_through_both_stages(tmp_path, prepare, corpus):
+    own = tmp_path / "own\u2028voices\x0c\x85"
+    shutil.copytree(corpus, own)
+    prepare("corpus", "--corpus.root", str(own))
+    prepare("mixtures", "--corpus.root", str(own))
+    assert len(validate_data_dir(tmp_path / "data" / "tr")) == 10
+
+
+def test_a_name_that_no_list_can_hold_is_refused_by_the_first_stage(tmp_path, prepare, corpus):
+    own = tmp_path / "own"
+    shutil.copytree(corpus, own)
+    (own / "bea" / "0.wav").rename(own / "bea" / "tab\there.wav")
+    error = prepare("corpus", "--corpus.root", str(own), status=2)
+    assert r"bea/tab\there.wav" in error
+    assert "rename it" in error
+
+
 def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus):
     own = tmp_path / "own"
     shutil.copytree(corpus, own)
@@ -175,6 +192,12 @@ def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus
         (["corpus", "--corpus.unseen_speakers", "[ann, bea]"], "two male voices"),
         (["corpus", "--corpus.nam", "folder"], "nam"),
         (["everything"], "everything"),
+        (["corpus", "--mixing.n_speakers", "3"], "--mixing.n_speakers 3: the balanced procedure mixes two"),
+        (["corpus", "--mixing.n_speakers", "1"], "--mixing.n_speakers 1: a mixture has at least 2"),
+        (["corpus", "--model.n_speakers", "3"], "--model.n_speakers 3: mixtures would be of 2"),
+        (["corpus", "--mixing.modes", "[max]"], "--mixing.modes: max; balanced has cut"),
+        (["corpus", "--mixing.n_open", "0"], "ask for at least one"),
+        (["corpus", "--mixing.procedure", "wsj0mix", "--mixing.rates", "[44.1k]"], "the original makes 8k and 16k"),
     ],
 )
 def test_a_fault_is_one_line_with_status_2_and_leaves_nothing(tmp_path, prepare, arguments, said):

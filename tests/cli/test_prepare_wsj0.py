@@ -249,3 +249,24 @@ def test_killed_again_and_again_it_ends_with_the_same_files(tree, tmp_path, whol
     for split in SETS:
         assert len(validate_data_dir(data / split)) == N_ROWS
     assert not [left for left in data.rglob(".*")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_it_ends_at_once_and_leaves_no_process_no_lock_and_nothing_half_written(tree, tmp_path, number):
+    data = tmp_path / "data"
+    assert prepare("corpus", tree, data) == 0
+    code = f"import sys; sys.path[:0] = {sys.path!r}; from spikesep.cli.prepare import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *options("mixtures", tree, data, n_jobs=2)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    while process.poll() is None and n_wavs(data) < 30:
+        time.sleep(0.01)
+    begun = time.monotonic()
+    os.killpg(process.pid, number)  # as a terminal does, or a batch system
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], said
+    assert time.monotonic() - begun < 2 + 2 * os.getloadavg()[0] / os.cpu_count()
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    states = [line.split() for line in listed.splitlines()]
+    assert not [stat for group, stat in states if int(group) == process.pid and not stat.startswith("Z")]
+    with work_in(data):
+        assert not [path for path in data.rglob(".*") if path.name != ".lock"]

@@ -1,6 +1,8 @@
 import pytest
 
 from spikesep.cli import demo, score
+from spikesep.separation.audio import read_audio, write_wav
+from spikesep.separation.kaldi import read_data_dir
 
 OPTIONS = ["--launch.n_jobs", "1", "--scoring.metrics", "[stoi]"]
 
@@ -27,6 +29,35 @@ def test_scoring_prints_the_table_and_a_second_run_says_that_it_is_complete(expe
     (experiment.exp / "RESULTS.md").write_text("old")
     assert command(score, experiment, *OPTIONS, "--redo") == 0
     assert (experiment.exp / "RESULTS.md").read_text() != "old"
+
+
+def test_other_data_is_scored_anew_and_said(experiment, capsys):
+    command(score, experiment, *OPTIONS)
+    path = read_data_dir(experiment.data / "tt")[0].mixture
+    write_wav(path, read_audio(path)[::-1], 8000)
+    capsys.readouterr()
+    assert command(score, experiment, *OPTIONS) == 0
+    said = capsys.readouterr().out
+    assert f"results.json: of other data; scoring anew with {experiment.data}" in said
+    assert "RESULTS.md: written" in said
+    assert command(score, experiment, *OPTIONS) == 0
+    assert "complete, and models, data and metrics are unchanged" in capsys.readouterr().out
+
+
+def test_without_a_list_of_sexes_there_are_scores_without_rows_of_them(experiment, capsys):
+    for name in ("cv", "tt"):
+        (experiment.data / name / "utt2sexes").unlink()
+        (experiment.data / name / "spk2utt").unlink()
+    assert command(score, experiment, *OPTIONS) == 0
+    said = capsys.readouterr().out
+    report = (experiment.exp / "RESULTS.md").read_text()
+    assert "Overall" in said
+    for text in (said, report):
+        assert "Same" not in text
+        assert "Diff" not in text
+    assert "closed 4, open 4." in report
+    assert "–" not in report
+    assert command(demo, experiment) == 0
 
 
 def test_a_missing_conversion_is_one_line_that_names_it(experiment, capsys):

@@ -225,6 +225,32 @@ def test_a_repeated_id_and_an_absent_or_empty_table_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "path", ["/x/a\u2028b.wav", "/x/a\x85b.wav", "/x/a\x0cb.wav", "/x/a\rb.wav", "/x/ a\x1db .wav"]
+)
+def test_characters_that_end_no_line_may_stand_in_a_table(tmp_path, path):
+    write_table(tmp_path / "t.tsv", [replace(ROW, path=Path(path))])
+    assert read_table(tmp_path / "t.tsv") == [replace(ROW, path=Path(path))]
+
+
+def test_a_table_that_windows_programs_wrote_is_read(tmp_path):
+    write_table(tmp_path / "t.tsv", [ROW])
+    text = (tmp_path / "t.tsv").read_text().replace("\n", "\r\n")
+    (tmp_path / "t.tsv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_table(tmp_path / "t.tsv") == [ROW]
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\udcffb"], ids=["tab", "newline", "not UTF-8"])
+def test_a_recording_whose_name_no_list_can_hold_is_named_at_once(tmp_path, folder_corpus, name):
+    path = folder_corpus / "spk_0" / "deep" / f"{name}.flac"
+    shutil.copy(path.with_name("0.flac"), path)
+    with pytest.raises(SpikeSepError, match=r"spk_0/deep/a.*: a list cannot hold this path .*; rename it"):
+        list_utterances(CorpusConfig(name="folder", root=str(folder_corpus)), tmp_path, 0, 1)
+    with pytest.raises(SpikeSepError, match="rename it"):
+        write_table(tmp_path / "t.tsv", [replace(ROW, path=path)])
+    assert not (tmp_path / "t.tsv").exists()
+
+
+@pytest.mark.parametrize(
     ("name", "cleaned"), [("tuxpaint-bg", "tuxpaintbg"), ("es_co", "esco"), ("é", ""), ("19", "19")]
 )
 def test_speaker_ids_are_letters_and_digits(name, cleaned):
@@ -241,7 +267,7 @@ def folder_corpus(tmp_path, spoken):
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, samples, rate)
     (root / "spk_0" / "notes.txt").write_text("not audio")
-    (root / "speakers.tsv").write_text("".join(f"spk_{n}\t{'FM'[n % 2]}\n" for n in range(7)))
+    (root / "speakers.tsv").write_text("\ufeff" + "".join(f"spk_{n}\t{'FM'[n % 2]}\n" for n in range(7)))
     return root
 
 
@@ -274,6 +300,9 @@ def test_faults_of_a_folder_are_named(tmp_path, folder_corpus):
         listing()
     with pytest.raises(SpikeSepError, match=r"absent is not a folder"):
         listing(root=str(tmp_path / "absent"))
+    (folder_corpus / "speakers.tsv").write_bytes(b"spk_\xe9\tf\n")
+    with pytest.raises(SpikeSepError, match=r"speakers.tsv: cannot be read .*UTF-8"):
+        listing(root=str(folder_corpus))
     (folder_corpus / "speakers.tsv").write_text("spk_0\tf\nspk_1 m\n")
     with pytest.raises(SpikeSepError, match=r"speakers.tsv:2: "):
         listing(root=str(folder_corpus))

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import soundfile
 import torch
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.dataset import Collate, FixedCrops, RandomCrops, remix, training_loader
+from spikesep.separation.dataset import Collate, FixedCrops, RandomCrops, listen, remix, training_loader
 from spikesep.separation.kaldi import Mixture
 from spikesep.training.sampling import EpochSampler
 
@@ -29,6 +30,107 @@ def mixtures(tmp_path):
             Mixture(f"{'_'.join(speakers)}-{i}", tmp_path / "unread.wav", tuple(sources), speakers, ("f", "m"))
         )
     return result
+
+
+def given(mixture, change=lambda total: total, noise=None):
+    """The mixture with a file for it: the sum of its sources, changed."""
+    total = sum(soundfile.read(path)[0] for path in mixture.sources)
+    path = mixture.sources[0].with_name(f"mix-{mixture.utt_id}.wav")
+    if noise is not None:
+        soundfile.write(path.with_name(f"noise-{mixture.utt_id}.wav"), noise, RATE)
+        mixture = replace(mixture, noise=path.with_name(f"noise-{mixture.utt_id}.wav"))
+    soundfile.write(path, change(total), RATE, subtype="PCM_16")
+    return replace(mixture, mixture=path)
+
+
+def rounded_with(seed):
+    rng = np.random.default_rng(seed)
+    return lambda total: total + rng.integers(-1, 2, len(total)) / 32768
+
+
+SAME = {"sum": lambda x: x, "other rounding": rounded_with(0), "clipped": lambda x: np.clip(20 * x, -1, 1)}
+OTHER = {
+    "reversed": lambda x: x[::-1],
+    "noisy": lambda x: x + 2e-4 * np.random.default_rng(1).standard_normal(len(x)),
+    "noisy in one place": lambda x: x + 0.01 * (np.arange(len(x)) == 3000),
+    "echo": lambda x: x + 0.3 * np.roll(x, 300),
+    "another gain": lambda x: 0.7 * x,
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_mixture_that_is_the_sum_is_not_read_with_the_crops(mixtures, name, monkeypatch):
+    if name == "clipped":
+        for path in mixtures[0].sources:
+            soundfile.write(path, np.clip(20 * soundfile.read(path)[0], -0.9, 0.9), RATE)
+        SAME[name] = lambda x: np.clip(x, -1, 1)
+    heard = [given(mixtures[0], SAME[name]), *map(given, mixtures[1:])]
+    found, _ = listen(heard, RATE)
+    assert found == heard
+    heard[0].mixture.unlink()
+    crops, plain = RandomCrops(found, RATE, 1600, seed=1), RandomCrops(mixtures, RATE, 1600, seed=1)
+    for index in range(6):
+        assert np.array_equal(crops[3, index].sources, plain[3, index].sources)
+        assert crops[3, index].noise is None
+    collate = Collate(True, (0, 5), random_polarity=True)
+    batches = [collate([each[0, k] for k in range(6)]) for each in (crops, plain)]
+    assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_mixture_that_is_not_the_sum_is_learned_as_it_is(mixtures, name):
+    heard = [*map(given, mixtures[:3]), given(mixtures[3], OTHER[name]), *map(given, mixtures[4:])]
+    found, _ = listen(heard, RATE)
+    assert [each.has_residual for each in found] == [False] * 3 + [True] + [False] * 2
+    batch = [RandomCrops(found, RATE, 1600, seed=1)[3, index] for index in range(6)]
+    mixed, sources = Collate(False, (0, 5))(batch)
+    whole = soundfile.read(found[3].mixture, dtype="float32")[0]
+    distances = [np.abs(whole[k : k + 1600] - mixed[3].numpy()).max() for k in range(len(whole) - 1599)]
+    assert min(distances) < 1e-6
+    torch.testing.assert_close(mixed[[0, 1, 2, 4, 5]], sources.sum(1)[[0, 1, 2, 4, 5]])
+    fixed = FixedCrops(found[3:4], RATE, 2000)
+    assert any((mixture - sources.sum(0)).abs().max() > 1e-4 for mixture, sources in fixed)
+
+
+def test_listed_noise_is_part_of_the_sum_and_leaves_remixing_possible(mixtures):
+    noise = 0.02 * np.random.default_rng(2).standard_normal(4000)
+    heard = given(mixtures[0], lambda total: total + noise, noise)
+    assert listen([heard], RATE)[0] == [heard]
+    assert listen([replace(heard, noise=None)], RATE)[0][0].has_residual
+
+
+def test_what_is_heard_is_told_apart_by_samples_and_ids_alone(mixtures, tmp_path):
+    heard = list(map(given, mixtures))
+    _, before = listen(heard, RATE)
+    moved = tmp_path / "elsewhere.wav"
+    moved.write_bytes(heard[2].mixture.read_bytes())
+    assert listen([*heard[:2], replace(heard[2], mixture=moved), *heard[3:]], RATE)[1] == before
+    assert listen(heard[:-1], RATE)[1] != before
+    samples = soundfile.read(heard[2].sources[1])[0]
+    samples[7] += 1 / 32768
+    soundfile.write(heard[2].sources[1], samples, RATE)
+    assert listen(heard, RATE)[1] != before
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "NaN"])
+def test_a_mixture_that_cannot_serve_is_named(mixtures, damage):
+    heard = given(mixtures[0])
+    samples = soundfile.read(heard.mixture)[0]
+    if damage == "missing":
+        heard.mixture.unlink()
+    elif damage == "shorter":
+        soundfile.write(heard.mixture, samples[:-9], RATE)
+    else:
+        soundfile.write(heard.mixture, samples * np.nan, RATE, subtype="FLOAT")
+    with pytest.raises(SpikeSepError, match=heard.mixture.name):
+        listen([heard], RATE)
+
+
+def test_channels_are_averaged(mixtures, tmp_path):
+    first = soundfile.read(mixtures[0].sources[0])[0]
+    soundfile.write(mixtures[0].sources[0], np.stack([1.5 * first, 0.5 * first], 1), RATE, subtype="FLOAT")
+    crop = RandomCrops(mixtures[:1], RATE, 4000, seed=1)[0, 0]
+    np.testing.assert_allclose(crop.sources[0], first, atol=1e-6)
 
 
 def test_a_crop_is_a_part_of_its_mixture(mixtures):

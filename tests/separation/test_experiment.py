@@ -1,10 +1,13 @@
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_json
+from spikesep.files import read_json, write_json
+from spikesep.separation import experiment
+from spikesep.separation.audio import read_audio, write_wav
 from spikesep.separation.config import (
     MixingConfig,
     RecipeConfig,
@@ -13,6 +16,7 @@ from spikesep.separation.config import (
     SpeechPretrainConfig,
 )
 from spikesep.separation.experiment import convert_snn, train_ann
+from spikesep.separation.kaldi import read_data_dir, write_data_dir
 from spikesep.separation.model import load_separator
 from spikesep.training.config import LaunchConfig
 from spikesep.training.history import History
@@ -77,6 +81,72 @@ def test_what_cannot_be_converted_leaves_no_network_behind(data, tmp_path):
         assert not (tmp_path / "two" / "ann").exists()
 
 
+@pytest.fixture
+def others(data, tmp_path):
+    """The same data with every mixture reversed in time: the same lists, another sound."""
+    folder = tmp_path / "others"
+    for name in ("tr", "cv"):
+        changed = []
+        for number, mixture in enumerate(read_data_dir(data / name)):
+            path = folder / "wav" / name / f"{number}.wav"
+            write_wav(path, read_audio(mixture.mixture)[::-1], 8000)
+            changed.append(replace(mixture, mixture=path))
+        write_data_dir(folder / name, changed)
+    return folder
+
+
+def losses(exp, stage):
+    return [(row.train_loss, row.valid_loss) for row in History(exp / "history.csv").read() if row.stage == stage]
+
+
+def test_the_mixtures_that_are_given_are_those_that_are_learned(data, others, tmp_path, capsys):
+    train_ann(data, tmp_path / "one", RECIPE)
+    assert "sum of their sources" not in capsys.readouterr().out
+    train_ann(others, tmp_path / "two", RECIPE)
+    said = capsys.readouterr().out
+    assert (
+        "tr: 4 of 4 mixtures hold more than the sum of their sources; they are taken as they are, and neither" in said
+    )
+    assert "cv: 4 of 4 mixtures hold more than the sum of their sources; they are taken as they are\n" in said
+    one, two = losses(tmp_path / "one", 0)[0], losses(tmp_path / "two", 0)[0]
+    assert abs(one[0] - two[0]) > 0.1
+    assert abs(one[1] - two[1]) > 0.1
+    ann = tmp_path / "one" / "ann"
+    convert_snn(data, tmp_path / "three", RECIPE, ann)
+    convert_snn(others, tmp_path / "four", RECIPE, ann)
+    assert abs(losses(tmp_path / "three", 1)[0][1] - losses(tmp_path / "four", 1)[0][1]) > 0.1
+
+
+@pytest.mark.parametrize("effect", ["remix", "polarity"])
+def test_sources_stay_with_what_their_mixture_has_beside_them(data, others, effect):
+    settings = {"remix": effect == "remix", "channel": ["polarity"] if effect == "polarity" else []}
+    recipe = replace(RECIPE, ann=replace(RECIPE.ann, **settings))
+    for folder, changed in ((data, True), (others, False)):
+        train, *_ = experiment._mixtures(folder, recipe)
+        loader = experiment._random_crops(folder, train, recipe, 7200, 4, seed=0)
+        whole = {read_audio(path)[3000].item() for mixture in train for path in mixture.sources}
+        _, sources = next(iter(loader))
+        assert ({value.item() for value in sources[:, :, 3000].flatten()} != whole) == changed
+
+
+@pytest.mark.parametrize("stage", ["ann", "snn"])
+def test_a_finished_stage_is_not_complete_for_other_data(data, others, tmp_path, capsys, stage):
+    exp = tmp_path / "exp"
+    train_ann(data, exp, RECIPE)
+    run = train_ann if stage == "ann" else convert_snn
+    run(data, exp, RECIPE)
+    shutil.copytree(data, tmp_path / "moved")
+    capsys.readouterr()
+    run(tmp_path / "moved", exp, RECIPE)
+    assert "is there and complete" in capsys.readouterr().out
+    with pytest.raises(SpikeSepError, match=f"stage {stage} was begun on other data than .*others; give the --data"):
+        run(others, exp, RECIPE)
+    settings = exp / "settings" / f"{stage}.json"
+    write_json(settings, {key: value for key, value in read_json(settings).items() if key != "heard"})
+    run(data, exp, RECIPE)  # begun by a version that did not listen
+    assert "is there and complete" in capsys.readouterr().out
+
+
 def test_an_analog_network_is_trained_further(data, tmp_path, capsys):
     train_ann(data, tmp_path / "one", RECIPE)
     longer = replace(RECIPE, ann=replace(RECIPE.ann, learning_rate=1e-9))
@@ -85,7 +155,11 @@ def test_an_analog_network_is_trained_further(data, tmp_path, capsys):
     torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
     with pytest.raises(SpikeSepError, match="from_ann"):
         train_ann(data, tmp_path / "two", longer)
-    with pytest.raises(SpikeSepError, match=r"has model\.n_filters = 8, not 512"):
+    differ = r"ann: has model\.n_filters = 8, not 512, model\.n_channels = 8, not 512, model\.dilations = \[1, 2\], not"
+    remedy = (
+        r"give its config or --model\.n_filters 8 --model\.n_channels 8 --model\.dilations \[1,2\] --model.identity"
+    )
+    with pytest.raises(SpikeSepError, match=f"{differ}.*{remedy}"):
         train_ann(data, tmp_path / "three", replace(RECIPE, model=SeparatorConfig()), tmp_path / "one" / "ann")
     with pytest.raises(SpikeSepError, match="nowhere"):
         train_ann(data, tmp_path / "three", RECIPE, tmp_path / "nowhere")

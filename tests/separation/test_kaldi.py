@@ -100,6 +100,54 @@ def test_what_a_data_dir_cannot_hold_is_not_written(sound, tmp_path, change, sai
     assert not (tmp_path / "new").exists()
 
 
+def test_characters_that_end_no_line_may_stand_in_a_path(sound, tmp_path):
+    _, mixtures = sound
+    odd = replace(mixtures[0], mixture=tmp_path / "a\u2028b\x85c\x0cd\re f|g\u00a0.wav")
+    write_data_dir(tmp_path / "odd", [odd])
+    assert read_data_dir(tmp_path / "odd") == [odd]
+
+
+@pytest.mark.parametrize("name", ["a\nb.wav", "a.wav ", "a.wav|", "a.wav\r", "a\udcff.wav"])
+def test_a_path_that_no_list_can_hold_is_named_before_anything_is_written(sound, tmp_path, name):
+    _, mixtures = sound
+    with pytest.raises(SpikeSepError, match=r"a list cannot hold this path.*rename it"):
+        write_data_dir(tmp_path / "new", [replace(mixtures[0], sources=(Path(name), Path("b.wav")))])
+    assert not (tmp_path / "new").exists()
+
+
+def rewrite(path, edit):
+    path.write_bytes(edit(path.read_text()).encode())
+
+
+def test_lists_of_others_are_read_as_kaldi_reads_them(sound, tmp_path, monkeypatch):
+    """With a byte-order mark, tabs, Windows line ends and other ids, and without lists that can be done without."""
+    directory, mixtures = sound
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in directory.iterdir():
+        rewrite(path, lambda text: text.replace("bob-", "bob_x\u00a0"))
+    for name in ("wav.scp", "utt2spk"):
+        rewrite(directory / name, lambda text: "\ufeff" + text.replace(" ", " \t", 1).replace("\n", " \r\n"))
+    rewrite(directory / "spk2.scp", lambda text: text.replace(str(tmp_path), "~"))
+    (directory / "spk1 (copy).scp").write_text("not a list")
+    (directory / "spk2utt").unlink()
+    (directory / "utt2sexes").unlink()
+    found = read_data_dir(directory)
+    for one, other in zip(found, mixtures, strict=True):
+        assert one.utt_id == other.utt_id.replace("bob-", "bob_x\u00a0")
+        for path, before in zip((one.mixture, *one.sources), (other.mixture, *other.sources), strict=True):
+            assert str(path) == str(before).replace("bob-", "bob_x\u00a0")
+    assert {each.group for each in found} == {"unknown"}
+
+
+def test_writing_leaves_files_alone_that_are_no_lists(sound):
+    directory, mixtures = sound
+    (directory / "spk1 (copy).scp").write_text("mine")
+    (directory / "spk3.scp").write_text("of an earlier set")
+    write_data_dir(directory, mixtures)
+    assert (directory / "spk1 (copy).scp").read_text() == "mine"
+    assert not (directory / "spk3.scp").exists()
+
+
 def swap(lines):
     return [lines[1], lines[0], *lines[2:]]
 
@@ -108,6 +156,7 @@ def edited(old, new):
     return lambda lines: [line.replace(old, new) for line in lines]
 
 
+PIPE = "wav.scp:1: .*commands are not run; write what it puts out to a wav file and list that"
 BROKEN = {
     "unsorted": ("wav.scp", swap, "wav.scp:2: .*sort"),
     "duplicate": ("wav.scp", lambda lines: [lines[0], *lines], "wav.scp:2: .*twice"),
@@ -129,11 +178,13 @@ BROKEN = {
         "spk2utt:1: ",
     ),
     "spk2utt has a stranger": ("spk2utt", edited("ann_cleo-00001", "ann_cleo-00009"), "spk2utt:2: .*no speaker"),
-    "command": ("wav.scp", lambda lines: [f"{line} |" for line in lines], "wav.scp:1: .*commands are not run"),
+    "command": ("wav.scp", lambda lines: [f"{line} |" for line in lines], PIPE),
+    "command in a source's list": ("spk2.scp", lambda lines: [*lines[:2], f"{lines[2]} |"], "spk2.scp:3: .*write what"),
+    "no such home": ("spk1.scp", edited(" /", " ~nobody-at-all/"), "spk1.scp:1: no home folder ~nobody-at-all"),
     "audio missing": ("spk1.scp", edited("s1/ann_cleo", "s1/gone"), "spk1.scp:3: no audio file .*gone"),
     "list missing": ("utt2spk", None, "utt2spk: missing"),
-    "source list missing": ("spk1.scp", None, "spk1.scp, spk2.scp"),
-    "one source list": ("spk2.scp", None, "spk1.scp, spk2.scp"),
+    "source list missing": ("spk1.scp", None, "spk1.scp: missing"),
+    "one source list": ("spk2.scp", None, "spk2.scp: missing"),
 }
 
 

@@ -85,6 +85,15 @@ def test_the_report_says_which_share_of_the_connections_is_left():
     assert results.mean_cost(records)["kept_macs_per_second"] == 30
 
 
+@pytest.mark.parametrize(
+    ("commit", "said"),
+    [(None, "0.1;"), ("0.1", "0.1;"), ("a" * 40, "0.1 (aaaaaaa);"), ("b" * 40 + "-dirty", "-dirty);")],
+)
+def test_the_report_names_the_commit_where_there_was_one(commit, said):
+    versions = full()["versions"] | ({"commit": commit} if commit else {})
+    assert said in results.markdown(full(versions=versions))
+
+
 def test_the_report_has_a_row_for_each_condition_and_method_with_as_many_cells_as_the_head():
     report = results.markdown(full())
     table = [line for line in report.splitlines() if line.startswith("|")]

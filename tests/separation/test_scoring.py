@@ -40,7 +40,7 @@ def test_results_have_the_keys_of_the_contract(experiment):
     assert found["cost"]["n_steps"] == 4
     assert len(found["cost"]["firing_rate"]) == 3
     assert found["seed"] == 7
-    assert set(found["versions"]) == {"python", "torch", "spikesep"}
+    assert set(found["versions"]) == {"python", "torch", "spikesep", "commit"}
     assert set(found["machine"]) == {"processor", "cores"}
     assert "pesq" in found["refused"]
     assert found["config"]["scoring"]["metrics"] == ["sdr", "pesq", "stoi"]
@@ -232,6 +232,7 @@ def test_several_processes_give_the_same_results_and_end_with_a_killed_parent(ex
         children = [int(pid) for pid in listing.read_text().split()]
     parent.send_signal(signal.SIGKILL)
     parent.wait()
+    deadline = time.monotonic() + 60
     while any(os.path.exists(f"/proc/{pid}") for pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert children

@@ -1,9 +1,9 @@
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_json, write_json
+from spikesep.files import hash_of_files, read_json, write_json
 from spikesep.training.config import PretrainConfig
-from spikesep.training.run_folder import claim, hash_of_files
+from spikesep.training.run_folder import claim
 
 SETTINGS = {"seed": 1, "ann": {"epochs": 3, "range": (0, 5)}}
 

@@ -12,7 +12,7 @@ from spikesep.separation.corpora import debian, espeak, folder, librispeech, wsj
 from spikesep.separation.corpora.lists import read_lists, recording_key
 from spikesep.separation.corpora.splits import assign_splits
 from spikesep.separation.corpora.survey import Recording, Surveyed, measure_recordings, survey_recordings
-from spikesep.separation.corpora.table import SPLITS, Utterance
+from spikesep.separation.corpora.table import SPLITS, Utterance, check_listable
 
 CORPORA: dict[str, Callable[[CorpusConfig, Path, int, int], list[Recording]]] = {
     "debian": debian.recordings,
@@ -86,6 +86,8 @@ def _recordings_of(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int
         raise SpikeSepError(
             f"corpus {config.name}: no recording found under {config.root or downloads}; check the folder"
         )
+    for recording in found:
+        check_listable(recording.path)
     return found
 
 

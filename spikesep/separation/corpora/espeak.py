@@ -4,9 +4,7 @@ of them proves that the tools work, and little more.
 """
 
 import ctypes
-import multiprocessing
 import random
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -142,8 +140,9 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
         raise SpikeSepError(f"--corpus.seen_speakers: no synthetic voice {unknown[0]}; there is {known}")
     home = downloads.resolve() / "espeak" / f"seed{seed}"
     missing = [voice for voice in VOICES if not (home / voice.name).is_dir()]
-    speak = partial(_in_a_process_of_its_own, home=home, seed=seed, count=SENTENCES_PER_VOICE)
-    parallel_map(speak, missing, n_jobs, "speaking", chunk=1)
+    speak = partial(speak_voice, home=home, seed=seed, count=SENTENCES_PER_VOICE)
+    # In fresh processes: the library remembers what it spoke, and repeats nothing exactly.
+    parallel_map(speak, missing, n_jobs, "speaking", chunk=1, fresh=True)
     return [
         Recording(path, path.stem, voice.name, voice.sex, voice.unseen)
         for voice in VOICES
@@ -168,12 +167,6 @@ def speak_voice(voice: SyntheticVoice, home: Path, seed: int, count: int) -> Non
     with atomic_path(home / voice.name) as folder:
         for number, text in enumerate(texts):
             write_wav(folder / f"{number:03d}.wav", synthesizer.speak(text, voice), synthesizer.sample_rate)
-
-
-def _in_a_process_of_its_own(voice: SyntheticVoice, home: Path, seed: int, count: int) -> None:
-    """`speak_voice` where nothing was spoken before: the library remembers, and repeats nothing exactly."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pool.submit(speak_voice, voice, home, seed, count).result()
 
 
 class _Synthesizer:

@@ -5,6 +5,7 @@ optionally `root/speakers.tsv` with a line `speaker<TAB>f|m` each.
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import read_lines
 from spikesep.separation.audio import AUDIO_SUFFIXES
 from spikesep.separation.config import CorpusConfig
 from spikesep.separation.corpora.survey import Recording
@@ -50,7 +51,11 @@ def _read_sexes(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     sexes = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpikeSepError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, _, sex = line.partition("\t")

@@ -5,6 +5,7 @@ Subsets named dev or test hold voices that training must not hear; without them,
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import read_lines
 from spikesep.separation.config import CorpusConfig
 from spikesep.separation.corpora.folder import corpus_root
 from spikesep.separation.corpora.survey import Recording
@@ -34,7 +35,7 @@ def _read_sexes(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise SpikeSepError(f"{path}: not there; --corpus.root is the folder that holds SPEAKERS.TXT and the subsets")
     sexes = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, errors="replace"), start=1):
         if line.startswith(";") or not line.strip():
             continue
         fields = [field.strip() for field in line.split("|")]

@@ -4,12 +4,14 @@ metadata of LibriMix (`libri2mix_train-clean-100.csv`), or any of the same form 
 
 import csv
 import hashlib
+import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, write_text
+from spikesep.files import SPACES, atomic_path, fields_of, read_lines, write_text
 from spikesep.separation.corpora.table import SPLITS
 
 PUBLISHED = {
@@ -100,12 +102,14 @@ def read_list(path: Path) -> list[ListRow]:
     """
     try:
         rows = _read_metadata(path) if path.suffix == ".csv" else _read_mix_list(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SpikeSepError(f"{path}: cannot be read ({error}); give another list") from error
     if not rows:
         raise SpikeSepError(f"{path}: lists no mixture; give a list that is not empty")
     names: set[str] = set()
     for row in rows:
+        if re.search(f"[/{SPACES}]", row.name) or row.name in ("", ".", ".."):
+            raise SpikeSepError(f"{row.where}: {row.name!r} cannot name a mixture's files; leave out spaces and /")
         if row.name in names:
             raise SpikeSepError(f"{row.where}: {row.name} stands twice; remove one row")
         if len(row.recordings) != len(rows[0].recordings):
@@ -141,9 +145,16 @@ def mixture_name(recordings: Sequence[str], weights: Sequence[float]) -> str:
 
 
 def write_mix_list(path: Path, rows: Sequence[ListRow]) -> None:
-    """In the form of WSJ0-2mix: recording and weight by turns, and a space at the end of each line."""
+    """Write a list in the form of WSJ0-2mix: recording and weight by turns, and a space at the end of each line.
+
+    Raises:
+        SpikeSepError: the name of a recording has a space in it.
+    """
     lines = []
     for row in rows:
+        for name in row.recordings:
+            if fields_of(name) != [name]:
+                raise SpikeSepError(f"{name!r}: a list of WSJ0-2mix cannot hold spaces; rename the recording")
         lines.append("".join(f"{name} {gain:.5g} " for name, gain in zip(row.recordings, row.gains, strict=True)))
     write_text(path, "\n".join(lines) + "\n")
 
@@ -163,8 +174,8 @@ def write_metadata(path: Path, rows: Sequence[ListRow]) -> None:
 
 def _read_mix_list(path: Path) -> list[ListRow]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not (fields := line.split()):
+    for number, line in enumerate(read_lines(path), start=1):
+        if not (fields := fields_of(line)):
             continue
         where = f"{path}:{number}"
         weights = tuple(_number(where, text) for text in fields[1::2])
@@ -177,7 +188,7 @@ def _read_mix_list(path: Path) -> list[ListRow]:
 
 def _read_metadata(path: Path) -> list[ListRow]:
     rows = []
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         n = sum(column.endswith("_path") and column.startswith("source_") for column in reader.fieldnames or ())
         wanted = ["mixture_ID", *(f"source_{k + 1}_{what}" for k in range(n) for what in ("path", "gain"))]
@@ -189,14 +200,16 @@ def _read_metadata(path: Path) -> list[ListRow]:
             recordings = tuple(fields[f"source_{k + 1}_path"] or "" for k in range(n))
             gains = tuple(_number(where, fields[f"source_{k + 1}_gain"]) for k in range(n))
             noise = fields.get("noise_path") or ""
-            rows.append(
-                ListRow(where, fields["mixture_ID"], recordings, gains, noise, _number(where, fields["noise_gain"]) if
-            noise else 0.0) )  # fmt: skip
+            noise_gain = _number(where, fields.get("noise_gain")) if noise else 0.0
+            rows.append(ListRow(where, fields["mixture_ID"] or "", recordings, gains, noise, noise_gain))
     return rows
 
 
 def _number(where: str, text: str | None) -> float:
     try:
-        return float(text or "")
-    except ValueError as error:
-        raise SpikeSepError(f"{where}: {text!r} is not a number; correct the row") from error
+        number = float(text or "")
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise SpikeSepError(f"{where}: {text!r} is not a number; correct the row")
+    return number

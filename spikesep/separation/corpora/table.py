@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import write_text
+from spikesep.files import fields_of, listable, read_lines, write_text
 
 SEXES = ("f", "m", "u")
 SPLITS = ("tr", "cv", "tt")
@@ -46,10 +46,25 @@ def speaker_id(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", name)
 
 
+def check_listable(path: Path) -> None:
+    """Check that a recording's path can stand in the table.
+
+    Raises:
+        SpikeSepError: it holds a tab or a newline, or is not UTF-8.
+    """
+    if not listable(str(path), "\t\n"):
+        raise SpikeSepError(f"{str(path)!r}: a list cannot hold this path (a tab, a newline, or not UTF-8); rename it")
+
+
 def write_table(path: str | Path, table: Iterable[Utterance]) -> None:
-    """Write the table sorted by utterance id, whole or not at all."""
+    """Write the table sorted by utterance id, whole or not at all.
+
+    Raises:
+        SpikeSepError: as `check_listable`.
+    """
     rows = ["\t".join(COLUMNS)]
     for row in sorted(table, key=lambda row: row.utt_id):
+        check_listable(row.path)
         *words, duration = astuple(row)
         rows.append("\t".join([*map(str, words), f"{duration:.6f}"]))
     write_text(path, "\n".join(rows) + "\n")
@@ -64,7 +79,7 @@ def read_table(path: str | Path) -> list[Utterance]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpikeSepError(
             f"{path}: no readable table of utterances; run spikesep-prepare corpus first ({error})"
@@ -93,8 +108,8 @@ def _parse(line: str, where: str) -> Utterance:
         seconds = 0.0
     faults = {
         f"speaker {speaker!r} may hold letters and digits only": not speaker or speaker != speaker_id(speaker),
-        f"utterance id {utt_id!r} must be {speaker}- and a name without spaces": not re.fullmatch(
-            re.escape(speaker) + r"-\S+", utt_id
+        f"utterance id {utt_id!r} must be {speaker}- and a name without spaces": not (
+            utt_id.startswith(f"{speaker}-") and len(utt_id) > len(speaker) + 1 and fields_of(utt_id) == [utt_id]
         ),
         f"sex {sex!r} must be one of {' '.join(SEXES)}": sex not in SEXES,
         f"split {split!r} must be one of {' '.join(SPLITS)}": split not in SPLITS,

@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import read_lines
 from spikesep.separation.config import CorpusConfig
 from spikesep.separation.corpora.folder import corpus_root
 from spikesep.separation.corpora.survey import Recording
@@ -67,7 +68,7 @@ def _read_sexes(root: Path) -> dict[str, str]:
     with `;`."""
     sexes = {}
     for path in sorted(p for p in root.rglob("*") if re.search(r"spkrinfo.*\.txt$", p.name.lower())):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_lines(path, errors="replace"):
             match = re.match(r"\s*([0-9a-z]{3})\s+([mf])\b", line.lower())
             if match and not line.startswith(";"):
                 sexes[match[1]] = match[2]

@@ -1,6 +1,7 @@
 """Mixtures: who speaks with whom and how loud (a plan), and the wav files made of it. A procedure is a module with
 
     MODES                                     of length: the first is the usual one
+    check(config, counts)                     refuses settings that it cannot follow, before anything is done
     parts(n_speakers, noisy)                  folders of a mixture's files: the mixture's, the sources', and the noise's
     folder(data, n_speakers, version, split)  where they are written
     plan(table, split, n, ...)                list of `PlannedMixture`

@@ -27,6 +27,32 @@ POLARITY_SECONDS = 15.0
 """Of a recording are enough to tell its polarity."""
 
 
+def check(config: MixingConfig, counts: Sequence[int]) -> None:
+    """Check the settings of this procedure.
+
+    Args:
+        config: the settings.
+        counts: of mixtures to be made, a number a set.
+
+    Raises:
+        SpikeSepError: more than two speakers or one rate, no mixtures, or a number that makes no sense.
+    """
+    low, high = config.snr_db
+    rate = config.rates_hz[0]
+    faults = {
+        f"--mixing.n_speakers {config.n_speakers}: the balanced procedure mixes two; "
+        "set --mixing.procedure wsj0mix or librimix": config.n_speakers != 2,
+        f"--mixing.rates: {', '.join(config.rates)}; the balanced procedure makes one": len(config.rates) != 1,
+        "--mixing.n_train, n_closed, n_open: 0 mixtures; ask for at least one": min(counts) < 1,
+        f"--mixing.rates: {rate} Hz is too low for speech; 8k is usual": rate < 1000,
+        f"--mixing.max_seconds: {config.max_seconds} s is too short; 4 is usual": not config.max_seconds >= 0.5,
+        f"--mixing.snr_db: {low} to {high} dB is no range; give the lower end first": not low <= high,
+    }
+    for fault, found in faults.items():
+        if found:
+            raise SpikeSepError(fault)
+
+
 def parts(n_speakers: int, noisy: bool) -> tuple[str, ...]:
     """`mix`, `s1`, `s2`."""
     return ("mix", *(f"s{k + 1}" for k in range(n_speakers)))
@@ -86,7 +112,7 @@ def plan_mixtures(table: list[Utterance], split: str, n: int, config: MixingConf
     Raises:
         SpikeSepError: fewer than two speakers, or a setting that cannot be.
     """
-    _check(config, n)
+    check(config, [n])
     chance = random.Random(f"mixtures {split} {seed}")
     voices: dict[str, list[Utterance]] = defaultdict(list)
     for row in sorted(table, key=lambda row: row.utt_id):
@@ -158,22 +184,6 @@ def mix_at_snr(first: np.ndarray, second: np.ndarray, snr_db: float, sample_rate
     gain = min(1.0, (MOST_PEAK - 1 / 32768) / peak)  # a step left for rounding the two
     first, second = (np.round(voice * gain * 32768).astype(np.float32) / np.float32(32768) for voice in scaled)
     return first, second
-
-
-def _check(config: MixingConfig, n: int) -> None:
-    low, high = config.snr_db
-    rate = config.rates_hz[0]
-    faults = {
-        f"--mixing.n_speakers: {config.n_speakers}; the balanced procedure mixes two": config.n_speakers != 2,
-        f"--mixing.rates: {', '.join(config.rates)}; the balanced procedure makes one": len(config.rates) != 1,
-        f"--mixing.n_train, n_closed, n_open: {n} mixtures; ask for at least one": n < 1,
-        f"--mixing.rates: {rate} Hz is too low for speech; 8k is usual": rate < 1000,
-        f"--mixing.max_seconds: {config.max_seconds} s is too short; 4 is usual": not config.max_seconds >= 0.5,
-        f"--mixing.snr_db: {low} to {high} dB is no range; give the lower end first": not low <= high,
-    }
-    for fault, found in faults.items():
-        if found:
-            raise SpikeSepError(fault)
 
 
 def _draw_pairs(sexes: dict[str, str], n: int, chance: random.Random) -> list[tuple[str, str]]:

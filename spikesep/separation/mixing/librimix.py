@@ -13,7 +13,7 @@ import numpy as np
 from spikesep.errors import SpikeSepError
 from spikesep.files import is_json, write_json
 from spikesep.separation.audio import read_audio_at, read_channels
-from spikesep.separation.config import RecipeConfig
+from spikesep.separation.config import MixingConfig, RecipeConfig
 from spikesep.separation.corpora.lists import ListRow, describe_list, read_list, read_lists, write_metadata
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.mixing.plan import PlannedMixture, Version, plan_of_rows
@@ -29,6 +29,10 @@ NOISE_BELOW = 5.0
 PEAK = 0.9
 CROSSFADE_SECONDS = 0.5
 METADATA = "metadata"
+
+
+def check(config: MixingConfig, counts: Sequence[int]) -> None:
+    """Refuse nothing: any number of speakers and any rates will do."""
 
 
 def parts(n_speakers: int, noisy: bool) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikesep.files import atomic_path, room_for
+from spikesep.files import atomic_path, room_for, uninterrupted
 from spikesep.separation.audio import wav_bytes
 from spikesep.separation.corpora.table import Utterance
 from spikesep.separation.mixing.plan import PlannedMixture, Version
@@ -42,14 +42,13 @@ class Journal:
     def __init__(self, path: Path, n_files: int, n_gains: int):
         self.path = path
         self.rows: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {}
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = text.splitlines(keepends=True)
+        *lines, rest = path.read_bytes().decode("utf-8", "replace").split("\n") if path.exists() else [""]
         for line in lines:
-            name, *fields = line.rstrip("\n").split("\t")
+            name, *fields = line.split("\t")
             with suppress(ValueError):
-                if line.endswith("\n") and len(fields) == n_files + n_gains:
+                if len(fields) == n_files + n_gains:
                     self.rows[name] = tuple(fields[:n_files]), tuple(map(float, fields[n_files:]))
-        if len(self.rows) < len(lines):  # cut short, or a mixture made twice
+        if rest or len(self.rows) < len(lines):  # cut short, or a mixture made twice
             with atomic_path(path) as temporary:
                 temporary.write_text("".join(self._line(name) for name in self.rows), encoding="utf-8")
 
@@ -150,9 +149,13 @@ def _kept_utterances(
     with tempfile.TemporaryDirectory(prefix=".utterances", dir=scratch) as folder:
         files = {path: Path(folder) / f"{number}.pickle" for number, path in enumerate(rows)}
         keep = partial(_keep, procedure=procedure, rates=rates)
-        for _ in workers.map(keep, list(files.items()), f"{title}: reading", chunk=4):
-            pass
-        yield files
+        try:
+            for _ in workers.map(keep, list(files.items()), f"{title}: reading", chunk=4):
+                pass
+            yield files
+        except BaseException:
+            workers.stop()  # before the folder goes in which they write
+            raise
 
 
 def _keep(item: tuple[Path, Path], procedure: str, rates: tuple[int, ...]) -> None:
@@ -183,7 +186,8 @@ def _make(
 
 
 def _write(path: Path, samples: np.ndarray, rate: int) -> str:
-    content = wav_bytes(samples, rate)
+    with uninterrupted():  # libsndfile loses what a signal handler raises, and the end of the file with it
+        content = wav_bytes(samples, rate)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return _checksum(content)

@@ -14,7 +14,7 @@ from scipy.io import savemat
 from spikesep.errors import SpikeSepError
 from spikesep.files import keep_content, write_text
 from spikesep.separation.audio import read_audio_at
-from spikesep.separation.config import RecipeConfig
+from spikesep.separation.config import MixingConfig, RecipeConfig
 from spikesep.separation.corpora.lists import (
     ListRow,
     describe_list,
@@ -38,6 +38,17 @@ MOST_WEIGHT_DB = 2.5
 GENERATED = "generated-lists"
 
 
+def check(config: MixingConfig, counts: Sequence[int]) -> None:
+    """Check the settings of this procedure.
+
+    Raises:
+        SpikeSepError: a rate other than 8 and 16 kHz.
+    """
+    odd = [rate for rate in config.rates_hz if rate not in (LEVEL_RATE, CORPUS_RATE)]
+    if odd:
+        raise SpikeSepError(f"--mixing.rates: {odd[0]} Hz; the original makes 8k and 16k")
+
+
 def parts(n_speakers: int, noisy: bool) -> tuple[str, ...]:
     """`mix`, `s1`, `s2`."""
     return ("mix", *(f"s{k + 1}" for k in range(n_speakers)))
@@ -59,9 +70,7 @@ def plan(
     Raises:
         SpikeSepError: a list or a row of it that cannot be used, or a rate other than 8 and 16 kHz.
     """
-    odd = [rate for rate in recipe.mixing.rates_hz if rate not in (LEVEL_RATE, CORPUS_RATE)]
-    if odd:
-        raise SpikeSepError(f"--mixing.rates: {odd[0]} Hz; the original makes 8k and 16k")
+    check(recipe.mixing, [n])
     n_speakers = recipe.mixing.n_speakers
     if recipe.corpus.lists:
         path = find_lists(recipe.corpus.lists, n_speakers)[split][0]

@@ -12,6 +12,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.audio import read_audio, write_wav
 from spikesep.separation.config import MixingConfig
 from spikesep.separation.corpora.table import Utterance
+from spikesep.separation.dataset import listen
 from spikesep.separation.levels import active_level
 from spikesep.separation.mixing.balanced import load, mix, mix_at_snr, parts, plan_mixtures, with_polarity
 from spikesep.separation.mixing.plan import Version, hash_of_plan, planned_files
@@ -153,6 +154,7 @@ def contents(folder):
 def test_written_files_hold_the_planned_snr_and_length_and_sum_exactly(tmp_path):
     plan, files, written = render(tmp_path)
     assert written == len(plan) == 12
+    assert listen(files, 8000)[0] == files
     for planned, mixture in zip(plan, files, strict=True):
         mixed, first, second = (read_audio(path) for path in (mixture.mixture, *mixture.sources))
         assert len(mixed) == len(first) == len(second) == planned.samples

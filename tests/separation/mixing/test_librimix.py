@@ -13,7 +13,7 @@ from spikesep.separation.config import CorpusConfig, MixingConfig, RecipeConfig
 from spikesep.separation.corpora import list_utterances
 from spikesep.separation.corpora.lists import ListRow, read_list, write_metadata
 from spikesep.separation.corpora.table import UTTERANCES, read_table, write_table
-from spikesep.separation.dataset import FixedCrops, RandomCrops
+from spikesep.separation.dataset import FixedCrops, RandomCrops, listen
 from spikesep.separation.kaldi import validate_data_dir
 from spikesep.separation.preparation import make_mixtures
 from spikesep.training.config import LaunchConfig
@@ -197,6 +197,7 @@ def test_published_metadata_is_followed_and_its_noise_left_out_without_wham(tmp_
 def test_training_on_noisy_mixtures_hears_the_noise(tmp_path, corpus, noise):
     make(tmp_path, corpus, noise=noise, rates=["8k"], modes=["min"])
     mixtures = validate_data_dir(tmp_path / "tr")
+    assert listen(mixtures, 8000)[0] == mixtures
     crop = RandomCrops(mixtures, 8000, 8000, seed=0)[0, 1]
     assert np.square(crop.noise).mean() > 0
     mixture, sources = FixedCrops(mixtures[:1], 8000, 8000, at_most=1)[0]
@@ -212,6 +213,10 @@ def test_training_on_noisy_mixtures_hears_the_noise(tmp_path, corpus, noise):
         ("mixture_ID,source_1_path,source_1_gain\n", "lists no mixture"),
         ("mixture_ID,source_1_gain\nx,1\n", ":1: no column source_1_path"),
         ("mixture_ID,source_1_path,source_1_gain\nx,a/b/c/d.flac,loud\n", ":2: 'loud' is not a number"),
+        ("mixture_ID,source_1_path,source_1_gain\nx,a/b/c/d.flac,nan\n", ":2: 'nan' is not a number"),
+        ("mixture_ID,source_1_path,source_1_gain\n../x,a/b/c/d.flac,1\n", ":2: '../x' cannot name a mixture's files"),
+        ('mixture_ID,source_1_path,source_1_gain\n"x\ty",a/b/c/d.flac,1\n', r":2: 'x\\ty' cannot name"),
+        ("mixture_ID,source_1_path,source_1_gain,noise_path\nx,a/b/c/d.flac,1,n.wav\n", ":2: None is not a number"),
     ],
 )
 def test_faulty_metadata_is_one_line(tmp_path, text, said):
@@ -220,3 +225,9 @@ def test_faulty_metadata_is_one_line(tmp_path, text, said):
     with pytest.raises(SpikeSepError, match=said) as caught:
         read_list(Path(path))
     assert str(path) in str(caught.value)
+
+
+def test_metadata_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "libri2mix_dev-clean.csv"
+    path.write_text("\ufeffmixture_ID,source_1_path,source_1_gain\nx,a/b/c/d\u2028.flac,1\n")
+    assert [(row.name, row.recordings) for row in read_list(path)] == [("x", ("a/b/c/d\u2028.flac",))]

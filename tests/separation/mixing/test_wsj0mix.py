@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from shorten import sphere_bytes
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import CorpusConfig, MixingConfig, RecipeConfig
 from spikesep.separation.corpora import list_utterances
-from spikesep.separation.corpora.lists import describe_list, find_lists, read_list
+from spikesep.separation.corpora.lists import describe_list, find_lists, read_list, write_mix_list
 from spikesep.separation.corpora.table import UTTERANCES, Utterance, write_table
+from spikesep.separation.dataset import listen
 from spikesep.separation.kaldi import validate_data_dir
 from spikesep.separation.mixing.wsj0mix import draw_rows
 from spikesep.separation.preparation import make_mixtures
@@ -58,6 +60,9 @@ def test_every_wav_file_of_the_original_is_reproduced_to_the_bit(made):
     expected = contents(GOLDEN / "2speakers")
     assert len(expected) == 72
     assert contents(made / "2speakers") == expected
+    for split in ("tr", "cv", "tt"):
+        mixtures = validate_data_dir(made / split)
+        assert listen(mixtures, 8000)[0] == mixtures
 
 
 @needs_golden
@@ -167,6 +172,7 @@ def test_three_speakers_are_mixed_by_the_same_rule(tmp_path):
     assert mixture.mixture.parts[-6:-1] == ("3speakers", "wav8k", "min", "tr", "mix")
     mixed, *sources = (soundfile.read(path)[0] for path in (mixture.mixture, *mixture.sources))
     np.testing.assert_allclose(mixed, sum(sources), atol=2 / 32768)
+    assert listen([mixture], 8000)[0] == [mixture]
     assert max(np.abs(signal).max() for signal in (mixed, *sources)) == pytest.approx(0.9, abs=1 / 32768)
     assert len(mixed) == min(soundfile.info(GOLDEN / name).frames for name in rows["tr"].split()[::2]) // 2
     assert (data / "mix_3_spk_min_tr_3").read_text() == "wsj0/si_tr_s/20j/20ja010n.wav\n"
@@ -238,6 +244,17 @@ def test_a_faulty_list_is_one_line(tmp_path, text, said):
     with pytest.raises(SpikeSepError, match=said) as caught:
         read_list(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_list_is_read_whatever_its_line_ends_and_odd_characters(tmp_path):
+    path = tmp_path / "mix_2_spk_tr.txt"
+    path.write_bytes("\ufeffwsj0/a/b/c\u2028\x85.wav 1\twsj0/d/e/f.wav -1 \r\n".encode())
+    rows = read_list(path)
+    assert [row.recordings for row in rows] == [("wsj0/a/b/c\u2028\x85.wav", "wsj0/d/e/f.wav")]
+    write_mix_list(path, rows)
+    assert read_list(path) == rows
+    with pytest.raises(SpikeSepError, match=r"'wsj0/a/b/c d.wav': a list of WSJ0-2mix cannot hold spaces; rename"):
+        write_mix_list(path, [replace(rows[0], recordings=("wsj0/a/b/c d.wav", "wsj0/d/e/f.wav"))])
 
 
 @needs_golden
