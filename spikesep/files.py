@@ -97,6 +97,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, file = _create_locked(path)
+    _unfinished.add(temporary)
     try:
         with file:
             with room_for(path):
@@ -107,6 +108,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
             temporary.replace(path)  # while it is locked
     finally:
         temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -98,7 +98,11 @@ def test_what_is_left_of_an_unfinished_map_does_not_reach_the_next():
         assert list(workers.map(refuse_seven, range(6), "y", chunk=1)) == list(range(6))
 
 
-@pytest.mark.parametrize("function", [large, process_of])
+def slow(number):
+    time.sleep(0.05)
+
+
+@pytest.mark.parametrize("function", [large, slow])
 def test_a_worker_killed_at_any_moment_is_noticed(function):
     """While it hands over a result, too: a pool that shares a queue waits for the rest of that for ever."""
     with Workers(2) as workers:
