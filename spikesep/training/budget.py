@@ -74,7 +74,8 @@ class StageClock:
     """The clock of a conversion: its budget is shared out among the stages by the steps that each may train.
 
     What a stage leaves, by its patience or because it began early, the later ones have. The time in which the later
-    stages convert their layers is set aside, as far as it can be foreseen. Stages and their epochs 0 count from 0.
+    stages convert their layers is set aside, as far as it can be foreseen. Once a stage finds no time to train, none
+    after it trains either. Stages count from 0.
 
     Args:
         budget: of the conversion.
@@ -90,6 +91,8 @@ class StageClock:
         self.batches = [steps for _, steps in most]
         self.validation = 0.0
         """Seconds of the last validation."""
+        self.is_over = False
+        """Whether no stage trains any more."""
         self._pace, self._said = Pace(), False
         self._stage: int | None = None  # the one whose share is set
         self._began, self._deadline = 0.0, math.inf  # of its training, by the budget
@@ -152,12 +155,19 @@ class StageClock:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint, plain values."""
-        return {"spent": self.budget.spent, "stage": self._stage, "began": self._began, "deadline": self._deadline}
+        return {
+            "spent": self.budget.spent,
+            "stage": self._stage,
+            "began": self._began,
+            "deadline": self._deadline,
+            "is_over": self.is_over,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on by the clock of an earlier start."""
         self.budget.resume(state["spent"])
         self._stage, self._began, self._deadline = state["stage"], state["began"], state["deadline"]
+        self.is_over = state["is_over"]
 
     def _share(self, stage: int) -> None:
         """Set the time in which a stage may train, from now on."""
@@ -168,9 +178,13 @@ class StageClock:
         fixed = (1 + to_come + self.at_end) * self.validation + to_come * self._seconds_to_open()
         free = self.budget.seconds - now
         free -= min(fixed, free / 2) if stage == 0 else fixed  # the first stage matters most, and is only guessed at
+        self.is_over = self.is_over or free <= 0
         planned = sum(self.steps[stage:])
         self._stage = stage
-        self._deadline = now + free * self.steps[stage] / planned if planned and math.isfinite(free) else math.inf
+        if self.is_over:
+            self._deadline = now
+        else:
+            self._deadline = now + free * self.steps[stage] / planned if planned and math.isfinite(free) else math.inf
 
     def _seconds_to_open(self) -> float:
         """Of a later stage, before it trains."""

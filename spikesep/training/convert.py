@@ -240,10 +240,10 @@ class TandemTrainer:
         for features, _ in itertools.islice(self.examples(), 1):
             require_foldable(self.model.network, features)
 
-    def examples(self) -> Iterator[Example]:
+    def examples(self, purpose: str = "weighing spikes and connections") -> Iterator[Example]:
         """See `StageTrainer`."""
         self.model.eval()
-        self.progress.begin("calibrating", unit="batches")
+        self.progress.begin(purpose, unit="batches")
         for indices in self._calibration():
             self.progress.advance()
             features, context = self._features(indices)
@@ -338,7 +338,7 @@ class TandemTrainer:
             self.teacher.cpu()
         before = self.validate(0)
         with torch.no_grad():
-            to_fixed_point(self.model.network, (features for features, _ in self.examples()), bits)
+            to_fixed_point(self.model.network, (features for features, _ in self.examples("fixed-point form")), bits)
         change = self.validate(0) - before
         print(f"fixed-point form, {bits}-bit weights: validation loss {before:.4g} ({change:+.2g})", flush=True)
 
@@ -431,7 +431,8 @@ class TandemTrainer:
         if caches is None:
             return
         n_examples = len(self.sets[name])
-        batches = list(self._batches(range(n_examples)))
+        no_more = name == "train" and self.clock.is_over  # than calibration takes
+        batches = list(self._calibration() if no_more else self._batches(range(n_examples)))
         self.progress.begin(f"{self.clock.title(stage + 1)}, spikes of {name} examples", len(batches), "batches")
         for indices in batches:
             x, _ = self._examples(name, indices)

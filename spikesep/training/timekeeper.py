@@ -104,7 +104,7 @@ class TimeKeeper(pl.Callback):
             epochs = done + share * (self.config.epochs - done)
             text += (
                 f" for all {self.config.epochs} epochs; the time budget of {self.config.max_minutes:g} minutes "
-                f"(ann.max_minutes) ends training after about {epochs:.0f}"
+                f"(ann.max_minutes) ends training after about {epochs:.1f}"
             )
         if trainer.is_global_zero:
             print(f"training takes {text}", flush=True)

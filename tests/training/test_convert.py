@@ -589,3 +589,16 @@ def test_a_run_that_was_killed_goes_on_by_the_same_clock(tmp_path, clock):
         replace(row, seconds=0) for row in expected if row.epoch
     ]
     assert same(resumed, unbroken)
+
+
+def test_without_time_frozen_layers_run_on_no_more_examples_than_calibration_takes(tmp_path, clock, monkeypatch):
+    passes, fire = [], SpikingLayer.fire
+
+    def counting(self, signal):
+        if self.mode == "spiking":
+            passes.append(len(signal.value))
+        return fire(self, signal)
+
+    monkeypatch.setattr(SpikingLayer, "fire", counting)
+    convert(tmp_path, began=clock.seconds - 1000, max_minutes=3, calibration_examples=14)
+    assert sum(passes) == 2 * (14 + 17)

@@ -105,7 +105,10 @@ def test_stages_share_a_budget_by_their_steps_and_leave_what_they_do_not_need(cl
     clock.seconds += 1
     assert stages.step()
     assert stages.cuts_short(1, True)  # within its last epoch
+    assert not stages.is_over
+    clock.seconds = 560
     stages.open()
-    clock.seconds = 600
+    clock.seconds += 30
     assert stages.cuts_short(2, False)
+    assert stages.is_over
     assert not StageClock(Budget(None), [(3, 5)]).cuts_short(0, False)
