@@ -4,6 +4,7 @@
 commands and the recipes under `egs/` do the rest.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from spikesep.errors import SpikeSepError
 if TYPE_CHECKING:
     from spikesep.separation.separate import Model, Separated, load_model
     from spikesep.separation.streaming import Stream
+
+# torchmetrics 0.11 imports pkg_resources; nobody who uses SpikeSep can do anything about it.
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 __version__ = "0.1.0"
 __all__ = ["Model", "Separated", "SpikeSepError", "Stream", "load_model"]

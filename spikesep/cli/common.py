@@ -32,9 +32,6 @@ TRAINING_PACKAGES = {
 }  # fmt: skip
 """Modules of the extra `train`, which separating a recording does without."""
 
-# torchmetrics 0.11 imports it, and users can do nothing about that.
-warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-
 
 class ConfigFile(ActionConfigFile):
     """The option `--config FILE`; a fault in the file is told with its name."""

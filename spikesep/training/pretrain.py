@@ -203,9 +203,19 @@ class PretrainTask(pl.LightningModule):
             return prediction, self.loss(prediction, target)
 
     def on_validation_epoch_end(self) -> None:
-        """The means over all examples of all processes. (Lightning's is one of shares of unequal size.)"""
+        """Log the means over all examples of all processes; Lightning's is one of unequal shares.
+
+        Raises:
+            SpikeSepError: a loss is not finite.
+        """
         for name, sums in self._sums.items():
             total = sums if self.trainer.world_size == 1 else sum_over_processes(sums)
+            if not total[0].isfinite():
+                what = {"train": "training", "valid": "validation"}[name]
+                raise SpikeSepError(
+                    f"epoch {self.current_epoch + 1}: the {what} loss is {float(total[0])}; lower "
+                    "ann.learning_rate, or see to the examples. What earlier epochs learned is kept"
+                )
             self.log("valid_loss" if name == "valid" else "train_loss_epoch", total[0] / total[1])
             if name == "valid":
                 self.log("valid_metric", total[2] / total[1])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from spikesep.errors import SpikeSepError
 from spikesep.training import budget, timekeeper
 from spikesep.training.config import PretrainConfig
 from spikesep.training.history import History
@@ -57,6 +58,17 @@ def test_training_learns_and_every_epoch_is_in_the_history(tmp_path):
     assert [(r.stage, r.epoch) for r in history] == [(0, k) for k in range(1, 7)]
     assert history[-1].valid_loss < history[0].valid_loss
     assert all(r.valid_metric == -r.valid_loss for r in history)
+
+
+@pytest.mark.parametrize(("trained", "what"), [(True, "training"), (False, "validation")])
+def test_a_loss_that_is_no_number_ends_training_with_one_line(tmp_path, trained, what):
+    def loss(prediction, target):
+        value = mean_square(prediction, target)
+        return value * math.nan if prediction.requires_grad == trained else value
+
+    with pytest.raises(SpikeSepError, match=rf"epoch 1: the {what} loss is nan; lower ann\.learning_rate"):
+        train(tmp_path, loss)
+    assert not (tmp_path / "history.csv").exists()
 
 
 def test_the_loss_is_computed_in_float32_where_the_model_is_not(tmp_path):
