@@ -141,7 +141,13 @@ def _about(exp: Path, model: Separator) -> str:
     weights = f"integer weights{f' of {bits} bits' if bits else ''}" if network.is_fixed_point else "float32 weights"
     fan_in, most = network.limits.fan_in, max(part.synapse.weight[0].numel() for part in network.parts)
     fan_in = f", {fan_in} inputs a neuron at most" if 0 < fan_in < most else ""
-    return f"{text} of integrate-and-fire neurons: {network.coding.n_steps} time steps, {weights}{fan_in}."
+    text += f" of integrate-and-fire neurons: {network.coding.n_steps} time steps, {weights}{fan_in}."
+    if network.coding.deferred:
+        text += (
+            " Neurons are deferred: each waits for the whole window of its input and fires in the next. That makes "
+            "the conversion exact but for rounding, and costs a window of latency a layer."
+        )
+    return text
 
 
 def _usage(address: str, kind: str) -> list[str]:

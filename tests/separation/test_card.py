@@ -12,6 +12,7 @@ from spikesep.separation.corpora.table import Utterance, write_table
 from spikesep.separation.experiment import hash_of_lists
 from spikesep.separation.model import load_separator
 from spikesep.separation.scoring import hash_of_model
+from spikesep.spiking.signal import Coding
 
 
 def scores(gain):
@@ -191,3 +192,13 @@ def test_data_that_it_was_not_trained_on_are_refused(scored):
     (scored.data / "tr" / "utt2spk").write_text("x y\n")
     with pytest.raises(SpikeSepError, match="holds other mixtures than those"):
         card_of(scored, data=scored.data)
+
+
+def test_what_deferred_neurons_cost_is_said(scored):
+    model = load_separator(scored.exp / "ann")
+    for layer in model.network.layers.values():
+        layer.convert(0.5, Coding(n_steps=4, deferred=True))
+        layer.freeze()
+    card = model_card(scored.exp, model, "Duo", "org/duo")
+    assert "costs a window of latency a layer" in card
+    assert "deferred" not in card_of(scored)
