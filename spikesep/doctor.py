@@ -218,7 +218,7 @@ def _browser() -> Iterator[Finding]:
 
 
 def _engines() -> Iterator[Finding]:
-    """Run one layer of integers on each engine of this machine and compare spike counts."""
+    """Run the shipped network on both CPU engines and compare the potentials to the bit."""
     import torch
 
     from spikesep.separation.separate import load_model
