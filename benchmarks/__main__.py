@@ -28,8 +28,12 @@ BENCHMARKS = {  # module.function: imported when run, so that a measuring proces
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=BENCHMARKS, action="append", help="one of them; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="smaller networks and fewer rounds: does it run?")
+    parser.add_argument(
+        "--only", choices=BENCHMARKS, action="append", help="one of them; may be repeated"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller networks and fewer rounds: does it run?"
+    )
     parser.add_argument("--json", type=Path, help="write the rows")
     options = parser.parse_args()
     console, rows = Console(width=200), []
@@ -43,11 +47,19 @@ def main() -> None:
             console.print(f"{name}: left out, {found}")
             continue
         rows += found
-        table = Table("what", "ours, s", "peer", "peer, s", "ratio", "same result", "note", title=name)
+        table = Table(
+            "what", "ours, s", "peer", "peer, s", "ratio", "same result", "note", title=name
+        )
         for r in found:
             same = {True: "yes", False: "NO", None: ""}[r["counts_equal"]]
             table.add_row(
-                r["name"], r["ours"], r["peer"], r["peer_range"], f"{r['ratio']:.2f}", same, r.get("note", "")
+                r["name"],
+                r["ours"],
+                r["peer"],
+                r["peer_range"],
+                f"{r['ratio']:.2f}",
+                same,
+                r.get("note", ""),
             )
         console.print(table)
     if options.json:

@@ -17,11 +17,14 @@ from benchmarks.synthetic import SAMPLE_RATE, crops
 from benchmarks.timing import row, time_in_turn
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.experiment import NegativeSiSdr
-from spikesep.separation.model import Separator
+from spikesep.separation.model.separator import Separator
 from spikesep.training.precision import autocast
 
 RECIPE = SeparatorConfig(
-    n_filters=128, n_channels=128, dilations=[1, 2, 4, 8, 16, 32, 64, 1, 2, 4, 8, 16], identity="sum"
+    n_filters=128,
+    n_channels=128,
+    dilations=[1, 2, 4, 8, 16, 32, 64, 1, 2, 4, 8, 16],
+    identity="sum",
 )
 
 
@@ -40,7 +43,9 @@ CASES = (
     Case("default recipe's separator", RECIPE, n_blocks=8, n_repeats=1, batch=8),
     Case("the paper's separator", SeparatorConfig(), n_blocks=8, n_repeats=3, batch=4),
 )
-QUICK = Case("a small separator", SeparatorConfig(n_filters=32, n_channels=32, dilations=[1, 2]), 2, 1, 2)
+QUICK = Case(
+    "a small separator", SeparatorConfig(n_filters=32, n_channels=32, dilations=[1, 2]), 2, 1, 2
+)
 
 
 def ann_training(quick: bool) -> list[dict]:

@@ -21,18 +21,20 @@ from rich.table import Table
 from torch.utils.data import Dataset
 
 from benchmarks.machine import machine
-from spikesep.separation.dataset import FixedCrops
+from spikesep.separation.data.dataset import FixedCrops
+from spikesep.separation.data.kaldi import read_data_dir
 from spikesep.separation.experiment import NegativeSiSdr
-from spikesep.separation.kaldi import read_data_dir
-from spikesep.separation.model import Separator, load_separator
+from spikesep.separation.model.separator import Separator, load_separator
 from spikesep.training.config import ConversionConfig
 from spikesep.training.convert import convert
-from spikesep.training.history import History
+from spikesep.training.records.history import History
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--exp", type=Path, required=True, help="experiment folder with a trained ann/")
+    parser.add_argument(
+        "--exp", type=Path, required=True, help="experiment folder with a trained ann/"
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--train-segments", type=int, default=96)
     parser.add_argument("--valid-segments", type=int, default=24)
@@ -53,11 +55,15 @@ def main() -> None:
                 n_steps=options.n_steps,
                 patience=options.max_epochs,
                 max_epochs=options.max_epochs,
-                calibration_examples=max(8, options.train_segments // 6),  # the proportion of the recipe's default
+                calibration_examples=max(
+                    8, options.train_segments // 6
+                ),  # the proportion of the recipe's default
                 cache_gib=gib,
                 weight_bits=0,
             )
-            seconds, outcomes[name] = one_conversion(load_separator(options.exp / "ann"), *sets, config)
+            seconds, outcomes[name] = one_conversion(
+                load_separator(options.exp / "ann"), *sets, config
+            )
             times[name].append(seconds)
     median = {name: statistics.median(seconds) for name, seconds in times.items()}
     found = {
@@ -71,13 +77,22 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def one_conversion(model: Separator, train_set: Dataset, valid_set: Dataset, config: ConversionConfig):
+def one_conversion(
+    model: Separator, train_set: Dataset, valid_set: Dataset, config: ConversionConfig
+):
     """Seconds it took; thresholds, validation losses and weights that came out."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         history = History(Path(folder) / "history.csv")
         begun = time.perf_counter()
         choices = convert(
-            model, NegativeSiSdr(), train_set, valid_set, config, Path(folder), history, lambda *batch: -batch[-1]
+            model,
+            NegativeSiSdr(),
+            train_set,
+            valid_set,
+            config,
+            Path(folder),
+            history,
+            lambda *batch: -batch[-1],
         )
         seconds = time.perf_counter() - begun
         losses = [row.valid_loss for row in history.read()]
@@ -98,7 +113,9 @@ def print_table(found: dict, times: dict[str, list[float]]) -> None:
     console.print(found["machine"])
     table = Table("conversion", "median s", "min", "max")
     for name, seconds in times.items():
-        table.add_row(name, f"{statistics.median(seconds):.1f}", f"{min(seconds):.1f}", f"{max(seconds):.1f}")
+        table.add_row(
+            name, f"{statistics.median(seconds):.1f}", f"{min(seconds):.1f}", f"{max(seconds):.1f}"
+        )
     console.print(table)
     same = ", ".join(f"{what}: {'yes' if equal else 'NO'}" for what, equal in found["same"].items())
     console.print(f"cache / no cache = {found['ratio']:.3f}; the same {same}")

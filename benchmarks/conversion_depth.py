@@ -32,7 +32,8 @@ def conversion_depth(quick: bool) -> list[dict]:
         rows.append(row(what, ours, "no cache", peer, equal, layers=depth, note=note))
     fits = {name: growth(depths, values) for name, values in seconds.items()}
     text = "; ".join(
-        f"{name}: depth^{f['power']:.2f}, straight line R2 {f['r2_of_line']:.4f}" for name, f in fits.items()
+        f"{name}: depth^{f['power']:.2f}, straight line R2 {f['r2_of_line']:.4f}"
+        for name, f in fits.items()
     )
     rows[-1] |= {"growth": fits, "note": f"{rows[-1]['note']}; {text}"}
     return rows
@@ -43,12 +44,24 @@ def growth(depths: Sequence[int], seconds: Sequence[float]) -> dict[str, float]:
     power = float(np.polyfit(np.log(depths), np.log(seconds), 1)[0])
     slope, offset = np.polyfit(depths, seconds, 1)
     residual = np.asarray(seconds) - slope * np.asarray(depths) - offset
-    r2 = 1 - float(np.square(residual).sum() / np.square(np.asarray(seconds) - np.mean(seconds)).sum())
-    return {"power": power, "seconds_a_layer": float(slope), "offset_seconds": float(offset), "r2_of_line": r2}
+    r2 = 1 - float(
+        np.square(residual).sum() / np.square(np.asarray(seconds) - np.mean(seconds)).sum()
+    )
+    return {
+        "power": power,
+        "seconds_a_layer": float(slope),
+        "offset_seconds": float(offset),
+        "r2_of_line": r2,
+    }
 
 
 def _convert(depth: int, n_channels: int, n_steps: int, sets, cache_gib: float):
     config = ConversionConfig(
-        n_steps=n_steps, patience=EPOCHS, max_epochs=EPOCHS, calibration_examples=3, cache_gib=cache_gib, weight_bits=0
+        n_steps=n_steps,
+        patience=EPOCHS,
+        max_epochs=EPOCHS,
+        calibration_examples=3,
+        cache_gib=cache_gib,
+        weight_bits=0,
     )
     return one_conversion(separator(depth, n_channels), *sets, config)

@@ -20,18 +20,25 @@ PEERS = {
     "float32, steps batched": stack.batched_float,
 }
 PACKAGES = {"SpikingJelly 2.0, multi-step": "spikingjelly", "snnTorch 1.0": "snntorch"}
-ACCELERATED = ("SpikingJelly 2.0, multi-step", "float32, steps batched")  # its neurons are Triton kernels there
+ACCELERATED = (
+    "SpikingJelly 2.0, multi-step",
+    "float32, steps batched",
+)  # its neurons are Triton kernels there
 
 
 def small_stack(quick: bool) -> list[dict]:
     """Eight layers of 128 channels, N_s = 32, one second of sound."""
     dilations = [1, 2, 4, 8] if quick else [1, 2, 4, 8, 16, 32, 64, 128]
-    return _against_peers(f"{len(dilations)} layers, 128 channels, N_s=32, rate {RATE}", 128, dilations, PEERS, quick)
+    return _against_peers(
+        f"{len(dilations)} layers, 128 channels, N_s=32, rate {RATE}", 128, dilations, PEERS, quick
+    )
 
 
 def full_size(quick: bool) -> list[dict]:
     """The paper's separator stack: ten layers of 512 channels; seconds a second of sound are the real-time factor."""
-    peers = {name: PEERS[name] for name in ("SpikingJelly 2.0, multi-step", "float32, steps batched")}
+    peers = {
+        name: PEERS[name] for name in ("SpikingJelly 2.0, multi-step", "float32, steps batched")
+    }
     dilations = [1, 2, 4] if quick else [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     name = f"{len(dilations)} layers, 512 channels, N_s=32, rate {RATE}"
     return _against_peers(name, 512, dilations, peers, quick, rounds=3)
@@ -57,13 +64,25 @@ def crossing(quick: bool) -> list[dict]:
     rows = []
     for n_channels in (32,) if quick else (128, 512):
         for rate in (0.2,) if quick else (0.2, 0.4, 0.6):
-            network, signal = stack.build_stack(n_channels, [1, 2] if quick else [1, 2, 4], 32, rate)
-            runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
-            rows += _compare(f"{n_channels} channels, rate {rate}", runs, "event", 2 if quick else 5)
+            network, signal = stack.build_stack(
+                n_channels, [1, 2] if quick else [1, 2, 4], 32, rate
+            )
+            runs = {
+                engine: partial(stack.ours(network, engine), signal)
+                for engine in ("event", "dense")
+            }
+            rows += _compare(
+                f"{n_channels} channels, rate {rate}", runs, "event", 2 if quick else 5
+            )
     for n_channels in (32,) if quick else (128, 256, 512):
         for spikes in (0.2,) if quick else (0.1, 0.2, 0.4, 0.8):
-            network, signal = stack.build_stack(n_channels, [1, 2], 12, spikes / 12, 4.0, deferred=True)
-            runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
+            network, signal = stack.build_stack(
+                n_channels, [1, 2], 12, spikes / 12, 4.0, deferred=True
+            )
+            runs = {
+                engine: partial(stack.ours(network, engine), signal)
+                for engine in ("event", "dense")
+            }
             name = f"{n_channels} channels, deferred, {spikes} spikes a window"
             rows += _compare(name, runs, "event", 2 if quick else 5)
     return rows
@@ -75,13 +94,16 @@ def accelerator(quick: bool) -> list[dict] | str:
         return "no accelerator here"
     rows, peers = [], _at_hand(ACCELERATED)
     for n_channels, n_layers in ((128, 8), (512, 10)):
-        network, signal = stack.build_stack(n_channels, [2**k for k in range(2 if quick else n_layers)], 32, RATE)
+        network, signal = stack.build_stack(
+            n_channels, [2**k for k in range(2 if quick else n_layers)], 32, RATE
+        )
         network.cuda()
         for batch in (1, 4 if quick else 64):
             words = signal.trains[0].words.expand(-1, batch, -1, -1).contiguous().cuda()
             trains = replace(signal.trains[0], words=words, threshold=network[0].threshold)
             runs = {
-                engine: partial(stack.ours(network, engine), Signal(trains=(trains,))) for engine in ("gpu", "dense")
+                engine: partial(stack.ours(network, engine), Signal(trains=(trains,)))
+                for engine in ("gpu", "dense")
             }
             runs |= {peer: partial(PEERS[peer](network), trains.spikes.float()) for peer in peers}
             runs = {who: partial(_whole, run) for who, run in runs.items()}
@@ -96,7 +118,9 @@ def _whole(run) -> Tensor:
     return out
 
 
-def _against_peers(name: str, n_channels: int, dilations: list[int], peers, quick: bool, rounds: int = 7) -> list[dict]:
+def _against_peers(
+    name: str, n_channels: int, dilations: list[int], peers, quick: bool, rounds: int = 7
+) -> list[dict]:
     network, signal = stack.build_stack(n_channels, dilations, 32, RATE)
     spikes = signal.trains[0].spikes.float()
     runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
@@ -119,4 +143,6 @@ def _compare(name: str, runs: dict, ours: str, rounds: int) -> list[dict]:
         equal = {other: bool(torch.equal(run(), expected)) for other, run in runs.items()}
     times = time_in_turn(runs, rounds)
     name = f"{name} (last layer {float(expected.float().mean()) / 32:.2f})"
-    return [row(name, times[ours], other, times[other], equal[other]) for other in runs if other != ours]
+    return [
+        row(name, times[ours], other, times[other], equal[other]) for other in runs if other != ours
+    ]

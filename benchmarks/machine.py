@@ -4,7 +4,7 @@ import platform
 
 import torch
 
-from spikesep.training.provenance import processor_name
+from spikesep.provenance import processor_name
 
 
 def machine() -> str:

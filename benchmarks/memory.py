@@ -48,14 +48,20 @@ def memory(quick: bool, journal: Path | None = None) -> list[dict]:
                 mib[method] = found[key]
                 print(f"{number}/{len(grid)} {key}: {mib[method]:.1f} MiB", flush=True)
             what = f"training step, {depth} layers, N_s={n_steps}"
-            rows += [_row(what, mib["ptl"], method, mib[method]) for method in ("tandem", "surrogate")]
+            rows += [
+                _row(what, mib["ptl"], method, mib[method]) for method in ("tandem", "surrogate")
+            ]
     return rows
 
 
-def step_mib(method: str, n_steps: int, depth: int, n_channels: int, batch: int, seconds: float) -> float:
+def step_mib(
+    method: str, n_steps: int, depth: int, n_channels: int, batch: int, seconds: float
+) -> float:
     """MiB that a step needs beside model and data; to be called once in a process."""
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
-    warm_up, stage = _trainer(method, n_steps, 3, n_channels, batch, 0.05)  # compiles, starts threads
+    warm_up, stage = _trainer(
+        method, n_steps, 3, n_channels, batch, 0.05
+    )  # compiles, starts threads
     warm_up.train_epoch(stage, 1)
     del warm_up
     trainer, stage = _trainer(method, n_steps, depth, n_channels, batch, seconds)
@@ -72,7 +78,9 @@ def _trainer(method: str, n_steps: int, depth: int, n_channels: int, batch: int,
     stage = STAGE if method == "ptl" else 0
     for k, layer in enumerate(model.network.layers.values()):
         if method != "ptl":
-            layer.convert(threshold, coding, "surrogate" if method == "surrogate" else "relu", keep_norm=True)
+            layer.convert(
+                threshold, coding, "surrogate" if method == "surrogate" else "relu", keep_norm=True
+            )
         elif k > stage:
             layer.discretize(threshold, coding)
         else:
@@ -81,7 +89,9 @@ def _trainer(method: str, n_steps: int, depth: int, n_channels: int, batch: int,
                 layer.freeze()
     data = crops(batch, seconds)
     config = ConversionConfig(n_steps=n_steps, batch_size=batch, patience=1, max_epochs=1)
-    trainer = TandemTrainer(model, F.mse_loss, lambda *_: 0.0, data, data, config, 0, torch.device("cpu"))
+    trainer = TandemTrainer(
+        model, F.mse_loss, lambda *_: 0.0, data, data, config, 0, torch.device("cpu")
+    )
     trainer.advance(stage)
     trainer.begin(stage)
     return trainer, stage
@@ -98,7 +108,10 @@ def _row(what: str, ours: float, peer: str, theirs: float) -> dict:
         "ours_s": None,
         "ours_mib": ours,
         "ours": f"{ours:.0f} MiB",
-        "peer": {"tandem": "tandem, all layers at once", "surrogate": "surrogate gradient through time"}[peer],
+        "peer": {
+            "tandem": "tandem, all layers at once",
+            "surrogate": "surrogate gradient through time",
+        }[peer],
         "peer_s": None,
         "peer_mib": theirs,
         "peer_range": f"{theirs:.0f} MiB",

@@ -26,14 +26,14 @@ from rich.table import Table
 from scipy.signal import resample_poly
 
 from spikesep.separation.config import CorpusConfig, MixingConfig, RecipeConfig
-from spikesep.separation.corpora import list_utterances
-from spikesep.separation.corpora.lists import ListRow, read_list
-from spikesep.separation.corpora.table import Utterance
-from spikesep.separation.kaldi import write_data_dir
-from spikesep.separation.mixing import librimix
-from spikesep.separation.mixing.plan import Version, planned_files
-from spikesep.separation.mixing.render import Target, render_mixtures
-from spikesep.separation.parallel import Workers
+from spikesep.separation.data.corpora import list_utterances
+from spikesep.separation.data.corpora.mixture_lists import ListRow, read_list
+from spikesep.separation.data.corpora.table import Utterance
+from spikesep.separation.data.kaldi import write_data_dir
+from spikesep.separation.data.mixing import librimix
+from spikesep.separation.data.mixing.plan import Version, planned_files
+from spikesep.separation.data.mixing.render import Target, render_mixtures
+from spikesep.workers import Workers
 
 RATE, CORPUS_RATE = 8000, 16000
 
@@ -41,19 +41,26 @@ RATE, CORPUS_RATE = 8000, 16000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--librispeech", type=Path, required=True, help="folder that holds SPEAKERS.TXT and the subsets"
+        "--librispeech",
+        type=Path,
+        required=True,
+        help="folder that holds SPEAKERS.TXT and the subsets",
     )
     parser.add_argument("--mixtures", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures")
     options = parser.parse_args()
-    corpus = CorpusConfig("librispeech", str(options.librispeech), as_published=True, min_seconds=3.0)
+    corpus = CorpusConfig(
+        "librispeech", str(options.librispeech), as_published=True, min_seconds=3.0
+    )
     table, _ = list_utterances(corpus, Path("unused"), 0, 1)
     table = [row for row in table if row.split == "tr"]
     runs: dict[str, Callable[[Path], list[ListRow]]] = {
         "1 worker": lambda folder: ours(folder, table, options.mixtures, 1),
-        f"{options.workers} workers": lambda folder: ours(folder, table, options.mixtures, options.workers),
+        f"{options.workers} workers": lambda folder: ours(
+            folder, table, options.mixtures, options.workers
+        ),
         "LibriMix's procedure": lambda folder: peer(folder, options.librispeech, planned_rows),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -74,11 +81,16 @@ def ours(folder: Path, table: list[Utterance], n: int, n_jobs: int) -> list[List
     """Stage 1 of one set; the rows of its metadata."""
     recipe = RecipeConfig(seed=0, mixing=MixingConfig(procedure="librimix"))
     version = Version(RATE, "min")
-    target = Target(version, librimix.folder(folder, 2, version, "tr"), folder / "local" / "made" / "tr.tsv")
+    target = Target(
+        version, librimix.folder(folder, 2, version, "tr"), folder / "local" / "made" / "tr.tsv"
+    )
     with Workers(n_jobs) as workers:
         plan, _ = librimix.plan(table, "tr", n, recipe, folder, workers)
         render_mixtures(plan, "librimix", [target], folder, workers, "tr")
-    write_data_dir(folder / "tr", [planned_files(planned, target.folder, librimix.parts(2, False)) for planned in plan])
+    write_data_dir(
+        folder / "tr",
+        [planned_files(planned, target.folder, librimix.parts(2, False)) for planned in plan],
+    )
     return read_list(folder / "metadata" / "libri2mix_tr.csv")
 
 
@@ -95,7 +107,9 @@ def peer(folder: Path, corpus: Path, rows: list[ListRow]) -> None:
             loudness = meter.integrated_loudness(source)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                scaled.append(pyloudnorm.normalize.loudness(source, loudness, chance.uniform(-33, -25)))
+                scaled.append(
+                    pyloudnorm.normalize.loudness(source, loudness, chance.uniform(-33, -25))
+                )
             if np.abs(scaled[-1]).max() >= 1:
                 scaled[-1] = source * 0.9 / np.abs(source).max()
                 meter.integrated_loudness(scaled[-1])
@@ -106,7 +120,9 @@ def peer(folder: Path, corpus: Path, rows: list[ListRow]) -> None:
         (folder / part).mkdir(parents=True)
     for row in rows:
         sources = [soundfile.read(corpus / name, dtype="float32")[0] for name in row.recordings]
-        scaled = [np.float32(gain) * source for gain, source in zip(row.gains, sources, strict=True)]
+        scaled = [
+            np.float32(gain) * source for gain, source in zip(row.gains, sources, strict=True)
+        ]
         signals = [resample_poly(source, RATE, CORPUS_RATE) for source in scaled]
         signals = [signal[: min(map(len, signals))] for signal in signals]
         for part, signal in zip(("mix_clean", "s1", "s2"), (sum(signals), *signals), strict=True):
@@ -133,7 +149,12 @@ def report(options: argparse.Namespace, seconds: dict[str, list[float]], same: s
         each = 1000 * median[name] / options.mixtures
         speed = median[one] / median[name]
         shown.add_row(
-            name, f"{median[name]:.2f}", f"{min(values):.2f}", f"{max(values):.2f}", f"{each:.2f}", f"{speed:.2f}"
+            name,
+            f"{median[name]:.2f}",
+            f"{min(values):.2f}",
+            f"{max(values):.2f}",
+            f"{each:.2f}",
+            f"{speed:.2f}",
         )
     console.print(shown)
     console.print(f"{options.mixtures} mixtures, 8 kHz, min; {same}")

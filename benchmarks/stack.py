@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikesep.spiking.fixed_point import to_fixed_point
+from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding, Signal
@@ -18,7 +18,12 @@ FRAMES_PER_SECOND = 800
 
 
 def build_stack(
-    n_channels: int, dilations: list[int], n_steps: int, rate: float, seconds: float = 1.0, deferred: bool = False
+    n_channels: int,
+    dilations: list[int],
+    n_steps: int,
+    rate: float,
+    seconds: float = 1.0,
+    deferred: bool = False,
 ):
     """A network, and the spikes that enter it behind its first, analog layer.
 
@@ -26,7 +31,9 @@ def build_stack(
     """
     torch.manual_seed(0)
     layers = [SpikingLayer(nn.Conv1d(n_channels, n_channels, 1))]
-    layers += [SpikingLayer(nn.Conv1d(n_channels, n_channels, 3, padding=d, dilation=d)) for d in dilations]
+    layers += [
+        SpikingLayer(nn.Conv1d(n_channels, n_channels, 3, padding=d, dilation=d)) for d in dilations
+    ]
     network = SpikingNetwork(layers, Readout(nn.Conv1d(n_channels, 2, 1))).eval()
     x = torch.randn(1, n_channels, round(seconds * FRAMES_PER_SECOND))
     signal = Signal(x)
@@ -41,7 +48,9 @@ def build_stack(
             layer.convert(upper / n_steps, Coding(n_steps, deferred=deferred))
             layer.freeze()
             signal = layer(signal)
-        scales = {name: layer.synapse.weight.abs().max() / 127 for name, layer in network.layers.items()}
+        scales = {
+            name: layer.synapse.weight.abs().max() / 127 for name, layer in network.layers.items()
+        }
         to_fixed_point(network, [x], scales=scales)
         return network, network.propagate(x, 0, 1)
 
@@ -148,9 +157,15 @@ def snntorch(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
 def _numbers(layer: SpikingLayer) -> tuple[nn.Conv1d, float, float]:
     """A layer's synapse, threshold and V[0] in units of its integer weights."""
     fixed, grid, own = layer.fixed, 2 ** int(layer.fixed.fraction), layer.synapse
-    synapse = nn.Conv1d(own.in_channels, own.out_channels, own.kernel_size, 1, own.padding, own.dilation)
+    synapse = nn.Conv1d(
+        own.in_channels, own.out_channels, own.kernel_size, 1, own.padding, own.dilation
+    )
     synapse.weight.data, synapse.bias.data = fixed.weight.float(), fixed.bias.float() / grid
-    return synapse.requires_grad_(False), float(fixed.threshold[0]) / grid, float(fixed.initial[0]) / grid
+    return (
+        synapse.requires_grad_(False),
+        float(fixed.threshold[0]) / grid,
+        float(fixed.initial[0]) / grid,
+    )
 
 
 def _bias_and_upper_bound(drive: Tensor, rate: float) -> tuple[float, float]:

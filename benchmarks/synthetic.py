@@ -5,7 +5,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from spikesep.separation.config import SeparatorConfig
-from spikesep.separation.model import Separator
+from spikesep.separation.model.separator import Separator
 
 SAMPLE_RATE = 8000
 
@@ -17,7 +17,9 @@ def separator(n_layers: int, n_channels: int, seed: int = 0) -> Separator:
     """
     torch.manual_seed(seed)
     dilations = [2 ** (k % 10) for k in range(n_layers - 1)]
-    model = Separator(SeparatorConfig(n_filters=n_channels, n_channels=n_channels, dilations=dilations))
+    model = Separator(
+        SeparatorConfig(n_filters=n_channels, n_channels=n_channels, dilations=dilations)
+    )
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
     for norm in norms:
         norm.momentum = 1.0

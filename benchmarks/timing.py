@@ -19,11 +19,15 @@ class Times:
         return statistics.median(self.seconds)
 
     def __str__(self) -> str:
-        extremes = f" ({min(self.seconds):.4g}-{max(self.seconds):.4g})" if len(self.seconds) > 1 else ""
+        extremes = (
+            f" ({min(self.seconds):.4g}-{max(self.seconds):.4g})" if len(self.seconds) > 1 else ""
+        )
         return f"{self.median:.4g}{extremes}"
 
 
-def time_in_turn(contenders: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, Times]:
+def time_in_turn(
+    contenders: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[str, Times]:
     """Seconds of every contender over `rounds` rounds, after warming up.
 
     In its turn each runs three times, and the last is timed: for many milliseconds after a parallel loop of torch's its

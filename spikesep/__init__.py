@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from spikesep.errors import SpikeSepError
 
 if TYPE_CHECKING:
-    from spikesep.separation.separate import Model, Separated, load_model
-    from spikesep.separation.streaming import Stream
+    from spikesep.separation.inference.separate import Model, Separated, load_model
+    from spikesep.separation.inference.streaming import Stream
 
 # torchmetrics 0.11 imports pkg_resources; nobody who uses SpikeSep can do anything about it.
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -20,7 +20,12 @@ warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 __version__ = "0.1.0"
 __all__ = ["Model", "Separated", "SpikeSepError", "Stream", "load_model"]
 
-_HOMES = {"load_model": "separate", "Model": "separate", "Separated": "separate", "Stream": "streaming"}
+_HOMES = {
+    "load_model": "inference.separate",
+    "Model": "inference.separate",
+    "Separated": "inference.separate",
+    "Stream": "inference.streaming",
+}
 
 
 def __getattr__(name: str):

@@ -39,7 +39,9 @@ def check_whole(section: str, settings: Any, **bounds: tuple[int, int]) -> None:
     for name, (least, most) in bounds.items():
         value = getattr(settings, name)
         if type(value) is not int or not least <= value <= most:
-            raise SpikeSepError(f"--{section}.{name} {brief(value)}: must be a whole number from {least:,} to {most:,}")
+            raise SpikeSepError(
+                f"--{section}.{name} {brief(value)}: must be a whole number from {least:,} to {most:,}"
+            )
 
 
 def brief(value: Any) -> str:

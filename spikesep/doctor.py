@@ -20,7 +20,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from spikesep.training.provenance import available_cores, processor_name
+from spikesep.provenance import available_cores, processor_name
 
 LOCK = Path(__file__).parent.parent / "requirements.lock"
 """The locked versions, in a checkout; an installed package has none."""
@@ -146,7 +146,9 @@ def _lock() -> Iterator[Finding]:
         yield Finding("ok", "versions: exactly those of requirements.lock")
         return
     shown = ", ".join(differences[:5]) + (", ..." if len(differences) > 5 else "")
-    yield Finding("note", f"{len(differences)} versions differ from the lock: {shown}; make install")
+    yield Finding(
+        "note", f"{len(differences)} versions differ from the lock: {shown}; make install"
+    )
 
 
 def _imports() -> Iterator[Finding]:
@@ -206,9 +208,13 @@ def _codecs() -> Iterator[Finding]:
     if missing:
         remedy = "pip install --upgrade soundfile"
         yield Finding("note", f"libsndfile lacks {', '.join(missing)}: FFmpeg reads them; {remedy}")
-    lacking = [name for name in ("aac", "opus", "amrnb", "wmav2") if name not in av.codecs_available]
+    lacking = [
+        name for name in ("aac", "opus", "amrnb", "wmav2") if name not in av.codecs_available
+    ]
     what = f"codecs: libsndfile {soundfile.__libsndfile_version__}, PyAV {av.__version__}"
-    yield Finding("note" if lacking else "ok", what + (f" without {', '.join(lacking)}" * bool(lacking)))
+    yield Finding(
+        "note" if lacking else "ok", what + (f" without {', '.join(lacking)}" * bool(lacking))
+    )
 
 
 def _browser() -> Iterator[Finding]:
@@ -221,10 +227,12 @@ def _engines() -> Iterator[Finding]:
     """Run the shipped network on both CPU engines and compare the potentials to the bit."""
     import torch
 
-    from spikesep.separation.separate import load_model
+    from spikesep.separation.inference.separate import load_model
 
     separator = load_model().separator
-    features = torch.randn(1, separator.config.n_filters, 64, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(
+        1, separator.config.n_filters, 64, generator=torch.Generator().manual_seed(0)
+    )
     outputs = {}
     for engine in ("dense", "event"):
         separator.network.use_engine(engine)
@@ -239,7 +247,7 @@ def _engines() -> Iterator[Finding]:
 def _separation() -> Iterator[Finding]:
     import numpy as np
 
-    from spikesep.separation.separate import load_model
+    from spikesep.separation.inference.separate import load_model
 
     model, rng = load_model(), np.random.default_rng(0)
     wave = rng.normal(0, 0.05, model.sample_rate).astype(np.float32)

@@ -77,7 +77,9 @@ def uninterrupted() -> Iterator[None]:
         return
     came: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers
+    }
     try:
         yield
     finally:
@@ -215,13 +217,19 @@ def _lock(path: Path, shared: bool) -> Iterator[IO | None]:
                     raise
                 yield None
                 return
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):  # not removed meanwhile
+            if path.exists() and os.path.samestat(
+                os.fstat(file.fileno()), path.stat()
+            ):  # not removed meanwhile
                 yield file
                 return
 
 
 def _remove_left_behind(folder: Path) -> None:
-    for path in [path for path in folder.rglob(".*.part*") if re.fullmatch(r"\..+\.\d+\.part(\..*)?", path.name)]:
+    for path in [
+        path
+        for path in folder.rglob(".*.part*")
+        if re.fullmatch(r"\..+\.\d+\.part(\..*)?", path.name)
+    ]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -46,9 +46,9 @@ def make_experiment(folder: Path) -> Experiment:
     torch = pytest.importorskip("torch")
     from spikesep.files import write_json
     from spikesep.separation.config import SeparatorConfig
-    from spikesep.separation.model import Separator, save_separator
+    from spikesep.separation.model.separator import Separator, save_separator
     from spikesep.spiking.signal import Coding
-    from spikesep.training.history import Epoch, History
+    from spikesep.training.records.history import Epoch, History
 
     data, exp = folder / "data", folder / "exp"
     for number, name in enumerate(("cv", "tt")):
@@ -64,22 +64,27 @@ def make_experiment(folder: Path) -> Experiment:
     for stage, epoch in ((0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (3, 0)):
         history.add(Epoch(stage, epoch, -1.0, -1.0, stage + 0.1 * epoch, 1e-3, 2.0))
     histogram = {"edges": [0.0, 1.0, 2.0, 3.0], "counts": [90, 9, 1]}
-    report = [{"layer": f"layer{k}", "threshold": 0.5, "percentile": 99.0, "histogram": histogram} for k in range(3)]
+    report = [
+        {"layer": f"layer{k}", "threshold": 0.5, "percentile": 99.0, "histogram": histogram}
+        for k in range(3)
+    ]
     write_json(exp / "snn" / "report.json", report)
     return Experiment(data, exp)
 
 
 def write_mixtures(folder: Path, seed: int, n: int = 4, seconds: float = 0.9) -> None:
     """Alternately of different and of the same sex; tones in syllables, one register a voice."""
-    from spikesep.separation.audio import write_wav
-    from spikesep.separation.kaldi import Mixture, write_data_dir
+    from spikesep.separation.audio.files import write_wav
+    from spikesep.separation.data.kaldi import Mixture, write_data_dir
 
     rng = np.random.default_rng(seed)
     time = np.arange(int(seconds * RATE)) / RATE
     mixtures = []
     for k in range(n):
         sources = [
-            0.2 * np.sin(2 * np.pi * rng.uniform(low, 2 * low) * time * (1 + 0.1 * time)) * np.sin(9 * time + k) ** 2
+            0.2
+            * np.sin(2 * np.pi * rng.uniform(low, 2 * low) * time * (1 + 0.1 * time))
+            * np.sin(9 * time + k) ** 2
             + 0.01 * rng.normal(size=time.size)
             for low in (200, 900)
         ]

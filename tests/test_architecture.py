@@ -4,11 +4,10 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "spikesep"
 MAY_IMPORT = {
     "spiking": {"spiking"},
@@ -19,7 +18,7 @@ MAY_IMPORT = {
     "cli": {"cli", "doctor", "separation", "vision", "training", "spiking"},
 }
 ALL = set(MAY_IMPORT)
-COMMON = {"errors", "files", "checks"}
+COMMON = {"checks", "errors", "files", "provenance", "workers"}
 UNKNOWN_TO_THE_CORE = {
     "pytorch_lightning",
     "asteroid",
@@ -63,11 +62,18 @@ def test_the_spiking_core_knows_tensors_only(path):
 
 
 def test_settings_and_options_are_read_without_torch():
-    code = "import sys, spikesep.cli.common, spikesep.separation.parallel; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    code = "import sys, spikesep.cli.common, spikesep.workers; print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "False\n"
+    )
 
 
 def test_every_command_is_a_file_of_the_cli():
-    scripts = re.findall(r'^spikesep-(\w+) = "spikesep\.cli\.(\w+):main"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    scripts = re.findall(
+        r'^spikesep-(\w+) = "spikesep\.cli\.(\w+):main"$',
+        (ROOT / "pyproject.toml").read_text(),
+        re.M,
+    )
     files = {p.stem for p in (PACKAGE / "cli").glob("*.py")} - {"__init__", "common"}
     assert {name for name, _ in scripts} == {file for _, file in scripts} == files

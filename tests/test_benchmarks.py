@@ -5,19 +5,18 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 
 from benchmarks.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_a_second
 from benchmarks.conversion_depth import growth
 from benchmarks.engines import PACKAGES, PEERS
-from spikesep.separation.model import Separator
+from spikesep.separation.model.separator import Separator
 
 KEYS = {"name", "ours_s", "peer", "peer_s", "ratio", "counts_equal"}
 OWN = ("engines-128", "activity", "conversion-depth", "memory", "ann-training")
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,9 @@ def rows(tmp_path_factory):
     file = tmp_path_factory.mktemp("benchmarks") / "rows.json"
     only = [word for name in OWN for word in ("--only", name)]
     command = [sys.executable, "-m", "benchmarks", "--quick", *only, "--json", str(file)]
-    run = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    run = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(file.read_text())
 
@@ -51,7 +52,11 @@ def test_learning_through_time_needs_more_memory_than_a_stage(rows):
 
 
 def test_every_peer_that_is_installed_gives_the_same_counts(rows):
-    engines = {row["peer"]: row["counts_equal"] for row in rows if row["name"].startswith("4 layers, 128 channels")}
+    engines = {
+        row["peer"]: row["counts_equal"]
+        for row in rows
+        if row["name"].startswith("4 layers, 128 channels")
+    }
     installed = [peer for peer in PEERS if importlib.util.find_spec(PACKAGES.get(peer, "torch"))]
     assert engines == dict.fromkeys(["dense", *installed], True)
 

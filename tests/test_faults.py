@@ -15,18 +15,40 @@ from conftest import write_mixtures
 
 from spikesep.cli import convert, demo, prepare, score, train
 from spikesep.files import work_in
-from spikesep.separation.audio import write_wav
-from spikesep.separation.kaldi import read_data_dir
+from spikesep.separation.audio.files import write_wav
+from spikesep.separation.data.kaldi import read_data_dir
 
 OPTIONS = {
-    prepare: ["mixtures", "--mixing.n_train=4", "--mixing.n_closed=2", "--mixing.n_open=2", "--launch.n_jobs=1"],
-    train: ["--ann.epochs=2", "--ann.segment_seconds=0.5", "--ann.batch_size=2", "--ann.precision=float32"],
-    convert: ["--ptl.max_epochs=1", "--ptl.segment_seconds=0.5", "--ptl.train_segments=3", "--ptl.valid_segments=2"],
+    prepare: [
+        "mixtures",
+        "--mixing.n_train=4",
+        "--mixing.n_closed=2",
+        "--mixing.n_open=2",
+        "--launch.n_jobs=1",
+    ],
+    train: [
+        "--ann.epochs=2",
+        "--ann.segment_seconds=0.5",
+        "--ann.batch_size=2",
+        "--ann.precision=float32",
+    ],
+    convert: [
+        "--ptl.max_epochs=1",
+        "--ptl.segment_seconds=0.5",
+        "--ptl.train_segments=3",
+        "--ptl.valid_segments=2",
+    ],
     score: ["--launch.n_jobs=1", "--scoring.metrics=[stoi]"],
     demo: [],
 }
 MODEL = ["--model.n_filters=16", "--model.n_channels=8", "--model.dilations=[1,2]"]
-LEAVES = {prepare: "data/tr/wav.scp", train: "exp/ann", convert: "exp/snn", score: "exp/results.json", demo: "exp/demo"}
+LEAVES = {
+    prepare: "data/tr/wav.scp",
+    train: "exp/ann",
+    convert: "exp/snn",
+    score: "exp/results.json",
+    demo: "exp/demo",
+}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +114,15 @@ def largest_file(size: int):
 
 @pytest.mark.parametrize(
     ("command", "size"),
-    [(prepare, 9000), (prepare, 200), (train, 4000), (train, 100), (convert, 20000), (score, 900), (demo, 9000)],
+    [
+        (prepare, 9000),
+        (prepare, 200),
+        (train, 4000),
+        (train, 100),
+        (convert, 20000),
+        (score, 900),
+        (demo, 9000),
+    ],
     ids=lambda v: getattr(v, "__name__", str(v)).rpartition(".")[2],
 )
 def test_a_disk_that_is_full_is_told_and_the_command_then_goes_on(place, capsys, command, size):
@@ -106,7 +136,9 @@ def test_a_disk_that_is_full_is_told_and_the_command_then_goes_on(place, capsys,
     assert call(command) == 0
 
 
-@pytest.mark.parametrize("command", [prepare, train, convert, score, demo], ids=lambda c: c.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "command", [prepare, train, convert, score, demo], ids=lambda c: c.__name__.rpartition(".")[2]
+)
 def test_a_second_process_in_a_folder_is_refused(place, capsys, command):
     with work_in(place / ("made" if command is prepare else "exp")):
         assert call(command) == 2
@@ -172,7 +204,9 @@ def test_a_cut_off_recording_is_named_in_mixing(place, capsys):
 def test_a_list_that_is_empty_or_short_is_named(place, capsys, name, damage):
     path = place / "data" / "tr" / name
     lines = path.read_text().splitlines(keepends=True)
-    path.unlink() if damage == "missing" else path.write_text("" if damage == "empty" else "".join(lines[:-1]))
+    path.unlink() if damage == "missing" else path.write_text(
+        "" if damage == "empty" else "".join(lines[:-1])
+    )
     if (name, damage) == ("utt2sexes", "missing"):
         assert call(train) == 0
         return

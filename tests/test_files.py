@@ -48,7 +48,10 @@ with atomic_file(Path(sys.argv[1]) / "voice.wav") as file:
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
-    subprocess.run([sys.executable, "-c", KILLED, tmp_path], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+    )
     (left,) = tmp_path.iterdir()
     kept = [tmp_path / name for name in (".spikesep-1f.7.part.wav", ".a.part.wav", "a.wav")]
     for path in kept:
@@ -70,21 +73,31 @@ def test_a_file_never_takes_a_folders_place(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_told_with_the_file_and_what_to_do(tmp_path, number):
-    with pytest.raises(SpikeSepError, match=r"model: cannot be written .*make room"), atomic_path(tmp_path / "model"):
+    with (
+        pytest.raises(SpikeSepError, match=r"model: cannot be written .*make room"),
+        atomic_path(tmp_path / "model"),
+    ):
         raise OSError(number, "whatever")
 
 
 def test_a_really_full_device_is_told_too(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full here")
-    with pytest.raises(SpikeSepError, match="No space left"), atomic_path(tmp_path / "model") as temporary:
+    with (
+        pytest.raises(SpikeSepError, match="No space left"),
+        atomic_path(tmp_path / "model") as temporary,
+    ):
         temporary.symlink_to("/dev/full")
         temporary.write_text("tensors")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_has_one_worker_or_several_that_share_it(tmp_path):
-    with work_in(tmp_path), pytest.raises(SpikeSepError, match="another process works in it"), work_in(tmp_path):
+    with (
+        work_in(tmp_path),
+        pytest.raises(SpikeSepError, match="another process works in it"),
+        work_in(tmp_path),
+    ):
         pass
     with ExitStack() as stack:
         for part in ("-1of2", "-2of2"):
@@ -139,10 +152,13 @@ def test_the_next_worker_removes_what_a_killed_one_left_half_written_and_nothing
     for path in kept:
         path.write_text("mine")
     killed = subprocess.run(
-        [sys.executable, "-c", script, tmp_path], env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        [sys.executable, "-c", script, tmp_path],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
     assert killed.returncode == -signal.SIGKILL
-    assert len([p for p in tmp_path.rglob("*") if p.name.startswith(".") and p not in kept]) == 3  # a lock, two parts
+    assert (
+        len([p for p in tmp_path.rglob("*") if p.name.startswith(".") and p not in kept]) == 3
+    )  # a lock, two parts
     with work_in(tmp_path):
         pass
     assert sorted(p for p in tmp_path.rglob("*") if not p.is_dir()) == sorted(kept)

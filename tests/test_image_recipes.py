@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from PIL import Image
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 NAMES = ["autoencoder", "image_classification"]
 COMMANDS = Path(sys.executable).parent
 
 pytestmark = pytest.mark.skipif(
-    not (COMMANDS / "spikesep-vision").exists(), reason="the spikesep-* commands are not installed beside this Python"
+    not (COMMANDS / "spikesep-vision").exists(),
+    reason="the spikesep-* commands are not installed beside this Python",
 )
 
 
@@ -34,14 +36,22 @@ def recipe(request, tmp_path_factory):
             (folder / "pictures" / part / wnid).mkdir(parents=True)
             for k in range(n):
                 pixels = rng.integers(0, 50, (16, 16, 3), dtype=np.uint8) + level
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / "pictures" / part / wnid / f"{k}.JPEG")
+                Image.fromarray(pixels.astype(np.uint8)).save(
+                    folder / "pictures" / part / wnid / f"{k}.JPEG"
+                )
     return folder
 
 
 def run(recipe, *argv):
     environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
     return subprocess.run(
-        ["./run.sh", *argv], cwd=recipe, env=environment, text=True, capture_output=True, timeout=300, check=False
+        ["./run.sh", *argv],
+        cwd=recipe,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
     )
 
 

@@ -2,16 +2,15 @@
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from spikesep import doctor
 from spikesep.cli.doctor import main as doctor_main
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKED = doctor.locked_versions(doctor.LOCK)
 
@@ -55,7 +54,8 @@ def test_every_requirement_excludes_the_next_major_version(extra):
 
 def test_unmet_requirements_are_named(monkeypatch):
     requirements = [
-        Requirement(line) for line in ("numpy<1", "no-such-package", "pesq<0; extra == 'train'", "scipy>=1")
+        Requirement(line)
+        for line in ("numpy<1", "no-such-package", "pesq<0; extra == 'train'", "scipy>=1")
     ]
     found = doctor.unmet(requirements)
     assert len(found) == 2

@@ -13,17 +13,21 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
-from spikesep.separation.corpora.espeak import VOICES, speak_voice
+from spikesep.separation.data.corpora.espeak import VOICES, speak_voice
 
-RECIPE = Path(__file__).parents[1] / "egs" / "debian-2mix"
+RECIPE = ROOT / "egs" / "debian-2mix"
 COMMANDS = Path(sys.executable).parent
 SEED = 0
 N_KILLS = 50
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (COMMANDS / "spikesep-train").exists(), reason="the spikesep-* commands are not installed"),
+    pytest.mark.skipif(
+        not (COMMANDS / "spikesep-train").exists(),
+        reason="the spikesep-* commands are not installed",
+    ),
 ]
 
 SMALL = """\
@@ -60,10 +64,24 @@ class Run:
         (folder / "small.yaml").write_text(SMALL)
 
     def start(self, log):
-        environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-        argv = ["./run.sh", "--config", "small.yaml", "--nj", "2", "--corpus.root", str(self.voices)]
+        environment = {
+            **os.environ,
+            "PATH": f"{COMMANDS}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+        }
+        argv = [
+            "./run.sh",
+            "--config",
+            "small.yaml",
+            "--nj",
+            "2",
+            "--corpus.root",
+            str(self.voices),
+        ]
         pipes = {"stdout": log, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(argv, cwd=self.folder, env=environment, start_new_session=True, **pipes)
+        return subprocess.Popen(
+            argv, cwd=self.folder, env=environment, start_new_session=True, **pipes
+        )
 
     def run(self, kill_after: float | None = None) -> float:
         """Run it to its end, or kill all its processes after some seconds; the seconds it took."""
@@ -83,7 +101,11 @@ class Run:
 
     def stage(self) -> str:
         """The stage it was in last."""
-        return [line for line in (self.folder / "log").read_text().splitlines() if line.startswith("== ")][-1:]
+        return [
+            line
+            for line in (self.folder / "log").read_text().splitlines()
+            if line.startswith("== ")
+        ][-1:]
 
     def left(self) -> dict[str, object]:
         """What it made, by name; without what tells the time, and where it lies."""
@@ -99,7 +121,9 @@ class Run:
             return "a checkpoint"
         if path.name == "history.csv":
             with path.open(newline="") as file:
-                return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+                return [
+                    {k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)
+                ]
         if path.name == "training.png" or path.name == "training-dark.png":
             return "a figure with the time in it"
         if path.suffix in (".json", ".tsv", ".scp", ".md", ".html"):
@@ -114,7 +138,9 @@ def voices(tmp_path_factory):
     chosen = VOICES[2:6] + VOICES[8:12]
     for voice in chosen:
         speak_voice(voice, folder, seed=0, count=10)
-    (folder / "speakers.tsv").write_text("".join(f"{voice.name}\t{voice.sex}\n" for voice in chosen))
+    (folder / "speakers.tsv").write_text(
+        "".join(f"{voice.name}\t{voice.sex}\n" for voice in chosen)
+    )
     return folder
 
 
@@ -123,8 +149,14 @@ def unbroken(tmp_path_factory, voices):
     """What an unbroken run leaves, and how long it takes."""
     run = Run(tmp_path_factory.mktemp("unbroken") / "recipe", voices)
     seconds = run.run()
-    losses = [float(row["valid_loss"]) for row in run.left()["exp/small/history.csv"] if row["stage"] == "0"]
-    assert losses != sorted(losses, reverse=True), "every epoch was the best: the case of one that is not is missed"
+    losses = [
+        float(row["valid_loss"])
+        for row in run.left()["exp/small/history.csv"]
+        if row["stage"] == "0"
+    ]
+    assert losses != sorted(losses, reverse=True), (
+        "every epoch was the best: the case of one that is not is missed"
+    )
     return run.left(), seconds
 
 
@@ -145,7 +177,9 @@ def test_a_run_killed_three_times_ends_as_an_unbroken_one(unbroken, voices, tmp_
 
 @pytest.mark.stress
 @pytest.mark.parametrize("number", range(N_KILLS), ids=lambda n: f"{n:02d}")
-def test_a_run_killed_at_a_random_moment_ends_as_an_unbroken_one(unbroken, voices, tmp_path, number):
+def test_a_run_killed_at_a_random_moment_ends_as_an_unbroken_one(
+    unbroken, voices, tmp_path, number
+):
     left, seconds = unbroken
     run = Run(tmp_path / "recipe", voices)
     moment = random.Random(f"{SEED} {number}").uniform(0, seconds)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikesep.separation.audio import read_channels, write_wav
+from spikesep.separation.audio.files import read_channels, write_wav
 
 ELSEWHERE = """
 import multiprocessing, os, signal, sys, warnings
@@ -32,7 +32,11 @@ def run_elsewhere(module: str, tmp_path: Path, *arguments: object, **variables: 
     environment = os.environ | {"PYTHONPATH": root, "PYTHONWARNDEFAULTENCODING": "1"} | variables
     command = [sys.executable, script, *arguments]
     return subprocess.run(
-        [str(part) for part in command], env=environment, capture_output=True, timeout=300, cwd=tmp_path
+        [str(part) for part in command],
+        env=environment,
+        capture_output=True,
+        timeout=300,
+        cwd=tmp_path,
     )
 
 
@@ -57,11 +61,17 @@ def test_a_corpus_is_prepared_elsewhere(tmp_path):
             level = np.repeat(rng.choice([0.02, 0.3, 1.0], 24), 1000) * rng.uniform(0.2, 0.4)
             path = tmp_path / "corpus" / f"spreker\u00ef{k}" / f"{n}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_wav(path, (level * np.sin(0.05 * (k + 1) * np.cumsum(1 + level))).astype(np.float32), 8000)
+            write_wav(
+                path,
+                (level * np.sin(0.05 * (k + 1) * np.cumsum(1 + level))).astype(np.float32),
+                8000,
+            )
     options = ["--corpus.name", "folder", "--corpus.root", "corpus", "--launch.n_jobs", 2]
     options += ["--corpus.as_published", "true"]  # tones would be left out as no speech
     for command in ("corpus", "mixtures"):
         counts = ["--mixing.n_train", 40, "--mixing.n_closed", 4, "--mixing.n_open", 4]
         done = run_elsewhere("prepare", tmp_path, command, "--data", "data", *options, *counts)
         assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "data" / "tr" / "wav.scp").read_text(encoding="utf-8").splitlines()) == 40
+    assert (
+        len((tmp_path / "data" / "tr" / "wav.scp").read_text(encoding="utf-8").splitlines()) == 40
+    )

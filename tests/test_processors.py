@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import write_mixtures
+from helpers.paths import ROOT
 
-HOME = Path(__file__).parents[1]
 HASWELL = "+avx,+avx2,+bmi,+bmi2,+cmov,+cx16,+cx8,+f16c,+fma,+fsgsbase,+fxsr,+invpcid,+lzcnt,+mmx,+movbe,+pclmul,"
 HASWELL += "+popcnt,+rdrnd,+sahf,+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3,+xsave,+xsaveopt"
 AVX2 = {
@@ -35,12 +35,19 @@ pytestmark = [
 
 
 def run(argv, **environment):
-    given = os.environ | AVX2 | {"PYTHONPATH": f"{HOME}:{HOME / 'tests'}"} | environment
-    return subprocess.run(argv, cwd=HOME, env=given, capture_output=True, text=True)
+    given = os.environ | AVX2 | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"} | environment
+    return subprocess.run(argv, cwd=ROOT, env=given, capture_output=True, text=True)
 
 
 def test_engines_lists_of_spikes_and_optimizers_pass_their_tests_with_avx2():
-    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(str(HOME / "tests" / name) for name in TESTS)]
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        *(str(ROOT / "tests" / name) for name in TESTS),
+    ]
     ended = run(argv)
     assert ended.returncode == 0, ended.stdout
     assert " passed" in ended.stdout
@@ -65,13 +72,15 @@ def recipe(folder: Path) -> None:
         SpeechPretrainConfig,
     )
     from spikesep.separation.experiment import convert_snn, train_ann
-    from spikesep.separation.scoring import score
+    from spikesep.separation.scoring.score import score
 
     for number, name in enumerate(("tr", "cv", "tt")):
         write_mixtures(folder / "data" / name, seed=number)
     config = RecipeConfig(
         model=SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity="sum"),
-        ann=SpeechPretrainConfig(epochs=2, segment_seconds=0.5, batch_size=2, optimizer="muon", schedule="cosine"),
+        ann=SpeechPretrainConfig(
+            epochs=2, segment_seconds=0.5, batch_size=2, optimizer="muon", schedule="cosine"
+        ),
         ptl=SpeechConversionConfig(n_steps=9, max_epochs=1, segment_seconds=0.5, optimizer="muon"),
     )
     train_ann(folder / "data", folder / "exp", config)
@@ -83,8 +92,8 @@ def spikes(own: Path) -> dict[str, str]:
     """A digest of all spikes that a network and the shipped one fire, on each engine."""
     import torch
 
-    from spikesep.separation.model import load_separator
-    from spikesep.separation.sharing import find_model
+    from spikesep.separation.model.hub import find_model
+    from spikesep.separation.model.separator import load_separator
 
     digests = {}
     for name, path in (("own", own), ("shipped", find_model(network="snn"))):

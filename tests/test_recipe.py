@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT, SHARED
 
-RECIPE = Path(__file__).parents[1] / "egs" / "debian-2mix"
+RECIPE = ROOT / "egs" / "debian-2mix"
 COMMANDS = Path(sys.executable).parent
 
 pytestmark = pytest.mark.skipif(
-    not (COMMANDS / "spikesep-train").exists(), reason="the spikesep-* commands are not installed beside this Python"
+    not (COMMANDS / "spikesep-train").exists(),
+    reason="the spikesep-* commands are not installed beside this Python",
 )
 
 
@@ -43,7 +45,9 @@ def run(recipe, *argv):
 
 def kill_when(recipe, condition, *argv):
     """Start the recipe and kill all of it, without warning, as soon as the condition holds."""
-    process = subprocess.Popen(**command(recipe, *argv), stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        **command(recipe, *argv), stdout=subprocess.DEVNULL, start_new_session=True
+    )
     end = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, "ended before it could be killed"
@@ -59,7 +63,14 @@ def test_the_tiny_recipe_killed_twice_ends_with_a_table_and_a_page(recipe):
     history = exp / "history.csv"
     kill_when(recipe, lambda: history.exists(), "--config", "conf/tiny.yaml")
     assert not (exp / "ann").exists()
-    kill_when(recipe, lambda: "\n2,0," in history.read_text(), "--config", "conf/tiny.yaml", "--stage", "2")
+    kill_when(
+        recipe,
+        lambda: "\n2,0," in history.read_text(),
+        "--config",
+        "conf/tiny.yaml",
+        "--stage",
+        "2",
+    )
     assert (exp / "ann").exists()
     assert not (exp / "snn").exists()
     ended = run(recipe, "--config", "conf/tiny.yaml", "--stage", "2")
@@ -76,9 +87,16 @@ def test_the_tiny_recipe_killed_twice_ends_with_a_table_and_a_page(recipe):
             assert set(results[condition][network]["si_sdri"]) == {"diff", "same", "overall"}
     assert results["cost"]["n_steps"] == 8
     assert 0 < results["cost"]["synops_ratio"] < 8
-    assert len(results["cost"]["firing_rate"]) == len(json.loads((exp / "snn" / "report.json").read_text()))
+    assert len(results["cost"]["firing_rate"]) == len(
+        json.loads((exp / "snn" / "report.json").read_text())
+    )
     assert "| SNN" in (exp / "RESULTS.md").read_text()
-    for name in ("demo/index.html", "scores.csv", "figures/training.png", "figures/activations.png"):
+    for name in (
+        "demo/index.html",
+        "scores.csv",
+        "figures/training.png",
+        "figures/activations.png",
+    ):
         assert (exp / name).exists(), name
 
 
@@ -102,7 +120,14 @@ def test_voices_of_a_mixture_come_out_of_the_model_just_made(recipe):
     if not (recipe / "exp" / "tiny" / "snn").exists():
         pytest.skip("the recipe has not run")
     mixture = sorted((recipe / "data" / "wav" / "tt" / "mix").glob("*.wav"))[0]
-    argv = [COMMANDS / "spikesep-infer", mixture, "--model", recipe / "exp" / "tiny", "--out-dir", recipe / "voices"]
+    argv = [
+        COMMANDS / "spikesep-infer",
+        mixture,
+        "--model",
+        recipe / "exp" / "tiny",
+        "--out-dir",
+        recipe / "voices",
+    ]
     ended = subprocess.run(argv, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert len(list((recipe / "voices").glob("*_spk?.wav"))) == 2
@@ -146,13 +171,18 @@ def test_help_lists_the_options_and_the_stages(recipe):
 
 
 RECIPES = sorted(path.parent.name for path in RECIPE.parent.glob("*/run.sh"))
-GOLDEN = RECIPE.parents[2] / "shared" / "golden" / "wsj0-2mix"
+GOLDEN = SHARED / "golden" / "wsj0-2mix"
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_the_same_options_and_its_own(name):
-    said = subprocess.run([RECIPE.parent / name / "run.sh", "--help"], capture_output=True, text=True).stdout
-    own = {"wsj0-2mix": ["--wsj0", "--mix-lists"], "libri2mix": ["--librispeech", "--metadata", "--wham"]}
+    said = subprocess.run(
+        [RECIPE.parent / name / "run.sh", "--help"], capture_output=True, text=True
+    ).stdout
+    own = {
+        "wsj0-2mix": ["--wsj0", "--mix-lists"],
+        "libri2mix": ["--librispeech", "--metadata", "--wham"],
+    }
     for option in ["--stage", "--data", "--ngpu", "--launcher", *own.get(name, [])]:
         assert option in said
     assert "(default: the config's)" in said
@@ -172,14 +202,27 @@ def test_the_default_recipe_leaves_time_for_all_that_has_no_budget():
     from spikesep.cli.common import recipe_of, recipe_parser
 
     parser = recipe_parser("x", "y", exp=False)
-    recipe = recipe_of(parser.instantiate(parser.parse_args(["--config", str(RECIPE / "conf" / "default.yaml")])))
+    recipe = recipe_of(
+        parser.instantiate(parser.parse_args(["--config", str(RECIPE / "conf" / "default.yaml")]))
+    )
     assert recipe.ann.max_minutes + recipe.ptl.max_minutes <= 21
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")
 def test_the_wsj0_recipe_makes_the_golden_tree(tmp_path):
     environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
-    argv = ["--wsj0", GOLDEN, "--mix-lists", GOLDEN, "--data", tmp_path, "--rates", "8k,16k", "--modes", "min,max"]
+    argv = [
+        "--wsj0",
+        GOLDEN,
+        "--mix-lists",
+        GOLDEN,
+        "--data",
+        tmp_path,
+        "--rates",
+        "8k,16k",
+        "--modes",
+        "min,max",
+    ]
     call = [RECIPE.parent / "wsj0-2mix" / "run.sh", *argv, "--stop-stage", "1"]
     ended = subprocess.run(call, capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr
@@ -195,7 +238,10 @@ def test_the_wsj0_recipe_makes_the_golden_tree(tmp_path):
         (["--wsj0"], "--wsj0 needs a value"),
         (["--librispeech", "x"], "unknown option --librispeech"),
         (["--wsj0", "/nowhere", "--stop-stage", "0"], "/nowhere is not a folder"),
-        (["--wsj0", "/tmp", "--rates", "8x", "--stop-stage", "0"], "give different ones like [8k,16k]"),
+        (
+            ["--wsj0", "/tmp", "--rates", "8x", "--stop-stage", "0"],
+            "give different ones like [8k,16k]",
+        ),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -220,8 +266,20 @@ def watched(tmp_path):
             (bin_ / command).write_text(f'#!/bin/sh\necho "$$ $*" >>{tmp_path}/calls\n{then}\n')
             (bin_ / command).chmod(0o755)
         environment = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
-        heed = lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]  # noqa: E731
-        options = {"cwd": home, "env": environment, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
+
+        def heed():
+            return [
+                signal.signal(n, signal.SIG_DFL)
+                for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            ]
+
+        options = {
+            "cwd": home,
+            "env": environment,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "preexec_fn": heed,
+        }
         return subprocess.Popen(["./run.sh", *argv], **options)
 
     start.calls = tmp_path / "calls"
@@ -250,7 +308,14 @@ def test_what_a_command_ends_with_ends_the_recipe(watched):
 
 
 def test_a_value_may_follow_an_equals_sign(watched):
-    argv = ["--stage=2", "--stop-stage=2", "--config=conf/tiny.yaml", "--ann.epochs=2", "--tag", "a b"]
+    argv = [
+        "--stage=2",
+        "--stop-stage=2",
+        "--config=conf/tiny.yaml",
+        "--ann.epochs=2",
+        "--tag",
+        "a b",
+    ]
     process = watched("exit 0", *argv)
     assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 0
@@ -260,7 +325,17 @@ def test_a_value_may_follow_an_equals_sign(watched):
 
 
 def test_several_networks_to_go_on_from_are_given_one_by_one(watched):
-    argv = ["--stage", "3", "--stop-stage", "3", "--from-snn", "one", "--from-ann", "ann", "--from-snn=two"]
+    argv = [
+        "--stage",
+        "3",
+        "--stop-stage",
+        "3",
+        "--from-snn",
+        "one",
+        "--from-ann",
+        "ann",
+        "--from-snn=two",
+    ]
     process = watched("exit 0", *argv, name="spikesep-convert")
     assert process.communicate(timeout=30)[1] == ""
     (call,) = watched.calls.read_text().splitlines()

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 UV = Path(sys.executable).with_name("uv")
 
 pytestmark = [
@@ -22,7 +22,14 @@ pytestmark = [
 def run(*command, **options):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"CC": "no-compiler", "CXX": "no-compiler"} | options.pop("env", {})
-    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(
+        [*map(str, command)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import room_for, work_in
 from spikesep.separation.config import RecipeConfig
 from spikesep.training.config import LaunchConfig, is_first_process
-from spikesep.training.slurm import Resources, in_job, run_jobs, this_program
+from spikesep.training.processes.slurm import Resources, in_job, run_jobs, this_program
 from spikesep.vision.config import ImageRecipe
 
 Recipe = TypeVar("Recipe", RecipeConfig, ImageRecipe)
@@ -65,7 +65,9 @@ def _setting_names(parser: ArgumentParser) -> list[str]:
 
 def _options(parser: ArgumentParser) -> list[str]:
     """As they are written on the command line."""
-    return [f"--{name if '.' in name else name.replace('_', '-')}" for name in _setting_names(parser)]
+    return [
+        f"--{name if '.' in name else name.replace('_', '-')}" for name in _setting_names(parser)
+    ]
 
 
 def _unknown(content: dict, names: list[str], prefix: str = "") -> Iterator[str]:
@@ -83,7 +85,10 @@ def _unknown(content: dict, names: list[str], prefix: str = "") -> Iterator[str]
 def _nearest(name: str, names: list[str]) -> str:
     """What to say of the setting or section whose name is most like this one; nothing if none is."""
     sections = sorted({known.rpartition(".")[0] for known in names} - {""})
-    found = get_close_matches(name, names + sections, 1) or [n for n in names if n.rpartition(".")[2] == name][:1]
+    found = (
+        get_close_matches(name, names + sections, 1)
+        or [n for n in names if n.rpartition(".")[2] == name][:1]
+    )
     return f"; did you mean {found[0]}?" if found else ""
 
 
@@ -91,11 +96,19 @@ def recipe_parser(
     command: str, description: str, kind: type[Recipe] = RecipeConfig, *, exp: bool = True
 ) -> ArgumentParser:
     """A parser that takes `--config conf/x.yaml`, `--section.key VALUE` for each of its settings, and the folders."""
-    parser = ArgumentParser(prog=command, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action=ConfigFile, help="a YAML file of settings; later options override it")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the prepared data")
+    parser = ArgumentParser(
+        prog=command, description=description, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config", action=ConfigFile, help="a YAML file of settings; later options override it"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the prepared data"
+    )
     if exp:
-        parser.add_argument("--exp", type=Path, required=True, help="folder of the models and results")
+        parser.add_argument(
+            "--exp", type=Path, required=True, help="folder of the models and results"
+        )
     parser.add_class_arguments(kind, None)
     return parser
 
@@ -108,7 +121,12 @@ def add_model_options(parser: ArgumentParser) -> None:
         default=None,
         help="a folder, file, exp/<tag>, or org/name of the hub (default: the shipped model)",
     )
-    parser.add_argument("--network", type=Literal["snn", "ann"] | None, default=None, help="which network of exp/<tag>")
+    parser.add_argument(
+        "--network",
+        type=Literal["snn", "ann"] | None,
+        default=None,
+        help="which network of exp/<tag>",
+    )
     parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, ...")
 
 
@@ -134,7 +152,9 @@ def run(
     try:
         options = parser.instantiate(parser.parse_args(argv))
         if needs and options.launch.launcher == "slurm" and not in_job():
-            status = _run_as_jobs(parser.prog, sys.argv[1:] if argv is None else list(argv), options, needs)
+            status = _run_as_jobs(
+                parser.prog, sys.argv[1:] if argv is None else list(argv), options, needs
+            )
         else:
             with _notices(parser.prog), _folder_of(options):
                 status = action(options)
@@ -160,14 +180,20 @@ def run(
     sys.exit(status or 0)
 
 
-def _run_as_jobs(prog: str, argv: list[str], options: Namespace, needs: Callable[[LaunchConfig], Resources]) -> None:
+def _run_as_jobs(
+    prog: str, argv: list[str], options: Namespace, needs: Callable[[LaunchConfig], Resources]
+) -> None:
     launch = options.launch
     cpus = launch.n_jobs or 1
-    resources = replace(needs(launch), cpus=cpus, minutes=launch.minutes, partition=launch.partition)
+    resources = replace(
+        needs(launch), cpus=cpus, minutes=launch.minutes, partition=launch.partition
+    )
     command = [*this_program(), *argv, "--launch.n_jobs", str(cpus)]
     logs = options.exp / "slurm"
     if "shard" in options and options.shard is None and launch.n_shards > 1:
-        shards = [[*command, "--shard", f"{k + 1}/{launch.n_shards}"] for k in range(launch.n_shards)]
+        shards = [
+            [*command, "--shard", f"{k + 1}/{launch.n_shards}"] for k in range(launch.n_shards)
+        ]
         run_jobs(f"{prog}-shards", shards, resources, logs)
     run_jobs(prog, [command], resources, logs)
 
@@ -195,7 +221,9 @@ def unwinding() -> Iterator[None]:
     nohup, stays ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    before = {
+        number: handler for number, handler in before.items() if handler is not signal.SIG_IGN
+    }
 
     def end(number: int, _frame) -> None:
         for other in before:

@@ -7,16 +7,20 @@ from rich.console import Console
 from rich.table import Table
 
 from spikesep.cli.common import recipe_of, recipe_parser, run
-from spikesep.training.slurm import Resources
+from spikesep.training.processes.slurm import Resources
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = recipe_parser(
-        "spikesep-convert", "Convert the separator by progressive tandem learning; a stopped run goes on."
+        "spikesep-convert",
+        "Convert the separator by progressive tandem learning; a stopped run goes on.",
     )
     parser.add_argument(
-        "--from-ann", type=Path | None, default=None, help="analog separator to convert; --exp may have no other"
+        "--from-ann",
+        type=Path | None,
+        default=None,
+        help="analog separator to convert; --exp may have no other",
     )
     parser.add_argument(
         "--from-snn",
@@ -35,14 +39,20 @@ def convert(options) -> None:
     from spikesep.separation.experiment import convert_snn
 
     recipe = recipe_of(options)
-    folder, reports = convert_snn(options.data, options.exp, recipe, options.from_ann, options.from_snn, began)
+    folder, reports = convert_snn(
+        options.data, options.exp, recipe, options.from_ann, options.from_snn, began
+    )
     if reports:
         Console().print(_table(reports))
     print(f"spiking separator: {folder}")
 
 
 def _table(reports) -> Table:
-    table = Table("layer", title="Conversion report", caption="count error in spikes; quantization error relative")
+    table = Table(
+        "layer",
+        title="Conversion report",
+        caption="count error in spikes; quantization error relative",
+    )
     for name in ("threshold", "percentile", "clipped", "rate", "quantization error", "count error"):
         table.add_column(name, justify="right")
     for r in reports:

@@ -23,24 +23,52 @@ def _parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--exp", type=Path, required=True, help="exp/<tag> of a recipe")
-    parser.add_argument("--network", type=Literal["snn", "ann"], default="snn", help="which of its networks")
-    parser.add_argument("--out", type=Path | None, default=None, help="a folder, or one file: NAME.safetensors")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that stands there")
     parser.add_argument(
-        "--half", action="store_true", help="store the weights of an analog network in 16 bits: half the size"
+        "--network", type=Literal["snn", "ann"], default="snn", help="which of its networks"
     )
-    parser.add_argument("--push", type=str | None, default=None, metavar="ORG/NAME", help="put it on the hub")
+    parser.add_argument(
+        "--out", type=Path | None, default=None, help="a folder, or one file: NAME.safetensors"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a model that stands there"
+    )
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store the weights of an analog network in 16 bits: half the size",
+    )
+    parser.add_argument(
+        "--push", type=str | None, default=None, metavar="ORG/NAME", help="put it on the hub"
+    )
     parser.add_argument("--private", action="store_true", help="if the place on the hub is new")
-    parser.add_argument("--title", type=str | None, default=None, help="of the card (default: the name it gets)")
     parser.add_argument(
-        "--data", type=Path | None, default=None, help="the data it was trained on, counted for the card"
+        "--title", type=str | None, default=None, help="of the card (default: the name it gets)"
     )
-    parser.add_argument("--name", type=str | None, default=None, help="that --model will take (default: where it goes)")
     parser.add_argument(
-        "--made", type=Path | None, default=None, metavar="FILE", help="of what and by which commands, for the card"
+        "--data",
+        type=Path | None,
+        default=None,
+        help="the data it was trained on, counted for the card",
     )
-    parser.add_argument("--license", type=str | None, default=None, help="of the weights, for the card, like mit")
-    parser.add_argument("--languages", type=list[str], default=[], help="spoken in training, for the card: [en,ru]")
+    parser.add_argument(
+        "--name",
+        type=str | None,
+        default=None,
+        help="that --model will take (default: where it goes)",
+    )
+    parser.add_argument(
+        "--made",
+        type=Path | None,
+        default=None,
+        metavar="FILE",
+        help="of what and by which commands, for the card",
+    )
+    parser.add_argument(
+        "--license", type=str | None, default=None, help="of the weights, for the card, like mit"
+    )
+    parser.add_argument(
+        "--languages", type=list[str], default=[], help="spoken in training, for the card: [en,ru]"
+    )
     return parser
 
 
@@ -48,10 +76,10 @@ def export(options: Namespace) -> None:
     """Load, describe, save; put on the hub what was saved."""
     if options.out is None and options.push is None:
         raise SpikeSepError("give --out FOLDER, --out FILE.safetensors, or --push org/name")
-    from spikesep.separation.card import model_card
-    from spikesep.separation.model import KIND, load_separator, save_separator
-    from spikesep.separation.sharing import push_to_hub
-    from spikesep.training.model_folder import MODEL_FOLDER, read_model
+    from spikesep.separation.model.card import model_card
+    from spikesep.separation.model.hub import push_to_hub
+    from spikesep.separation.model.separator import KIND, load_separator, save_separator
+    from spikesep.training.records.model_folder import MODEL_FOLDER, read_model
 
     out = options.out
     if out is not None and out.exists():
@@ -60,10 +88,14 @@ def export(options: Namespace) -> None:
         try:
             read_model(out, KIND)
         except SpikeSepError as error:
-            raise SpikeSepError(f"{out}: is no whole separator, so it is not replaced; give another --out") from error
+            raise SpikeSepError(
+                f"{out}: is no whole separator, so it is not replaced; give another --out"
+            ) from error
         others = {path.name for path in out.iterdir()} - MODEL_FOLDER if out.is_dir() else set()
         if others:
-            raise SpikeSepError(f"{out}: holds {min(others)}, too, so it is not replaced; give another --out")
+            raise SpikeSepError(
+                f"{out}: holds {min(others)}, too, so it is not replaced; give another --out"
+            )
     folder = options.exp / options.network
     model = load_separator(folder)
     if options.half and model.network.n_converted:
@@ -86,4 +118,6 @@ def export(options: Namespace) -> None:
                 f"{push_to_hub(target, options.push, options.private)}: is on the hub; --model {options.push} takes it"
             )
     if not (options.exp / "results.json").exists():
-        print(f"the card has no scores, as {options.exp} was not scored yet; run spikesep-score, then this again")
+        print(
+            f"the card has no scores, as {options.exp} was not scored yet; run spikesep-score, then this again"
+        )

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from spikesep.cli.common import add_model_options, complain, quiet_libraries, run, unwinding
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json
-from spikesep.separation.targets import MICROPHONE, STDIN, find_recordings
+from spikesep.separation.inference.targets import MICROPHONE, STDIN, find_recordings
 
 PROG = "spikesep-infer"
 SEGMENT, LIVE_SEGMENT = 10.0, 0.5
@@ -56,7 +56,10 @@ def _parser() -> ArgumentParser:
         "coarser; thresholds are scaled, so that neurons stand for as much at most",
     )
     parser.add_argument(
-        "--out-dir", type=Path | None, default=None, help="where the voices go; here, and for - standard output"
+        "--out-dir",
+        type=Path | None,
+        default=None,
+        help="where the voices go; here, and for - standard output",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument(
@@ -93,7 +96,13 @@ def _parser() -> ArgumentParser:
         default="auto",
         help="how the spiking layers run; in fixed-point form the voices are the same to the bit",
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the files; 0: all cores")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the files; 0: all cores",
+    )
     parser.add_argument(
         "--live",
         action="store_true",
@@ -102,9 +111,15 @@ def _parser() -> ArgumentParser:
         "ends it",
     )
     parser.add_argument(
-        "--raw", type=int | None, default=None, metavar="RATE", help="- is bare 16-bit samples, mono, at RATE Hz"
+        "--raw",
+        type=int | None,
+        default=None,
+        metavar="RATE",
+        help="- is bare 16-bit samples, mono, at RATE Hz",
     )
-    parser.add_argument("--json", type=Path | None, default=None, metavar="FILE", help="write a report")
+    parser.add_argument(
+        "--json", type=Path | None, default=None, metavar="FILE", help="write a report"
+    )
     return parser
 
 
@@ -112,15 +127,19 @@ def infer(options: Namespace) -> int:
     """Separate all recordings; name those that fail and return status 2 if any did."""
     segment = _checked_segment(options)
     with quiet_libraries(), unwinding():
-        from spikesep.separation.batch import Settings, model_of
-        from spikesep.spiking.kernels import when_compiling
+        from spikesep.separation.inference.batch import Settings, model_of
+        from spikesep.spiking.spike_trains.kernels import when_compiling
 
-        chosen = (options[name] for name in ("model", "network", "steps", "engine", "device", "level"))
+        chosen = (
+            options[name] for name in ("model", "network", "steps", "engine", "device", "level")
+        )
         settings = Settings(*chosen, segment, options.channels)
         model_of.cache_clear()  # it may have changed since another call in this process
         with when_compiling(_tell_compiling) if sys.stderr.isatty() else nullcontext():
             from_pipe = options.live or options.recordings == [STDIN]
-            reports = [_from_pipe(settings, options)] if from_pipe else _from_files(settings, options)
+            reports = (
+                [_from_pipe(settings, options)] if from_pipe else _from_files(settings, options)
+            )
         if options.json:
             write_json(options.json, reports)
     failed = sum("error" in report or "broken_off" in report for report in reports)
@@ -131,14 +150,22 @@ def infer(options: Namespace) -> int:
 
 def _checked_segment(options: Namespace) -> float:
     """Check the options before anything is loaded; return the block length in seconds."""
-    segment = options.segment if options.segment is not None else LIVE_SEGMENT if options.live else SEGMENT
+    segment = (
+        options.segment
+        if options.segment is not None
+        else LIVE_SEGMENT
+        if options.live
+        else SEGMENT
+    )
     pipes = [name for name in options.recordings if name == STDIN]
     if not (segment > 0 and math.isfinite(segment)):
         raise SpikeSepError(f"--segment {segment:g}: give a positive number of seconds")
     if options.steps is not None and not 1 <= options.steps <= 1024:
         raise SpikeSepError(f"--steps {options.steps}: give 1 to 1024")
     if isinstance(options.channels, int) and options.channels < 1:
-        raise SpikeSepError(f"--channels {options.channels}: give mix, each, or the number of one, counted from 1")
+        raise SpikeSepError(
+            f"--channels {options.channels}: give mix, each, or the number of one, counted from 1"
+        )
     if options.jobs < 0:
         raise SpikeSepError(f"--jobs {options.jobs}: give 0, for all cores, or more")
     if options.live and options.recordings not in ([STDIN], [MICROPHONE]):
@@ -148,13 +175,15 @@ def _checked_segment(options: Namespace) -> float:
     if options.raw is not None and (options.recordings != [STDIN] or options.raw < 1):
         raise SpikeSepError(f"--raw {options.raw}: give the rate in Hz of -, standard input")
     if options.resume and (options.overwrite or pipes or options.live):
-        raise SpikeSepError("--resume: continues a batch of files; leave out --overwrite, --live and -")
+        raise SpikeSepError(
+            "--resume: continues a batch of files; leave out --overwrite, --live and -"
+        )
     return segment
 
 
 def _from_files(settings, options: Namespace) -> list[dict]:
     """Separate files, folders and patterns; return their reports."""
-    from spikesep.separation.batch import Batch
+    from spikesep.separation.inference.batch import Batch
 
     out = options.out_dir or Path(".")
     found = find_recordings(options.recordings, out)
@@ -163,21 +192,25 @@ def _from_files(settings, options: Namespace) -> list[dict]:
     if note := found.left_out():
         _tell(note)
     if batch.skipped:
-        _tell(f"--resume: {len(batch.skipped)} of {total} recordings skipped, their voices are there")
+        _tell(
+            f"--resume: {len(batch.skipped)} of {total} recordings skipped, their voices are there"
+        )
     try:
         with closing(batch.run(options.jobs, _bar)) as separated:
             for report in separated:
                 reports.append(report)
                 _tell_report(report)
     except (KeyboardInterrupt, SystemExit) as ended:
-        _tell(f"stopped after {len(reports)} of {total} recordings; --resume continues with the rest")
+        _tell(
+            f"stopped after {len(reports)} of {total} recordings; --resume continues with the rest"
+        )
         raise SystemExit(130 if isinstance(ended, KeyboardInterrupt) else ended.code) from None
     return reports
 
 
 def _from_pipe(settings, options: Namespace) -> dict:
     """Separate standard input or the microphone; return its report."""
-    from spikesep.separation.pipes import Outlet, separate_going_on, separate_whole
+    from spikesep.separation.inference.live import Outlet, separate_going_on, separate_whole
 
     (recording,) = options.recordings
     outlet = Outlet(recording, settings, options.out_dir, options.json, options.overwrite)
@@ -194,16 +227,20 @@ def _from_pipe(settings, options: Namespace) -> dict:
 
 def _tell_report(report: dict) -> None:
     """Print one line per recording, to standard error if the voices go to standard output."""
-    from spikesep.separation.batch import line_of
+    from spikesep.separation.inference.batch import line_of
 
     if "error" in report:
         complain(PROG, report["error"])
     elif "skipped" not in report:
-        print(line_of(report), file=sys.stderr if report["voices"] == [STDIN] else sys.stdout, flush=True)
+        print(
+            line_of(report),
+            file=sys.stderr if report["voices"] == [STDIN] else sys.stdout,
+            flush=True,
+        )
 
 
 def _tell(line: str) -> None:
-    from spikesep.separation.batch import printable
+    from spikesep.separation.inference.batch import printable
 
     print(printable(f"{PROG}: {line}"), file=sys.stderr)
 
@@ -220,7 +257,9 @@ def _bar(title: str) -> Iterator[Callable[[float, float | None, float], None]]:
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[factor]}", markup=False), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as progress:
         task = progress.add_task(title, total=None, factor="")
         yield lambda seconds, total, factor: progress.update(
             task, completed=seconds, total=total, factor=f"real-time factor {factor:.3f}"

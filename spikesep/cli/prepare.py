@@ -13,10 +13,16 @@ from rich.table import Table
 from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
 from spikesep.errors import SpikeSepError
 from spikesep.files import hash_of_files, is_json, write_json
-from spikesep.separation.corpora import list_utterances
-from spikesep.separation.corpora.lists import find_lists
-from spikesep.separation.corpora.table import SPLITS, UTTERANCES, Utterance, read_table, write_table
-from spikesep.separation.preparation import MadeSet, check_procedure, make_mixtures
+from spikesep.separation.data.corpora import list_utterances
+from spikesep.separation.data.corpora.mixture_lists import find_lists
+from spikesep.separation.data.corpora.table import (
+    SPLITS,
+    UTTERANCES,
+    Utterance,
+    read_table,
+    write_table,
+)
+from spikesep.separation.data.preparation import MadeSet, check_procedure, make_mixtures
 
 SETTINGS = "settings.json"
 
@@ -27,9 +33,18 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = recipe_parser("spikesep-prepare", "Find or fetch a corpus; make mixtures of it.", exp=False)
-    parser.add_argument("task", choices=["corpus", "mixtures"], help="list utterances, or mix those that are listed")
-    parser.add_argument("--downloads", type=Path | None, default=None, help="folder of fetched corpora; beside --data")
+    parser = recipe_parser(
+        "spikesep-prepare", "Find or fetch a corpus; make mixtures of it.", exp=False
+    )
+    parser.add_argument(
+        "task", choices=["corpus", "mixtures"], help="list utterances, or mix those that are listed"
+    )
+    parser.add_argument(
+        "--downloads",
+        type=Path | None,
+        default=None,
+        help="folder of fetched corpora; beside --data",
+    )
     return parser
 
 
@@ -52,7 +67,11 @@ def prepare_corpus(options: Namespace) -> None:
     """Write `<data>/local/utterances.tsv`, unless it is there, made by these settings, and all its files are too."""
     path = options.data / UTTERANCES
     stamp = path.with_name(SETTINGS)
-    settings = {"seed": options.seed, "corpus": asdict(options.corpus), "n_speakers": options.mixing.n_speakers}
+    settings = {
+        "seed": options.seed,
+        "corpus": asdict(options.corpus),
+        "n_speakers": options.mixing.n_speakers,
+    }
     if options.corpus.lists:
         lists = find_lists(options.corpus.lists, options.mixing.n_speakers)
         settings["lists"] = hash_of_files([path for paths in lists.values() for path in paths])
@@ -60,12 +79,20 @@ def prepare_corpus(options: Namespace) -> None:
         table = read_table(path)
         lost = sum(not row.path.is_file() for row in table)
         if not lost:
-            print(f"{path}: {len(table)} utterances are listed as asked (to list them anew, remove the file)")
+            print(
+                f"{path}: {len(table)} utterances are listed as asked (to list them anew, remove the file)"
+            )
             _print_voices(table)
             return
         print(f"{path}: {lost} of its recordings are gone; listing the corpus anew")
     downloads = options.downloads or options.data.resolve().parent / "downloads"
-    listing = (options.corpus, downloads, options.seed, options.launch.n_jobs, options.mixing.n_speakers)
+    listing = (
+        options.corpus,
+        downloads,
+        options.seed,
+        options.launch.n_jobs,
+        options.mixing.n_speakers,
+    )
     table, notices = list_utterances(*listing)
     stamp.unlink(missing_ok=True)
     write_table(path, table)
@@ -95,11 +122,16 @@ def _print_voices(table: list[Utterance]) -> None:
 
 def _counts(rows: list[Utterance]) -> list[str]:
     counts = Counter(row.split for row in rows)
-    return [*(str(counts[split] or "-") for split in SPLITS), f"{sum(row.duration for row in rows) / 60:.1f}"]
+    return [
+        *(str(counts[split] or "-") for split in SPLITS),
+        f"{sum(row.duration for row in rows) / 60:.1f}",
+    ]
 
 
 def _print_mixtures(made: list[MadeSet]) -> None:
-    shown = Table("set", "version", "mixtures", "same sex", "different", "speakers", title="mixtures")
+    shown = Table(
+        "set", "version", "mixtures", "same sex", "different", "speakers", title="mixtures"
+    )
     for column in shown.columns[2:]:
         column.justify = "right"
     for each in made:

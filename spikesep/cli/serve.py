@@ -23,7 +23,9 @@ def _parser() -> ArgumentParser:
     )
     add_model_options(parser)
     parser.add_argument("--port", type=int, default=8750, help="0 takes a free one")
-    parser.add_argument("--max-megabytes", type=float, default=50.0, metavar="MB", help="largest file that is taken")
+    parser.add_argument(
+        "--max-megabytes", type=float, default=50.0, metavar="MB", help="largest file that is taken"
+    )
     parser.add_argument(
         "--max-seconds",
         type=float,
@@ -39,9 +41,11 @@ def serve(options: Namespace) -> None:
     """Serve until it is interrupted (status 130) or terminated (143)."""
     for name in ("max_megabytes", "max_seconds"):
         if not 0 < options[name] < float("inf"):
-            raise SpikeSepError(f"--{name.replace('_', '-')} {options[name]:g}: give a positive number")
-    from spikesep.separation.separate import load_model
-    from spikesep.separation.serve import Service
+            raise SpikeSepError(
+                f"--{name.replace('_', '-')} {options[name]:g}: give a positive number"
+            )
+    from spikesep.separation.inference.separate import load_model
+    from spikesep.separation.pages.server import Service
 
     model = load_model(options.model, options.network, options.device)
     name, limits = options.model or "the shipped one", (options.max_megabytes, options.max_seconds)

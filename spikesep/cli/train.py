@@ -5,14 +5,19 @@ from pathlib import Path
 
 from spikesep.cli.common import recipe_of, recipe_parser, run
 from spikesep.training.config import LaunchConfig, is_first_process
-from spikesep.training.slurm import Resources
+from spikesep.training.processes.slurm import Resources
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    parser = recipe_parser("spikesep-train", "Pre-train the analog separator; a stopped run goes on.")
+    parser = recipe_parser(
+        "spikesep-train", "Pre-train the analog separator; a stopped run goes on."
+    )
     parser.add_argument(
-        "--from-ann", type=Path | None, default=None, help="analog separator to begin with, instead of chance"
+        "--from-ann",
+        type=Path | None,
+        default=None,
+        help="analog separator to begin with, instead of chance",
     )
     run(parser, train, argv, _needs)
 

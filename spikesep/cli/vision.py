@@ -21,11 +21,19 @@ TASKS = ("prepare", "train", "convert", "score", "report")
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = recipe_parser(PROG, "Run one stage of an image recipe; a stopped run goes on.", ImageRecipe)
+    parser = recipe_parser(
+        PROG, "Run one stage of an image recipe; a stopped run goes on.", ImageRecipe
+    )
     parser.add_argument("task", choices=TASKS, help="the stage")
-    parser.add_argument("--downloads", type=Path | None, default=None, help="folder of fetched files; beside --data")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where `report` leaves its files")
-    parser.add_argument("--command", default="", help="recorded beside the results; this command if not given")
+    parser.add_argument(
+        "--downloads", type=Path | None, default=None, help="folder of fetched files; beside --data"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="where `report` leaves its files"
+    )
+    parser.add_argument(
+        "--command", default="", help="recorded beside the results; this command if not given"
+    )
     run(parser, lambda options: _act(options, shlex.join([PROG, *argv])), argv)
 
 
@@ -33,7 +41,9 @@ def _act(options: Namespace, command: str) -> None:
     recipe = recipe_of(options, ImageRecipe)
     launch = recipe.launch
     if launch.launcher != "local" or launch.local_processes * launch.n_nodes > 1:
-        raise SpikeSepError("--launch: image tasks run in one process, local, on at most one accelerator")
+        raise SpikeSepError(
+            "--launch: image tasks run in one process, local, on at most one accelerator"
+        )
     if options.task == "prepare":
         from spikesep.vision.datasets import prepare_images  # brings torch
 
@@ -43,7 +53,12 @@ def _act(options: Namespace, command: str) -> None:
         return
     from spikesep.vision import runs
 
-    stages = {"train": runs.train_all, "convert": runs.convert_all, "score": runs.score_all, "report": None}
+    stages = {
+        "train": runs.train_all,
+        "convert": runs.convert_all,
+        "score": runs.score_all,
+        "report": None,
+    }
     if options.task != "report":
         stages[options.task](recipe, options.data, options.exp)
     else:

@@ -82,7 +82,7 @@ class MixingConfig:
 
     def __post_init__(self):
         check("mixing", self, n_speakers="at least 1")
-        self.rates_hz  # noqa: B018  refuses what is no rate
+        self.rates_hz  # noqa: B018
 
     @property
     def rates_hz(self) -> list[int]:
@@ -132,7 +132,9 @@ class SeparatorConfig:
         )
         check("model", self, kernel_size="even and at least 2", conv_kernel_size="odd")
         if self.identity not in ("none", "sum", "folded"):
-            raise SpikeSepError(f"--model.identity {brief(self.identity)}: must be none, sum or folded")
+            raise SpikeSepError(
+                f"--model.identity {brief(self.identity)}: must be none, sum or folded"
+            )
         self._check_dilations()
 
     def _check_dilations(self) -> None:
@@ -140,7 +142,9 @@ class SeparatorConfig:
         if n > MOST_DILATIONS:
             raise SpikeSepError(f"{name}: there are {n:,}, must be {MOST_DILATIONS:,} at most")
         if any(type(d) is not int or not 1 <= d <= LARGEST_DILATION for d in self.dilations):
-            raise SpikeSepError(f"{name}: each must be a whole number from 1 to {LARGEST_DILATION:,}")
+            raise SpikeSepError(
+                f"{name}: each must be a whole number from 1 to {LARGEST_DILATION:,}"
+            )
         context = sum(self.dilations) * (self.conv_kernel_size // 2) * (self.kernel_size // 2)
         if context > MOST_CONTEXT:
             raise SpikeSepError(
@@ -171,11 +175,19 @@ class SpeechPretrainConfig(PretrainConfig):
     on_the_fly: int = 0
     speeds: list[float] = field(default_factory=lambda: [1.0])
     by_amount: float = 0.0
-    channel: list[Literal["polarity", "equalizer", "floor"]] = field(default_factory=lambda: ["polarity"])
+    channel: list[Literal["polarity", "equalizer", "floor"]] = field(
+        default_factory=lambda: ["polarity"]
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        check("ann", self, segment_seconds="positive", on_the_fly="not negative", by_amount="not negative")
+        check(
+            "ann",
+            self,
+            segment_seconds="positive",
+            on_the_fly="not negative",
+            by_amount="not negative",
+        )
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise SpikeSepError(f"--ann.speeds {self.speeds}: give factors from 0.5 to 2")
         if set(self.channel) - {"polarity"} and not self.on_the_fly:
@@ -220,7 +232,9 @@ class ScoringConfig:
         max_utterances: score only the first of each set; 0 for all.
     """
 
-    metrics: list[Literal["sdr", "pesq", "stoi"]] = field(default_factory=lambda: ["sdr", "pesq", "stoi"])
+    metrics: list[Literal["sdr", "pesq", "stoi"]] = field(
+        default_factory=lambda: ["sdr", "pesq", "stoi"]
+    )
     max_utterances: int = 0
 
 

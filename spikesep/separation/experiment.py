@@ -15,19 +15,26 @@ from torch.utils.data import DataLoader
 from spikesep.errors import SpikeSepError
 from spikesep.files import hash_of_files, read_json, write_json
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.corpora.table import UTTERANCES, read_table
-from spikesep.separation.dataset import Collate, CropList, FixedCrops, listen, loader_of, training_loader
-from spikesep.separation.dynamic import DynamicCrops
-from spikesep.separation.kaldi import Mixture, read_data_dir
-from spikesep.separation.model import Separator, load_separator, save_separator
-from spikesep.spiking.allotment import match
-from spikesep.spiking.report import LayerReport, conversion_report
+from spikesep.separation.data.corpora.table import UTTERANCES, read_table
+from spikesep.separation.data.dataset import (
+    Collate,
+    CropList,
+    FixedCrops,
+    listen,
+    loader_of,
+    training_loader,
+)
+from spikesep.separation.data.dynamic_mixing import DynamicCrops
+from spikesep.separation.data.kaldi import Mixture, read_data_dir
+from spikesep.separation.model.separator import Separator, load_separator, save_separator
+from spikesep.spiking.conversion.report import LayerReport, conversion_report
+from spikesep.spiking.conversion.spike_budget import match
 from spikesep.training.config import is_first_process
 from spikesep.training.convert import convert
-from spikesep.training.history import History
-from spikesep.training.launch import check_gpus, n_loader_workers, seed_everything
 from spikesep.training.pretrain import pretrain
-from spikesep.training.run_folder import claim
+from spikesep.training.processes.launch import check_gpus, n_loader_workers, seed_everything
+from spikesep.training.records.history import History
+from spikesep.training.records.run_folder import claim
 
 VALID_SECONDS = 4.0
 
@@ -43,7 +50,9 @@ class NegativeSiSdr:
         return self._pit(estimates, sources)
 
 
-def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None, began: float | None = None) -> Path:
+def train_ann(
+    data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = None, began: float | None = None
+) -> Path:
     """Pre-train the analog separator on `data/tr`, validated on `data/cv`; returns the model folder `exp/ann`.
 
     It begins with the weights of the separator `ann`, if given, else with random ones. Several processes may train
@@ -79,7 +88,18 @@ def train_ann(data: Path, exp: Path, recipe: RecipeConfig, ann: Path | None = No
     history = History(exp / "history.csv")
     metric = _improvement(crops, loss)
     checkpoints = exp / "checkpoints" / "ann"
-    pretrain(model, loss, loader, valid_loader, config, checkpoints, history, metric, recipe.launch, began)
+    pretrain(
+        model,
+        loss,
+        loader,
+        valid_loader,
+        config,
+        checkpoints,
+        history,
+        metric,
+        recipe.launch,
+        began,
+    )
     if is_first_process():
         save_separator(model, folder)
     return folder
@@ -109,9 +129,13 @@ def convert_snn(
     if ann is not None and not (exp / "ann").exists():
         _take_over(ann, exp, recipe)
     elif ann is not None and not _stems_from(exp, ann):
-        raise SpikeSepError(f"{exp / 'ann'}: is there and is not {ann}; take another --tag, or leave --from-ann out")
+        raise SpikeSepError(
+            f"{exp / 'ann'}: is there and is not {ann}; take another --tag, or leave --from-ann out"
+        )
     if not (exp / "ann").exists():
-        raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --from-ann")
+        raise SpikeSepError(
+            f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train) or give --from-ann"
+        )
     train, valid, heard = _mixtures(data, recipe)
     settings = _settings(data, heard, recipe, "ptl") | {
         "remix": recipe.ann.remix,
@@ -120,28 +144,42 @@ def convert_snn(
         "by_amount": recipe.ann.by_amount,
         "channel": recipe.ann.channel,
     }
-    model = _mean([_thawed(path, recipe) for path in snn], snn) if snn else _analog(exp / "ann", recipe)
+    model = (
+        _mean([_thawed(path, recipe) for path in snn], snn) if snn else _analog(exp / "ann", recipe)
+    )
     if snn:
         settings["from_snn"] = _hash_of_weights(*snn)
     if folder.exists():
         _claim(exp, "snn", settings, data)
-        print(f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again")
+        print(
+            f"{folder} is there and complete; delete it and {exp / 'checkpoints' / 'snn'} to convert again"
+        )
         return folder, []
     seed_everything(recipe.seed)
     config = recipe.ptl
     n_samples = round(config.segment_seconds * model.sample_rate)
     train_crops = _fixed_crops(data, train, recipe, n_samples, config.train_segments)
-    valid_crops = FixedCrops(valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed)
+    valid_crops = FixedCrops(
+        valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed
+    )
     # Other crops than those of pre-training.
     seed = recipe.seed + 1
-    fresh = _random_crops(data, train, recipe, n_samples, config.batch_size, seed) if config.discretize else None
+    fresh = (
+        _random_crops(data, train, recipe, n_samples, config.batch_size, seed)
+        if config.discretize
+        else None
+    )
     check_gpus(recipe.launch)
     device = "cuda" if recipe.launch.n_gpus else "cpu"
     if recipe.launch.local_processes * recipe.launch.n_nodes > 1:
-        print(f"conversion runs in one process, on one {'accelerator' if recipe.launch.n_gpus else 'machine'}")
+        print(
+            f"conversion runs in one process, on one {'accelerator' if recipe.launch.n_gpus else 'machine'}"
+        )
     _claim(exp, "snn", settings, data)
     _tell_residuals(data, train, valid)
-    print(f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}")
+    print(
+        f"converting {len(model.network)} layers to {config.n_steps} time steps:\n{model.network.plan()}"
+    )
     loss, history = NegativeSiSdr(), History(exp / "history.csv")
     metric = _improvement(valid_crops, loss)
     checkpoints = exp / "checkpoints" / "snn"
@@ -151,7 +189,9 @@ def convert_snn(
         teacher, began,
     )  # fmt: skip
     with torch.no_grad():
-        inputs = [model.encode(valid_crops[i][0][None])[0] for i in range(min(32, len(valid_crops)))]
+        inputs = [
+            model.encode(valid_crops[i][0][None])[0] for i in range(min(32, len(valid_crops)))
+        ]
     reports = conversion_report(model.network, inputs, choices)
     save_separator(model, folder, report=[r.to_dict() for r in reports])
     return folder, reports
@@ -197,11 +237,15 @@ def _thawed(snn: Path, recipe: RecipeConfig) -> Separator:
         raise SpikeSepError(f"{snn}: does not spike; give a converted separator, or --from-ann")
     _check_same(snn, "model", asdict(recipe.model), asdict(model.config))
     limits = model.network.limits
-    kept = {name: value for name, value in asdict(model.network.coding).items() if name != "n_steps"}
+    kept = {
+        name: value for name, value in asdict(model.network.coding).items() if name != "n_steps"
+    }
     kept["fan_in"] = limits.fan_in
     _check_same(snn, "ptl", {name: getattr(ptl, name) for name in kept}, kept)
     if limits.weight_bits or ptl.qat_bits or ptl.method != "ptl" or not ptl.discretize:
-        raise SpikeSepError(f"{snn}: learns on by ptl.method ptl with ptl.discretize, and without qat_bits")
+        raise SpikeSepError(
+            f"{snn}: learns on by ptl.method ptl with ptl.discretize, and without qat_bits"
+        )
     model.network.thaw()
     return model
 
@@ -219,7 +263,9 @@ def _mean(models: list[Separator], paths: Sequence[Path]) -> Separator:
         for name, tensor in first.state_dict().items():
             chosen = name.endswith((".threshold", ".kept"))
             if chosen and not torch.allclose(state[name].float(), tensor.float(), rtol=1e-5):
-                raise SpikeSepError(f"{path}: has another {name} than {paths[0]}; give what learned on from one")
+                raise SpikeSepError(
+                    f"{path}: has another {name} than {paths[0]}; give what learned on from one"
+                )
         states.append(state)
     with torch.no_grad():
         for name, parameter in first.named_parameters():
@@ -228,7 +274,11 @@ def _mean(models: list[Separator], paths: Sequence[Path]) -> Separator:
 
 
 def _check_same(path: Path, section: str, ours: dict, theirs: dict) -> None:
-    odd = {f"{section}.{name}": (theirs[name], wanted) for name, wanted in ours.items() if theirs[name] != wanted}
+    odd = {
+        f"{section}.{name}": (theirs[name], wanted)
+        for name, wanted in ours.items()
+        if theirs[name] != wanted
+    }
     if odd:
         differ = ", ".join(f"{name} = {own}, not {wanted}" for name, (own, wanted) in odd.items())
         same = " ".join(f"--{name} {str(own).replace(' ', '')}" for name, (own, _) in odd.items())
@@ -242,11 +292,15 @@ def _stems_from(exp: Path, ann: Path) -> bool:
     if begun is not None and ann.is_dir() and begun == _hash_of_weights(ann):
         return True
     one, other = (load_separator(folder).state_dict() for folder in (exp / "ann", ann))
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(tensor, other[name]) for name, tensor in one.items()
+    )
 
 
 def _hash_of_weights(*models: Path) -> str:
-    return hash_of_files([model / "model.safetensors" if model.is_dir() else model for model in models])
+    return hash_of_files(
+        [model / "model.safetensors" if model.is_dir() else model for model in models]
+    )
 
 
 def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mixture], str]:
@@ -266,10 +320,15 @@ def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mix
 
 def _heard_on_the_fly(data: Path) -> str:
     """A hash of the training utterances: their names and lengths, and the files of up to 32 of them."""
-    rows = sorted((row for row in read_table(data / UTTERANCES) if row.split == "tr"), key=lambda row: row.utt_id)
+    rows = sorted(
+        (row for row in read_table(data / UTTERANCES) if row.split == "tr"),
+        key=lambda row: row.utt_id,
+    )
     names = " ".join(f"{row.utt_id} {row.duration:.6f}" for row in rows)
     some = rows[:: -(-len(rows) // 32)] if rows else []
-    return hashlib.sha256(names.encode()).hexdigest()[:16] + hash_of_files([row.path for row in some])
+    return hashlib.sha256(names.encode()).hexdigest()[:16] + hash_of_files(
+        [row.path for row in some]
+    )
 
 
 def _tell_residuals(data: Path, train: list[Mixture], valid: list[Mixture]) -> None:
@@ -288,19 +347,32 @@ def _tell_residuals(data: Path, train: list[Mixture], valid: list[Mixture]) -> N
 
 
 def _random_crops(
-    data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, batch_size: int, seed: int
+    data: Path,
+    train: list[Mixture],
+    recipe: RecipeConfig,
+    n_samples: int,
+    batch_size: int,
+    seed: int,
 ) -> DataLoader:
     """Batches of training; mixtures that hold more than their sources (`Mixture.has_residual`) keep all of it, and as
     it may be reverberation, their sources are neither re-paired nor turned over."""
     apart = not (recipe.ann.on_the_fly or any(mixture.has_residual for mixture in train))
-    collate = Collate(apart and recipe.ann.remix, recipe.mixing.snr_db, apart and "polarity" in recipe.ann.channel)
+    collate = Collate(
+        apart and recipe.ann.remix, recipe.mixing.snr_db, apart and "polarity" in recipe.ann.channel
+    )
     n_workers = n_loader_workers(recipe.launch)
     if recipe.ann.on_the_fly:
-        return loader_of(_dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate, n_workers)
-    return training_loader(train, recipe.model.sample_rate, n_samples, batch_size, seed, collate, n_workers)
+        return loader_of(
+            _dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate, n_workers
+        )
+    return training_loader(
+        train, recipe.model.sample_rate, n_samples, batch_size, seed, collate, n_workers
+    )
 
 
-def _fixed_crops(data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, at_most: int) -> CropList:
+def _fixed_crops(
+    data: Path, train: list[Mixture], recipe: RecipeConfig, n_samples: int, at_most: int
+) -> CropList:
     if recipe.ann.on_the_fly:
         crops = _dynamic_crops(data, recipe, n_samples, recipe.seed + 2)
         return CropList(crops[0, k] for k in range(at_most))
@@ -319,7 +391,9 @@ def _dynamic_crops(data: Path, recipe: RecipeConfig, n_samples: int, seed: int) 
 def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
     """The metric of the history: SI-SDR improvement over the mixture, dB, from the validation loss alone."""
     pairs = [crops[i] for i in range(len(crops))]
-    mixture_loss = np.mean([float(loss(x.expand_as(sources)[None], sources[None])) for x, sources in pairs])
+    mixture_loss = np.mean(
+        [float(loss(x.expand_as(sources)[None], sources[None])) for x, sources in pairs]
+    )
     return lambda estimates, sources, valid_loss: float(mixture_loss - valid_loss)
 
 
@@ -332,7 +406,9 @@ def _claim(exp: Path, stage: str, settings: dict, data: Path) -> None:
     path = exp / "settings" / f"{stage}.json"
     if path.exists():
         before = read_json(path)
-        if "heard" not in before:  # an earlier version noted which mixtures there were, not what was heard in them
+        if (
+            "heard" not in before
+        ):  # an earlier version noted which mixtures there were, not what was heard in them
             settings = {key: value for key, value in settings.items() if key != "heard"}
         if any(key in settings and before.get(key) != settings[key] for key in ("data", "heard")):
             raise SpikeSepError(

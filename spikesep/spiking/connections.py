@@ -47,7 +47,9 @@ class Connections:
         """How often each input position stands in the table with each weight matrix, [n_inputs, n_taps] int64."""
         n_taps = int(self.taps.max()) + 1
         places = self.table.astype(np.int64) * n_taps + self.taps
-        return np.bincount(places[self.table >= 0], minlength=self.n_inputs * n_taps).reshape(-1, n_taps)
+        return np.bincount(places[self.table >= 0], minlength=self.n_inputs * n_taps).reshape(
+            -1, n_taps
+        )
 
     def rows(self, batch: int) -> np.ndarray:
         """The table for a batch, whose positions lie one example behind the other, [batch * n_positions, n_entries]."""
@@ -83,7 +85,9 @@ def require_table(layer: nn.Module) -> tuple[tuple, tuple[tuple, ...]]:
         if pooled and channels_are_last(layer):
             raise NotImplementedError("pooling before Linear without Flatten")
         return ((), channels_are_last(layer)), tuple(pooled)
-    return (synapse.kernel_size, synapse.stride, padding_of(synapse), synapse.dilation), tuple(pooled)
+    return (synapse.kernel_size, synapse.stride, padding_of(synapse), synapse.dilation), tuple(
+        pooled
+    )
 
 
 def has_table(layer: nn.Module) -> bool:
@@ -126,20 +130,26 @@ def tap_matrices(synapse: nn.Module, weight: Tensor, n_taps: int) -> Tensor:
 
 def _maps(layer: nn.Module) -> tuple[nn.Module, ...]:
     before = layer.before
-    maps = () if before is None else tuple(before) if isinstance(before, nn.Sequential) else (before,)
+    maps = (
+        () if before is None else tuple(before) if isinstance(before, nn.Sequential) else (before,)
+    )
     return tuple(module for module in maps if not isinstance(module, NO_OPS))
 
 
 def channels_are_last(layer: nn.Module) -> bool:
     """Whether a layer takes vectors, [batch, ..., C], and not maps, [batch, C, ...]."""
-    return isinstance(layer.synapse, nn.Linear) and not any(isinstance(m, nn.Flatten) for m in _maps(layer))
+    return isinstance(layer.synapse, nn.Linear) and not any(
+        isinstance(m, nn.Flatten) for m in _maps(layer)
+    )
 
 
 @lru_cache(maxsize=64)
 def _connect(synapse: tuple, pooled: tuple[tuple, ...], shape: tuple[int, ...]) -> Connections:
     if synapse == ((), True):
         n = prod(shape[:-1])
-        return Connections(np.arange(n, dtype=np.int32)[:, None], np.zeros(1, np.int32), shape[:-1], n)
+        return Connections(
+            np.arange(n, dtype=np.int32)[:, None], np.zeros(1, np.int32), shape[:-1], n
+        )
     image = shape[1:]
     n_inputs = prod(image)
     table = np.arange(n_inputs, dtype=np.int32)[:, None]
@@ -148,15 +158,23 @@ def _connect(synapse: tuple, pooled: tuple[tuple, ...], shape: tuple[int, ...]) 
         table = _chain(table, window)
     if synapse == ((), False):
         n, width = table.shape
-        return Connections(table.reshape(1, -1), np.repeat(np.arange(n, dtype=np.int32), width), (), n_inputs)
+        return Connections(
+            table.reshape(1, -1), np.repeat(np.arange(n, dtype=np.int32), width), (), n_inputs
+        )
     window, image = _windows(image, *synapse)
     taps = np.repeat(np.arange(window.shape[1], dtype=np.int32), table.shape[1])
     return Connections(_chain(table, window), taps, image, n_inputs)
 
 
 def _pooling(module: nn.AvgPool1d | nn.AvgPool2d) -> tuple[tuple[int, ...], ...]:
-    if module.ceil_mode or not module.count_include_pad or getattr(module, "divisor_override", None):
-        raise NotImplementedError("pooling with ceil_mode, divisor_override or count_include_pad=False")
+    if (
+        module.ceil_mode
+        or not module.count_include_pad
+        or getattr(module, "divisor_override", None)
+    ):
+        raise NotImplementedError(
+            "pooling with ceil_mode, divisor_override or count_include_pad=False"
+        )
     n_dims = 2 if isinstance(module, nn.AvgPool2d) else 1
     sizes = (module.kernel_size, module.stride, module.padding, 1)
     return tuple((size,) * n_dims if isinstance(size, int) else tuple(size) for size in sizes)
@@ -178,12 +196,16 @@ def padding_of(synapse: nn.Module) -> tuple[int, ...]:
     return tuple(span // 2 if synapse.padding == "same" else 0 for span in spans)
 
 
-def _windows(image: tuple[int, ...], kernel, stride, padding, dilation) -> tuple[np.ndarray, tuple[int, ...]]:
+def _windows(
+    image: tuple[int, ...], kernel, stride, padding, dilation
+) -> tuple[np.ndarray, tuple[int, ...]]:
     """Positions under a sliding window, [n_windows, n_cells], -1 in the padding; and the shape of the windows."""
     lift = (1,) * (2 - len(image))
     numbers = torch.arange(1, prod(image) + 1, dtype=torch.float64).view(1, 1, *lift, *image)
     still = (0,) * len(lift)
-    cells = F.unfold(numbers, (*lift, *kernel), (*lift, *dilation), (*still, *padding), (*lift, *stride))[0].T
+    cells = F.unfold(
+        numbers, (*lift, *kernel), (*lift, *dilation), (*still, *padding), (*lift, *stride)
+    )[0].T
     spans = zip(image, kernel, stride, padding, dilation, strict=True)
     shape = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spans)
     return cells.numpy().astype(np.int32) - 1, shape

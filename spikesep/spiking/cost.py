@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikesep.spiking import packed
 from spikesep.spiking.connections import channels_are_last, connect, divisor, has_table
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal, SpikeTrains
+from spikesep.spiking.spike_trains import packed
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class CostMeter:
             p.analog_macs + (0.0 if signal.is_spiking else n_kept),
             p.synops + synops,
             out.trains[0].n_steps if fires else p.n_steps,
-            (*p.spikes, float(sum(trains.n_spikes for trains in out.trains))) if fires else p.spikes,
+            (*p.spikes, float(sum(trains.n_spikes for trains in out.trains)))
+            if fires
+            else p.spikes,
             (*p.neurons, float(out.shape.numel())) if fires else p.neurons,
         )
         if isinstance(module, Readout):  # the readout ends the pass
@@ -128,12 +130,16 @@ class SynopsEstimate:
         if not self.macs and signal.is_spiking:  # of a frozen prefix
             self._arriving = of_channels(signal.count, channels_are_last(module))
         if isinstance(self._arriving, Tensor):
-            self.synops = self.synops + (self._arriving * reached(module, len(self._arriving))).sum()
+            self.synops = (
+                self.synops + (self._arriving * reached(module, len(self._arriving))).sum()
+            )
         self.macs += signal.value.numel() / int(divisor(module)) * fan_out(module)
         if isinstance(module, Readout) or module.mode == "analog":
             self._arriving = 0.0
             return
-        spikes = of_channels(out.value.float(), isinstance(module.synapse, nn.Linear)) / module.threshold
+        spikes = (
+            of_channels(out.value.float(), isinstance(module.synapse, nn.Linear)) / module.threshold
+        )
         self._arriving = spikes + self._arriving if module.identity else spikes
 
 
@@ -148,7 +154,9 @@ def reached(module: SpikingLayer | Readout, n_channels: int) -> Tensor:
     synapse, kept = module.synapse, _kept(module)
     if kept is None:
         return torch.full((n_channels,), fan_out(module), device=synapse.weight.device)
-    if isinstance(synapse, nn.Linear):  # behind flattened maps, each of a channel's places has weights of its own
+    if isinstance(
+        synapse, nn.Linear
+    ):  # behind flattened maps, each of a channel's places has weights of its own
         return kept.sum(0).view(n_channels, -1).float().mean(1)
     return _of_each_input(synapse, kept).view(n_channels, -1).sum(1) / prod(synapse.stride)
 
@@ -178,7 +186,9 @@ def connections(module: SpikingLayer | Readout, count: Tensor) -> float:
     return _arrivals(module.synapse, count, _kept(module))
 
 
-def macs(module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | None = None) -> float:
+def macs(
+    module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | None = None
+) -> float:
     """Multiply-accumulates of the synapse, for an input of a shape; pooling comes first.
 
     Args:
@@ -192,8 +202,12 @@ def macs(module: SpikingLayer | Readout, shape: tuple[int, ...], kept: Tensor | 
     if has_table(bare) and not isinstance(synapse, nn.Linear):
         table = connect(bare, shape[1:])
         if kept is None:
-            return float(shape[0] * shape[1] * table.reach.sum()) * (synapse.out_channels // synapse.groups)
-        return float(shape[0] * table.reach_of_taps.sum(0) @ kept.flatten(2).sum((0, 1)).cpu().numpy())
+            return float(shape[0] * shape[1] * table.reach.sum()) * (
+                synapse.out_channels // synapse.groups
+            )
+        return float(
+            shape[0] * table.reach_of_taps.sum(0) @ kept.flatten(2).sum((0, 1)).cpu().numpy()
+        )
     return _arrivals(synapse, torch.ones(shape, device=synapse.weight.device), kept)
 
 
@@ -226,7 +240,10 @@ def _arrivals(synapse: nn.Module, count: Tensor, kept: Tensor | None = None) -> 
         return float((count.double() * kept.sum(0)).sum())
     # All output neurons of a group at one place receive what stands within their receptive fields: a convolution.
     convolve = F.conv1d if isinstance(synapse, nn.Conv1d) else F.conv2d
-    reached, way = _of_each_input(synapse, kept).to(count.dtype), (synapse.stride, synapse.padding, synapse.dilation)
+    reached, way = (
+        _of_each_input(synapse, kept).to(count.dtype),
+        (synapse.stride, synapse.padding, synapse.dilation),
+    )
     return float(convolve(count, reached, None, *way, synapse.groups).double().sum())
 
 

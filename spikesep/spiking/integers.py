@@ -80,12 +80,21 @@ class FixedPoint(nn.Module):
         """The largest magnitude that a potential can have on its way: `units` arrive through every weight, `times`
         times within the window."""
         arriving = float(self.reach()) * units * times * 2.0 ** int(self.fraction)
-        return arriving + float((n_steps * self.bias.double().abs() + 2 * self.threshold.double()).max())
+        return arriving + float(
+            (n_steps * self.bias.double().abs() + 2 * self.threshold.double()).max()
+        )
 
     def plan(self, multiples: list[int]) -> Plan:
         """For sources of these multiples."""
         gain = np.int32(1 << int(self.fraction))
-        return Plan(self.weight, self.bias, self.threshold, self.initial, np.array(multiples, np.int32), gain)
+        return Plan(
+            self.weight,
+            self.bias,
+            self.threshold,
+            self.initial,
+            np.array(multiples, np.int32),
+            gain,
+        )
 
 
 def dequantized(weight: Tensor, scale: Tensor) -> Tensor:

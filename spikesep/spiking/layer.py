@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikesep.spiking import engines, packed
+from spikesep.spiking import engines
 from spikesep.spiking.connections import divisor
+from spikesep.spiking.hardware_limits import HardwareLimits, Limiter
 from spikesep.spiking.integers import FixedPoint
-from spikesep.spiking.quantize import HardwareLimits, Limiter
 from spikesep.spiking.signal import Coding, Signal, SpikeTrains, require_finite, straight_through
+from spikesep.spiking.spike_trains import packed
 from spikesep.spiking.surrogate import GradedSignal, graded_spikes
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -57,7 +58,9 @@ class SpikingLayer(nn.Module):
         if norm is not None:
             _check_norm(norm, synapse)
         if residual and (identity or before is not None or not keeps_shape(synapse)):
-            raise ValueError("a residual path needs a synapse that keeps the shape, and no other path or map beside it")
+            raise ValueError(
+                "a residual path needs a synapse that keeps the shape, and no other path or map beside it"
+            )
         self.synapse = synapse
         self.norm = norm
         self.before = before
@@ -104,10 +107,16 @@ class SpikingLayer(nn.Module):
         value = value if self.before is None else self.before(value)
         if self.limiter is None:
             return self.synapse(value)
-        return functional_call(self.synapse, {"weight": self.limiter.pruned(self.synapse.weight)}, (value,))
+        return functional_call(
+            self.synapse, {"weight": self.limiter.pruned(self.synapse.weight)}, (value,)
+        )
 
     def _bounded(self, twin: Tensor) -> Tensor:
-        return twin if self.gradient == "relu" else twin.clamp(max=self.threshold * self.coding.n_steps)
+        return (
+            twin
+            if self.gradient == "relu"
+            else twin.clamp(max=self.threshold * self.coding.n_steps)
+        )
 
     def _tandem(self, signal: Signal) -> Signal:
         """Spikes forward, the gradient of choice backward (section 4.1).
@@ -134,11 +143,15 @@ class SpikingLayer(nn.Module):
         if isinstance(signal, GradedSignal):
             weight, bias = self.shared()
             n_steps = self.coding.n_steps
-            current = self._transmit(signal.graded.flatten(0, 1), weight, bias / n_steps).unflatten(0, (n_steps, -1))
+            current = self._transmit(signal.graded.flatten(0, 1), weight, bias / n_steps).unflatten(
+                0, (n_steps, -1)
+            )
         else:
             current = self.current(signal)
         threshold = float(self.threshold)
-        return GradedSignal(threshold * graded_spikes(current, threshold, self.coding.initial_potential * threshold))
+        return GradedSignal(
+            threshold * graded_spikes(current, threshold, self.coding.initial_potential * threshold)
+        )
 
     def shared(self) -> tuple[Tensor, Tensor]:
         """The weight and bias that the neurons take over from the twin: folded and, if limited, as the hardware holds
@@ -148,11 +161,17 @@ class SpikingLayer(nn.Module):
             variance, mean = self._batch_moments or (self.norm.running_var, self.norm.running_mean)
             weight, bias = folded(weight, bias, self.norm, mean, variance)
         weight = weight + unit_kernel(self.synapse) if self.residual else weight
-        return (weight, bias) if self.limiter is None or self.mode == "spiking" else self.limiter(weight, bias)
+        return (
+            (weight, bias)
+            if self.limiter is None or self.mode == "spiking"
+            else self.limiter(weight, bias)
+        )
 
     def rounded(self, activation: Tensor) -> Tensor:
         """Activations clipped and rounded as a constant current is by spiking neurons (eq. 10)."""
-        count = activation.detach().to(torch.float32, copy=True).div_(self.threshold)  # a tensor: no accelerator waits
+        count = (
+            activation.detach().to(torch.float32, copy=True).div_(self.threshold)
+        )  # a tensor: no accelerator waits
         count.add_(self.coding.initial_potential).floor_().clamp_(0, self.coding.n_steps)
         return count.mul_(self.threshold).to(activation.dtype)
 
@@ -164,7 +183,9 @@ class SpikingLayer(nn.Module):
         """
         if any(trains.n_steps != self.coding.n_steps for trains in signal.trains):
             found = [trains.n_steps for trains in signal.trains]
-            raise ValueError(f"spikes of {found} steps reach a layer of {self.coding.n_steps} steps")
+            raise ValueError(
+                f"spikes of {found} steps reach a layer of {self.coding.n_steps} steps"
+            )
         words, self.ran_on = engines.fire(self, signal)
         multiple = 1 if self.fixed is None else int(self.fixed.multiple)
         return Signal(trains=(SpikeTrains(words, self.coding.n_steps, self.threshold, multiple),))
@@ -181,7 +202,10 @@ class SpikingLayer(nn.Module):
             dtype = _product_dtype(weight)
             if len(signal.trains) == 1:  # zeros and ones: exact in any number format
                 (source,) = signal.trains
-                x, weight = packed.drive([source.words], [1.0], n_steps, dtype), weight * source.threshold
+                x, weight = (
+                    packed.drive([source.words], [1.0], n_steps, dtype),
+                    weight * source.threshold,
+                )
             else:
                 x = signal.drive(dtype)
             return self._transmit(x.flatten(0, 1), weight, bias).unflatten(0, (n_steps, -1))
@@ -189,7 +213,9 @@ class SpikingLayer(nn.Module):
             current = self._transmit(signal.value, weight / n_steps, bias)
             return current.expand(n_steps, *current.shape)
         impulse = self._transmit(signal.value, weight, bias)
-        rest = bias if isinstance(self.synapse, nn.Linear) else bias.view(-1, *[1] * (weight.ndim - 2))
+        rest = (
+            bias if isinstance(self.synapse, nn.Linear) else bias.view(-1, *[1] * (weight.ndim - 2))
+        )
         return torch.stack([impulse, *[rest.expand_as(impulse)] * (n_steps - 1)])
 
     def charge(self, signal: Signal) -> Tensor:
@@ -280,9 +306,15 @@ class SpikingLayer(nn.Module):
         Raises:
             ValueError: the layer is not spiking, or its weights have few bits.
         """
-        bits = "" if self.limiter is None or not self.limiter.limits.weight_bits else ", with weights of few bits"
+        bits = (
+            ""
+            if self.limiter is None or not self.limiter.limits.weight_bits
+            else ", with weights of few bits"
+        )
         if self.mode != "spiking" or bits:
-            raise ValueError(f"only a spiking layer with float weights can learn on; this one is {self.mode}{bits}")
+            raise ValueError(
+                f"only a spiking layer with float weights can learn on; this one is {self.mode}{bits}"
+            )
         self.mode, self.fixed = "discrete", None
         self.requires_grad_(True)
 
@@ -298,7 +330,9 @@ class SpikingLayer(nn.Module):
         if self.mode in ("tandem", "spiking"):
             raise ValueError(f"the layer is {self.mode} already")
         if not 0 < threshold < float("inf"):
-            raise ValueError(f"a threshold must be positive and finite, not {threshold}: is the layer silent?")
+            raise ValueError(
+                f"a threshold must be positive and finite, not {threshold}: is the layer silent?"
+            )
         self.coding = coding
         self.gradient = gradient
         self.threshold.fill_(threshold)
@@ -394,7 +428,9 @@ def give_up(module: SpikingLayer | Readout, kept: Tensor, fan_in: int) -> None:
         kept: bool, the shape of the weight.
         fan_in: the limit that they are within.
     """
-    module.limiter = Limiter(HardwareLimits(fan_in=fan_in), module.synapse.weight, module.synapse.bias, kept=kept)
+    module.limiter = Limiter(
+        HardwareLimits(fan_in=fan_in), module.synapse.weight, module.synapse.bias, kept=kept
+    )
 
 
 def limited(module: SpikingLayer | Readout, limits: HardwareLimits) -> Limiter:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikesep.spiking.conversion.equivalence import require_same
+from spikesep.spiking.conversion.sequential import NotConvertibleError, group
 from spikesep.spiking.engines import ENGINES, require_gpu
+from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.layer import Readout, SpikingLayer
-from spikesep.spiking.probe import require_same
-from spikesep.spiking.quantize import HardwareLimits
-from spikesep.spiking.sequential import NotConvertibleError, group
 from spikesep.spiking.signal import Coding, Signal
 
 Observer = Callable[[str, nn.Module, Signal, Signal], None]
@@ -31,7 +31,11 @@ class SpikingNetwork(nn.Module):
 
     def __init__(self, layers: "dict[str, SpikingLayer] | list[SpikingLayer]", readout: Readout):
         super().__init__()
-        named = layers if isinstance(layers, dict) else {str(i): layer for i, layer in enumerate(layers)}
+        named = (
+            layers
+            if isinstance(layers, dict)
+            else {str(i): layer for i, layer in enumerate(layers)}
+        )
         if not named:
             raise ValueError("a network has at least one layer before its readout")
         if next(iter(named.values())).identity:
@@ -42,7 +46,9 @@ class SpikingNetwork(nn.Module):
         self.readout = readout
 
     @classmethod
-    def from_sequential(cls, network: nn.Sequential, example: Tensor | None = None) -> "SpikingNetwork":
+    def from_sequential(
+        cls, network: nn.Sequential, example: Tensor | None = None
+    ) -> "SpikingNetwork":
         """Make a network of a Sequential of known modules; its last synapse, which has no ReLU, is
         the readout.
 
@@ -72,7 +78,9 @@ class SpikingNetwork(nn.Module):
         """
         return self.read(self.propagate(x, 0, len(self.layers), observe), observe)
 
-    def propagate(self, x: Tensor | Signal, start: int, stop: int, observe: Observer | None = None) -> Signal:
+    def propagate(
+        self, x: Tensor | Signal, start: int, stop: int, observe: Observer | None = None
+    ) -> Signal:
         """The signal behind layers start..stop-1, given the signal before layer `start`."""
         signal = x if isinstance(x, Signal) else Signal(x)
         for name, layer in list(self.layers.items())[start:stop]:
@@ -167,7 +175,9 @@ class SpikingNetwork(nn.Module):
         for name, part in zip([*self.names, "readout"], self.parts, strict=True):
             if part.synapse.weight.dtype != torch.float32:
                 dtype = str(part.synapse.weight.dtype).removeprefix("torch.")
-                raise NotConvertibleError(f"layer {name}: its weights are {dtype}; call .float() on the network first")
+                raise NotConvertibleError(
+                    f"layer {name}: its weights are {dtype}; call .float() on the network first"
+                )
 
     def use_engine(self, name: str) -> None:
         """Run the spiking layers on `auto`, `dense`, `event` or `gpu`, see `spikesep.spiking.engines`.
@@ -188,9 +198,20 @@ class SpikingNetwork(nn.Module):
         lines = []
         for name, layer in self.layers.items():
             norm = "" if layer.norm is None else " + norm folded"
-            path = ", beside an identity path" if layer.identity else ", its input added" if layer.residual else ""
+            path = (
+                ", beside an identity path"
+                if layer.identity
+                else ", its input added"
+                if layer.residual
+                else ""
+            )
             lines.append(f"{name}: {_shape(layer.synapse)}{norm} -> integrate-and-fire{path}")
-        return "\n".join([*lines, f"readout: {_shape(self.readout.synapse)} -> aggregate membrane potential (analog)"])
+        return "\n".join(
+            [
+                *lines,
+                f"readout: {_shape(self.readout.synapse)} -> aggregate membrane potential (analog)",
+            ]
+        )
 
 
 def _shape(synapse: nn.Module) -> str:

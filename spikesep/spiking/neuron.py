@@ -25,7 +25,9 @@ def integrate_and_fire(
             sum_t z[t] = threshold * count + potential - initial_potential.
     """
     # A scan of plain in-place operations on contiguous memory: this runs once a layer and step, on every neuron.
-    potential = torch.empty_like(current[0], memory_format=torch.contiguous_format).copy_(initial_potential)
+    potential = torch.empty_like(current[0], memory_format=torch.contiguous_format).copy_(
+        initial_potential
+    )
     spikes = torch.empty(current.shape, dtype=torch.bool, device=current.device)
     reset = -float(threshold)
     for z, s in zip(current, spikes, strict=True):
@@ -40,7 +42,9 @@ def spike_count(spikes: Tensor) -> Tensor:
     return spikes.sum(0, dtype=torch.int32)
 
 
-def constant_current_count(charge: Tensor, threshold: float | Tensor, initial_potential: float | Tensor, n_steps: int):
+def constant_current_count(
+    charge: Tensor, threshold: float | Tensor, initial_potential: float | Tensor, n_steps: int
+):
     """Spike count under a current that is the same in every step, without stepping through time.
 
     A neuron below threshold collects until it fires; one whose current exceeds the threshold fires in every step. With

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking import packed
+from spikesep.spiking.spike_trains import packed
 
 MOST_STEPS = 2**16
 """Of an encoding window; far more than any network needs, and few enough to run."""
@@ -79,7 +79,10 @@ class Signal:
 
     def __add__(self, other: "Signal") -> "Signal":
         """Both signals on one wire; a sum of an analog and a spiking signal is analog."""
-        return Signal(self.value + other.value, self.trains + other.trains if self.trains and other.trains else ())
+        return Signal(
+            self.value + other.value,
+            self.trains + other.trains if self.trains and other.trains else (),
+        )
 
     def with_value(self, value: Tensor) -> "Signal":
         """The same spikes under a value that carries a gradient."""
@@ -118,7 +121,9 @@ class Signal:
     def drive(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """What is sent in each step, sum of threshold * spike, [N_s, batch, ...]; over all steps it is the value."""
         thresholds = [float(trains.threshold) for trains in self.trains]
-        return packed.drive([trains.words for trains in self.trains], thresholds, self.trains[0].n_steps, dtype)
+        return packed.drive(
+            [trains.words for trains in self.trains], thresholds, self.trains[0].n_steps, dtype
+        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,9 @@ class Coding:
 
     def __post_init__(self):
         if type(self.n_steps) is not int or not 1 <= self.n_steps <= MOST_STEPS:
-            raise ValueError(f"n_steps must be at least 1 and at most {MOST_STEPS}, not {self.n_steps}")
+            raise ValueError(
+                f"n_steps must be at least 1 and at most {MOST_STEPS}, not {self.n_steps}"
+            )
         if self.encoding not in ("constant", "impulse"):
             raise ValueError(f"encoding must be 'constant' or 'impulse', not {self.encoding!r}")
         if not 0 <= self.initial_potential < 1:
@@ -164,4 +171,6 @@ def require_finite(value: Tensor, what: str) -> None:
         SpikeSepError: it holds NaN or Inf.
     """
     if value.numel() and not torch.stack(torch.aminmax(value.detach())).isfinite().all():
-        raise SpikeSepError(f"{what} holds NaN or Inf; look for them in the data and in the weights")
+        raise SpikeSepError(
+            f"{what} holds NaN or Inf; look for them in the data and in the weights"
+        )

@@ -37,7 +37,9 @@ def graded_spikes(current: Tensor, threshold: float, initial_potential: float) -
     spikes = []
     for z in current:
         potential = potential + z
-        spike = straight_through((potential >= threshold).to(z.dtype), _soft_step(potential / threshold - 1))
+        spike = straight_through(
+            (potential >= threshold).to(z.dtype), _soft_step(potential / threshold - 1)
+        )
         potential = potential - threshold * spike
         spikes.append(spike)
     return torch.stack(spikes)

@@ -167,26 +167,42 @@ class ConversionConfig:
         )
         check_whole("ptl", self, n_steps=(1, 2**16))
         if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):
-            raise SpikeSepError(f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8")
+            raise SpikeSepError(
+                f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8"
+            )
         if 0 < self.weight_bits < self.qat_bits:
             raise SpikeSepError(
                 f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or as many as --ptl.qat_bits, "
                 f"{self.qat_bits}, at least"
             )
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
-            raise SpikeSepError(f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100")
+            raise SpikeSepError(
+                f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100"
+            )
         if self.qat_bits and not 2 <= self.qat_bits <= 16:
-            raise SpikeSepError(f"--ptl.qat_bits {self.qat_bits}: must be 2 to 16, or 0 for float32")
+            raise SpikeSepError(
+                f"--ptl.qat_bits {self.qat_bits}: must be 2 to 16, or 0 for float32"
+            )
         if self.deferred and self.method == "surrogate":
-            raise SpikeSepError("--ptl.deferred: learning through time needs neurons that fire in time")
+            raise SpikeSepError(
+                "--ptl.deferred: learning through time needs neurons that fire in time"
+            )
         if (self.qat_bits or self.fan_in) and self.method != "ptl":
-            raise SpikeSepError(f"--ptl.method {self.method}: qat_bits and fan_in are imposed by ptl alone")
+            raise SpikeSepError(
+                f"--ptl.method {self.method}: qat_bits and fan_in are imposed by ptl alone"
+            )
         if self.synops_budget and (self.method != "ptl" or not self.discretize):
-            raise SpikeSepError("--ptl.synops_budget: is allotted by ptl.method ptl with ptl.discretize; give both")
+            raise SpikeSepError(
+                "--ptl.synops_budget: is allotted by ptl.method ptl with ptl.discretize; give both"
+            )
         if self.synops_budget and self.qat_bits:
-            raise SpikeSepError("--ptl.synops_budget: scales what --ptl.qat_bits holds on a grid; give one of them")
+            raise SpikeSepError(
+                "--ptl.synops_budget: scales what --ptl.qat_bits holds on a grid; give one of them"
+            )
         if self.pruning == "refit" and not self.fan_in:
-            raise SpikeSepError("--ptl.pruning refit: gives up inputs past --ptl.fan_in; give that, too")
+            raise SpikeSepError(
+                "--ptl.pruning refit: gives up inputs past --ptl.fan_in; give that, too"
+            )
 
 
 @dataclass

@@ -19,24 +19,29 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from spikesep.files import room_for
-from spikesep.spiking.allotment import Example
-from spikesep.spiking.cache import SpikeCache
+from spikesep.spiking.conversion.equivalence import require_foldable
+from spikesep.spiking.conversion.fixed_point import require_fixed_point, to_fixed_point
+from spikesep.spiking.conversion.ptl import (
+    AllAtOnce,
+    ProgressiveTandemLearning,
+    StageEpoch,
+    ThresholdChoice,
+)
+from spikesep.spiking.conversion.spike_budget import Example
 from spikesep.spiking.cost import SynopsEstimate
-from spikesep.spiking.fixed_point import require_fixed_point, to_fixed_point
+from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.probe import require_foldable
-from spikesep.spiking.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch, ThresholdChoice
-from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal, require_finite
-from spikesep.training.budget import Budget, StageClock
-from spikesep.training.checkpoint import Checkpoint
+from spikesep.spiking.spike_trains.cache import SpikeCache
 from spikesep.training.config import ConversionConfig
-from spikesep.training.history import Epoch, History, cut_short
 from spikesep.training.objective import Loss, Metric
 from spikesep.training.optimizer import optimizer_of
 from spikesep.training.precision import autocast, exact_products
-from spikesep.training.progress import Progress
-from spikesep.training.run_folder import save_tensors
+from spikesep.training.records.checkpoint import Checkpoint
+from spikesep.training.records.history import Epoch, History, cut_short
+from spikesep.training.records.run_folder import save_tensors
+from spikesep.training.timing.budget import Budget, StageClock
+from spikesep.training.timing.progress import Progress
 
 STATE_FILE = "state.pt"
 FIXED_POINT_VALIDATIONS = 15.0
@@ -113,7 +118,19 @@ def convert(
     teacher = None if teacher is None else teacher.to(device).eval()
     budget, progress = Budget(config.max_minutes, began), Progress()
     trainer = TandemTrainer(
-        model, loss, metric, train_set, valid_set, config, seed, device, fresh, folder, teacher, budget, progress
+        model,
+        loss,
+        metric,
+        train_set,
+        valid_set,
+        config,
+        seed,
+        device,
+        fresh,
+        folder,
+        teacher,
+        budget,
+        progress,
     )
     clock = _Clock()
     n_stages = len(model.network) if config.method == "ptl" else 1
@@ -209,11 +226,16 @@ class TandemTrainer:
         self.fresh = fresh
         self.teacher = teacher
         self.folder = folder  # where spikes go that find no room in memory
-        self.caches: dict[str, list[SpikeCache] | None] = {"train": [], "valid": []}  # a layer each; None: no room
+        self.caches: dict[str, list[SpikeCache] | None] = {
+            "train": [],
+            "valid": [],
+        }  # a layer each; None: no room
         self.cached_stage = 0
         self.optimizer: torch.optim.Optimizer | None = None
         self.mean: AveragedModel | None = None
-        self.onward: dict[str, Tensor] | None = None  # where steps had come to, while the model stands at their mean
+        self.onward: dict[str, Tensor] | None = (
+            None  # where steps had come to, while the model stands at their mean
+        )
         self.progress = progress or Progress(quiet=True)
         at_end = FIXED_POINT_VALIDATIONS if config.weight_bits else 0.0
         self.clock = StageClock(budget or Budget(None), self._most_steps(), at_end)
@@ -253,7 +275,9 @@ class TandemTrainer:
         """See `StageTrainer`."""
         self.model.eval()
         layer, batches = self.model.network[index], list(self._calibration())
-        self.progress.begin(f"calibrating layer {self.model.network.names[index]}", len(batches), "batches")
+        self.progress.begin(
+            f"calibrating layer {self.model.network.names[index]}", len(batches), "batches"
+        )
         with torch.no_grad():
             for indices in batches:
                 self.progress.advance()
@@ -264,16 +288,22 @@ class TandemTrainer:
     def _features(self, indices: list[int]) -> tuple[Tensor, Any]:
         """The network's input for training examples, which must be finite, and what `decode` needs besides."""
         features, context = self.model.encode(self._examples("train", indices)[0])
-        require_finite(features, f"the network's input, in training examples {indices[0]} to {indices[-1]},")
+        require_finite(
+            features, f"the network's input, in training examples {indices[0]} to {indices[-1]},"
+        )
         return features, context
 
     def begin(self, stage: int) -> None:
         """See `StageTrainer`."""
         learning = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = optimizer_of(self.config.optimizer, learning, self.config.learning_rate, fused=True)
+        self.optimizer = optimizer_of(
+            self.config.optimizer, learning, self.config.learning_rate, fused=True
+        )
         self.mean = self.onward = None
         if self.config.ema_decay:
-            self.mean = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay))
+            self.mean = AveragedModel(
+                self.model, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema_decay)
+            )
             self.mean.n_averaged.fill_(1)  # the model as it stands is the first
 
     def train_epoch(self, stage: int, epoch: int) -> float:
@@ -285,14 +315,20 @@ class TandemTrainer:
             module.eval()
         total, n = 0.0, 0
         predictions, n_batches = self._epoch(stage, epoch)
-        self.progress.begin(f"{self.clock.title(stage)}, epoch {epoch}", n_batches, left=self.clock.left)
+        self.progress.begin(
+            f"{self.clock.title(stage)}, epoch {epoch}", n_batches, left=self.clock.left
+        )
         self.clock.start(stage, epoch)
         for k, (prediction, target, estimate) in enumerate(predictions):
             self._set_rate(stage, epoch - 1 + k / n_batches)
-            loss = self.loss(prediction.float(), target) + self.config.synops_weight * estimate.ratio
+            loss = (
+                self.loss(prediction.float(), target) + self.config.synops_weight * estimate.ratio
+            )
             self.optimizer.zero_grad()
             loss.backward()
-            learning = self.optimizer.param_groups[0]["params"]  # what is frozen may still hold an old gradient
+            learning = self.optimizer.param_groups[0][
+                "params"
+            ]  # what is frozen may still hold an old gradient
             nn.utils.clip_grad_norm_(learning, self.config.clip_norm)
             self.optimizer.step()
             if self.mean is not None:
@@ -318,7 +354,9 @@ class TandemTrainer:
                 begun = time.monotonic()
                 x, target = self._examples("valid", indices)
                 estimate = SynopsEstimate()
-                prediction = self._predict(x, stage, partial(self._prefix, "valid", indices, stage=stage), estimate)
+                prediction = self._predict(
+                    x, stage, partial(self._prefix, "valid", indices, stage=stage), estimate
+                )
                 loss = of_task = float(self.loss(prediction, target))
                 if self.teacher is not None:
                     loss = float(self.loss(prediction, self._taught(x)))
@@ -327,24 +365,40 @@ class TandemTrainer:
                 seconds.append(time.monotonic() - begun)
                 self.progress.advance()
         self.valid_metric = metric / n
-        self.clock.validation = len(seconds) * median(seconds)  # not the mean: the first may wait for a compiler
+        self.clock.validation = len(seconds) * median(
+            seconds
+        )  # not the mean: the first may wait for a compiler
         return total / n
 
     def to_fixed_point(self) -> None:
         """Bring the network, converted and on the CPU, into fixed-point form, and say what that costs."""
         self.device, bits = torch.device("cpu"), self.config.weight_bits
-        self.caches, self.cached_stage = {name: [] for name in self.sets}, 0  # nothing is kept of it as it was
+        self.caches, self.cached_stage = (
+            {name: [] for name in self.sets},
+            0,
+        )  # nothing is kept of it as it was
         if self.teacher is not None:
             self.teacher.cpu()
         before = self.validate(0)
         with torch.no_grad():
-            to_fixed_point(self.model.network, (features for features, _ in self.examples("fixed-point form")), bits)
+            to_fixed_point(
+                self.model.network,
+                (features for features, _ in self.examples("fixed-point form")),
+                bits,
+            )
         change = self.validate(0) - before
-        print(f"fixed-point form, {bits}-bit weights: validation loss {before:.4g} ({change:+.2g})", flush=True)
+        print(
+            f"fixed-point form, {bits}-bit weights: validation loss {before:.4g} ({change:+.2g})",
+            flush=True,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """See `StageTrainer`."""
-        return {"optimizer": self.optimizer.state_dict(), "onward": self.onward, "clock": self.clock.state_dict()}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "onward": self.onward,
+            "clock": self.clock.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `StageTrainer`."""
@@ -356,7 +410,9 @@ class TandemTrainer:
     def _settled(self, stage: int) -> list[nn.Module]:
         """What does not go into training mode: the front, and norms after the first stage. By then their statistics are
         good; those of the fixed crops, fewer and less varied, would be worse."""
-        norms = [layer.norm for layer in self.model.network.layers.values() if layer.norm is not None]
+        norms = [
+            layer.norm for layer in self.model.network.layers.values() if layer.norm is not None
+        ]
         return [*self.model.front(), *(norms if stage > 0 else [])]
 
     def _set_rate(self, stage: int, epochs_done: float) -> None:
@@ -375,22 +431,35 @@ class TandemTrainer:
         config = self.config
         n_batches = -(-len(self.sets["train"]) // config.batch_size)
         first = n_batches if self.fresh is None else len(self.fresh)
-        epochs = config.max_epochs if config.first_stage_epochs is None else config.first_stage_epochs
-        later = [(config.max_epochs, n_batches)] * (len(self.model.network) - 1 if config.method == "ptl" else 0)
+        epochs = (
+            config.max_epochs if config.first_stage_epochs is None else config.first_stage_epochs
+        )
+        later = [(config.max_epochs, n_batches)] * (
+            len(self.model.network) - 1 if config.method == "ptl" else 0
+        )
         return [(0 if config.method == "rate" else epochs, first), *later]
 
-    def _epoch(self, stage: int, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor, SynopsEstimate]], int]:
+    def _epoch(
+        self, stage: int, epoch: int
+    ) -> tuple[Iterator[tuple[Tensor, Tensor, SynopsEstimate]], int]:
         """Predictions, targets and cost of every batch of an epoch, one after the other, and how many there are."""
         if stage == 0 and self.fresh is not None:
             self.fresh.batch_sampler.sampler.set_epoch(epoch)
-            return (self._autocast(x, y, lambda features: Signal(features), stage) for x, y in self.fresh), len(
-                self.fresh
-            )
-        order = np.random.default_rng((self.seed, stage, epoch)).permutation(len(self.sets["train"])).tolist()
+            return (
+                self._autocast(x, y, lambda features: Signal(features), stage)
+                for x, y in self.fresh
+            ), len(self.fresh)
+        order = (
+            np.random.default_rng((self.seed, stage, epoch))
+            .permutation(len(self.sets["train"]))
+            .tolist()
+        )
         batches = list(self._batches(order))
         predictions = (
             self._autocast(
-                *self._examples("train", indices), partial(self._prefix, "train", indices, stage=stage), stage
+                *self._examples("train", indices),
+                partial(self._prefix, "train", indices, stage=stage),
+                stage,
             )
             for indices in batches
         )
@@ -407,7 +476,9 @@ class TandemTrainer:
         features, context = self.teacher.encode(x)
         return self.teacher.decode(self.teacher.network(features), context).float()
 
-    def _predict(self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], estimate: SynopsEstimate) -> Tensor:
+    def _predict(
+        self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], estimate: SynopsEstimate
+    ) -> Tensor:
         network = self.model.network
         observe = estimate if self.config.synops_weight else None
         # What is frozen gives the same, exact numbers in training, in validation and in the cache: no autocast.
@@ -433,12 +504,16 @@ class TandemTrainer:
         n_examples = len(self.sets[name])
         no_more = name == "train" and self.clock.is_over  # than calibration takes
         batches = list(self._calibration() if no_more else self._batches(range(n_examples)))
-        self.progress.begin(f"{self.clock.title(stage + 1)}, spikes of {name} examples", len(batches), "batches")
+        self.progress.begin(
+            f"{self.clock.title(stage + 1)}, spikes of {name} examples", len(batches), "batches"
+        )
         for indices in batches:
             x, _ = self._examples(name, indices)
             self.progress.advance()
             with torch.no_grad():
-                (trains,) = layer(self._prefix(name, indices, self.model.encode(x)[0], stage)).trains
+                (trains,) = layer(
+                    self._prefix(name, indices, self.model.encode(x)[0], stage)
+                ).trains
             if ahead is None:
                 if (place := self._place(name, SpikeCache.size(n_examples, trains))) is None:
                     self.caches[name] = None
@@ -451,7 +526,10 @@ class TandemTrainer:
     def _place(self, name: str, more: int) -> Literal["memory", "disk"] | None:
         """Where there is room for the caches there are and for `more` bytes."""
         caches = [cache for caches_of_set in self.caches.values() for cache in caches_of_set or ()]
-        limits = {"memory": self.config.cache_gib, "disk": self.config.cache_disk_gib if self.folder else 0.0}
+        limits = {
+            "memory": self.config.cache_gib,
+            "disk": self.config.cache_disk_gib if self.folder else 0.0,
+        }
         needs = {}
         for place, limit in limits.items():
             kept = sum(cache.nbytes for cache in caches if cache.in_memory == (place == "memory"))
@@ -492,7 +570,9 @@ def in_unnamed_file(folder: Path, shape: tuple[int, ...]) -> Tensor:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with room_for(folder / "spike cache"), TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a map without a disk behind it kills who writes to it
+        os.posix_fallocate(
+            file.fileno(), 0, math.prod(shape)
+        )  # a map without a disk behind it kills who writes to it
         return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
 
 

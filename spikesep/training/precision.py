@@ -7,7 +7,15 @@ import torch
 
 ONEDNN_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Variables that forbid oneDNN, which computes torch's products on a CPU, the newer instructions."""
-LIMITS_WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+LIMITS_WITHOUT_BF16 = {
+    "SSE41",
+    "AVX",
+    "AVX2",
+    "AVX2_VNNI",
+    "AVX2_VNNI_2",
+    "AVX512_CORE",
+    "AVX512_CORE_VNNI",
+}
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """In torch's words; the last is ARM's."""
 

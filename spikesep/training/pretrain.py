@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    LambdaCallback,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
@@ -19,22 +24,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
-from spikesep.training.budget import Budget
 from spikesep.training.config import LaunchConfig, PretrainConfig, is_first_process
-from spikesep.training.distributed import (
+from spikesep.training.objective import Loss, Metric
+from spikesep.training.optimizer import optimizer_of
+from spikesep.training.precision import supports_bf16
+from spikesep.training.processes.distributed import (
     end_processes,
     lost_a_process,
     own_share,
     share_batch_norms,
     sum_over_processes,
 )
-from spikesep.training.history import Epoch, History
-from spikesep.training.objective import Loss, Metric
-from spikesep.training.optimizer import optimizer_of
-from spikesep.training.precision import supports_bf16
-from spikesep.training.progress import Progress
-from spikesep.training.run_folder import load_tensors, save_tensors
-from spikesep.training.timekeeper import TimeKeeper
+from spikesep.training.records.history import Epoch, History
+from spikesep.training.records.run_folder import load_tensors, save_tensors
+from spikesep.training.timing.budget import Budget
+from spikesep.training.timing.progress import Progress
+from spikesep.training.timing.timekeeper import TimeKeeper
 
 
 def pretrain(
@@ -76,7 +81,10 @@ def pretrain(
         train_loader, valid_loader = own_share(train_loader), own_share(valid_loader)
         share_batch_norms(model)
     if is_first_process():
-        print(f"effective batch: {config.batch_size} examples a step over {n_processes} process(es)", flush=True)
+        print(
+            f"effective batch: {config.batch_size} examples a step over {n_processes} process(es)",
+            flush=True,
+        )
     task = PretrainTask(model, loss, metric, config, steps_per_epoch=len(train_loader))
     # Two of them, for Lightning's `save_last` skips epochs that are not the best; the best first, whose score the other
     # then carries.
@@ -100,7 +108,9 @@ def pretrain(
             strategy=DDPStrategy(broadcast_buffers=False) if n_processes > 1 else "auto",
             use_distributed_sampler=False,
             plugins=[WholeCheckpoints()],
-            benchmark=bool(launch.n_gpus),  # batches are all alike: the fastest convolution for them is worth a search
+            benchmark=bool(
+                launch.n_gpus
+            ),  # batches are all alike: the fastest convolution for them is worth a search
             precision=_precision(config, torch.device("cuda" if launch.n_gpus else "cpu")),
             max_epochs=config.epochs,
             gradient_clip_val=config.clip_norm,
@@ -112,7 +122,9 @@ def pretrain(
             log_every_n_steps=20,
         )
         try:
-            trainer.fit(task, train_loader, valid_loader, ckpt_path=resume if resume.exists() else None)
+            trainer.fit(
+                task, train_loader, valid_loader, ckpt_path=resume if resume.exists() else None
+            )
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from stop
         except RuntimeError as error:
@@ -126,7 +138,9 @@ def pretrain(
     model.cpu().eval()
 
 
-def _check_shares(n_processes: int, batch_size: int, train_loader: DataLoader, valid_loader: DataLoader) -> None:
+def _check_shares(
+    n_processes: int, batch_size: int, train_loader: DataLoader, valid_loader: DataLoader
+) -> None:
     available = {
         "--ann.batch_size": batch_size,
         "the training set": len(train_loader.dataset),
@@ -134,13 +148,17 @@ def _check_shares(n_processes: int, batch_size: int, train_loader: DataLoader, v
     }
     for name, n in available.items():
         if n < n_processes:
-            raise SpikeSepError(f"{name}: {n} examples for {n_processes} processes; take fewer processes")
+            raise SpikeSepError(
+                f"{name}: {n} examples for {n_processes} processes; take fewer processes"
+            )
 
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that are whole or not there. (Lightning's pass through the folder of temporary files.)"""
 
-    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict, path: str | Path, storage_options: None = None
+    ) -> None:
         """Write, then rename."""
         save_tensors(Path(path), checkpoint)
 
@@ -167,14 +185,23 @@ def heeding_sigterm() -> pl.Callback:
 class PretrainTask(pl.LightningModule):
     """A model, its loss and its learning rate schedule."""
 
-    def __init__(self, model: nn.Module, loss: Loss, metric: Metric, config: PretrainConfig, steps_per_epoch: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        metric: Metric,
+        config: PretrainConfig,
+        steps_per_epoch: int,
+    ):
         super().__init__()
         self.model = model
         self.loss = loss
         self.metric = metric
         self.config = config
         self.steps_per_epoch = steps_per_epoch
-        self.spent_seconds = self.reserved_seconds = 0.0  # of the time budget; for the validation still to come
+        self.spent_seconds = self.reserved_seconds = (
+            0.0  # of the time budget; for the validation still to come
+        )
         self.finished = self.cut_short = False
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._plateau_state: dict | None = None
@@ -188,7 +215,9 @@ class PretrainTask(pl.LightningModule):
         self._count("train", loss, len(x))
         if self.trainer.world_size == 1:
             return loss
-        return loss * (len(x) * self.trainer.world_size / sum_over_processes(loss.new_full((), len(x))))
+        return loss * (
+            len(x) * self.trainer.world_size / sum_over_processes(loss.new_full((), len(x)))
+        )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Add loss and metric of one batch."""
@@ -230,10 +259,15 @@ class PretrainTask(pl.LightningModule):
 
     def configure_optimizers(self):
         """The optimizer and the schedule of the configuration."""
-        optimizer = optimizer_of(self.config.optimizer, self.model.parameters(), self.config.learning_rate)
+        optimizer = optimizer_of(
+            self.config.optimizer, self.model.parameters(), self.config.learning_rate
+        )
         if self.config.schedule == "cosine":
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._cosine)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            }
         # Lightning would step this one after it has written the epoch's checkpoint; `EpochRecord` does it before.
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=0.5, patience=self.config.halve_patience - 1
@@ -242,11 +276,15 @@ class PretrainTask(pl.LightningModule):
             self.plateau.load_state_dict(self._plateau_state)
         return optimizer
 
-    def optimizer_step(self, epoch: int, batch_index: int, optimizer, optimizer_closure=None) -> None:
+    def optimizer_step(
+        self, epoch: int, batch_index: int, optimizer, optimizer_closure=None
+    ) -> None:
         """A step; the first ones at a rate that rises from zero."""
         if self.global_step < self.config.warmup_steps:
             for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * (self.global_step + 1) / self.config.warmup_steps
+                group["lr"] = (
+                    self.config.learning_rate * (self.global_step + 1) / self.config.warmup_steps
+                )
         optimizer.step(closure=optimizer_closure)
 
     def _cosine(self, step: int) -> float:
@@ -298,7 +336,10 @@ class EpochRecord(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, task: PretrainTask) -> None:
         """Write the row."""
         seconds = time.monotonic() - self._begun
-        loss = {k: float(trainer.callback_metrics[k]) for k in ("train_loss_epoch", "valid_loss", "valid_metric")}
+        loss = {
+            k: float(trainer.callback_metrics[k])
+            for k in ("train_loss_epoch", "valid_loss", "valid_metric")
+        }
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         epoch, cut_at = trainer.current_epoch + 1, self.config.epochs if task.cut_short else 0
         if trainer.is_global_zero:
@@ -327,7 +368,9 @@ class _quiet_lightning(warnings.catch_warnings):  # noqa: N801
 
     def __enter__(self):
         super().__enter__()
-        threading.excepthook = lambda args: None if args.exc_type is OSError else threading.__excepthook__(args)
+        threading.excepthook = lambda args: (
+            None if args.exc_type is OSError else threading.__excepthook__(args)
+        )
         warnings.simplefilter("ignore")
         for name in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -51,7 +51,9 @@ def build(name: str) -> nn.Sequential:
     modules: list[nn.Module] = []
     for k, part in enumerate(parts):
         if len(shape) == 3 and (match := _CONVOLUTION.fullmatch(part)):
-            shape = _add_convolution(modules, shape, **{key: int(v) for key, v in match.groupdict("").items() if v})
+            shape = _add_convolution(
+                modules, shape, **{key: int(v) for key, v in match.groupdict("").items() if v}
+            )
         elif len(shape) == 3 and (match := _POOLING.fullmatch(part)):
             size = int(match["size"])
             modules.append(nn.AvgPool2d(size))
@@ -59,7 +61,9 @@ def build(name: str) -> nn.Sequential:
         elif part.isdecimal():
             shape = _add_linear(modules, shape, int(part), last=k == len(parts) - 1)
         else:
-            raise SpikeSepError(f"architecture {name}: '{part}' is no layer, or stands in the wrong place")
+            raise SpikeSepError(
+                f"architecture {name}: '{part}' is no layer, or stands in the wrong place"
+            )
         if min(shape) < 1:
             raise SpikeSepError(f"architecture {name}: nothing is left of the image at '{part}'")
     return nn.Sequential(*modules)
@@ -74,7 +78,9 @@ def input_shape(name: str) -> tuple[int, ...]:
     first, *parts = ARCHITECTURES.get(name, name).split("-")
     _check_sizes(name, [first, *parts])
     if not _INPUT.fullmatch(first) or not parts or not parts[-1].isdecimal():
-        raise SpikeSepError(f"architecture {name}: none of {', '.join(ARCHITECTURES)}, nor in their notation")
+        raise SpikeSepError(
+            f"architecture {name}: none of {', '.join(ARCHITECTURES)}, nor in their notation"
+        )
     sizes = tuple(int(n) for n in first.split("x"))
     if math.prod(sizes) > LARGEST:
         raise SpikeSepError(
@@ -106,7 +112,9 @@ def _add_convolution(
     return (filters, *((n + 2 * (kernel // 2) - kernel) // stride + 1 for n in shape[1:]))
 
 
-def _add_linear(modules: list[nn.Module], shape: tuple[int, ...], width: int, last: bool) -> tuple[int, ...]:
+def _add_linear(
+    modules: list[nn.Module], shape: tuple[int, ...], width: int, last: bool
+) -> tuple[int, ...]:
     if len(shape) == 3:
         modules.append(nn.Flatten())
     linear = nn.Linear(math.prod(shape), width, bias=last)

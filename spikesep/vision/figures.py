@@ -8,8 +8,8 @@ import torch
 from matplotlib.ticker import MaxNLocator
 
 from spikesep.files import read_json
-from spikesep.training.figures import activation_figure, figure_file, training_figure
-from spikesep.training.history import History
+from spikesep.training.records.figures import activation_figure, figure_file, training_figure
+from spikesep.training.records.history import History
 from spikesep.vision.architectures import short_name
 from spikesep.vision.config import ImageRecipe
 from spikesep.vision.datasets import Images
@@ -27,7 +27,9 @@ METHODS = {
 }
 
 
-def draw(recipe: ImageRecipe, data: Path, exp: Path, found: dict[str, Any], folder: Path) -> list[Path]:
+def draw(
+    recipe: ImageRecipe, data: Path, exp: Path, found: dict[str, Any], folder: Path
+) -> list[Path]:
     """Draw what belongs to the experiment into `folder`; the paths."""
     name, task = recipe.experiment.name, recipe.experiment.task
     drawn = []
@@ -39,16 +41,26 @@ def draw(recipe: ImageRecipe, data: Path, exp: Path, found: dict[str, Any], fold
         steps_figure(found, drawn[-1])
     run = runs(recipe)[0]
     prefix = f"{name}-" if name else ""
-    ann, snn = History(run.ann_folder(exp) / "history.csv").read(), History(run.folder(exp) / "history.csv").read()
+    ann, snn = (
+        History(run.ann_folder(exp) / "history.csv").read(),
+        History(run.folder(exp) / "history.csv").read(),
+    )
     drawn.append(folder / f"{prefix}training.png")
-    metric, is_error = METRICS[task] + (" (%)" if task == "classification" else ""), task == "reconstruction"
+    metric, is_error = (
+        METRICS[task] + (" (%)" if task == "classification" else ""),
+        task == "reconstruction",
+    )
     training_figure([*ann, *snn], drawn[-1], metric, lower_is_better=is_error)
     report = read_json(run.folder(exp) / "snn" / "report.json")
     drawn.append(folder / f"{prefix}activations.png")
-    activation_figure(report, drawn[-1], read_json(run.folder(exp) / "snn" / "config.json")["coding"]["n_steps"])
+    activation_figure(
+        report, drawn[-1], read_json(run.folder(exp) / "snn" / "config.json")["coding"]["n_steps"]
+    )
     if task == "reconstruction":
         drawn.append(folder / f"{prefix}reconstructions.png")
-        reconstruction_figure(load_image_network(run.folder(exp) / "snn"), images_of(recipe, data).test, drawn[-1])
+        reconstruction_figure(
+            load_image_network(run.folder(exp) / "snn"), images_of(recipe, data).test, drawn[-1]
+        )
     return drawn
 
 
@@ -72,7 +84,11 @@ def depth_figure(found: dict[str, Any], path: Path) -> None:
                 curve = own[method]["curve"]["metric"]
                 shade = 0.35 + 0.65 * k / max(1, len(curves) - 1)
                 axes.plot(
-                    range(1, len(curve) + 1), curve, color=colours["line"], alpha=shade, label=short_name(architecture)
+                    range(1, len(curve) + 1),
+                    curve,
+                    color=colours["line"],
+                    alpha=shade,
+                    label=short_name(architecture),
                 )
             axes.set_title(METHODS.get(method, method), fontsize=8.5, color=colours["ink"])
             axes.set_xlabel("epoch")
@@ -83,9 +99,15 @@ def depth_figure(found: dict[str, Any], path: Path) -> None:
 
 def steps_figure(found: dict[str, Any], path: Path) -> None:
     """Accuracy and SynOps ratio over N_s; accuracy and epochs over the patience (Fig. 6 A-D)."""
-    panels = [("snn", "accuracy", "N_s", "accuracy (%)"), ("snn", "synops_ratio", "N_s", "SynOps ratio")]
+    panels = [
+        ("snn", "accuracy", "N_s", "accuracy (%)"),
+        ("snn", "synops_ratio", "N_s", "SynOps ratio"),
+    ]
     if "patience" in found:
-        panels += [("patience", "accuracy", "T_p", "accuracy (%)"), ("patience", "epochs", "T_p", "epochs")]
+        panels += [
+            ("patience", "accuracy", "T_p", "accuracy (%)"),
+            ("patience", "epochs", "T_p", "epochs"),
+        ]
     with figure_file(path, (9.0, 2.8)) as (figure, colours):
         for letter, axes, (group, quantity, x, y) in zip(
             "ABCD", figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=False
@@ -112,7 +134,9 @@ def reconstruction_figure(
     with torch.inference_mode():
         again = model(x)
     pairs = torch.cat([x, again], -1).mean(1).numpy()  # [n, H, 2 W]
-    rows = [np.concatenate(list(pairs[k : k + n_columns]), 1) for k in range(0, len(pairs), n_columns)]
+    rows = [
+        np.concatenate(list(pairs[k : k + n_columns]), 1) for k in range(0, len(pairs), n_columns)
+    ]
     with figure_file(path, (9.0, 9.0 * n_rows / (2 * n_columns))) as (figure, _):
         axes = figure.subplots()
         axes.imshow(np.concatenate(rows), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from spikesep.checks import brief
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.network import Observer, SpikingNetwork
-from spikesep.training.model_folder import load_model, save_model
+from spikesep.training.records.model_folder import load_model, save_model
 from spikesep.vision.architectures import build, input_shape
 
 KIND = "spikesep-image-network"
@@ -54,9 +54,13 @@ class ImageNetwork(nn.Module):
         return []
 
 
-def save_image_network(model: ImageNetwork, folder: str | Path, report: list[dict[str, Any]] | None = None) -> None:
+def save_image_network(
+    model: ImageNetwork, folder: str | Path, report: list[dict[str, Any]] | None = None
+) -> None:
     """Write the model and, if given, the report of its conversion."""
-    save_model(model, folder, KIND, {"architecture": model.architecture, "task": model.task}, report)
+    save_model(
+        model, folder, KIND, {"architecture": model.architecture, "task": model.task}, report
+    )
 
 
 def load_image_network(folder: str | Path) -> ImageNetwork:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spikesep.files import read_json
-from spikesep.training.history import History
-from spikesep.training.provenance import provenance
+from spikesep.provenance import provenance
+from spikesep.training.records.history import History
 from spikesep.vision.config import ImageRecipe
 from spikesep.vision.paper import PAPER, SYNOPS_RATIO
 from spikesep.vision.runs import METRICS, Run, read_scores, runs
@@ -116,7 +116,11 @@ def markdown(folder: Path, task: str) -> str:
         name = found["experiment"]
         prefix = f"{name}-" if name else ""
         own = [f"{prefix}activations", f"{prefix}reconstructions", f"{prefix}training", name]
-        drawn = [f"{folder.name}/{picture}.png" for picture in own if (folder / f"{picture}.png").exists()]
+        drawn = [
+            f"{folder.name}/{picture}.png"
+            for picture in own
+            if (folder / f"{picture}.png").exists()
+        ]
         lines += section(found, drawn)
     return "\n".join(lines)
 
@@ -126,7 +130,11 @@ def section(found: dict[str, Any], figures: Sequence[str] = ()) -> list[str]:
     name, task = found["experiment"], found["task"]
     reduced = f"**Reduced:** {found['note']}" if found["reduced"] else ""
     title = TITLES.get(name, name) or "Results"
-    lines = [f"## {title}{' (reduced)' if reduced else ''}", "", *([reduced, ""] if reduced else [])]
+    lines = [
+        f"## {title}{' (reduced)' if reduced else ''}",
+        "",
+        *([reduced, ""] if reduced else []),
+    ]
     lines += table(found)
     versions, machine = found["versions"], found["machine"]
     at = f"{machine['processor']}, {machine['cores']} cores" + (
@@ -151,10 +159,21 @@ def table(found: dict[str, Any]) -> list[str]:
     rows = []
     for architecture in found["architectures"]:
         own = found[architecture] if several else found
-        rows.append([architecture, "ANN", _pm(own["ann"][metric], metric), _paper(found, architecture, "ann"), "", ""])
+        rows.append(
+            [
+                architecture,
+                "ANN",
+                _pm(own["ann"][metric], metric),
+                _paper(found, architecture, "ann"),
+                "",
+                "",
+            ]
+        )
         for group, short, value, scores in conversions(found, own):
             ratio = _pm(scores["synops_ratio"], "ratio")
-            theirs = SYNOPS_RATIO.get(found["experiment"], {}).get(value) if short == "n_steps" else None
+            theirs = (
+                SYNOPS_RATIO.get(found["experiment"], {}).get(value) if short == "n_steps" else None
+            )
             rows.append([
                 architecture, f"SNN, {SETTINGS.get(short, short)} = {value}", _pm(scores[metric], metric),
                 _paper(found, architecture, value) if group == "snn" else "–",
@@ -164,7 +183,9 @@ def table(found: dict[str, Any]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, align, *rows)]
 
 
-def conversions(found: dict[str, Any], own: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+def conversions(
+    found: dict[str, Any], own: dict[str, Any]
+) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """Group, setting, value and scores of each conversion of one architecture, in the order of `experiment.vary`."""
     for setting in found["varied"]:
         short = setting.removeprefix("ptl.")
@@ -174,7 +195,13 @@ def conversions(found: dict[str, Any], own: dict[str, Any]) -> Iterator[tuple[st
 
 def _paper(found: dict[str, Any], architecture: str, value: str) -> str:
     figure = PAPER.get(found["experiment"], {}).get(architecture, {}).get(value)
-    return "–" if figure is None else f"{figure:.5f}" if found["task"] == "reconstruction" else f"{figure:.2f}"
+    return (
+        "–"
+        if figure is None
+        else f"{figure:.5f}"
+        if found["task"] == "reconstruction"
+        else f"{figure:.2f}"
+    )
 
 
 def _pm(score: dict[str, float], metric: str) -> str:

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
+from spikesep.spiking.conversion.report import conversion_report
 from spikesep.spiking.cost import CostMeter
-from spikesep.spiking.report import conversion_report
 from spikesep.training.convert import convert
-from spikesep.training.history import History
-from spikesep.training.launch import check_gpus, seed_everything
 from spikesep.training.precision import exact_products
 from spikesep.training.pretrain import pretrain
-from spikesep.training.run_folder import claim
+from spikesep.training.processes.launch import check_gpus, seed_everything
+from spikesep.training.records.history import History
+from spikesep.training.records.run_folder import claim
 from spikesep.vision.architectures import ARCHITECTURES, input_shape
 from spikesep.vision.config import ImageRecipe
 from spikesep.vision.datasets import Images, Split, load_images, plain_loader, training_loader
@@ -73,11 +73,19 @@ class Objective:
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Of a batch, a scalar."""
-        return F.cross_entropy(prediction, target) if self.classifies else F.mse_loss(prediction, target)
+        return (
+            F.cross_entropy(prediction, target)
+            if self.classifies
+            else F.mse_loss(prediction, target)
+        )
 
     def metric(self, prediction: Tensor, target: Tensor, loss: float) -> float:
         """Of a batch."""
-        return 100 * float((prediction.argmax(1) == target).double().mean()) if self.classifies else loss
+        return (
+            100 * float((prediction.argmax(1) == target).double().mean())
+            if self.classifies
+            else loss
+        )
 
 
 def images_of(recipe: ImageRecipe, data: Path) -> Split:
@@ -87,7 +95,9 @@ def images_of(recipe: ImageRecipe, data: Path) -> Split:
         SpikeSepError: the images are of another shape than an architecture takes.
     """
     shapes = [input_shape(architecture) for architecture in recipe.experiment.architectures]
-    split = load_images(recipe.images, data, shapes[0][-1], recipe.experiment.task == "reconstruction")
+    split = load_images(
+        recipe.images, data, shapes[0][-1], recipe.experiment.task == "reconstruction"
+    )
     found = split.valid.batch([0])[0][0]
     for architecture, shape in zip(recipe.experiment.architectures, shapes, strict=True):
         if shape != tuple(found.shape) and shape != (found.numel(),):
@@ -111,7 +121,10 @@ def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
         split = split or images_of(recipe, data)
         _claim(recipe, run, exp, "ann")
         seed_everything(run.seed)
-        model, objective = ImageNetwork(run.architecture, recipe.experiment.task), Objective(recipe.experiment.task)
+        model, objective = (
+            ImageNetwork(run.architecture, recipe.experiment.task),
+            Objective(recipe.experiment.task),
+        )
         print(
             f"training {run.architecture}, seed {run.seed}: {sum(p.numel() for p in model.parameters()):,} parameters, "
             f"{len(split.train)} images, {len(split.valid)} for validation; "
@@ -166,10 +179,15 @@ def score_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
             title = f"scoring {model_folder.relative_to(exp)}"
             found = score(model, split.test, "cuda" if recipe.launch.n_gpus else "cpu", title)
             write_json(path, found)
-            print(f"{path}: {json.dumps({k: v for k, v in found.items() if isinstance(v, float)})}", flush=True)
+            print(
+                f"{path}: {json.dumps({k: v for k, v in found.items() if isinstance(v, float)})}",
+                flush=True,
+            )
 
 
-def score(model: ImageNetwork, images: Images, device: str = "cpu", title: str = "scoring") -> dict[str, Any]:
+def score(
+    model: ImageNetwork, images: Images, device: str = "cpu", title: str = "scoring"
+) -> dict[str, Any]:
     """Accuracy in percent or mean square error over all images; and, of a spiking network, its cost."""
     objective, meter = Objective(model.task), CostMeter()
     spikes = model.network.n_converted == len(model.network)
@@ -179,10 +197,14 @@ def score(model: ImageNetwork, images: Images, device: str = "cpu", title: str =
     quiet = not console.is_terminal
     total, top5 = 0.0, 0.0
     with torch.inference_mode():
-        for indices in track(_batches(len(images), 250), title, console=console, transient=True, disable=quiet):
+        for indices in track(
+            _batches(len(images), 250), title, console=console, transient=True, disable=quiet
+        ):
             x, target = (v.to(device) for v in images.batch(indices))
             prediction = model(x, observe=meter if spikes else None)
-            total += objective.metric(prediction, target, float(objective.loss(prediction, target))) * len(indices)
+            total += objective.metric(
+                prediction, target, float(objective.loss(prediction, target))
+            ) * len(indices)
             if objective.classifies and prediction.shape[1] > 5:
                 top5 += float((prediction.topk(5).indices == target[:, None]).any(1).sum()) * 100
     found: dict[str, Any] = {METRICS[model.task]: total / len(images)}
@@ -191,7 +213,11 @@ def score(model: ImageNetwork, images: Images, device: str = "cpu", title: str =
     if spikes:
         cost = meter.cost
         found |= {"synops_ratio": cost.synops_ratio, "macs": cost.macs / len(images)}
-        found |= {"synops": cost.synops / len(images), "firing_rates": cost.firing_rate, "n_steps": cost.n_steps}
+        found |= {
+            "synops": cost.synops / len(images),
+            "firing_rates": cost.firing_rate,
+            "n_steps": cost.n_steps,
+        }
     return found
 
 
@@ -204,7 +230,9 @@ def _convert(recipe: ImageRecipe, run: Run, split: Split, exp: Path) -> None:
         model = ImageNetwork(run.architecture, recipe.experiment.task)
         _settle_norms(model, split, config.batch_size)
     fixed = _Part(split.train, config.train_examples)
-    fresh = training_loader(split.train, config.batch_size, run.seed + 1000)  # another order than in pre-training
+    fresh = training_loader(
+        split.train, config.batch_size, run.seed + 1000
+    )  # another order than in pre-training
     print(
         f"converting {run.architecture}, seed {run.seed}, {run.setting} {run.value}: {len(model.network)} layers to "
         f"{config.n_steps} time steps by {config.method}"

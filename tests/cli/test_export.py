@@ -4,9 +4,9 @@ import torch
 from spikesep.cli.export import main
 from spikesep.cli.infer import main as infer
 from spikesep.errors import SpikeSepError
-from spikesep.separation import sharing
-from spikesep.separation.model import KIND, load_separator, save_separator
-from spikesep.training.model_folder import read_model
+from spikesep.separation.model import hub
+from spikesep.separation.model.separator import KIND, load_separator, save_separator
+from spikesep.training.records.model_folder import read_model
 
 
 def export(*argv) -> int:
@@ -26,7 +26,10 @@ def the_line(capsys) -> str:
 @pytest.mark.parametrize("name", ["duo", "duo.safetensors"])
 def test_a_model_goes_out_with_report_and_card(kept_experiment, tmp_path, capsys, name, network):
     exp = kept_experiment.exp
-    assert export("--exp", exp, "--network", network, "--out", tmp_path / name, "--license", "mit") == 0
+    assert (
+        export("--exp", exp, "--network", network, "--out", tmp_path / name, "--license", "mit")
+        == 0
+    )
     told = capsys.readouterr().out
     assert f"{tmp_path / name}: the {network}" in told
     assert "has no scores" in told
@@ -35,13 +38,28 @@ def test_a_model_goes_out_with_report_and_card(kept_experiment, tmp_path, capsys
     assert f"--model {name} " in saved.card
     assert (saved.report is not None) == (network == "snn")
     original = load_separator(exp / network)
-    assert torch.equal(load_separator(tmp_path / name).separate(mixture), original.separate(mixture))
+    assert torch.equal(
+        load_separator(tmp_path / name).separate(mixture), original.separate(mixture)
+    )
 
 
-@pytest.mark.parametrize(("network", "usage"), [("snn", "--model duo --out-dir"), ("ann", "--model duo --network ann")])
-def test_the_card_takes_a_name_and_the_words_of_who_made_the_model(kept_experiment, tmp_path, network, usage):
+@pytest.mark.parametrize(
+    ("network", "usage"), [("snn", "--model duo --out-dir"), ("ann", "--model duo --network ann")]
+)
+def test_the_card_takes_a_name_and_the_words_of_who_made_the_model(
+    kept_experiment, tmp_path, network, usage
+):
     (tmp_path / "made.md").write_text("Of larks, by `./run.sh`.\n")
-    options = ["--network", network, "--out", tmp_path / "model", "--name", "duo", "--made", tmp_path / "made.md"]
+    options = [
+        "--network",
+        network,
+        "--out",
+        tmp_path / "model",
+        "--name",
+        "duo",
+        "--made",
+        tmp_path / "made.md",
+    ]
     assert export("--exp", kept_experiment.exp, *options) == 0
     card = read_model(tmp_path / "model", KIND).card
     assert "## How it was made\n\nOf larks, by `./run.sh`.\n\n" in card
@@ -49,7 +67,14 @@ def test_the_card_takes_a_name_and_the_words_of_who_made_the_model(kept_experime
 
 
 def test_a_missing_text_of_the_making_is_one_line(kept_experiment, tmp_path, capsys):
-    options = ["--exp", kept_experiment.exp, "--out", tmp_path / "model", "--made", tmp_path / "nowhere.md"]
+    options = [
+        "--exp",
+        kept_experiment.exp,
+        "--out",
+        tmp_path / "model",
+        "--made",
+        tmp_path / "nowhere.md",
+    ]
     assert export(*options) == 2
     assert "nowhere.md" in the_line(capsys)
     assert not (tmp_path / "model").exists()
@@ -65,24 +90,40 @@ def test_a_single_file_separates(kept_experiment, tmp_path):
     assert (tmp_path / f"{mixture.stem}_spk2.wav").exists()
 
 
-def test_it_goes_to_the_hub_from_where_it_was_written_or_from_nowhere(kept_experiment, tmp_path, capsys, monkeypatch):
+def test_it_goes_to_the_hub_from_where_it_was_written_or_from_nowhere(
+    kept_experiment, tmp_path, capsys, monkeypatch
+):
     pushed = []
 
     def push(path, name, private):
         pushed.append((read_model(path, KIND).card, name, private))
         return "hub:org/duo"
 
-    monkeypatch.setattr(sharing, "push_to_hub", push)
-    assert export("--exp", kept_experiment.exp, "--push", "org/duo", "--private", "--title", "Two voices") == 0
-    assert export("--exp", kept_experiment.exp, "--push", "org/duo", "--out", tmp_path / "local") == 0
-    assert [(name, private) for _, name, private in pushed] == [("org/duo", True), ("org/duo", False)]
+    monkeypatch.setattr(hub, "push_to_hub", push)
+    assert (
+        export(
+            "--exp", kept_experiment.exp, "--push", "org/duo", "--private", "--title", "Two voices"
+        )
+        == 0
+    )
+    assert (
+        export("--exp", kept_experiment.exp, "--push", "org/duo", "--out", tmp_path / "local") == 0
+    )
+    assert [(name, private) for _, name, private in pushed] == [
+        ("org/duo", True),
+        ("org/duo", False),
+    ]
     assert "# Two voices\n" in pushed[0][0]
     assert "--model org/duo " in pushed[1][0]
     assert (tmp_path / "local" / "README.md").read_text() == pushed[1][0]
-    assert capsys.readouterr().out.count("hub:org/duo: is on the hub; --model org/duo takes it") == 2
+    assert (
+        capsys.readouterr().out.count("hub:org/duo: is on the hub; --model org/duo takes it") == 2
+    )
 
 
-def test_what_stands_there_is_replaced_only_if_asked_and_only_a_model(kept_experiment, tmp_path, capsys):
+def test_what_stands_there_is_replaced_only_if_asked_and_only_a_model(
+    kept_experiment, tmp_path, capsys
+):
     argv = ("--exp", kept_experiment.exp, "--out", tmp_path / "x")
     assert export(*argv) == 0
     assert export(*argv) == 2
@@ -99,7 +140,9 @@ def test_what_stands_there_is_replaced_only_if_asked_and_only_a_model(kept_exper
     assert (tmp_path / "home" / "diary.txt").read_text() == "dear"
 
 
-def test_an_analog_network_goes_out_by_half_and_a_spiking_one_does_not(kept_experiment, tmp_path, capsys):
+def test_an_analog_network_goes_out_by_half_and_a_spiking_one_does_not(
+    kept_experiment, tmp_path, capsys
+):
     exp = kept_experiment.exp
     assert export("--exp", exp, "--network", "ann", "--out", tmp_path / "half", "--half") == 0
     kept = read_model(tmp_path / "half", KIND).tensors
@@ -107,7 +150,9 @@ def test_an_analog_network_goes_out_by_half_and_a_spiking_one_does_not(kept_expe
     mixture, original = torch.randn(500), load_separator(exp / "ann")
     rounded = load_separator(tmp_path / "half")
     assert {tensor.dtype for tensor in rounded.parameters()} == {torch.float32}
-    torch.testing.assert_close(rounded.separate(mixture), original.separate(mixture), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        rounded.separate(mixture), original.separate(mixture), atol=1e-2, rtol=0
+    )
     assert not torch.equal(rounded.separate(mixture), original.separate(mixture))
     capsys.readouterr()
     assert export("--exp", exp, "--out", tmp_path / "snn", "--half") == 2

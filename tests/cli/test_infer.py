@@ -16,17 +16,19 @@ import torch
 from numba.core.event import trigger_event
 
 from spikesep.cli.infer import main
-from spikesep.separation import batch, recordings
 from spikesep.separation.config import SeparatorConfig
-from spikesep.separation.model import Separator, save_separator
-from spikesep.spiking.fixed_point import to_fixed_point
+from spikesep.separation.inference import batch, recordings
+from spikesep.separation.model.separator import Separator, save_separator
+from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.signal import Coding
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
-    separator = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity="sum")).eval()
+    separator = Separator(
+        SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity="sum")
+    ).eval()
     folder = tmp_path_factory.mktemp("exp")
     save_separator(separator, folder / "ann")
     for layer in separator.network.layers.values():
@@ -45,7 +47,9 @@ def infer(*argv):
 
 def tone(n, channels=1):
     rng = np.random.default_rng(0)
-    return (np.sin(np.arange(n) * 0.3)[:, None] * 0.2 + rng.normal(0, 0.02, (n, channels))).astype(np.float32)
+    return (np.sin(np.arange(n) * 0.3)[:, None] * 0.2 + rng.normal(0, 0.02, (n, channels))).astype(
+        np.float32
+    )
 
 
 GOOD = {
@@ -70,7 +74,12 @@ def test_a_recording_of_any_kind_becomes_two_voices_like_it(tmp_path, model, cap
     n_read = soundfile.info(tmp_path / name).frames
     for k in (1, 2):
         voice = soundfile.info(tmp_path / "out" / f"{name.rsplit('.', 1)[0]}_spk{k}.wav")
-        assert (voice.samplerate, voice.channels, voice.frames, voice.subtype) == (rate, 1, n_read, "PCM_16")
+        assert (voice.samplerate, voice.channels, voice.frames, voice.subtype) == (
+            rate,
+            1,
+            n_read,
+            "PCM_16",
+        )
     line = capsys.readouterr().out
     assert "real-time factor" in line
     assert "SynOps" in line
@@ -83,7 +92,10 @@ BAD = {
     "empty": (lambda p: p.write_bytes(b""), "is empty (0 bytes); copy or record it again"),
     "no samples": (lambda p: soundfile.write(p, np.zeros(0), 8000), "no samples"),
     "nan": (lambda p: soundfile.write(p, np.array([0.1, np.nan]), 8000, subtype="FLOAT"), "NaN"),
-    "a folder": (lambda p: p.mkdir(), "a folder without audio files; give another folder, or name a file in it"),
+    "a folder": (
+        lambda p: p.mkdir(),
+        "a folder without audio files; give another folder, or name a file in it",
+    ),
 }
 
 
@@ -103,7 +115,16 @@ def test_a_bad_recording_is_one_line_and_status_2(tmp_path, model, capsys, damag
 def test_the_rest_goes_on_after_a_bad_recording(tmp_path, model, capsys):
     soundfile.write(tmp_path / "good.wav", tone(4000), 8000)
     report = tmp_path / "report.json"
-    argv = (tmp_path / "bad.wav", tmp_path / "good.wav", "--model", model, "--out-dir", tmp_path, "--json", report)
+    argv = (
+        tmp_path / "bad.wav",
+        tmp_path / "good.wav",
+        "--model",
+        model,
+        "--out-dir",
+        tmp_path,
+        "--json",
+        report,
+    )
     assert infer(*argv) == 2
     assert (tmp_path / "good_spk2.wav").exists()
     bad, good = json.loads(report.read_text())
@@ -118,7 +139,17 @@ def test_every_engine_writes_the_same_voices_and_the_report_says_what_ran_where(
     voices = {}
     for engine in ("auto", "dense", "event"):
         out, report = tmp_path / engine, tmp_path / f"{engine}.json"
-        argv = (tmp_path / "a.wav", "--model", model, "--out-dir", out, "--engine", engine, "--json", report)
+        argv = (
+            tmp_path / "a.wav",
+            "--model",
+            model,
+            "--out-dir",
+            out,
+            "--engine",
+            engine,
+            "--json",
+            report,
+        )
         assert infer(*argv) == 0
         voices[engine] = [(out / f"a_spk{k}.wav").read_bytes() for k in (1, 2)]
         (found,) = json.loads(report.read_text())
@@ -162,7 +193,10 @@ def test_recordings_of_one_name_or_stem_get_voices_of_their_own(tmp_path, model)
         (["--model", "nowhere"], "nowhere"),
         (["--channels", "left"], "channels"),
         (["--channels", "0"], "--channels 0: give mix, each, or the number of one"),
-        (["--resume", "--overwrite"], "--resume: continues a batch of files; leave out --overwrite"),
+        (
+            ["--resume", "--overwrite"],
+            "--resume: continues a batch of files; leave out --overwrite",
+        ),
     ],
     ids=lambda v: "".join(v) if isinstance(v, list) else "",
 )
@@ -177,14 +211,24 @@ def test_a_wrong_option_is_one_line_and_status_2(tmp_path, model, capsys, argv, 
 
 def test_the_analog_network_can_be_asked_for(tmp_path, model, capsys):
     soundfile.write(tmp_path / "a.wav", tone(4000), 8000)
-    assert infer(tmp_path / "a.wav", "--model", model, "--network", "ann", "--out-dir", tmp_path) == 0
+    assert (
+        infer(tmp_path / "a.wav", "--model", model, "--network", "ann", "--out-dir", tmp_path) == 0
+    )
     assert "MACs" in capsys.readouterr().out
 
 
 def test_a_recording_is_never_written_over(tmp_path, model, capsys):
     for name in ("a.wav", "a_spk1.wav"):
         soundfile.write(tmp_path / name, tone(400), 8000)
-    argv = (tmp_path / "a.wav", tmp_path / "a_spk1.wav", "--model", model, "--out-dir", tmp_path, "--overwrite")
+    argv = (
+        tmp_path / "a.wav",
+        tmp_path / "a_spk1.wav",
+        "--model",
+        model,
+        "--out-dir",
+        tmp_path,
+        "--overwrite",
+    )
     assert infer(*argv) == 2
     assert "is one of the recordings" in capsys.readouterr().err
 
@@ -220,19 +264,44 @@ def tree(folder):
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_folders_keep_their_layout_and_processes_share_them(tmp_path, model, capsys, monkeypatch, jobs):
+def test_folders_keep_their_layout_and_processes_share_them(
+    tmp_path, model, capsys, monkeypatch, jobs
+):
     for name in ("in/a.wav", "in/deep/b.flac", "c.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / name, tone(800), 8000)
     (tmp_path / "in" / "bad.wav").write_text("no audio")
     out, report = tmp_path / "out", tmp_path / "report.json"
-    argv = (tmp_path / "in", f"{tmp_path}/*.wav", "--model", model, "--out-dir", out, "--jobs", jobs, "--json", report)
+    argv = (
+        tmp_path / "in",
+        f"{tmp_path}/*.wav",
+        "--model",
+        model,
+        "--out-dir",
+        out,
+        "--jobs",
+        jobs,
+        "--json",
+        report,
+    )
     assert infer(*argv) == 2
-    assert tree(out) == ["a_spk1.wav", "a_spk2.wav", "c_spk1.wav", "c_spk2.wav", "deep/b_spk1.wav", "deep/b_spk2.wav"]
+    assert tree(out) == [
+        "a_spk1.wav",
+        "a_spk2.wav",
+        "c_spk1.wav",
+        "c_spk2.wav",
+        "deep/b_spk1.wav",
+        "deep/b_spk2.wav",
+    ]
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 3
     assert "1 of 4 recordings could not be separated" in printed.err
-    assert [("error" in entry) for entry in json.loads(report.read_text())] == [False, True, False, False]
+    assert [("error" in entry) for entry in json.loads(report.read_text())] == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_time_steps_can_be_changed_and_the_report_tells(tmp_path, model):
@@ -240,7 +309,15 @@ def test_time_steps_can_be_changed_and_the_report_tells(tmp_path, model):
     synops = {}
     for steps in (2, 8, 16):
         report = tmp_path / f"{steps}.json"
-        argv = (tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path / str(steps), "--json", report)
+        argv = (
+            tmp_path / "a.wav",
+            "--model",
+            model,
+            "--out-dir",
+            tmp_path / str(steps),
+            "--json",
+            report,
+        )
         assert infer(*argv, "--steps", steps) == 0
         cost = json.loads(report.read_text())[0]["cost"]
         assert cost["n_steps"] == steps
@@ -253,7 +330,10 @@ def pipe(monkeypatch):
     """Put bytes on standard input; give what comes on standard output."""
 
     def put(content: bytes):
-        stdin, stdout = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))), io.TextIOWrapper(io.BytesIO())
+        stdin, stdout = (
+            io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))),
+            io.TextIOWrapper(io.BytesIO()),
+        )
         monkeypatch.setattr(sys, "stdin", stdin)
         monkeypatch.setattr(sys, "stdout", stdout)
         return stdout.buffer
@@ -267,10 +347,14 @@ def wav(samples, rate, subtype="PCM_16"):
     return file.getvalue()
 
 
-def test_a_pipe_gives_on_standard_output_what_a_file_gives_and_nothing_else(tmp_path, model, pipe, capsys):
+def test_a_pipe_gives_on_standard_output_what_a_file_gives_and_nothing_else(
+    tmp_path, model, pipe, capsys
+):
     soundfile.write(tmp_path / "a.wav", tone(8000, 2), 16000)
     assert infer(tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path) == 0
-    voices = np.stack([soundfile.read(tmp_path / f"a_spk{k}.wav", dtype="int16")[0] for k in (1, 2)], axis=1)
+    voices = np.stack(
+        [soundfile.read(tmp_path / f"a_spk{k}.wav", dtype="int16")[0] for k in (1, 2)], axis=1
+    )
     stdout = pipe((tmp_path / "a.wav").read_bytes())
     assert infer("-", "--model", model) == 0
     piped, rate = soundfile.read(io.BytesIO(stdout.getvalue()), dtype="int16")
@@ -354,19 +438,41 @@ def test_pipes_are_read_as_files_are(tmp_path, model, capsys):
     for content, status in (((tmp_path / "a.wav").read_bytes(), 0), (b"hello", 2), (b"", 2)):
         writer = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=[content])
         writer.start()
-        argv = (tmp_path / "fifo", tmp_path / "a.wav", "--model", model, "--out-dir", tmp_path / "out", "--overwrite")
+        argv = (
+            tmp_path / "fifo",
+            tmp_path / "a.wav",
+            "--model",
+            model,
+            "--out-dir",
+            tmp_path / "out",
+            "--overwrite",
+        )
         assert infer(*argv) == status
         writer.join()
         if status:
             assert f"{tmp_path / 'fifo'}: " in capsys.readouterr().err
-    assert (tmp_path / "out" / "fifo_spk1.wav").read_bytes() == (tmp_path / "out" / "a_spk1.wav").read_bytes()
+    assert (tmp_path / "out" / "fifo_spk1.wav").read_bytes() == (
+        tmp_path / "out" / "a_spk1.wav"
+    ).read_bytes()
 
 
 @pytest.mark.slow
 def test_live_voices_come_while_the_recording_goes_on(model):
     """A process, a real pipe: the first voices are there before the recording ends, as late as is said."""
     code = "import sys; from spikesep.cli.infer import main; main(sys.argv[1:])"
-    argv = [sys.executable, "-c", code, "-", "--live", "--segment", "0.1", "--raw", "8000", "--model", str(model)]
+    argv = [
+        sys.executable,
+        "-c",
+        code,
+        "-",
+        "--live",
+        "--segment",
+        "0.1",
+        "--raw",
+        "8000",
+        "--model",
+        str(model),
+    ]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     impatience = threading.Timer(60, process.kill)  # if nothing came, reading would wait for ever
@@ -375,7 +481,9 @@ def test_live_voices_come_while_the_recording_goes_on(model):
     process.stdin.flush()
     header = process.stdout.read(44)
     assert header[:4] == b"RIFF"
-    assert len(process.stdout.read(2 * 2 * 6000)) == 24000  # a second was put in, 0.75 s come out; it goes on
+    assert (
+        len(process.stdout.read(2 * 2 * 6000)) == 24000
+    )  # a second was put in, 0.75 s come out; it goes on
     process.stdin.close()
     assert len(process.stdout.read()) == 2 * 2 * 2000
     assert process.wait() == 0
@@ -385,10 +493,25 @@ def test_live_voices_come_while_the_recording_goes_on(model):
 @pytest.mark.slow
 def test_a_live_recording_that_is_ended_by_a_signal_is_kept(tmp_path, model):
     code = "import sys; from spikesep.cli.infer import main; main(sys.argv[1:])"
-    argv = [sys.executable, "-c", code, "-", "--live", "--segment", "0.1", "--raw", "8000", "--model", str(model)]
+    argv = [
+        sys.executable,
+        "-c",
+        code,
+        "-",
+        "--live",
+        "--segment",
+        "0.1",
+        "--raw",
+        "8000",
+        "--model",
+        str(model),
+    ]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     process = subprocess.Popen(
-        [*argv, "--out-dir", str(tmp_path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        [*argv, "--out-dir", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
     )
     process.stdin.write(np.zeros(8000, "<i2").tobytes())
     process.stdin.flush()
@@ -405,11 +528,24 @@ def test_a_live_recording_that_is_ended_by_a_signal_is_kept(tmp_path, model):
     assert soundfile.info(tmp_path / "stdin_spk2.wav").frames >= 8000
 
 
-def test_a_live_recording_that_breaks_off_is_kept_up_to_there_and_told(tmp_path, model, pipe, capsys):
+def test_a_live_recording_that_breaks_off_is_kept_up_to_there_and_told(
+    tmp_path, model, pipe, capsys
+):
     samples = tone(40000)
     samples[35000] = np.nan  # beyond the first piece of a pipe
     pipe(wav(samples, 8000, "FLOAT"))
-    argv = ("-", "--live", "--segment", 0.1, "--model", model, "--out-dir", tmp_path, "--json", tmp_path / "report")
+    argv = (
+        "-",
+        "--live",
+        "--segment",
+        0.1,
+        "--model",
+        model,
+        "--out-dir",
+        tmp_path,
+        "--json",
+        tmp_path / "report",
+    )
     assert infer(*argv) == 2
     latency, error = capsys.readouterr().err.strip().splitlines()
     assert "latency" in latency
@@ -449,7 +585,9 @@ def test_live_voices_never_pass_full_scale(model, pipe):
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
-def test_what_does_not_go_together_is_one_line_and_status_2(tmp_path, model, capsys, pipe, monkeypatch, argv, message):
+def test_what_does_not_go_together_is_one_line_and_status_2(
+    tmp_path, model, capsys, pipe, monkeypatch, argv, message
+):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     monkeypatch.chdir(tmp_path)
     stdout = pipe(b"hello, I am no recording at all")
@@ -467,9 +605,19 @@ def stereo(path, first, second):
 
 def test_channels_are_separated_on_their_own_or_one_of_them(tmp_path, model, capsys, pipe):
     stereo(tmp_path / "call.wav", tone(4000), 0.5 * tone(4000)[::-1])
-    argv = (tmp_path / "call.wav", "--model", model, "--out-dir", tmp_path / "each", "--channels", "each")
+    argv = (
+        tmp_path / "call.wav",
+        "--model",
+        model,
+        "--out-dir",
+        tmp_path / "each",
+        "--channels",
+        "each",
+    )
     assert infer(*argv) == 0
-    assert tree(tmp_path / "each") == [f"call_ch{channel}_spk{k}.wav" for channel in (1, 2) for k in (1, 2)]
+    assert tree(tmp_path / "each") == [
+        f"call_ch{channel}_spk{k}.wav" for channel in (1, 2) for k in (1, 2)
+    ]
     assert "2 channels separately" in capsys.readouterr().out
     assert infer(*argv) == 2
     assert "call_ch1_spk1.wav: is there already" in capsys.readouterr().err
@@ -479,8 +627,14 @@ def test_channels_are_separated_on_their_own_or_one_of_them(tmp_path, model, cap
     for name in ("call_ch2_spk1.wav", "call_ch2_spk2.wav"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "each" / name).read_bytes()
     assert infer(*argv, 3) == 2
-    assert "call.wav: --channels 3: the recording has 2; give mix, each, or 1 to 2" in capsys.readouterr().err
-    voices = [soundfile.read(tmp_path / "each" / name, dtype="int16")[0] for name in tree(tmp_path / "each")]
+    assert (
+        "call.wav: --channels 3: the recording has 2; give mix, each, or 1 to 2"
+        in capsys.readouterr().err
+    )
+    voices = [
+        soundfile.read(tmp_path / "each" / name, dtype="int16")[0]
+        for name in tree(tmp_path / "each")
+    ]
     for live in ([], ["--live", "--level", "none"]):
         stdout = pipe((tmp_path / "call.wav").read_bytes())
         assert infer("-", "--model", model, "--channels", "each", *live) == 0
@@ -490,12 +644,17 @@ def test_channels_are_separated_on_their_own_or_one_of_them(tmp_path, model, cap
         assert len(piped) == 4000
 
 
-def test_channels_in_opposite_phase_are_told_and_the_strongest_is_separated(tmp_path, model, capsys, pipe):
+def test_channels_in_opposite_phase_are_told_and_the_strongest_is_separated(
+    tmp_path, model, capsys, pipe
+):
     stereo(tmp_path / "a.wav", 0.9 * tone(9000), -tone(9000))
     argv = ("--model", model, "--out-dir")
     report = tmp_path / "report.json"
     assert infer(tmp_path / "a.wav", *argv, tmp_path / "mix", "--json", report) == 0
-    assert "channel 2 of 2 because the channels cancel when averaged (opposite phase)" in capsys.readouterr().out
+    assert (
+        "channel 2 of 2 because the channels cancel when averaged (opposite phase)"
+        in capsys.readouterr().out
+    )
     assert json.loads(report.read_text())[0]["separated"] == 2
     assert infer(tmp_path / "a.wav", *argv, tmp_path / "one", "--channels", 2) == 0
     for k in (1, 2):
@@ -539,13 +698,17 @@ def test_a_batch_that_was_ended_between_two_voices_goes_on(tmp_path, model):
     (tmp_path / "out" / "b_spk2.wav").write_bytes(b"half")
     (tmp_path / "out" / ".spikesep-locked-0.1.part.wav").touch()  # of a process that was killed
     assert infer(*argv, "--resume", "--json", tmp_path / "report") == 0
-    assert {name: (tmp_path / "out" / name).read_bytes() for name in tree(tmp_path / "out")} == whole
+    assert {
+        name: (tmp_path / "out" / name).read_bytes() for name in tree(tmp_path / "out")
+    } == whole
     assert (tmp_path / "out" / "a_spk1.wav").stat().st_ino == kept
     assert "skipped" in json.loads((tmp_path / "report").read_text())[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_voices_are_written_leaves_nothing(tmp_path, model, capsys, monkeypatch, number):
+def test_a_signal_while_voices_are_written_leaves_nothing(
+    tmp_path, model, capsys, monkeypatch, number
+):
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, tone(800), 8000)
     append = recordings.to_pcm16
@@ -564,7 +727,9 @@ def test_a_signal_while_voices_are_written_leaves_nothing(tmp_path, model, capsy
     assert signal.getsignal(number) is before
 
 
-def test_whatever_is_wrong_with_one_recording_the_rest_goes_on(tmp_path, model, capsys, monkeypatch):
+def test_whatever_is_wrong_with_one_recording_the_rest_goes_on(
+    tmp_path, model, capsys, monkeypatch
+):
     names = ("a.wav", "b.wav", "x" * 250 + ".wav")
     for name in names:
         soundfile.write(tmp_path / name, tone(800), 8000)
@@ -576,10 +741,16 @@ def test_whatever_is_wrong_with_one_recording_the_rest_goes_on(tmp_path, model, 
         return opened(path, *options)
 
     monkeypatch.setattr(batch, "open_sound", fail)
-    assert infer(*(tmp_path / name for name in names), "--model", model, "--out-dir", tmp_path / "out") == 2
+    assert (
+        infer(*(tmp_path / name for name in names), "--model", model, "--out-dir", tmp_path / "out")
+        == 2
+    )
     assert tree(tmp_path / "out") == ["b_spk1.wav", "b_spk2.wav"]
     error = capsys.readouterr().err
-    assert "a.wav: unexpected TypeError (samplerate must be specified); please report this as a bug" in error
+    assert (
+        "a.wav: unexpected TypeError (samplerate must be specified); please report this as a bug"
+        in error
+    )
     assert "this name has 259 bytes, the limit is 255; rename the recording" in error
     assert "2 of 3 recordings could not be separated" in error
 
@@ -618,7 +789,11 @@ def test_streams_may_be_closed(tmp_path, model, closed):
     argv = [sys.executable, "-c", CLOSED, "a.wav", "no.wav", "--model", model, "--out-dir", "out"]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(
-        ["bash", "-c", f'"$@" {closed}', "bash", *argv], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ["bash", "-c", f'"$@" {closed}', "bash", *argv],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr

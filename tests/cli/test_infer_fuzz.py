@@ -12,10 +12,21 @@ import torch
 
 from spikesep.cli.infer import main
 from spikesep.separation.config import SeparatorConfig
-from spikesep.separation.model import Separator, save_separator
+from spikesep.separation.model.separator import Separator, save_separator
 
 N_INPUTS = 300
-NAMES = ["a", "wörter 語", "two\nlines", "[bold]x[-]", "tab\tand 'quotes\"", "-dash", "{0}%s", "*", "null", "1e5"]
+NAMES = [
+    "a",
+    "wörter 語",
+    "two\nlines",
+    "[bold]x[-]",
+    "tab\tand 'quotes\"",
+    "-dash",
+    "{0}%s",
+    "*",
+    "null",
+    "1e5",
+]
 NAMES += ["\udcff\udcfe", "x" * 250, "..a", "é" * 60, "~home", "a.b.c", " ", "data:audio"]
 CONTAINERS = {
     "WAV": ["PCM_16", "PCM_16", "FLOAT", "DOUBLE", "PCM_U8", "ULAW", "IMA_ADPCM", "MS_ADPCM"],
@@ -30,19 +41,44 @@ CONTAINERS = {
     "RF64": ["PCM_16"],
 }
 FORMATS = [(kind, subtype) for kind, subtypes in CONTAINERS.items() for subtype in subtypes]
-SPHERE = b"NIST_1A\n   1024\nsample_count -i 1000\nsample_rate -i 8000\nchannel_count -i 1\nend_head\n"
+SPHERE = (
+    b"NIST_1A\n   1024\nsample_count -i 1000\nsample_rate -i 8000\nchannel_count -i 1\nend_head\n"
+)
 MP3_RATES = (8000, 11025, 16000, 44100, 48000)
 MAGICS = [b"", b"RIFF", b"OggS", b"fLaC", b"ID3\x04", b"\0\0\0\x18ftypM4A "]
 TEXTS = ["hello\n" * 50, "{}", "1\n00:00:01,000 --> 00:00:02,000\nhello\n", "#!/bin/sh\n"]
-CHARACTERS = ["noise", "noise", "noise", "silence", "direct current", "clipped", "nan", "inf", "huge", "tiny"]
-KINDS = ["sound"] * 12 + ["random", "text", "empty", "missing", "folder", "link", "sphere", "model", "pattern"]
+CHARACTERS = [
+    "noise",
+    "noise",
+    "noise",
+    "silence",
+    "direct current",
+    "clipped",
+    "nan",
+    "inf",
+    "huge",
+    "tiny",
+]
+KINDS = ["sound"] * 12 + [
+    "random",
+    "text",
+    "empty",
+    "missing",
+    "folder",
+    "link",
+    "sphere",
+    "model",
+    "pattern",
+]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "ann"
-    save_separator(Separator(SeparatorConfig(n_filters=8, n_channels=4, dilations=[1])).eval(), folder)
+    save_separator(
+        Separator(SeparatorConfig(n_filters=8, n_channels=4, dilations=[1])).eval(), folder
+    )
     return folder
 
 
@@ -74,29 +110,37 @@ def sound(chance: random.Random) -> bytes:
 def damaged(content: bytes, chance: random.Random) -> bytes:
     """Cut, grown, or with bytes changed, mostly those of the header."""
     content = bytearray(content)
-    damage = chance.choice(["none"] * 6 + ["header", "header", "bytes", "cut", "cut early", "grow", "word", "word"])
+    damage = chance.choice(
+        ["none"] * 6 + ["header", "header", "bytes", "cut", "cut early", "grow", "word", "word"]
+    )
     if damage == "cut":
         return bytes(content[: chance.randrange(len(content) + 1)])
     if damage == "cut early":
         return bytes(content[: chance.randrange(60)])
     if damage == "grow":
         return bytes(content) + chance.randbytes(chance.randrange(1, 5000))
-    if damage == "word" and len(content) > 48:  # a field of a wav header: channels, rate, bits, lengths
+    if (
+        damage == "word" and len(content) > 48
+    ):  # a field of a wav header: channels, rate, bits, lengths
         at = chance.choice([4, 16, 20, 22, 24, 28, 32, 34, 40])
-        value = chance.choice([0, 1, 3, 255, 65535, 2**31 - 1, 2**31, 2**32 - 1, 192_001, 999, 2**24])
+        value = chance.choice(
+            [0, 1, 3, 255, 65535, 2**31 - 1, 2**31, 2**32 - 1, 192_001, 999, 2**24]
+        )
         content[at : at + 4] = value.to_bytes(4, "little")
     elif content and damage in ("header", "bytes"):
         for _ in range(chance.choice([1, 3, 30])):
-            content[chance.randrange(min(64, len(content)) if damage == "header" else len(content))] = chance.randrange(
-                256
-            )
+            content[
+                chance.randrange(min(64, len(content)) if damage == "header" else len(content))
+            ] = chance.randrange(256)
     return bytes(content)
 
 
 def make_input(folder, number: int) -> list[str]:
     """Put an input into the folder; what to call the command with."""
     chance = random.Random(number)
-    name = chance.choice(NAMES) + chance.choice([".wav", ".wav", ".flac", ".mp3", ".m4a", ".gsm", "", ".ogg", ".txt"])
+    name = chance.choice(NAMES) + chance.choice(
+        [".wav", ".wav", ".flac", ".mp3", ".m4a", ".gsm", "", ".ogg", ".txt"]
+    )
     name = name if len(os.fsencode(name)) < 256 else name[:40]
     path = folder / "in" / name
     path.parent.mkdir()
@@ -112,7 +156,11 @@ def make_input(folder, number: int) -> list[str]:
     elif kind == "folder":
         path.mkdir()
     elif kind == "link":
-        path.symlink_to(chance.choice([path.name, "nowhere", "/dev/null", "."]) if chance.random() < 0.5 else "nowhere")
+        path.symlink_to(
+            chance.choice([path.name, "nowhere", "/dev/null", "."])
+            if chance.random() < 0.5
+            else "nowhere"
+        )
     elif kind == "sphere":
         path.write_bytes(damaged((SPHERE + b"\n").ljust(1024) + chance.randbytes(2000), chance))
     elif kind == "model":
@@ -127,11 +175,19 @@ def make_input(folder, number: int) -> list[str]:
     elif place == "read-only":
         out.mkdir()
         out.chmod(0o500)
-        out = out if os.geteuid() else type(out)("/proc/spikesep")  # root may write anywhere but there
+        out = (
+            out if os.geteuid() else type(out)("/proc/spikesep")
+        )  # root may write anywhere but there
     elif place == "taken" and len(name) < 200:
         (out / f"{path.stem}_spk2.wav").mkdir(parents=True)
     level = chance.choice(["match-mix", "peak", "none"])
-    return [f"--out-dir={out}", f"--level={level}", f"--segment={chance.choice([0.05, 1, 30])}", "--", argument]
+    return [
+        f"--out-dir={out}",
+        f"--level={level}",
+        f"--segment={chance.choice([0.05, 1, 30])}",
+        "--",
+        argument,
+    ]
 
 
 def listing(folder):
@@ -151,7 +207,9 @@ def test_bad_and_odd_inputs_end_in_a_result_or_in_one_line(first, model, tmp_pat
             main(["--model", str(model), *argv])
         sys.stdout.flush()
         out, err = capfd.readouterr()
-        err = "".join(line for line in err.splitlines(keepends=True) if " passed over (" not in line)
+        err = "".join(
+            line for line in err.splitlines(keepends=True) if " passed over (" not in line
+        )
         made = listing(folder) - before
         about = (number, argv, out, err, made)
         if ended.value.code == 0:

@@ -1,13 +1,13 @@
 import importlib
 
 import pytest
-from encode import wav_bytes
+from helpers.encode import wav_bytes
 from jsonargparse import ArgumentParser
 
 from spikesep.cli.common import run
 from spikesep.cli.train import main
 from spikesep.cli.vision import main as image_main
-from spikesep.separation.audio import read_channels
+from spikesep.separation.audio.files import read_channels
 
 WRONG = {
     "--ann.epochs 0": "ann.epochs 0",
@@ -67,7 +67,8 @@ def test_a_config_that_cannot_serve_is_told_by_its_name_and_the_nearest_setting(
 
 
 @pytest.mark.parametrize(
-    "command", ["prepare", "train", "convert", "score", "demo", "infer", "export", "serve", "vision"]
+    "command",
+    ["prepare", "train", "convert", "score", "demo", "infer", "export", "serve", "vision"],
 )
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -93,7 +94,9 @@ IMAGE_WRONG = {
 
 
 @pytest.mark.parametrize(("argv", "message"), IMAGE_WRONG.items(), ids=IMAGE_WRONG)
-def test_a_setting_of_the_image_tasks_that_cannot_be_is_one_line_and_status_2(tmp_path, capsys, argv, message):
+def test_a_setting_of_the_image_tasks_that_cannot_be_is_one_line_and_status_2(
+    tmp_path, capsys, argv, message
+):
     words = argv.split(" ", 2) if "{" in argv else argv.split()
     with pytest.raises(SystemExit) as ended:
         image_main(["--exp", str(tmp_path / "exp"), "--data", str(tmp_path), *words])
@@ -117,4 +120,6 @@ def test_a_doubt_is_one_line_and_told_once(tmp_path, capsys):
     assert ended.value.code == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("spikesep-x: ")
-    assert line.endswith("two lines.wav: was never finished, its header gives no length; 0.12 s of sound are read")
+    assert line.endswith(
+        "two lines.wav: was never finished, its header gives no length; 0.12 s of sound are read"
+    )

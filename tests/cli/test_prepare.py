@@ -6,13 +6,22 @@ import shutil
 import pytest
 
 from spikesep.cli.prepare import main
-from spikesep.separation.audio import read_audio, write_wav
-from spikesep.separation.corpora import espeak
-from spikesep.separation.corpora.table import read_table
-from spikesep.separation.kaldi import validate_data_dir
-from spikesep.separation.levels import active_level
+from spikesep.separation.audio.files import read_audio, write_wav
+from spikesep.separation.audio.levels import active_level
+from spikesep.separation.data.corpora import espeak
+from spikesep.separation.data.corpora.table import read_table
+from spikesep.separation.data.kaldi import validate_data_dir
 
-VOICES = {"ann": "f", "bea": "f", "cleo": "f", "dina": "f", "ed": "m", "finn": "m", "gino": "m", "hugo": "m"}
+VOICES = {
+    "ann": "f",
+    "bea": "f",
+    "cleo": "f",
+    "dina": "f",
+    "ed": "m",
+    "finn": "m",
+    "gino": "m",
+    "hugo": "m",
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +31,12 @@ def corpus(tmp_path_factory):
     synthesizer = espeak._Synthesizer()
     for number, (speaker, voice) in enumerate(zip(VOICES, espeak.VOICES, strict=False)):
         for n, text in enumerate(espeak.sentences(voice.language, 4, random.Random(number))):
-            write_wav(root / speaker / f"{n}.wav", synthesizer.speak(text, voice), synthesizer.sample_rate)
-    (root / "speakers.tsv").write_text("".join(f"{speaker}\t{sex}\n" for speaker, sex in VOICES.items()))
+            write_wav(
+                root / speaker / f"{n}.wav", synthesizer.speak(text, voice), synthesizer.sample_rate
+            )
+    (root / "speakers.tsv").write_text(
+        "".join(f"{speaker}\t{sex}\n" for speaker, sex in VOICES.items())
+    )
     return root
 
 
@@ -54,7 +67,9 @@ def prepare(tmp_path, corpus, capsys):
 
 def contents(folder):
     """Of all files but the journals, which tell in which order they were made."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "made"]
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "made"
+    ]
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
@@ -71,7 +86,10 @@ def test_two_commands_leave_data_dirs_that_validate_and_do_not_leak(tmp_path, pr
         mixtures = validate_data_dir(tmp_path / "data" / split)
         assert len(mixtures) == count
         heard[split] = {speaker for mixture in mixtures for speaker in mixture.speakers}
-        rows = [line.split("\t") for line in (tmp_path / "data" / split / "mixtures.tsv").read_text().splitlines()[1:]]
+        rows = [
+            line.split("\t")
+            for line in (tmp_path / "data" / split / "mixtures.tsv").read_text().splitlines()[1:]
+        ]
         assert [row[0] for row in rows] == [mixture.utt_id for mixture in mixtures]
         assert {split_of[utt_id] for row in rows for utt_id in row[1:3]} == {split}
         for row, mixture in zip(rows, mixtures, strict=True):
@@ -86,7 +104,9 @@ def test_a_second_run_says_so_and_changes_nothing(tmp_path, prepare):
     prepare("corpus")
     prepare("mixtures")
     before = contents(tmp_path / "data")
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    times = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*") if path.is_file()
+    }
     assert "are listed as asked (to list them anew, remove the file)" in prepare("corpus")
     assert prepare("mixtures").count("mixtures are there as asked (to mix them anew, remove") == 3
     assert contents(tmp_path / "data") == before
@@ -142,7 +162,9 @@ def test_another_table_mixes_anew_what_it_changes_though_the_settings_stay(tmp_p
     before = contents(tmp_path / "data" / "wav" / "tt")
     lines = path.read_text().splitlines(keepends=True)
     number = next(n for n, line in enumerate(lines) if "\ttr\t" in line)
-    path.write_text("".join([*lines[:number], lines[number].replace("\ttr\t", "\tcv\t"), *lines[number + 1 :]]))
+    path.write_text(
+        "".join([*lines[:number], lines[number].replace("\ttr\t", "\tcv\t"), *lines[number + 1 :]])
+    )
     assert prepare("mixtures").count("made with other settings") == 2
     assert contents(tmp_path / "data" / "wav" / "tt") == before
 
@@ -192,12 +214,18 @@ def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus
         (["corpus", "--corpus.unseen_speakers", "[ann, bea]"], "two male voices"),
         (["corpus", "--corpus.nam", "folder"], "nam"),
         (["everything"], "everything"),
-        (["corpus", "--mixing.n_speakers", "3"], "--mixing.n_speakers 3: the balanced procedure mixes two"),
+        (
+            ["corpus", "--mixing.n_speakers", "3"],
+            "--mixing.n_speakers 3: the balanced procedure mixes two",
+        ),
         (["corpus", "--mixing.n_speakers", "1"], "--mixing.n_speakers 1: a mixture has at least 2"),
         (["corpus", "--model.n_speakers", "3"], "--model.n_speakers 3: mixtures would be of 2"),
         (["corpus", "--mixing.modes", "[max]"], "--mixing.modes: max; balanced has cut"),
         (["corpus", "--mixing.n_open", "0"], "ask for at least one"),
-        (["corpus", "--mixing.procedure", "wsj0mix", "--mixing.rates", "[44.1k]"], "the original makes 8k and 16k"),
+        (
+            ["corpus", "--mixing.procedure", "wsj0mix", "--mixing.rates", "[44.1k]"],
+            "the original makes 8k and 16k",
+        ),
     ],
 )
 def test_a_fault_is_one_line_with_status_2_and_leaves_nothing(tmp_path, prepare, arguments, said):

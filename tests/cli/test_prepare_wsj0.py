@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 import soundfile
-from shorten import sphere_bytes
+from helpers.shorten import sphere_bytes
 
 from spikesep.cli.prepare import main
 from spikesep.errors import SpikeSepError
 from spikesep.files import work_in
-from spikesep.separation.kaldi import validate_data_dir
+from spikesep.separation.data.kaldi import validate_data_dir
 
 N_ROWS = 60
 SETS = {"tr": "si_tr_s", "cv": "si_tr_s", "tt": "si_dt_05"}
@@ -35,7 +35,9 @@ def tree(tmp_path_factory):
         for s in range(4):
             speaker = f"{number}{s}a"
             for k in range(3):
-                pcm = (3000 * chance.standard_normal(int(16000 * chance.uniform(0.8, 1.2)))).astype(np.int16)
+                pcm = (3000 * chance.standard_normal(int(16000 * chance.uniform(0.8, 1.2)))).astype(
+                    np.int16
+                )
                 path = root / "wsj0" / name / speaker / f"{speaker}{k:05d}.wv1"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(sphere_bytes(pcm, ["pcm", "pcm,embedded-shorten-v2.00"][k % 2]))
@@ -67,7 +69,11 @@ def prepare(task, root, data, n_jobs=1) -> int:
 
 def contents(data):
     """Mixtures, and the lists that the original script writes."""
-    files = [path for path in sorted(data.rglob("*")) if path.suffix == ".wav" or path.name.startswith("mix_2_spk")]
+    files = [
+        path
+        for path in sorted(data.rglob("*"))
+        if path.suffix == ".wav" or path.name.startswith("mix_2_spk")
+    ]
     return {path.relative_to(data): path.read_bytes() for path in files}
 
 
@@ -104,7 +110,10 @@ def as_wav(path, rate=16000):
 DAMAGES = {
     "unreadable": (lambda path: path.write_bytes(b"no audio at all"), "not a readable audio file"),
     "sphere cut off": (lambda path: path.write_bytes(path.read_bytes()[:3000]), "cut off"),
-    "sphere changed": (lambda path: path.write_bytes(path.read_bytes()[:-20] + bytes(20)), "do not sum to"),
+    "sphere changed": (
+        lambda path: path.write_bytes(path.read_bytes()[:-20] + bytes(20)),
+        "do not sum to",
+    ),
     "wrong sample rate": (lambda path: as_wav(path, 8000), "is at 8000 Hz, the corpus at 16000"),
     "wav cut off": (lambda path: os.truncate(as_wav(path), 5000), "cut off"),
     "silent": (lambda path: path.write_bytes(sphere_bytes(np.zeros(16000, np.int16))), "is silent"),
@@ -114,7 +123,9 @@ DAMAGES = {
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_recording_that_cannot_serve_is_named_and_mended(tree, copy, tmp_path, whole, capsys, name, n_jobs):
+def test_a_recording_that_cannot_serve_is_named_and_mended(
+    tree, copy, tmp_path, whole, capsys, name, n_jobs
+):
     damage, said = DAMAGES[name]
     path = copy / "wsj0" / "si_tr_s" / "01a" / "01a00000.wv1"
     damage(path)
@@ -128,7 +139,9 @@ def test_a_recording_that_cannot_serve_is_named_and_mended(tree, copy, tmp_path,
     assert not [left for left in data.rglob(".*") if left.is_file()]
     path.with_suffix(".wav").unlink(missing_ok=True)
     shutil.copy(tree / path.relative_to(copy), path)
-    (data / "local" / "utterances.tsv").unlink(missing_ok=True)  # it may hold the length of the damaged one
+    (data / "local" / "utterances.tsv").unlink(
+        missing_ok=True
+    )  # it may hold the length of the damaged one
     assert prepare("corpus", copy, data) == prepare("mixtures", copy, data) == 0
     assert contents(data) == whole
 
@@ -175,7 +188,14 @@ def test_a_list_that_is_not_there_is_named(copy, tmp_path, capsys):
 @pytest.mark.parametrize("root", ["lists", "wsj0/si_tr_s/01a", "nowhere"])
 def test_a_folder_that_is_not_wsj0_is_named(tree, tmp_path, capsys, root):
     with pytest.raises(SystemExit) as ended:
-        main(["corpus", f"--data={tmp_path / 'data'}", "--corpus.name=wsj0", f"--corpus.root={tree / root}"])
+        main(
+            [
+                "corpus",
+                f"--data={tmp_path / 'data'}",
+                "--corpus.name=wsj0",
+                f"--corpus.root={tree / root}",
+            ]
+        )
     assert ended.value.code == 2
     assert root in the_line(capsys)
 
@@ -252,12 +272,16 @@ def test_killed_again_and_again_it_ends_with_the_same_files(tree, tmp_path, whol
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_it_ends_at_once_and_leaves_no_process_no_lock_and_nothing_half_written(tree, tmp_path, number):
+def test_told_to_end_it_ends_at_once_and_leaves_no_process_no_lock_and_nothing_half_written(
+    tree, tmp_path, number
+):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
     code = f"import sys; sys.path[:0] = {sys.path!r}; from spikesep.cli.prepare import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, *options("mixtures", tree, data, n_jobs=2)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
     while process.poll() is None and n_wavs(data) < 30:
         time.sleep(0.01)
     begun = time.monotonic()
@@ -265,8 +289,12 @@ def test_told_to_end_it_ends_at_once_and_leaves_no_process_no_lock_and_nothing_h
     _, said = process.communicate(timeout=20)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], said
     assert time.monotonic() - begun < 2 + 2 * os.getloadavg()[0] / os.cpu_count()
-    listed = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
     states = [line.split() for line in listed.splitlines()]
-    assert not [stat for group, stat in states if int(group) == process.pid and not stat.startswith("Z")]
+    assert not [
+        stat for group, stat in states if int(group) == process.pid and not stat.startswith("Z")
+    ]
     with work_in(data):
         assert not [path for path in data.rglob(".*") if path.name != ".lock"]

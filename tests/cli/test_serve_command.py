@@ -14,7 +14,7 @@ import torch
 
 from spikesep.cli.serve import main
 from spikesep.separation.config import SeparatorConfig
-from spikesep.separation.model import Separator, save_separator
+from spikesep.separation.model.separator import Separator, save_separator
 
 # A shell has what it starts in the background ignore SIGINT, and so do the tests that it starts there.
 HEED_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "

@@ -7,7 +7,7 @@ import torch
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
 from spikesep.separation import experiment
-from spikesep.separation.audio import read_audio, write_wav
+from spikesep.separation.audio.files import read_audio, write_wav
 from spikesep.separation.config import (
     MixingConfig,
     RecipeConfig,
@@ -15,17 +15,19 @@ from spikesep.separation.config import (
     SpeechConversionConfig,
     SpeechPretrainConfig,
 )
+from spikesep.separation.data.kaldi import read_data_dir, write_data_dir
 from spikesep.separation.experiment import convert_snn, train_ann
-from spikesep.separation.kaldi import read_data_dir, write_data_dir
-from spikesep.separation.model import load_separator
+from spikesep.separation.model.separator import load_separator
 from spikesep.training.config import LaunchConfig
-from spikesep.training.history import History
+from spikesep.training.records.history import History
 
 RECIPE = RecipeConfig(
     mixing=MixingConfig(snr_db=(0, 5)),
     model=SeparatorConfig(n_filters=8, n_channels=8, dilations=[1, 2], identity="sum"),
     ann=SpeechPretrainConfig(epochs=1, segment_seconds=0.5, batch_size=2),
-    ptl=SpeechConversionConfig(max_epochs=1, patience=1, segment_seconds=0.5, train_segments=3, valid_segments=2),
+    ptl=SpeechConversionConfig(
+        max_epochs=1, patience=1, segment_seconds=0.5, train_segments=3, valid_segments=2
+    ),
 )
 
 
@@ -96,7 +98,11 @@ def others(data, tmp_path):
 
 
 def losses(exp, stage):
-    return [(row.train_loss, row.valid_loss) for row in History(exp / "history.csv").read() if row.stage == stage]
+    return [
+        (row.train_loss, row.valid_loss)
+        for row in History(exp / "history.csv").read()
+        if row.stage == stage
+    ]
 
 
 def test_the_mixtures_that_are_given_are_those_that_are_learned(data, others, tmp_path, capsys):
@@ -105,9 +111,13 @@ def test_the_mixtures_that_are_given_are_those_that_are_learned(data, others, tm
     train_ann(others, tmp_path / "two", RECIPE)
     said = capsys.readouterr().out
     assert (
-        "tr: 4 of 4 mixtures hold more than the sum of their sources; they are taken as they are, and neither" in said
+        "tr: 4 of 4 mixtures hold more than the sum of their sources; they are taken as they are, and neither"
+        in said
     )
-    assert "cv: 4 of 4 mixtures hold more than the sum of their sources; they are taken as they are\n" in said
+    assert (
+        "cv: 4 of 4 mixtures hold more than the sum of their sources; they are taken as they are\n"
+        in said
+    )
     one, two = losses(tmp_path / "one", 0)[0], losses(tmp_path / "two", 0)[0]
     assert abs(one[0] - two[0]) > 0.1
     assert abs(one[1] - two[1]) > 0.1
@@ -139,10 +149,14 @@ def test_a_finished_stage_is_not_complete_for_other_data(data, others, tmp_path,
     capsys.readouterr()
     run(tmp_path / "moved", exp, RECIPE)
     assert "is there and complete" in capsys.readouterr().out
-    with pytest.raises(SpikeSepError, match=f"stage {stage} was begun on other data than .*others; give the --data"):
+    with pytest.raises(
+        SpikeSepError, match=f"stage {stage} was begun on other data than .*others; give the --data"
+    ):
         run(others, exp, RECIPE)
     settings = exp / "settings" / f"{stage}.json"
-    write_json(settings, {key: value for key, value in read_json(settings).items() if key != "heard"})
+    write_json(
+        settings, {key: value for key, value in read_json(settings).items() if key != "heard"}
+    )
     run(data, exp, RECIPE)  # begun by a version that did not listen
     assert "is there and complete" in capsys.readouterr().out
 
@@ -151,16 +165,22 @@ def test_an_analog_network_is_trained_further(data, tmp_path, capsys):
     train_ann(data, tmp_path / "one", RECIPE)
     longer = replace(RECIPE, ann=replace(RECIPE.ann, learning_rate=1e-9))
     train_ann(data, tmp_path / "two", longer, tmp_path / "one" / "ann")
-    one, two = (load_separator(tmp_path / name / "ann").encoder.filterbank._filters for name in ("one", "two"))
+    one, two = (
+        load_separator(tmp_path / name / "ann").encoder.filterbank._filters
+        for name in ("one", "two")
+    )
     torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
     with pytest.raises(SpikeSepError, match="from_ann"):
         train_ann(data, tmp_path / "two", longer)
     differ = r"ann: has model\.n_filters = 8, not 512, model\.n_channels = 8, not 512, model\.dilations = \[1, 2\], not"
-    remedy = (
-        r"give its config or --model\.n_filters 8 --model\.n_channels 8 --model\.dilations \[1,2\] --model.identity"
-    )
+    remedy = r"give its config or --model\.n_filters 8 --model\.n_channels 8 --model\.dilations \[1,2\] --model.identity"
     with pytest.raises(SpikeSepError, match=f"{differ}.*{remedy}"):
-        train_ann(data, tmp_path / "three", replace(RECIPE, model=SeparatorConfig()), tmp_path / "one" / "ann")
+        train_ann(
+            data,
+            tmp_path / "three",
+            replace(RECIPE, model=SeparatorConfig()),
+            tmp_path / "one" / "ann",
+        )
     with pytest.raises(SpikeSepError, match="nowhere"):
         train_ann(data, tmp_path / "three", RECIPE, tmp_path / "nowhere")
     snn, _ = convert_snn(data, tmp_path / "one", RECIPE)
@@ -178,7 +198,9 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
     for name, layer in one.network.layers.items():
         torch.testing.assert_close(layer.threshold, two.network.layers[name].threshold)
         steps = (layer.fixed.weight.int() - two.network.layers[name].fixed.weight.int()).abs()
-        assert int(steps.max()) <= 1  # where the integers' thresholds tipped a spike, a weight may make up for it
+        assert (
+            int(steps.max()) <= 1
+        )  # where the integers' thresholds tipped a spike, a weight may make up for it
         assert int(steps.sum()) < 0.05 * steps.numel()
     longer = replace(still, ptl=replace(still.ptl, n_steps=still.ptl.n_steps + 3))
     third = load_separator(convert_snn(data, tmp_path / "window", longer, ann, [snn])[0])
@@ -206,10 +228,14 @@ def test_a_converted_network_learns_on_from_where_it_stands(data, tmp_path):
 def test_of_several_networks_the_mean_learns_on(data, tmp_path):
     train_ann(data, tmp_path / "one", RECIPE)
     ann, (snn, _) = tmp_path / "one" / "ann", convert_snn(data, tmp_path / "one", RECIPE)
-    learning = replace(RECIPE, ptl=replace(RECIPE.ptl, first_stage_learning_rate=1e-2, weight_bits=0))
+    learning = replace(
+        RECIPE, ptl=replace(RECIPE.ptl, first_stage_learning_rate=1e-2, weight_bits=0)
+    )
     learned, _ = convert_snn(data, tmp_path / "two", learning, ann, [snn])
     still = replace(RECIPE, ptl=replace(RECIPE.ptl, max_epochs=0, weight_bits=0))
-    mean = load_separator(convert_snn(data, tmp_path / "mean", still, ann, [snn, learned, learned])[0]).state_dict()
+    mean = load_separator(
+        convert_snn(data, tmp_path / "mean", still, ann, [snn, learned, learned])[0]
+    ).state_dict()
     one, two = load_separator(snn).state_dict(), load_separator(learned).state_dict()
     moved = 0.0
     for name, tensor in mean.items():
@@ -220,7 +246,10 @@ def test_of_several_networks_the_mean_learns_on(data, tmp_path):
     assert moved > 1e-2
     other = replace(RECIPE, ptl=replace(RECIPE.ptl, percentile=60.0))
     stranger, _ = convert_snn(data, tmp_path / "other", other, ann)
-    with pytest.raises(SpikeSepError, match=r"other.snn: has another network\.layers.*threshold than .*one.snn; give"):
+    with pytest.raises(
+        SpikeSepError,
+        match=r"other.snn: has another network\.layers.*threshold than .*one.snn; give",
+    ):
         convert_snn(data, tmp_path / "three", still, ann, [snn, stranger])
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from spikesep.spiking.cost import Cost, CostMeter, SynopsEstimate, connections, macs, measure
+from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.quantize import HardwareLimits
 from spikesep.spiking.signal import Coding, Signal
 
 SYNAPSES = {
@@ -107,7 +107,9 @@ def test_connections_that_a_limit_on_fan_in_removed_carry_nothing(synapse, shape
     expected = sum(
         int((left(spike) != 0).sum()) * int(count[place])
         for place in itertools.product(*map(range, shape))
-        for spike in [torch.zeros(shape).index_put(tuple(map(torch.tensor, place)), torch.tensor(1.0))]
+        for spike in [
+            torch.zeros(shape).index_put(tuple(map(torch.tensor, place)), torch.tensor(1.0))
+        ]
     )
     assert connections(layer, count) == expected
     assert macs(layer, shape) == macs(Readout(synapse), shape)  # of the analog network
@@ -129,7 +131,9 @@ def test_spikes_of_a_pooled_input_all_reach_the_synapse_but_its_macs_come_after_
 
 def converted():
     torch.manual_seed(0)
-    network = SpikingNetwork([SpikingLayer(nn.Linear(5, 6)), SpikingLayer(nn.Linear(6, 7))], Readout(nn.Linear(7, 3)))
+    network = SpikingNetwork(
+        [SpikingLayer(nn.Linear(5, 6)), SpikingLayer(nn.Linear(6, 7))], Readout(nn.Linear(7, 3))
+    )
     for k in range(2):
         network[k].convert(0.05, Coding(8))
         network[k].freeze()
@@ -154,7 +158,9 @@ def test_the_first_layer_stays_in_macs_and_the_rest_is_counted_in_spikes():
     assert cost.macs == cost.kept_macs == 4 * (5 * 6 + 6 * 7 + 7 * 3)
     assert cost.analog_macs == 4 * 5 * 6
     assert cost.synops == int(first.count.sum()) * 7 + int(second.count.sum()) * 3
-    assert cost.firing_rate == pytest.approx([float(s.trains[0].spikes.float().mean()) for s in (first, second)])
+    assert cost.firing_rate == pytest.approx(
+        [float(s.trains[0].spikes.float().mean()) for s in (first, second)]
+    )
 
 
 def test_spikes_that_pooling_leaves_over_reach_nothing():
@@ -205,7 +211,10 @@ def test_the_estimate_in_training_is_the_measured_ratio_and_has_a_gradient(ident
     torch.manual_seed(0)
     layers = [SpikingLayer(nn.Linear(6, 6), identity=identity and k > 0) for k in range(3)]
     network = SpikingNetwork(layers, Readout(nn.Linear(6, 4)))
-    coding, x = Coding(8, deferred=True), torch.randn(5, 6)  # deferred: spikes are as many as rounding says
+    coding, x = (
+        Coding(8, deferred=True),
+        torch.randn(5, 6),
+    )  # deferred: spikes are as many as rounding says
     for layer in layers:
         (layer.discretize if mode == "discrete" else layer.convert)(0.05, coding)
     estimate = SynopsEstimate()
@@ -233,7 +242,10 @@ def test_the_estimate_knows_which_connections_a_limit_on_fan_in_left(groups):
         layer.convert(0.05, Coding(8, deferred=True), limits=HardwareLimits(fan_in=2))
         layer.freeze()
     assert len(network[1].limiter.kept.sum((0, 2)).unique()) > 1
-    estimate, x = SynopsEstimate(), torch.randn(5, 6, 1)  # one place: what else is taken on average is exact
+    estimate, x = (
+        SynopsEstimate(),
+        torch.randn(5, 6, 1),
+    )  # one place: what else is taken on average is exact
     network(x, observe=estimate)
     measured = measure(network, x)[1]
     assert float(estimate.synops) == pytest.approx(measured.synops)
@@ -242,7 +254,9 @@ def test_the_estimate_knows_which_connections_a_limit_on_fan_in_left(groups):
 
 def test_behind_an_analog_layer_no_spike_is_left_to_be_paid_for():
     torch.manual_seed(0)
-    network = SpikingNetwork([SpikingLayer(nn.Linear(6, 6)) for _ in range(3)], Readout(nn.Linear(6, 4)))
+    network = SpikingNetwork(
+        [SpikingLayer(nn.Linear(6, 6)) for _ in range(3)], Readout(nn.Linear(6, 4))
+    )
     network[0].convert(0.05, Coding(8))
     estimate, x = SynopsEstimate(), torch.randn(5, 6)
     network(x, observe=estimate)

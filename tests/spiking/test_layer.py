@@ -8,8 +8,16 @@ from spikesep.spiking.signal import Coding, Signal
 
 CASES = {
     "linear": (lambda bias: nn.Linear(6, 6, bias), nn.BatchNorm1d, (4, 6)),
-    "conv1d": (lambda bias: nn.Conv1d(6, 6, 3, padding=2, dilation=2, bias=bias), nn.BatchNorm1d, (4, 6, 15)),
-    "conv1d grouped": (lambda bias: nn.Conv1d(6, 6, 3, padding=1, groups=3, bias=bias), nn.BatchNorm1d, (4, 6, 15)),
+    "conv1d": (
+        lambda bias: nn.Conv1d(6, 6, 3, padding=2, dilation=2, bias=bias),
+        nn.BatchNorm1d,
+        (4, 6, 15),
+    ),
+    "conv1d grouped": (
+        lambda bias: nn.Conv1d(6, 6, 3, padding=1, groups=3, bias=bias),
+        nn.BatchNorm1d,
+        (4, 6, 15),
+    ),
     "conv2d": (lambda bias: nn.Conv2d(6, 6, 3, padding=1, bias=bias), nn.BatchNorm2d, (4, 6, 7, 9)),
 }
 cases = pytest.mark.parametrize(("make", "norm", "shape"), CASES.values(), ids=CASES)
@@ -32,7 +40,11 @@ def trained_norm(kind):
 @pytest.mark.parametrize("residual", [False, True])
 def test_folding_changes_nothing_in_inference(make, norm, shape, bias, with_norm, residual):
     torch.manual_seed(0)
-    layer = SpikingLayer(make(bias), trained_norm(norm) if with_norm else None, residual=residual).double().eval()
+    layer = (
+        SpikingLayer(make(bias), trained_norm(norm) if with_norm else None, residual=residual)
+        .double()
+        .eval()
+    )
     x = torch.randn(shape, dtype=torch.float64)
     before = layer(Signal(x)).value
     layer.fold()
@@ -50,7 +62,13 @@ def test_a_residual_layer_adds_its_input_before_the_relu(make, norm, shape):
 
 @pytest.mark.parametrize(
     "synapse",
-    [nn.Linear(6, 5), nn.Conv1d(6, 5, 3, padding=1), nn.Conv1d(6, 6, 3), nn.Conv1d(6, 6, 3, 2, 1), nn.Conv1d(6, 6, 2)],
+    [
+        nn.Linear(6, 5),
+        nn.Conv1d(6, 5, 3, padding=1),
+        nn.Conv1d(6, 6, 3),
+        nn.Conv1d(6, 6, 3, 2, 1),
+        nn.Conv1d(6, 6, 2),
+    ],
     ids=repr,
 )
 def test_a_residual_path_around_what_changes_the_shape_is_refused(synapse):
@@ -79,13 +97,19 @@ def test_spike_counts_are_those_of_a_loop_over_time_steps(make, norm, shape, enc
     trains = torch.rand(n_steps, *shape) < 0.3
     threshold_before = torch.tensor(0.4, dtype=torch.float64)
 
-    without_bias = lambda v: synapse(v) - synapse(torch.zeros_like(v))  # noqa: E731
+    def without_bias(v):
+        return synapse(v) - synapse(torch.zeros_like(v))
+
     bias = synapse(torch.zeros_like(x)) / n_steps
     analog = [
-        without_bias(x) * (1 / n_steps if encoding == "constant" else float(t == 0)) + bias for t in range(n_steps)
+        without_bias(x) * (1 / n_steps if encoding == "constant" else float(t == 0)) + bias
+        for t in range(n_steps)
     ]
     spiking = [without_bias(s.double()) * threshold_before + bias for s in trains]
-    for signal, current in ((Signal(x), analog), (Signal.from_spikes(trains, threshold_before), spiking)):
+    for signal, current in (
+        (Signal(x), analog),
+        (Signal.from_spikes(trains, threshold_before), spiking),
+    ):
         expected = spike_count(integrate_and_fire(torch.stack(current), 0.25, share * 0.25)[0])
         out = layer(signal)
         # The last bit of float32 may tip a neuron that sits right on its threshold.
@@ -202,7 +226,8 @@ def test_currents_of_several_layers_add_up_each_weighed_with_its_own_threshold()
     layer = SpikingLayer(nn.Conv1d(6, 4, 3, padding=1)).eval()
     layer.convert(0.3, Coding(8))
     one, other = (
-        Signal.from_spikes(torch.rand(8, 2, 6, 9) < 0.3, torch.tensor(threshold)) for threshold in (0.5, 0.125)
+        Signal.from_spikes(torch.rand(8, 2, 6, 9) < 0.3, torch.tensor(threshold))
+        for threshold in (0.5, 0.125)
     )
     together = layer.current(one + other)
     bias = (layer.synapse.bias / 8)[:, None]
@@ -211,7 +236,9 @@ def test_currents_of_several_layers_add_up_each_weighed_with_its_own_threshold()
     assert torch.equal((one + other).count, one.count + other.count)
 
 
-@pytest.mark.parametrize("settings", [{"n_steps": 0}, {"encoding": "poisson"}, {"initial_potential": 1.0}])
+@pytest.mark.parametrize(
+    "settings", [{"n_steps": 0}, {"encoding": "poisson"}, {"initial_potential": 1.0}]
+)
 def test_a_coding_that_cannot_be_is_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Coding(**settings)

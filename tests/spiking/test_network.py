@@ -47,7 +47,9 @@ def test_the_readout_is_the_aggregate_potential_of_the_last_spikes():
 
 def test_the_plan_names_every_layer_and_what_is_folded():
     layers = {
-        name: SpikingLayer(nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), identity=name == "second")
+        name: SpikingLayer(
+            nn.Conv1d(4, 4, 3, padding=1), nn.BatchNorm1d(4), identity=name == "second"
+        )
         for name in ("first", "second")
     }
     plan = SpikingNetwork(layers, Readout(nn.Conv1d(4, 2, 1))).plan().splitlines()
@@ -111,7 +113,9 @@ def test_an_identity_path_hands_on_the_spikes_of_all_layers_before():
 
 
 def test_a_sum_that_goes_on_from_a_shorter_one_is_the_same_to_the_bit():
-    parts = [Signal.from_spikes(torch.rand(8, 2, 5) < 0.4, torch.tensor(0.1 * (k + 1))) for k in range(4)]
+    parts = [
+        Signal.from_spikes(torch.rand(8, 2, 5) < 0.4, torch.tensor(0.1 * (k + 1))) for k in range(4)
+    ]
     step_by_step = parts[0]
     for part in parts[1:]:
         assert step_by_step.value is not None
@@ -138,4 +142,6 @@ def test_an_accelerator_fires_the_spikes_of_the_cpu():
     here = network.propagate(x, 0, 3)
     there = network.cuda().propagate(x.cuda(), 0, 3)
     differing = (here.count != there.count.cpu()).float().mean()
-    assert differing < 0.005  # products are summed in another order: a neuron on its threshold may tip
+    assert (
+        differing < 0.005
+    )  # products are summed in another order: a neuron on its threshold may tip

@@ -45,7 +45,10 @@ def test_counts_lie_within_the_window_and_charge_is_conserved(current, threshold
     count = spike_count(spikes)
     assert ((count >= 0) & (count <= len(z))).all()
     torch.testing.assert_close(
-        z.double().sum(0), threshold * count.double() + rest.double() - share * threshold, rtol=0, atol=0
+        z.double().sum(0),
+        threshold * count.double() + rest.double() - share * threshold,
+        rtol=0,
+        atol=0,
     )
 
 
@@ -54,15 +57,22 @@ def test_a_constant_current_is_counted_without_stepping(n_steps, z, threshold, s
     current = torch.full((n_steps, 1), z)
     count = spike_count(integrate_and_fire(current, threshold, share * threshold)[0])
     assert (
-        count.item() == constant_current_count(torch.tensor(z * n_steps), threshold, share * threshold, n_steps).item()
+        count.item()
+        == constant_current_count(
+            torch.tensor(z * n_steps), threshold, share * threshold, n_steps
+        ).item()
     )
 
 
 @given(st.integers(1, 32), st.integers(-4096, 4096), st.integers(1, 1000))
-def test_with_half_the_threshold_to_begin_with_the_count_is_the_rounded_charge(n_steps, charge, threshold):
+def test_with_half_the_threshold_to_begin_with_the_count_is_the_rounded_charge(
+    n_steps, charge, threshold
+):
     current = torch.full((n_steps, 1), charge / n_steps, dtype=torch.float64)
     count = spike_count(integrate_and_fire(current, threshold, threshold / 2)[0]).item()
-    rounded = min(max((2 * charge + threshold) // (2 * threshold), 0), n_steps)  # to nearest, half up
+    rounded = min(
+        max((2 * charge + threshold) // (2 * threshold), 0), n_steps
+    )  # to nearest, half up
     if (2 * charge + threshold) % (2 * threshold) == 0 and charge % n_steps:
         assert count in (rounded, rounded - 1)  # the sum of rounded steps may miss the tie
     else:

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from spikesep.spiking.conversion.ptl import AllAtOnce
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.neuron import integrate_and_fire
-from spikesep.spiking.ptl import AllAtOnce
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.surrogate import graded_spikes
 
@@ -29,7 +29,9 @@ def test_the_gradient_is_that_of_back_propagation_through_time_by_hand():
 
 def network(n_layers=3):
     torch.manual_seed(0)
-    layers = [SpikingLayer(nn.Linear(6, 6), nn.BatchNorm1d(6), identity=k > 0) for k in range(n_layers)]
+    layers = [
+        SpikingLayer(nn.Linear(6, 6), nn.BatchNorm1d(6), identity=k > 0) for k in range(n_layers)
+    ]
     net = SpikingNetwork(layers, Readout(nn.Linear(6, 2)))
     for _ in range(20):
         net(torch.rand(64, 6))
@@ -44,7 +46,9 @@ def test_in_training_a_norm_that_is_kept_gives_twin_and_neurons_the_moments_of_t
     x = torch.rand(40, 6)
     out = layer(Signal(x)).value
     potential = layer.synapse(x).double()
-    normed = (potential - potential.mean(0)) / (potential.var(0, correction=0) + layer.norm.eps).sqrt()
+    normed = (potential - potential.mean(0)) / (
+        potential.var(0, correction=0) + layer.norm.eps
+    ).sqrt()
     expected = (normed * layer.norm.weight + layer.norm.bias).relu() / 0.2
     assert torch.equal(out.div(0.2).round(), (expected + 0.5).floor().clamp(max=8).float())
     assert out.requires_grad
@@ -106,7 +110,9 @@ def test_a_conversion_by_rates_nears_the_analog_network_as_the_window_grows():
     for n_steps in (8, 64, 512):
         net = network()
         coding = Coding(n_steps, initial_potential=0.0)
-        AllAtOnce(net, net, Trainer(net), coding, percentile=100.0, discretize=False, max_epochs=0).run()
+        AllAtOnce(
+            net, net, Trainer(net), coding, percentile=100.0, discretize=False, max_epochs=0
+        ).run()
         with torch.no_grad():
             errors.append(float((net.eval()(x) - expected).abs().mean()))
     assert errors[1] < 0.3 * errors[0]

@@ -13,10 +13,10 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.cost import measure
 from spikesep.spiking.layer import Readout, SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.training import budget
 from spikesep.training import convert as conversion
 from spikesep.training.config import ConversionConfig
-from spikesep.training.history import History
+from spikesep.training.records.history import History
+from spikesep.training.timing import budget
 
 
 class Model(nn.Module):
@@ -27,7 +27,10 @@ class Model(nn.Module):
         torch.manual_seed(0)
         self.scale = nn.Linear(6, 6)
         synapses = [nn.Conv1d(6, 6, 3, padding=1) for _ in range(3)]
-        layers = [SpikingLayer(s, nn.BatchNorm1d(6), identity=identity and k > 0) for k, s in enumerate(synapses)]
+        layers = [
+            SpikingLayer(s, nn.BatchNorm1d(6), identity=identity and k > 0)
+            for k, s in enumerate(synapses)
+        ]
         self.network = SpikingNetwork(layers, Readout(nn.Conv1d(6, 2, 1)))
 
     def encode(self, x):
@@ -69,7 +72,13 @@ def mean_square(prediction, target):
 
 def convert(folder, model=None, loss=mean_square, fresh=None, teacher=None, began=None, **settings):
     model = model or trained(identity="synops_budget" not in settings)
-    given = {"max_epochs": 2, "patience": 2, "learning_rate": 3e-3, "batch_size": 7, "weight_bits": 0}
+    given = {
+        "max_epochs": 2,
+        "patience": 2,
+        "learning_rate": 3e-3,
+        "batch_size": 7,
+        "weight_bits": 0,
+    }
     config = ConversionConfig(**given | settings)
     history = History(folder / "history.csv")
     choices = conversion.convert(
@@ -135,14 +144,20 @@ def test_spikes_on_disk_leave_no_file_whether_the_run_ends_or_not(tmp_path, monk
         convert(tmp_path, cache_gib=0, cache_disk_gib=1)
     assert taken[:2] == [(tmp_path / "snn", 40 * 60), (tmp_path / "snn", 17 * 60)]
     assert files == [["stage01.pt", "state.pt"]] * 2
-    assert sorted(path.name for path in (tmp_path / "snn").iterdir()) == ["stage01.pt", "stage02.pt", "state.pt"]
+    assert sorted(path.name for path in (tmp_path / "snn").iterdir()) == [
+        "stage01.pt",
+        "stage02.pt",
+        "state.pt",
+    ]
 
 
 def test_a_full_disk_is_one_line(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
     try:
-        with pytest.raises(SpikeSepError, match=r"spike cache: cannot be written .*; make room") as error:
+        with pytest.raises(
+            SpikeSepError, match=r"spike cache: cannot be written .*; make room"
+        ) as error:
             conversion.in_unnamed_file(tmp_path, (2**17,))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -170,7 +185,9 @@ def test_the_front_stays_as_it_is_and_everything_behind_learns(tmp_path):
     model, _, _ = convert(tmp_path)
     after = model.state_dict()
     assert torch.equal(before["scale.weight"], after["scale.weight"])
-    assert not torch.equal(before["network.readout.synapse.weight"], after["network.readout.synapse.weight"])
+    assert not torch.equal(
+        before["network.readout.synapse.weight"], after["network.readout.synapse.weight"]
+    )
 
 
 def test_fine_tuning_makes_up_for_conversion(tmp_path):
@@ -248,7 +265,9 @@ def test_a_budget_of_spikes_is_kept(tmp_path, settings):
     def firing(prediction, target):
         return -prediction.square().mean()
 
-    model, _, _ = convert(tmp_path, loss=firing, max_epochs=0, first_stage_epochs=3, deferred=True, **settings)
+    model, _, _ = convert(
+        tmp_path, loss=firing, max_epochs=0, first_stage_epochs=3, deferred=True, **settings
+    )
     examples = Examples(40, 2)
     _, cost = measure(model.network, model.encode(torch.stack([x for x, _ in examples.pairs]))[0])
     assert cost.synops_ratio == pytest.approx(0.8, rel=0.1)  # the estimate knows no borders
@@ -272,10 +291,21 @@ def test_the_first_stage_takes_fresh_examples_and_the_others_the_fixed_ones(tmp_
             seen.append(len(target))
         return mean_square(prediction, target)
 
-    _, _, history = convert(tmp_path, loss=watching, fresh=loader, max_epochs=1, first_stage_epochs=3, patience=9)
+    _, _, history = convert(
+        tmp_path, loss=watching, fresh=loader, max_epochs=1, first_stage_epochs=3, patience=9
+    )
     assert loader.sampler.epochs == [1, 2, 3]
     assert seen == [8] * 9 + [7, 7, 7, 7, 7, 5] * 2
-    assert [(r.stage, r.epoch) for r in history] == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (3, 0), (3, 1)]
+    assert [(r.stage, r.epoch) for r in history] == [
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 0),
+        (2, 1),
+        (3, 0),
+        (3, 1),
+    ]
 
 
 def test_a_teacher_says_what_is_learned_and_what_is_best_and_the_metric_is_of_the_targets(tmp_path):
@@ -298,21 +328,35 @@ def test_a_teacher_says_what_is_learned_and_what_is_best_and_the_metric_is_of_th
         return mean_square(prediction, target)
 
     gentle = {"max_epochs": 3, "first_stage_learning_rate": 1e-4, "learning_rate": 1e-4}
-    _, _, history = convert(tmp_path, model, watching, teacher=teacher, precision="float32", **gentle)
+    _, _, history = convert(
+        tmp_path, model, watching, teacher=teacher, precision="float32", **gentle
+    )
     with torch.no_grad():
-        taught, taught_valid = (analog(torch.stack([x for x, _ in pairs])) for pairs in (learned, valid))
+        taught, taught_valid = (
+            analog(torch.stack([x for x, _ in pairs])) for pairs in (learned, valid)
+        )
     for target in torch.cat(seen[True]):
         assert (taught - target).abs().amax((1, 2)).min() < 1e-5
-    of_targets, of_teacher = seen[False][::2], seen[False][1::2]  # of each batch one after the other
-    for found, expected in ((of_targets, torch.stack([y for _, y in valid])), (of_teacher, taught_valid)):
+    of_targets, of_teacher = (
+        seen[False][::2],
+        seen[False][1::2],
+    )  # of each batch one after the other
+    for found, expected in (
+        (of_targets, torch.stack([y for _, y in valid])),
+        (of_teacher, taught_valid),
+    ):
         for target in torch.cat(found):
             assert (expected - target).abs().amax((1, 2)).min() < 1e-5
-    assert history[0].valid_loss < -0.1 * history[0].valid_metric  # right after conversion it is near what is learned
+    assert (
+        history[0].valid_loss < -0.1 * history[0].valid_metric
+    )  # right after conversion it is near what is learned
     assert model.gain != 1
     assert same(teacher, analog)
 
 
-def test_an_epoch_ends_with_the_mean_of_the_weights_and_learning_goes_on_from_where_it_was(tmp_path, monkeypatch):
+def test_an_epoch_ends_with_the_mean_of_the_weights_and_learning_goes_on_from_where_it_was(
+    tmp_path, monkeypatch
+):
     """Against a plain loop in float64 over what the optimizer leaves after each of its steps."""
     decay, steps, ends = 0.7, [], []
     step, validate = torch.optim.Adam.step, conversion.TandemTrainer.validate
@@ -322,7 +366,9 @@ def test_an_epoch_ends_with_the_mean_of_the_weights_and_learning_goes_on_from_wh
         steps.append([p.detach().double().clone() for p in optimizer.param_groups[0]["params"]])
 
     def ended(trainer, stage):
-        ends.append([p.detach().double().clone() for p in trainer.model.parameters() if p.requires_grad])
+        ends.append(
+            [p.detach().double().clone() for p in trainer.model.parameters() if p.requires_grad]
+        )
         return validate(trainer, stage)
 
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
@@ -334,7 +380,9 @@ def test_an_epoch_ends_with_the_mean_of_the_weights_and_learning_goes_on_from_wh
         if (k + 1) % per_epoch == 0:
             for m, found in zip(mean, ends[(k + 1) // per_epoch], strict=True):
                 torch.testing.assert_close(found, m, rtol=1e-5, atol=1e-6)
-    assert any((a - b).abs().max() > 1e-3 for a, b in zip(steps[per_epoch - 1], ends[1], strict=True))
+    assert any(
+        (a - b).abs().max() > 1e-3 for a, b in zip(steps[per_epoch - 1], ends[1], strict=True)
+    )
 
 
 @pytest.mark.parametrize("discretize", [False, True])
@@ -355,7 +403,9 @@ def test_layers_not_yet_converted_round_if_asked(tmp_path, discretize):
 
 def test_a_price_on_synaptic_operations_makes_neurons_fire_less(tmp_path):
     def rate(weight):
-        model, _, _ = convert(tmp_path / f"{weight}", synops_weight=weight, max_epochs=4, learning_rate=1e-2)
+        model, _, _ = convert(
+            tmp_path / f"{weight}", synops_weight=weight, max_epochs=4, learning_rate=1e-2
+        )
         x = torch.stack([x for x, _ in Examples(17, 3).pairs])
         return measure(model.network, model.encode(x)[0])[1].synops_ratio
 
@@ -366,7 +416,9 @@ def test_the_loss_that_chooses_the_best_epoch_has_the_price_in_it(tmp_path):
     model, _, history = convert(tmp_path, synops_weight=0.5, max_epochs=0, deferred=True)
     x = torch.stack([x for x, _ in Examples(17, 3).pairs])
     ratio = measure(model.network, model.encode(x)[0])[1].synops_ratio
-    price = history[0].valid_loss + history[0].valid_metric  # the metric is the task's loss, negated
+    price = (
+        history[0].valid_loss + history[0].valid_metric
+    )  # the metric is the task's loss, negated
     assert price == pytest.approx(0.5 * ratio, rel=0.1)  # the estimate sees no borders
 
 
@@ -379,7 +431,9 @@ def test_deferred_neurons_leave_nothing_to_the_later_stages_but_what_they_learn(
         assert begins[stage] == pytest.approx(ends[stage - 1], rel=1e-3)
 
 
-def test_the_finished_network_is_brought_into_fixed_point_form_and_its_loss_is_told(tmp_path, capsys):
+def test_the_finished_network_is_brought_into_fixed_point_form_and_its_loss_is_told(
+    tmp_path, capsys
+):
     model, _, history = convert(tmp_path, weight_bits=6)
     assert model.network.is_fixed_point
     assert max(int(layer.fixed.weight.abs().max()) for layer in model.network.layers.values()) == 31
@@ -417,8 +471,12 @@ def test_a_norm_that_is_not_over_channels_is_refused_before_any_work(tmp_path):
         def decode(self, potential, x):
             return (potential + x).sum(1)
 
-    with pytest.raises(SpikeSepError, match=r"layer 0: BatchNorm1d cannot be folded into Linear .*\[7, 6, 6\]"):
-        convert(tmp_path, Vectors().eval(), loss=lambda prediction, target: prediction.square().mean())
+    with pytest.raises(
+        SpikeSepError, match=r"layer 0: BatchNorm1d cannot be folded into Linear .*\[7, 6, 6\]"
+    ):
+        convert(
+            tmp_path, Vectors().eval(), loss=lambda prediction, target: prediction.square().mean()
+        )
     assert not (tmp_path / "history.csv").exists()
 
 
@@ -448,7 +506,9 @@ OTHERS = {
 def test_the_checkpoints_of_another_run_are_refused(tmp_path, changes, message):
     first, _, history = convert(tmp_path, max_epochs=0)
     given = {name: make() if callable(make) else make for name, make in changes.items()}
-    with pytest.raises(SpikeSepError, match=f"snn: holds a conversion that was {message}.*; give another folder"):
+    with pytest.raises(
+        SpikeSepError, match=f"snn: holds a conversion that was {message}.*; give another folder"
+    ):
         convert(tmp_path, **{"max_epochs": 0} | given)
     again, _, rows = convert(tmp_path, max_epochs=0, cache_gib=0)  # which changes nothing
     assert same(again, first)
@@ -462,7 +522,9 @@ def test_checkpoints_that_do_not_say_what_they_are_of_are_taken_up_where_they_fi
     assert state.pop("begun")["ptl"].pop("clip_norm") == 5.0
     torch.save(state, path)
     assert same(convert(tmp_path, max_epochs=0)[0], first)
-    with pytest.raises(SpikeSepError, match="snn: holds the conversion of another network; give another folder"):
+    with pytest.raises(
+        SpikeSepError, match="snn: holds the conversion of another network; give another folder"
+    ):
         convert(tmp_path, deeper_model(), max_epochs=0)
 
 
@@ -502,7 +564,9 @@ def test_a_loss_that_is_no_number_ends_the_run_where_it_was(tmp_path, n_calls, m
         assert all(tensor.isfinite().all() for tensor in kept)
 
 
-@pytest.mark.parametrize("settings", [{}, {"method": "rate"}, {"fan_in": 5, "pruning": "refit", "discretize": False}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "rate"}, {"fan_in": 5, "pruning": "refit", "discretize": False}]
+)
 @pytest.mark.parametrize("bad", ["an example", "a weight"])
 def test_what_is_no_number_is_found_before_anything_learns(tmp_path, monkeypatch, settings, bad):
     model, message = trained(), r"the network's layers\.1\.synapse\.bias holds NaN"
@@ -513,7 +577,9 @@ def test_what_is_no_number_is_found_before_anything_learns(tmp_path, monkeypatch
         message = "the network's input, in training examples 7 to 13, holds NaN"
         take = Examples.__getitem__
         monkeypatch.setattr(
-            Examples, "__getitem__", lambda self, k: (take(self, k)[0] / (0 if k == 9 else 1), take(self, k)[1])
+            Examples,
+            "__getitem__",
+            lambda self, k: (take(self, k)[0] / (0 if k == 9 else 1), take(self, k)[1]),
         )
     with pytest.raises(SpikeSepError, match=message):
         convert(tmp_path, model, **settings)
@@ -535,14 +601,18 @@ def test_stages_share_the_time_and_all_of_it_is_kept(tmp_path, clock, capsys, lo
     """Six steps of 4 s an epoch, three batches of validation: without a budget, six epochs would take 252 s, and
     what comes with them another 60."""
     began = clock.seconds - loaded
-    model, _, history = convert(tmp_path, loss=passing(clock), began=began, max_minutes=5, weight_bits=8)
+    model, _, history = convert(
+        tmp_path, loss=passing(clock), began=began, max_minutes=5, weight_bits=8
+    )
     assert model.network.n_converted == 3
     assert model.network.is_fixed_point
     assert clock.seconds - began <= 300
     cut = {row.stage: row for row in history if row.cut_at}
     assert set(cut) == {1, 2, 3}
     assert cut[1].epoch > 0 or loaded
-    assert all(row is cut.get(row.stage, row) or row.epoch < cut[row.stage].epoch for row in history)
+    assert all(
+        row is cut.get(row.stage, row) or row.epoch < cut[row.stage].epoch for row in history
+    )
     assert loaded or cut[1].learning_rate < 3e-4
     said = capsys.readouterr().out
     assert "conversion takes at most about" in said or loaded
@@ -554,7 +624,9 @@ def test_without_time_layers_are_converted_untrained(tmp_path, clock, capsys):
     model, _, history = convert(tmp_path / "late", loss=passing(clock), began=began, max_minutes=3)
     untrained, _, expected = convert(tmp_path / "untrained", loss=passing(clock), max_epochs=0)
     assert (
-        without_time(history) == without_time(expected) == [(k, 0, row.valid_loss) for k, row in enumerate(history, 1)]
+        without_time(history)
+        == without_time(expected)
+        == [(k, 0, row.valid_loss) for k, row in enumerate(history, 1)]
     )
     assert [row.cut_at for row in history] == [2, 2, 2]
     assert same(model, untrained)
@@ -591,7 +663,9 @@ def test_a_run_that_was_killed_goes_on_by_the_same_clock(tmp_path, clock):
     assert same(resumed, unbroken)
 
 
-def test_without_time_frozen_layers_run_on_no_more_examples_than_calibration_takes(tmp_path, clock, monkeypatch):
+def test_without_time_frozen_layers_run_on_no_more_examples_than_calibration_takes(
+    tmp_path, clock, monkeypatch
+):
     passes, fire = [], SpikingLayer.fire
 
     def counting(self, signal):

@@ -13,7 +13,9 @@ RATE = 1e-2
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv1d(6, 8, 3), nn.BatchNorm1d(8), nn.Conv1d(8, 5, 1), nn.Flatten(), nn.Linear(20, 2))
+    return nn.Sequential(
+        nn.Conv1d(6, 8, 3), nn.BatchNorm1d(8), nn.Conv1d(8, 5, 1), nn.Flatten(), nn.Linear(20, 2)
+    )
 
 
 def steps(model, optimizer, n=3):

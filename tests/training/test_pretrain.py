@@ -8,11 +8,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from spikesep.errors import SpikeSepError
-from spikesep.training import budget, timekeeper
 from spikesep.training.config import PretrainConfig
-from spikesep.training.history import History
 from spikesep.training.precision import autocast, supports_bf16
 from spikesep.training.pretrain import PretrainTask, pretrain
+from spikesep.training.records.history import History
+from spikesep.training.timing import budget, timekeeper
 
 CONFIG = {"epochs": 4, "learning_rate": 0.05, "warmup_steps": 3, "precision": "float32"}
 
@@ -66,7 +66,9 @@ def test_a_loss_that_is_no_number_ends_training_with_one_line(tmp_path, trained,
         value = mean_square(prediction, target)
         return value * math.nan if prediction.requires_grad == trained else value
 
-    with pytest.raises(SpikeSepError, match=rf"epoch 1: the {what} loss is nan; lower ann\.learning_rate"):
+    with pytest.raises(
+        SpikeSepError, match=rf"epoch 1: the {what} loss is nan; lower ann\.learning_rate"
+    ):
         train(tmp_path, loss)
     assert not (tmp_path / "history.csv").exists()
 
@@ -93,14 +95,19 @@ def test_the_model_is_left_with_its_best_weights(tmp_path):
     assert not model.training
 
 
-@pytest.mark.parametrize(("schedule", "optimizer"), [("plateau", "adam"), ("cosine", "adam"), ("cosine", "muon")])
+@pytest.mark.parametrize(
+    ("schedule", "optimizer"), [("plateau", "adam"), ("cosine", "adam"), ("cosine", "muon")]
+)
 def test_a_run_stopped_within_an_epoch_ends_as_an_unbroken_one(tmp_path, schedule, optimizer):
     settings = {"schedule": schedule, "optimizer": optimizer}
     unbroken, expected = train(tmp_path / "unbroken", **settings)
     with pytest.raises(StopAt.StopError):
         train(tmp_path / "broken", StopAt(12), **settings)  # five steps an epoch: in the third
     resumed, history = train(tmp_path / "broken", **settings)
-    without_time = lambda rows: [(r.epoch, r.train_loss, r.valid_loss, r.learning_rate) for r in rows]  # noqa: E731
+
+    def without_time(rows):
+        return [(r.epoch, r.train_loss, r.valid_loss, r.learning_rate) for r in rows]
+
     assert without_time(history) == without_time(expected)
     for name, tensor in unbroken.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
@@ -122,8 +129,16 @@ def test_a_stopped_run_goes_on_from_its_last_epoch_even_if_that_was_not_its_best
 
 
 def test_plateau_halves_and_then_stops(tmp_path):
-    settings = {"schedule": "plateau", "halve_patience": 2, "stop_patience": 5, "epochs": 50, "learning_rate": 1e-3}
-    _, history = train(tmp_path, loss=lambda p, t: mean_square(p, t) * 0 + 1, warmup_steps=0, **settings)
+    settings = {
+        "schedule": "plateau",
+        "halve_patience": 2,
+        "stop_patience": 5,
+        "epochs": 50,
+        "learning_rate": 1e-3,
+    }
+    _, history = train(
+        tmp_path, loss=lambda p, t: mean_square(p, t) * 0 + 1, warmup_steps=0, **settings
+    )
     rates = [r.learning_rate / 1e-3 for r in history]
     assert len(history) == 6  # the first is the best; five without improvement
     assert rates == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
@@ -131,7 +146,11 @@ def test_plateau_halves_and_then_stops(tmp_path):
 
 def test_cosine_warms_up_holds_and_falls_to_zero():
     task = PretrainTask(
-        nn.Linear(1, 1), mean_square, negated, PretrainConfig(epochs=10, schedule="cosine", cosine_from=0.5), 10
+        nn.Linear(1, 1),
+        mean_square,
+        negated,
+        PretrainConfig(epochs=10, schedule="cosine", cosine_from=0.5),
+        10,
     )
     factors = [task._cosine(step) for step in range(101)]
     assert factors[:51] == [1.0] * 51
@@ -141,7 +160,11 @@ def test_cosine_warms_up_holds_and_falls_to_zero():
 
 def test_where_the_clock_is_ahead_of_the_steps_cosine_follows_it():
     task = PretrainTask(
-        nn.Linear(1, 1), mean_square, negated, PretrainConfig(epochs=10, schedule="cosine", max_minutes=1), 10
+        nn.Linear(1, 1),
+        mean_square,
+        negated,
+        PretrainConfig(epochs=10, schedule="cosine", max_minutes=1),
+        10,
     )
     task.spent_seconds = 45.0
     assert task._cosine(10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
@@ -169,7 +192,9 @@ def spent(folder):
 
 @pytest.mark.parametrize(("loaded", "steps"), [(0, 14), (65, 9)])
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_a_run_ends_within_an_epoch_so_that_all_of_it_keeps_its_time(tmp_path, clock, capsys, loaded, steps, schedule):
+def test_a_run_ends_within_an_epoch_so_that_all_of_it_keeps_its_time(
+    tmp_path, clock, capsys, loaded, steps, schedule
+):
     """Loading and validation (five batches after five steps) are included."""
     count = []
 
@@ -187,7 +212,10 @@ def test_a_run_ends_within_an_epoch_so_that_all_of_it_keeps_its_time(tmp_path, c
     assert seconds <= 180
     assert seconds == loaded + 10 * steps + 10 * len(history)
     said = capsys.readouterr().out
-    assert re.search(r"about [78] min on this processor for all 8 epochs; the time budget of 3 minutes .* ends", said)
+    assert re.search(
+        r"about [78] min on this processor for all 8 epochs; the time budget of 3 minutes .* ends",
+        said,
+    )
     assert f"stopping in epoch {len(history)} of 8: the time budget of 3 minutes is spent" in said
     if schedule == "cosine":
         assert history[-1].learning_rate < 0.15 * CONFIG["learning_rate"]
@@ -215,22 +243,34 @@ def test_a_run_that_was_killed_goes_on_by_the_same_clock(tmp_path, clock):
         train(tmp_path / "broken", failing, **given)
     _, history = train(tmp_path / "broken", clock.loss, **given)
     assert spent(tmp_path / "broken") == spent(tmp_path / "unbroken")
-    assert [(r.epoch, r.valid_loss, r.cut_at) for r in history] == [(r.epoch, r.valid_loss, r.cut_at) for r in expected]
+    assert [(r.epoch, r.valid_loss, r.cut_at) for r in history] == [
+        (r.epoch, r.valid_loss, r.cut_at) for r in expected
+    ]
 
 
 PROCESSORS = {
     "Zen 4": ({"avx512_bf16": True}, {}, True),
-    "Sapphire Rapids": ({"avx512_bf16": True, "amx_bf16": True}, {"ONEDNN_MAX_CPU_ISA": "AVX10_1_512_AMX"}, True),
+    "Sapphire Rapids": (
+        {"avx512_bf16": True, "amx_bf16": True},
+        {"ONEDNN_MAX_CPU_ISA": "AVX10_1_512_AMX"},
+        True,
+    ),
     "Graviton 3": ({"bf16": True}, {}, True),
     "Zen 3": ({"avx2": True}, {}, False),
-    "Ice Lake": ({"avx2": True, "avx512_f": True, "avx512_vnni": True, "avx512_bf16": False}, {}, False),
+    "Ice Lake": (
+        {"avx2": True, "avx512_f": True, "avx512_vnni": True, "avx512_bf16": False},
+        {},
+        False,
+    ),
     "Graviton 2": ({"neon": True, "bf16": False}, {}, False),
     "oneDNN held to AVX2": ({"avx512_bf16": True}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
     "oneDNN held to AVX-512": ({"avx512_bf16": True}, {"DNNL_MAX_CPU_ISA": "avx512_core"}, False),
 }
 
 
-@pytest.mark.parametrize(("capabilities", "environment", "has_it"), PROCESSORS.values(), ids=PROCESSORS)
+@pytest.mark.parametrize(
+    ("capabilities", "environment", "has_it"), PROCESSORS.values(), ids=PROCESSORS
+)
 def test_float32_is_taken_where_bf16_is_emulated(monkeypatch, capabilities, environment, has_it):
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
@@ -256,7 +296,9 @@ def test_warm_up_ends_at_the_learning_rate(tmp_path):
 
 
 def test_a_stopped_run_keeps_the_patience_of_its_schedule(tmp_path):
-    flat = lambda p, t: mean_square(p, t) * 0 + 1  # noqa: E731
+    def flat(p, t):
+        return mean_square(p, t) * 0 + 1
+
     settings = {"schedule": "plateau", "halve_patience": 2, "warmup_steps": 0, "epochs": 6}
     _, expected = train(tmp_path / "unbroken", loss=flat, **settings)
     stop = StopAt(17)
@@ -268,8 +310,17 @@ def test_a_stopped_run_keeps_the_patience_of_its_schedule(tmp_path):
 
 
 def test_a_run_whose_patience_was_spent_trains_no_further_epoch(tmp_path):
-    settings = {"schedule": "plateau", "halve_patience": 1, "stop_patience": 2, "warmup_steps": 0, "epochs": 50}
-    flat = lambda p, t: mean_square(p, t) * 0 + 1  # noqa: E731
+    settings = {
+        "schedule": "plateau",
+        "halve_patience": 1,
+        "stop_patience": 2,
+        "warmup_steps": 0,
+        "epochs": 50,
+    }
+
+    def flat(p, t):
+        return mean_square(p, t) * 0 + 1
+
     _, expected = train(tmp_path, loss=flat, **settings)
     assert len(expected) == 3
     _, history = train(tmp_path, loss=flat, **settings)

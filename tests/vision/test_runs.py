@@ -8,7 +8,12 @@ from matplotlib.axes import Axes
 from spikesep.errors import SpikeSepError
 from spikesep.training.config import PretrainConfig
 from spikesep.vision import datasets, figures, results, runs
-from spikesep.vision.config import ExperimentConfig, ImageConversionConfig, ImageDataConfig, ImageRecipe
+from spikesep.vision.config import (
+    ExperimentConfig,
+    ImageConversionConfig,
+    ImageDataConfig,
+    ImageRecipe,
+)
 from spikesep.vision.datasets import checksum
 from spikesep.vision.model import ImageNetwork, load_image_network, save_image_network
 
@@ -23,8 +28,13 @@ def data(tmp_path, monkeypatch):
         labels = torch.randint(0, 10, (n,), generator=generator)
         images = torch.randint(0, 60, (n, 1, 28, 28), generator=generator)
         for image, k in zip(images, labels.tolist(), strict=True):
-            image[0, 2 + 5 * (k // 5) * 2 : 10 + 5 * (k // 5) * 2, 5 * (k % 5) : 5 * (k % 5) + 5] = 250
-        tensors |= {f"{part}_images": images.to(torch.uint8), f"{part}_labels": labels.to(torch.uint8)}
+            image[
+                0, 2 + 5 * (k // 5) * 2 : 10 + 5 * (k // 5) * 2, 5 * (k % 5) : 5 * (k % 5) + 5
+            ] = 250
+        tensors |= {
+            f"{part}_images": images.to(torch.uint8),
+            f"{part}_labels": labels.to(torch.uint8),
+        }
     folder = tmp_path / "data"
     folder.mkdir()
     save_file(tensors, folder / "mnist.safetensors")
@@ -33,12 +43,25 @@ def data(tmp_path, monkeypatch):
 
 
 def recipe(task="classification", architecture="28x28-c4s2-p2-12-10", **settings):
-    experiment = {"task": task, "architectures": [architecture], "n_seeds": 2, "vary": {"ptl.n_steps": [8, 2]}}
-    ptl = {"patience": 2, "max_epochs": 1, "batch_size": 32, "first_stage_epochs": 2, "train_examples": 64}
+    experiment = {
+        "task": task,
+        "architectures": [architecture],
+        "n_seeds": 2,
+        "vary": {"ptl.n_steps": [8, 2]},
+    }
+    ptl = {
+        "patience": 2,
+        "max_epochs": 1,
+        "batch_size": 32,
+        "first_stage_epochs": 2,
+        "train_examples": 64,
+    }
     return ImageRecipe(
         experiment=ExperimentConfig(**experiment | settings.pop("experiment", {})),
         images=ImageDataConfig(valid_share=0.2),
-        ann=PretrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, warmup_steps=2, precision="float32"),
+        ann=PretrainConfig(
+            epochs=6, batch_size=16, learning_rate=1e-2, warmup_steps=2, precision="float32"
+        ),
         ptl=ImageConversionConfig(**ptl | {"precision": "float32"} | settings),
     )
 
@@ -56,7 +79,10 @@ def test_from_images_to_a_table_with_mean_and_spread_over_seeds(data, tmp_path, 
     found = run_all(setup, data, exp)
     metric = runs.METRICS[task]
     by_hand = [
-        json.loads((exp / architecture / f"seed{k}" / "n_steps-8" / "scores.json").read_text())[metric] for k in (0, 1)
+        json.loads((exp / architecture / f"seed{k}" / "n_steps-8" / "scores.json").read_text())[
+            metric
+        ]
+        for k in (0, 1)
     ]
     mean = found["snn"]["8"][metric]
     assert mean["mean"] == pytest.approx(sum(by_hand) / 2)
@@ -83,7 +109,10 @@ def test_a_score_is_that_of_the_saved_network_on_the_test_part(data, tmp_path):
 
 
 def test_what_is_complete_is_not_done_again_and_other_settings_are_refused(data, tmp_path, capsys):
-    setup, exp = recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}, max_epochs=0), tmp_path / "exp"
+    setup, exp = (
+        recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}, max_epochs=0),
+        tmp_path / "exp",
+    )
     run_all(setup, data, exp)
     capsys.readouterr()
     run_all(setup, data, exp)
@@ -97,10 +126,14 @@ def test_what_is_complete_is_not_done_again_and_other_settings_are_refused(data,
 
 
 def test_weights_are_brought_into_fixed_point_form_if_asked_for(data, tmp_path):
-    setup = recipe(experiment={"n_seeds": 1, "vary": {"ptl.weight_bits": [0, 4]}}, max_epochs=0, n_steps=4)
+    setup = recipe(
+        experiment={"n_seeds": 1, "vary": {"ptl.weight_bits": [0, 4]}}, max_epochs=0, n_steps=4
+    )
     run_all(setup, data, tmp_path / "exp")
     networks = [
-        load_image_network(tmp_path / "exp" / "28x28-c4s2-p2-12-10" / "seed0" / f"weight_bits-{bits}" / "snn").network
+        load_image_network(
+            tmp_path / "exp" / "28x28-c4s2-p2-12-10" / "seed0" / f"weight_bits-{bits}" / "snn"
+        ).network
         for bits in (0, 4)
     ]
     assert [network.is_fixed_point for network in networks] == [False, True]
@@ -110,16 +143,23 @@ def test_weights_are_brought_into_fixed_point_form_if_asked_for(data, tmp_path):
 @pytest.mark.parametrize("method", ["ptl", "tandem", "surrogate", "rate"])
 def test_every_method_is_one_option_and_ends_in_a_spiking_network(data, tmp_path, method):
     experiment = {"n_seeds": 1, "vary": {"ptl.method": [method]}}
-    setup = recipe(experiment=experiment, n_steps=6, untrained=method != "ptl", first_stage_learning_rate=1e-2)
+    setup = recipe(
+        experiment=experiment, n_steps=6, untrained=method != "ptl", first_stage_learning_rate=1e-2
+    )
     setup.ptl.first_stage_epochs = 8 if method in ("tandem", "surrogate") else 1
     found = run_all(setup, data, tmp_path / "exp")
     folder = tmp_path / "exp" / "28x28-c4s2-p2-12-10" / "seed0" / f"method-{method}"
-    assert all(layer.mode == "spiking" for layer in load_image_network(folder / "snn").network.layers.values())
+    assert all(
+        layer.mode == "spiking"
+        for layer in load_image_network(folder / "snn").network.layers.values()
+    )
     assert found["snn"][method]["accuracy"]["mean"] > 30
     assert (found["snn"][method]["epochs"]["mean"] == 0) == (method == "rate")
 
 
-def test_the_depth_study_has_a_panel_a_method_and_one_of_deferred_neurons(data, tmp_path, monkeypatch):
+def test_the_depth_study_has_a_panel_a_method_and_one_of_deferred_neurons(
+    data, tmp_path, monkeypatch
+):
     vary = {"ptl.method": ["ptl", "tandem"], "ptl.deferred": [True]}
     setup = recipe(experiment={"n_seeds": 1, "name": "fig4", "vary": vary}, max_epochs=1)
     found = run_all(setup, data, tmp_path / "exp")
@@ -135,7 +175,9 @@ def test_the_saved_model_keeps_to_the_hardwares_limits(data, tmp_path, limits):
     setup = recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}, **limits)
     exp = tmp_path / "exp"
     run_all(setup, data, exp)
-    network = load_image_network(exp / "28x28-c4s2-p2-12-10" / "seed0" / "n_steps-4" / "snn").network
+    network = load_image_network(
+        exp / "28x28-c4s2-p2-12-10" / "seed0" / "n_steps-4" / "snn"
+    ).network
     pooling = [1, 4, 1]
     synapses = [
         *((la.synapse, la.limiter) for la in network.layers.values()),
@@ -147,7 +189,10 @@ def test_the_saved_model_keeps_to_the_hardwares_limits(data, tmp_path, limits):
             assert int(inputs.max()) <= limits["fan_in"]
         if "qat_bits" in limits:
             levels = 2 ** (limits["qat_bits"] - 1) - 1
-            for values, scale in ((synapse.weight, limiter.weight_scale), (synapse.bias, limiter.bias_scale)):
+            for values, scale in (
+                (synapse.weight, limiter.weight_scale),
+                (synapse.bias, limiter.bias_scale),
+            ):
                 k = values / scale
                 torch.testing.assert_close(k, k.round(), rtol=0, atol=1e-5)
                 assert float(k.abs().max()) <= levels + 1e-4
@@ -173,7 +218,14 @@ def test_a_setting_that_does_not_exist_cannot_be_varied():
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("method", "tandm"), ("gradient", 1), ("n_steps", "a"), ("n_steps", 8.5), ("deferred", 1), ("percentile", True)],
+    [
+        ("method", "tandm"),
+        ("gradient", 1),
+        ("n_steps", "a"),
+        ("n_steps", 8.5),
+        ("deferred", 1),
+        ("percentile", True),
+    ],
 )
 def test_a_value_that_cannot_be_is_refused_before_any_work(setting, value):
     with pytest.raises(SpikeSepError, match=rf"ptl\.{setting}: {value!r} is no value"):
@@ -190,7 +242,9 @@ def test_values_that_do_not_go_together_are_refused_before_any_work():
 def test_every_experiment_has_its_own_pictures_on_the_page(data, tmp_path):
     folder = tmp_path / "results"
     for name in ("", "a", "a-b"):
-        setup = recipe(experiment={"n_seeds": 1, "name": name, "vary": {"ptl.n_steps": [2]}}, max_epochs=0)
+        setup = recipe(
+            experiment={"n_seeds": 1, "name": name, "vary": {"ptl.n_steps": [2]}}, max_epochs=0
+        )
         found = run_all(setup, data, tmp_path / "exp")
         own = folder if name else tmp_path / "nameless" / "results"
         own.mkdir(parents=True, exist_ok=True)
@@ -205,7 +259,12 @@ def test_every_experiment_has_its_own_pictures_on_the_page(data, tmp_path):
 
 
 def test_the_papers_figures_stand_beside_ours(data, tmp_path):
-    experiment = {"n_seeds": 1, "name": "table3", "architectures": ["autoencoder"], "reduced": "a test"}
+    experiment = {
+        "n_seeds": 1,
+        "name": "table3",
+        "architectures": ["autoencoder"],
+        "reduced": "a test",
+    }
     setup = recipe("reconstruction", "autoencoder", experiment=experiment)
     found = run_all(setup, data, tmp_path / "exp")
     page = "\n".join(results.section(json.loads(json.dumps(found))))

@@ -61,7 +61,9 @@ def choose(layer: nn.Module, signal: Signal) -> tuple[str, str]:
         return "event", "as asked for"
     if layer.fixed is None:
         return "dense", "float weights, added up in one order"
-    n_products, most = (1, DENSE_RATE_DEFERRED) if layer.coding.deferred else (layer.coding.n_steps, DENSE_RATE)
+    n_products, most = (
+        (1, DENSE_RATE_DEFERRED) if layer.coding.deferred else (layer.coding.n_steps, DENSE_RATE)
+    )
     n_spikes = sum(trains.n_spikes for trains in signal.trains)
     rate = n_spikes / (signal.shape.numel() * n_products)
     return (

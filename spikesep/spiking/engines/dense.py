@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spikesep.spiking import kernels, packed
 from spikesep.spiking.connections import divisor
-from spikesep.spiking.engines.job import Job
+from spikesep.spiking.engines.call import Job
 from spikesep.spiking.integers import Plan
 from spikesep.spiking.neuron import constant_current_count
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.spike_trains import kernels, packed
 
 BLOCK = 8  # steps a product: one word
 COMPILED = "cpu"  # where there are int8 products and numba's scan; elsewhere torch's operations do the same
@@ -32,7 +32,9 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
     final = layer.mode == "spiking" or layer.fixed is not None
     with torch.autocast(layer.threshold.device.type, enabled=False) if final else nullcontext():
         if layer.fixed is None:
-            return _fire_floats(layer, signal if signal.is_spiking or not final else Signal(signal.value.float()))
+            return _fire_floats(
+                layer, signal if signal.is_spiking or not final else Signal(signal.value.float())
+            )
         if not signal.is_spiking:
             return _fire_analog(layer, signal.value)
         job = Job.of(layer, signal)
@@ -43,7 +45,9 @@ def _fire_floats(layer: nn.Module, signal: Signal) -> Tensor:
     threshold, coding = float(layer.threshold), layer.coding
     initial = coding.initial_potential * threshold
     if coding.deferred and signal.is_spiking:
-        count = constant_current_count(layer.charge(signal).float(), threshold, initial, coding.n_steps)
+        count = constant_current_count(
+            layer.charge(signal).float(), threshold, initial, coding.n_steps
+        )
         return packed.burst(count, coding.n_steps)
     return packed.fire(layer.current(signal), threshold, initial)
 
@@ -56,7 +60,9 @@ def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> 
     key = ("matrix", own.start, len(job.taps), dtype)
     matrix = job.layer.fixed.arranged(key, lambda: weight[taps].reshape(-1, n_out).to(dtype))
     entries = torch.from_numpy(job.table).long().to(device)
-    entries = torch.where(entries < 0, sources[0].shape[1], entries).flatten()  # padding is a row of zeros
+    entries = torch.where(
+        entries < 0, sources[0].shape[1], entries
+    ).flatten()  # padding is a row of zeros
     n_positions = len(job.table)
 
     def arriving(units: Tensor) -> Tensor:
@@ -72,7 +78,9 @@ def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> 
     words = []
     for block, begin in enumerate(range(0, job.n_steps, BLOCK)):
         n = min(BLOCK, job.n_steps - begin)
-        units = packed.drive([s[block : block + 1] for s in sources], job.plan.factors.tolist(), n, torch.float32)
+        units = packed.drive(
+            [s[block : block + 1] for s in sources], job.plan.factors.tolist(), n, torch.float32
+        )
         words.append(scan.fire(arriving(units)))
     return torch.stack(words)
 
@@ -95,7 +103,10 @@ def _product(job: Job, device: torch.device):
     units = int(job.plan.factors.sum()) * (job.n_steps if job.deferred else 1)
     if units <= 127 and device.type == COMPILED and int8_products_are_exact():
         return torch._int_mm, torch.int8
-    return _rounded_product, torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2**24 else torch.float64
+    return (
+        _rounded_product,
+        torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2** 24 else torch.float64,
+    )
 
 
 @cache
@@ -127,7 +138,9 @@ def _fire_analog(layer: nn.Module, value: Tensor) -> Tensor:
     words = []
     for begin in range(0, n_steps, BLOCK):
         n = min(BLOCK, n_steps - begin)
-        words.append(scan.fire(flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n]))
+        words.append(
+            scan.fire(flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n])
+        )
     out = torch.stack(words).view(len(words), *rows.shape)
     return out if isinstance(layer.synapse, nn.Linear) else out.movedim(-1, 2).contiguous()
 
@@ -150,7 +163,9 @@ class Scan:
         """The word of each neuron, [positions, C] uint8, for what arrives, [n_steps <= 8, positions, C] int32."""
         words = torch.zeros(arriving.shape[1:], dtype=torch.uint8, device=arriving.device)
         if arriving.device.type == COMPILED:
-            arrays = [tensor.numpy() for tensor in (self.bias, self.threshold, self.potential, words)]
+            arrays = [
+                tensor.numpy() for tensor in (self.bias, self.threshold, self.potential, words)
+            ]
             kernels.run(_scan, len(words), arriving.numpy(), self.gain, *arrays, grain=64)
             return words
         for t, z in enumerate(arriving):

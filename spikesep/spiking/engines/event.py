@@ -13,9 +13,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor, nn
 
-from spikesep.spiking import kernels
-from spikesep.spiking.engines.job import Job
+from spikesep.spiking.engines.call import Job
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.spike_trains import kernels
 
 BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # of a byte
 MOST_CHANNELS = 65536  # that a list's numbers reach
@@ -55,13 +55,17 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
         padded[:, :, :n_channels] = words
     totals, eights = np.empty(n_rows, np.int64), padded.view(np.uint64)
     kernels.run(kernels.count_rows, n_rows, eights, totals, grain=1024)
-    begin = np.concatenate([[0], np.cumsum(totals + 32)])  # a row's last list may be written over by as many
+    begin = np.concatenate(
+        [[0], np.cumsum(totals + 32)]
+    )  # a row's last list may be written over by as many
     offsets, channels = np.empty((n_rows, n_steps + 1), np.int64), np.empty(begin[-1], np.uint16)
     kernels.run(kernel, n_rows, eights, n_steps, begin, offsets, channels, grain=64)
     return offsets, channels
 
 
-def _integrate(job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Tensor, own: slice) -> Tensor:
+def _integrate(
+    job: Job, lists: list[tuple[np.ndarray, np.ndarray]], weight: Tensor, own: slice
+) -> Tensor:
     """Words [ceil(N_s / 8), positions, C_out] of one group of output channels."""
     n_out = weight.shape[2]
     fixed = job.layer.fixed
@@ -101,7 +105,9 @@ def _joined(lists: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
         ((offsets, channels),) = lists
         return offsets[None], channels
     begin = np.cumsum([0, *(len(channels) for _, channels in lists)])
-    offsets = np.stack([own_offsets + start for (own_offsets, _), start in zip(lists, begin[:-1], strict=True)])
+    offsets = np.stack(
+        [own_offsets + start for (own_offsets, _), start in zip(lists, begin[:-1], strict=True)]
+    )
     return offsets, np.concatenate([channels for _, channels in lists])
 
 
@@ -116,7 +122,9 @@ def _tiles(weight: Tensor) -> np.ndarray:
 def _spread(builder: ir.IRBuilder, value: ir.Value, n: int) -> ir.Value:
     """A vector of n times a number."""
     number = ir.IntType(32)
-    one = builder.insert_element(ir.Constant(ir.VectorType(value.type, n), ir.Undefined), value, number(0))
+    one = builder.insert_element(
+        ir.Constant(ir.VectorType(value.type, n), ir.Undefined), value, number(0)
+    )
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(number, n), [0] * n))
 
 
@@ -126,7 +134,8 @@ def _append(typing_context, channels, n, positions, byte, first):
 
     def generate(context, builder, signature, arguments):
         channels_at, positions_at = (
-            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 2)
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data
+            for k in (0, 2)
         )
         eight = ir.VectorType(ir.IntType(16), 8)
         row = builder.gep(positions_at, [builder.mul(arguments[3], ir.Constant(ir.IntType(64), 8))])
@@ -150,7 +159,8 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
 
     def generate(context, builder, signature, arguments):
         total_at, rows_at, channels_at = (
-            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 2, 4)
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data
+            for k in (0, 2, 4)
         )
         numbers = signature.args[0].dtype, signature.args[2].dtype
         wide, row = (ir.VectorType(context.get_data_type(number), TILE) for number in numbers)
@@ -171,11 +181,15 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
             builder.position_at_end(body)
             channel = builder.zext(builder.load(builder.gep(channels_at, [i])), index)
             offset = builder.mul(builder.add(base, channel), index(TILE))
-            addend = builder.load(builder.bitcast(builder.gep(rows_at, [offset]), row.as_pointer()), align=row_align)
+            addend = builder.load(
+                builder.bitcast(builder.gep(rows_at, [offset]), row.as_pointer()), align=row_align
+            )
             added = add(value, addend if row == wide else builder.sext(addend, wide))
             following = builder.add(i, index(1))
             if not unrolls:  # behind an empty assembly LLVM does not see how often the loop runs
-                following = builder.asm(ir.FunctionType(index, [index]), "", "=r,0", [following], False)
+                following = builder.asm(
+                    ir.FunctionType(index, [index]), "", "=r,0", [following], False
+                )
             builder.branch(head)
             for phi, first, after in ((i, start, following), (value, before, added)):
                 phi.add_incoming(first, entry)
@@ -184,7 +198,10 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
 
         ways = [add_all(unrolls) for unrolls in (False, True)]
         builder.position_at_end(entry)
-        builder.cbranch(builder.icmp_signed("<", builder.sub(stop, start), index(FEW)), *(head for head, _ in ways))
+        builder.cbranch(
+            builder.icmp_signed("<", builder.sub(stop, start), index(FEW)),
+            *(head for head, _ in ways),
+        )
         builder.position_at_end(end)
         after = builder.phi(wide)
         for head, value in ways:
@@ -192,7 +209,9 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
         builder.store(after, total_at, align=align)
         return context.get_dummy_value()
 
-    return types.void(total, types.int64, rows, types.int64, channels, types.int64, types.int64), generate
+    return types.void(
+        total, types.int64, rows, types.int64, channels, types.int64, types.int64
+    ), generate
 
 
 @intrinsic
@@ -216,12 +235,25 @@ def _fire(typing_context, current, at, start, stop, factor, drift, theta, potent
 
         at, start, stop, factor, lane = (arguments[k] for k in (1, 2, 3, 4, 9))
         real = isinstance(signature.args[7].dtype, types.Float)
-        add, sub, mul = (getattr(builder, ("f" if real else "") + name) for name in ("add", "sub", "mul"))
+        add, sub, mul = (
+            getattr(builder, ("f" if real else "") + name) for name in ("add", "sub", "mul")
+        )
         reaches = builder.fcmp_ordered if real else builder.icmp_signed
-        drift, theta, first, factor = load(5, lane), load(6, lane), load(7, lane), _spread(builder, factor, LANES)
-        nothing, silence = ir.Constant(first.type, None), ir.Constant(ir.VectorType(byte, LANES), None)
+        drift, theta, first, factor = (
+            load(5, lane),
+            load(6, lane),
+            load(7, lane),
+            _spread(builder, factor, LANES),
+        )
+        nothing, silence = (
+            ir.Constant(first.type, None),
+            ir.Constant(ir.VectorType(byte, LANES), None),
+        )
         begun = builder.select(builder.icmp_signed("==", start, index(0)), silence, load(8, lane))
-        entry, head, body, end = builder.block, *(builder.append_basic_block(name) for name in ("head", "body", "end"))
+        entry, head, body, end = (
+            builder.block,
+            *(builder.append_basic_block(name) for name in ("head", "body", "end")),
+        )
         builder.branch(head)
         builder.position_at_end(head)
         t, v, bits = builder.phi(index), builder.phi(first.type), builder.phi(silence.type)
@@ -245,7 +277,9 @@ def _fire(typing_context, current, at, start, stop, factor, drift, theta, potent
         return context.get_dummy_value()
 
     number = types.int64
-    return types.void(current, number, number, number, potential.dtype, drift, theta, potential, word, number), generate
+    return types.void(
+        current, number, number, number, potential.dtype, drift, theta, potential, word, number
+    ), generate
 
 
 @njit(inline="always")
@@ -264,7 +298,9 @@ def _list_rows(start, stop, words, n_steps, begin, offsets, channels):
     """Eight channels at a time, without a branch that hangs on spikes: `words` is [n_words, rows, C / 8] uint64."""
     n_eights = words.shape[2]
     turned = np.empty(n_eights, np.uint64)
-    masks = turned.view(np.uint8)  # of the channels that fire: eight steps of eight channels behind each other
+    masks = turned.view(
+        np.uint8
+    )  # of the channels that fire: eight steps of eight channels behind each other
     for row in range(start, stop):
         n = begin[row]
         for w in range(words.shape[0]):
@@ -286,9 +322,14 @@ def _append_64(typing_context, channels, n, words, row, k, step):
 
     def generate(context, builder, signature, arguments):
         byte, number, half, index = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-        eights, flags, numbers = ir.VectorType(byte, 64), ir.VectorType(ir.IntType(1), 32), ir.VectorType(number, 32)
+        eights, flags, numbers = (
+            ir.VectorType(byte, 64),
+            ir.VectorType(ir.IntType(1), 32),
+            ir.VectorType(number, 32),
+        )
         channels_at, words_at = (
-            context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2)
+            context.make_array(signature.args[i])(context, builder, arguments[i]).data
+            for i in (0, 2)
         )
         _, n, _, row, k, step = arguments
         at = builder.gep(words_at, [builder.add(row, builder.mul(k, index(8)))])
@@ -298,18 +339,25 @@ def _append_64(typing_context, channels, n, words, row, k, step):
         fires = builder.bitcast(fires, index)
         first = _spread(builder, builder.trunc(builder.mul(k, index(64)), number), 32)
         compress = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(numbers, [numbers, numbers, flags]), "llvm.x86.avx512.mask.compress.v32i16"
+            builder.module,
+            ir.FunctionType(numbers, [numbers, numbers, flags]),
+            "llvm.x86.avx512.mask.compress.v32i16",
         )
         for begin in (0, 32):
             chosen = builder.trunc(builder.lshr(fires, index(begin)), half)
             those = builder.add(first, ir.Constant(numbers, list(range(begin, begin + 32))))
-            found = builder.call(compress, [those, ir.Constant(numbers, ir.Undefined), builder.bitcast(chosen, flags)])
+            found = builder.call(
+                compress,
+                [those, ir.Constant(numbers, ir.Undefined), builder.bitcast(chosen, flags)],
+            )
             there = builder.bitcast(builder.gep(channels_at, [n]), numbers.as_pointer())
             builder.store(found, there, align=2)
             n = builder.add(n, builder.zext(builder.ctpop(chosen), index))
         return n
 
-    return types.int64(channels, types.int64, words, types.int64, types.int64, types.int64), generate
+    return types.int64(
+        channels, types.int64, words, types.int64, types.int64, types.int64
+    ), generate
 
 
 @kernels.compiled
@@ -329,7 +377,21 @@ def _list_rows_by_64(start, stop, words, n_steps, begin, offsets, channels):
 
 @kernels.compiled
 def _integrate_rows(
-    start, stop, table, taps, offsets, channels, weight, sums, factors, gain, bias, threshold, initial, n_steps, words
+    start,
+    stop,
+    table,
+    taps,
+    offsets,
+    channels,
+    weight,
+    sums,
+    factors,
+    gain,
+    bias,
+    threshold,
+    initial,
+    n_steps,
+    words,
 ):
     """Add up, integrate, fire; `offsets` is [sources, rows, n + 1], `weight` [tiles, taps, C_in, TILE].
 
@@ -359,23 +421,55 @@ def _integrate_rows(
                     base = (tile * weight.shape[1] + taps[e]) * weight.shape[2]
                     for t in range(n_arriving if q >= 0 else 0):
                         at = (source * n_arriving + t) * TILE
-                        _add_rows(totals, at, rows, base, channels, offsets[source, q, t], offsets[source, q, t + 1])
+                        _add_rows(
+                            totals,
+                            at,
+                            rows,
+                            base,
+                            channels,
+                            offsets[source, q, t],
+                            offsets[source, q, t + 1],
+                        )
             if n_sources > 1:
                 current[:] = 0
                 for source in range(n_sources):
                     for t in range(n_arriving):
                         for j in range(TILE):
                             current[t, j] += factors[source] * gain * sources[source, t, j]
-            for j in range(n_out):  # a loop: assigning a slice takes longer than all that is done with it
+            for j in range(
+                n_out
+            ):  # a loop: assigning a slice takes longer than all that is done with it
                 potential[j] = initial[first + j]
             for t in range(0, n_steps, 8):
                 n = min(8, n_steps - t)
                 n_now = max(0, min(n, n_arriving - t))
                 for lane in range(0, TILE, LANES):
                     if n_sources > 1:
-                        _fire(currents, t * TILE + lane, 0, n_now, one, drift, theta, potential, word, lane)
+                        _fire(
+                            currents,
+                            t * TILE + lane,
+                            0,
+                            n_now,
+                            one,
+                            drift,
+                            theta,
+                            potential,
+                            word,
+                            lane,
+                        )
                     else:
-                        _fire(totals, t * TILE + lane, 0, n_now, factors[0] * gain, drift, theta, potential, word, lane)
+                        _fire(
+                            totals,
+                            t * TILE + lane,
+                            0,
+                            n_now,
+                            factors[0] * gain,
+                            drift,
+                            theta,
+                            potential,
+                            word,
+                            lane,
+                        )
                     if n_now < n:
                         _fire(nothing, 0, n_now, n, one, nothing, theta, potential, word, lane)
                 for j in range(n_out):

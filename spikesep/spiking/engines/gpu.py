@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from spikesep.spiking.connections import Connections
-from spikesep.spiking.engines.job import Job
+from spikesep.spiking.engines.call import Job
 from spikesep.spiking.signal import Signal
 
 DIGIT = 7  # bits of what arrives that go into one int8 product
@@ -32,16 +32,26 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
         NotImplementedError: a geometry without a table of connections.
     """
     job = Job.of(layer, signal)
-    sources = torch.stack(job.sources) if len(job.sources) > 1 else job.sources[0].contiguous()[None]
+    sources = (
+        torch.stack(job.sources) if len(job.sources) > 1 else job.sources[0].contiguous()[None]
+    )
     device, plan, fixed = sources.device, job.plan, layer.fixed
     table, taps = _on_device(job.connections, job.batch, device)
-    arrange = lambda: job.weight.permute(0, 2, 3, 1).contiguous()  # noqa: E731  [n_taps, n_groups, C_out, C_in]
+
+    def arrange():
+        return job.weight.permute(0, 2, 3, 1).contiguous()
+
     weight = arrange() if fixed is None else fixed.arranged("gpu", arrange)
     _, n_groups, n_out, n_in = weight.shape
     n_positions = len(table)
-    out = torch.empty(-(-job.n_steps // 8), n_positions, n_groups * n_out, dtype=torch.uint8, device=device)
+    out = torch.empty(
+        -(-job.n_steps // 8), n_positions, n_groups * n_out, dtype=torch.uint8, device=device
+    )
     most = int(plan.factors.sum()) * (job.n_steps if job.deferred else 1)
-    rows_a_program, columns = 64 if n_positions * n_groups * n_out > MANY else 16, 64 if n_out > 32 else 32
+    rows_a_program, columns = (
+        64 if n_positions * n_groups * n_out > MANY else 16,
+        64 if n_out > 32 else 32,
+    )
     grid = (-(-n_positions // rows_a_program), -(-n_out // columns), n_groups)
     _layer[grid](
         sources,
@@ -73,7 +83,9 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
 @lru_cache(maxsize=64)
 def _on_device(connections: Connections, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows that reach each output position of a batch, and their taps: copied once, so that layers need not wait."""
-    return tuple(torch.from_numpy(array).to(device) for array in (connections.rows(batch), connections.taps))
+    return tuple(
+        torch.from_numpy(array).to(device) for array in (connections.rows(batch), connections.taps)
+    )
 
 
 # A count of one, which the compiler would take for a constant, stays a number like others.
@@ -112,14 +124,22 @@ def _layer(
     neuron, here = group * n_out + c, c < n_out
     theta = tl.load(threshold + neuron, mask=here, other=1)[None, :]
     drift = tl.load(bias + neuron, mask=here, other=0)[None, :]
-    potential = tl.full((at_once, out_at_once), 0, number) + tl.load(initial + neuron, mask=here, other=0)[None, :]
+    potential = (
+        tl.full((at_once, out_at_once), 0, number)
+        + tl.load(initial + neuron, mask=here, other=0)[None, :]
+    )
     word = tl.full((at_once, out_at_once), 0, tl.int32)
-    size, out_size = n_rows.to(tl.int64) * n_groups * n_in, n_positions.to(tl.int64) * n_groups * n_out
+    size, out_size = (
+        n_rows.to(tl.int64) * n_groups * n_in,
+        n_positions.to(tl.int64) * n_groups * n_out,
+    )
     for t in range(n_steps):
         if (not deferred) or t == 0:
             total = tl.full((at_once, out_at_once), 0, number)
             for e in range(n_entries):
-                row = tl.load(table + p * n_entries + e, mask=p < n_positions, other=-1).to(tl.int64)
+                row = tl.load(table + p * n_entries + e, mask=p < n_positions, other=-1).to(
+                    tl.int64
+                )
                 tap = tl.load(taps + e)
                 for first in range(0, n_in, in_at_once):
                     k = first + tl.arange(0, in_at_once)
@@ -131,16 +151,24 @@ def _layer(
                         plane = source * n_words * size
                         if deferred:
                             for w in range(n_words):
-                                bits = tl.load(words + plane + w * size + at, mask=valid, other=0).to(tl.int32)
+                                bits = tl.load(
+                                    words + plane + w * size + at, mask=valid, other=0
+                                ).to(tl.int32)
                                 bits = bits - ((bits >> 1) & 0x55)  # counts the ones of a byte
                                 bits = (bits & 0x33) + ((bits >> 2) & 0x33)
                                 arrived += (bits + (bits >> 4)) & 0x0F
                         else:
-                            bits = tl.load(words + plane + (t // 8) * size + at, mask=valid, other=0).to(tl.int32)
+                            bits = tl.load(
+                                words + plane + (t // 8) * size + at, mask=valid, other=0
+                            ).to(tl.int32)
                             arrived += (bits >> (t % 8)) & 1
                         units += arrived.to(number) * tl.load(factors + source)
-                    matrix_at = (tap * n_groups + group) * n_out * n_in + c[None, :] * n_in + k[:, None]
-                    matrix = tl.load(weight + matrix_at, mask=here[None, :] & (k < n_in)[:, None], other=0)
+                    matrix_at = (
+                        (tap * n_groups + group) * n_out * n_in + c[None, :] * n_in + k[:, None]
+                    )
+                    matrix = tl.load(
+                        weight + matrix_at, mask=here[None, :] & (k < n_in)[:, None], other=0
+                    )
                     if n_digits == 0:
                         total = tl.dot(units, matrix, total, input_precision="ieee")
                     else:
@@ -152,5 +180,9 @@ def _layer(
         potential = tl.where(fires, potential - theta, potential)
         word = tl.where(t % 8 == 0, 0, word) | (fires.to(tl.int32) << (t % 8))
         if (t % 8 == 7) | (t == n_steps - 1):
-            out_at = t // 8 * out_size + p[:, None].to(tl.int64) * (n_groups * n_out) + neuron[None, :]
-            tl.store(out + out_at, word.to(tl.uint8), mask=(p < n_positions)[:, None] & here[None, :])
+            out_at = (
+                t // 8 * out_size + p[:, None].to(tl.int64) * (n_groups * n_out) + neuron[None, :]
+            )
+            tl.store(
+                out + out_at, word.to(tl.uint8), mask=(p < n_positions)[:, None] & here[None, :]
+            )

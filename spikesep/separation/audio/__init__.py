@@ -1,0 +1,1 @@
+"""Audio files and signals: reading, writing, resampling, levels, channels."""

@@ -1,0 +1,53 @@
+"""LibriSpeech, or a slice of it, in its own layout: `<subset>/<speaker>/<chapter>/*.flac` beside `SPEAKERS.TXT`.
+Subsets named dev or test hold voices that training must not hear; without them, voices are held out.
+"""
+
+from pathlib import Path
+
+from spikesep.errors import SpikeSepError
+from spikesep.files import read_lines
+from spikesep.separation.config import CorpusConfig
+from spikesep.separation.data.corpora.folder import corpus_root
+from spikesep.separation.data.corpora.screening import Recording
+
+SPLIT_OF = {"train": "tr", "dev": "cv", "test": "tt"}
+"""As LibriMix takes the subsets, by the beginning of their names."""
+
+
+def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
+    """Every utterance under `config.root`; nothing is fetched. A speaker that `SPEAKERS.TXT` lacks has sex `u`.
+
+    Raises:
+        SpikeSepError: no such folder, no `SPEAKERS.TXT`, or a line of it that cannot be read.
+    """
+    root = corpus_root(config)
+    sexes = _read_sexes(root / "SPEAKERS.TXT")
+    found = []
+    for path in sorted(root.glob("*/*/*/*.flac")):
+        subset, speaker = path.relative_to(root).parts[:2]
+        split = SPLIT_OF.get(subset.partition("-")[0])
+        found.append(
+            Recording(
+                path, path.stem, speaker, sexes.get(speaker, "u"), split in ("cv", "tt"), split
+            )
+        )
+    return found
+
+
+def _read_sexes(path: Path) -> dict[str, str]:
+    """`id | F or M | subset | minutes | name` a line, after comments that begin with `;`."""
+    if not path.is_file():
+        raise SpikeSepError(
+            f"{path}: not there; --corpus.root is the folder that holds SPEAKERS.TXT and the subsets"
+        )
+    sexes = {}
+    for number, line in enumerate(read_lines(path, errors="replace"), start=1):
+        if line.startswith(";") or not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) < 2 or fields[1] not in ("F", "M"):
+            raise SpikeSepError(
+                f"{path}:{number}: {line!r} is not 'id | F or M | ...'; use the file of the corpus"
+            )
+        sexes[fields[0]] = fields[1].lower()
+    return sexes

@@ -1,0 +1,1 @@
+"""Separation of recordings and streams with a trained model."""

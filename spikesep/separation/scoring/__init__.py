@@ -1,0 +1,1 @@
+"""Scores of a trained model on mixtures with known sources, and pages of results."""

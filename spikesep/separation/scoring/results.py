@@ -1,0 +1,245 @@
+"""From scores to a page: means in the groups of the paper's Table 4, and their rendering as Markdown and on a terminal.
+
+Nothing here computes a score; `scoring` does, and hands over one record an utterance.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from spikesep.separation.scoring.metrics import DEFINITION
+from spikesep.spiking.cost import Cost
+
+GROUPS = {"diff": "Diff.", "same": "Same", "overall": "Overall"}
+CONDITIONS = {"closed": "Closed", "open": "Open"}
+METHODS = {"mixture": "Mixture", "ann": "ANN", "snn": "SNN"}
+METRICS = {
+    "si_sdr": "SI-SDR (dB)",
+    "si_sdri": "SI-SDRi (dB)",
+    "sdr": "SDR (dB)",
+    "pesq": "PESQ",
+    "stoi": "STOI",
+}
+DECIMALS = {"si_sdr": 1, "si_sdri": 1, "sdr": 1, "pesq": 2, "stoi": 3}
+
+
+def group_of(sexes: Sequence[str]) -> str | None:
+    """`same` where all voices are of one sex, `diff` where not; None where the sex of one is unknown."""
+    if "u" in sexes:
+        return None
+    return "same" if len(set(sexes)) == 1 else "diff"
+
+
+def summarize(records: Sequence[dict], metrics: Iterable[str]) -> dict[str, Any]:
+    """Mean scores by condition, method, metric and group; the cost; the utterances that a metric refused.
+
+    An utterance that a metric refused for one method is left out of that metric's mean for all of them, so that a
+    column compares the same utterances. A mean over no utterance is None.
+    """
+    names = ["si_sdr", "si_sdri", *metrics]
+    refused = {
+        name: sorted(record["utt"] for record in records if _is_refused(record, name))
+        for name in names
+    }
+    summary: dict[str, Any] = {}
+    for condition in CONDITIONS:
+        chosen = [record for record in records if record["condition"] == condition]
+        summary[condition] = {
+            method: {name: _means(chosen, method, name) for name in names} for method in METHODS
+        }
+    summary["cost"] = mean_cost(records)
+    summary["refused"] = {name: utts for name, utts in refused.items() if utts or name == "pesq"}
+    summary["n_utterances"] = {
+        condition: {group: len(_members(records, condition, group)) for group in GROUPS}
+        for condition in CONDITIONS
+    }
+    return summary
+
+
+def mean_cost(records: Sequence[dict]) -> dict[str, Any]:
+    """Operations of the spiking separator for a second of audio, over all utterances."""
+    seconds = sum(record["seconds"] for record in records)
+    total = sum((Cost(**record["cost"]) for record in records), Cost())
+    fewer = (
+        {"kept_macs_per_second": total.kept_macs / seconds}
+        if 0 < total.kept_macs < total.macs
+        else {}
+    )
+    return {
+        "macs_per_second": total.macs / seconds,
+        **fewer,
+        "analog_macs_per_second": total.analog_macs / seconds,
+        "synops_per_second": total.synops / seconds,
+        "synops_ratio": total.synops_ratio,
+        "firing_rate": total.firing_rate,
+        "n_steps": total.n_steps,
+    }
+
+
+def groups_of(results: dict[str, Any]) -> dict[str, str]:
+    """The groups to show, with their titles: where the sexes of all voices are unknown, all utterances together."""
+    counts = results["n_utterances"].values()
+    known = any(count[group] for count in counts for group in ("diff", "same"))
+    return GROUPS if known else {"overall": GROUPS["overall"]}
+
+
+def version_of(versions: dict[str, str]) -> str:
+    """`0.1.0`, with the commit if it was recorded: `0.1.0 (1234567)`."""
+    own, commit = versions["spikesep"], versions.get("commit", "")
+    return (
+        f"{own} ({commit[:7]}{'-dirty' if commit.endswith('-dirty') else ''})"
+        if commit not in ("", own)
+        else own
+    )
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The whole of `RESULTS.md`."""
+    metrics = _metrics(results)
+    groups = groups_of(results)
+    head = ["Cond.", "Method"]
+    for name in metrics:  # as in Table 4, a metric's name stands over its first column
+        first, *others = groups.values()
+        head += [f"{METRICS[name]} {first}", *others]
+    rows = [[CONDITIONS[c], METHODS[m], *values] for c, m, values in table_rows(results, groups)]
+    align = ["---", "---", *["---:"] * (len(head) - 2)]
+    lines = ["# Results", "", *(f"| {' | '.join(row)} |" for row in (head, align, *rows)), ""]
+    lines += [f"{note}\n" for note in notes(results)]
+    return "\n".join(lines)
+
+
+def terminal_table(results: dict[str, Any]) -> Table:
+    """The same numbers for a terminal of 80 columns: a line each for Diff., Same and Overall, as `groups_of`."""
+    groups = groups_of(results)
+    caption = [
+        "SI-SDR, SI-SDRi and SDR in dB; means over utterances",
+        *results.get("cut_short", []),
+    ]
+    table = Table(box=box.SIMPLE_HEAD, caption="\n".join(caption))
+    for name in ("Cond.", "Method", ""):
+        table.add_column(name, no_wrap=True)
+    for name in _metrics(results):
+        table.add_column(METRICS[name].removesuffix(" (dB)"), justify="right", no_wrap=True)
+    previous = None
+    for condition, method, values in table_rows(results, groups):
+        for k, label in enumerate(groups.values()):
+            titles = (
+                "" if condition == previous else CONDITIONS[condition],
+                "" if k else METHODS[method],
+            )
+            table.add_row(
+                *titles, label, *values[k :: len(groups)], end_section=k == len(groups) - 1
+            )
+            previous = condition
+    return table
+
+
+def table_rows(
+    results: dict[str, Any], groups: Iterable[str] = GROUPS
+) -> list[tuple[str, str, list[str]]]:
+    """Condition, method and the printed values of each metric and group, a row each."""
+    return [
+        (condition, method, [decimal(results[condition][method][name][group], name)
+                             for name in _metrics(results) for group in groups])
+        for condition in CONDITIONS for method in METHODS
+    ]  # fmt: skip
+
+
+def decimal(value: float | None, metric: str) -> str:
+    """A score as it is printed; an en dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{round(value, DECIMALS[metric]) + 0.0:.{DECIMALS[metric]}f}".replace(
+        "-", "−"
+    )  # + 0.0: no minus zero
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What must stand below the table, a paragraph each, in Markdown."""
+    cost, versions, machine = results["cost"], results["versions"], results["machine"]
+    n = results["n_utterances"]
+    known = len(groups_of(results)) > 1
+    sexes = {c: f" ({n[c]['diff']} different sex, {n[c]['same']} same)" if known else "" for c in n}
+    counts = ", ".join(f"{CONDITIONS[c].lower()} {n[c]['overall']}{sexes[c]}" for c in n)
+    rates = ", ".join(f"{rate:.3f}" for rate in cost["firing_rate"])
+    synops, macs, analog = (
+        f"{cost[f'{name}_per_second'] / 1e6:,.1f}" for name in ("synops", "macs", "analog_macs")
+    )
+    return [
+        f"Means over utterances: {counts}. {_voices_note(results)}",
+        *results.get("cut_short", []),
+        f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is narrow-band P.862.1 (MOS-LQO).",
+        f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio {cost['synops_ratio']:.3f}: "
+        f"{synops} million synaptic operations for a second of audio, where the ANN's separator does "
+        f"{macs} million multiply-accumulates; {analog} million of these remain, in the spiking network's first layer."
+        f"{fewer_connections(cost)}",
+        f"Mean spikes a neuron and time step, layer by layer: {rates or 'none'}.",
+        *(_refusal_note(name, utts) for name, utts in results["refused"].items()),
+        f"Seed {results['seed']}. "
+        + (f"Command: `{results['command']}`. " if results["command"] else "")
+        + f"Python {versions['python']}, torch {versions['torch']}, spikesep {version_of(versions)}; "
+        f"{machine['processor']}, {machine['cores']} cores. Data {results['data_hash'][:12]}.",
+    ]
+
+
+def fewer_connections(cost: dict[str, Any]) -> str:
+    """What to say of a spiking network with fewer connections than its ANN has; nothing where it has all."""
+    kept, macs = cost.get("kept_macs_per_second"), cost["macs_per_second"]
+    if not kept:
+        return ""
+    return (
+        f" Conversion left the spiking network {kept / macs:.0%} of the ANN's connections; an ANN of these alone would "
+        f"do {kept / 1e6:,.1f} million."
+    )
+
+
+def _voices_note(results: dict[str, Any]) -> str:
+    if closed_voices_heard(results):
+        return "Closed: voices heard in training; open: voices never heard."
+    return (
+        "Closed: the validation set, which chose the best epochs; open: the test set. "
+        "In training, no voice of either was heard."
+    )
+
+
+def closed_voices_heard(results: dict[str, Any]) -> bool:
+    """Whether training heard the voices of the closed condition."""
+    return results.get("closed_voices_heard", True)
+
+
+def _refusal_note(name: str, utts: list[str]) -> str:
+    label = METRICS[name].removesuffix(" (dB)")
+    if not utts:
+        return f"{label} refused no utterance."
+    listed = ", ".join(f"`{utt}`" for utt in utts)
+    return f"{label} refused {len(utts)}, left out of its means for every method: {listed}."
+
+
+def _metrics(results: dict[str, Any]) -> list[str]:
+    return [name for name in METRICS if name in results["closed"]["ann"]]
+
+
+def _members(records: Sequence[dict], condition: str, group: str) -> list[dict]:
+    return [
+        r
+        for r in records
+        if r["condition"] == condition and group in ("overall", group_of(r["sexes"]))
+    ]
+
+
+def _means(records: Sequence[dict], method: str, name: str) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for group in GROUPS:
+        values = [
+            record["scores"][method][name]
+            for record in records
+            if not _is_refused(record, name) and group in ("overall", group_of(record["sexes"]))
+        ]
+        means[group] = sum(values) / len(values) if values else None
+    return means
+
+
+def _is_refused(record: dict, name: str) -> bool:
+    return any(name in scores["refused"] for scores in record["scores"].values())

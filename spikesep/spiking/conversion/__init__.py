@@ -1,0 +1,1 @@
+"""From an analog network to a spiking one: thresholds, tandem learning, pruning, fixed point."""

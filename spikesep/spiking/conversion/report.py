@@ -1,0 +1,101 @@
+"""What conversion did to each layer, so that a loss of quality can be traced to the layer where it arose."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from spikesep.spiking.conversion.ptl import ThresholdChoice
+from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.neuron import constant_current_count
+from spikesep.spiking.signal import Signal
+
+
+@dataclass
+class LayerReport:
+    """One converted layer over some data. Errors compare its neurons with the analog twin on the same input values.
+
+    Attributes:
+        layer: its name.
+        threshold: firing threshold, activation units.
+        percentile: of the activations at calibration, taken as the upper bound.
+        clipped_share: share of the twin's activations above N_s * threshold, after training.
+        firing_rate: mean spikes of a neuron and step.
+        quantization_error: root mean square that clipping and rounding add to the twin's activation, over its own.
+        count_error: mean distance between the spike count and the twin's coded activation, in spikes: what the
+            order of the incoming spikes adds to quantization.
+        histogram: of the activations at calibration.
+    """
+
+    layer: str
+    threshold: float
+    percentile: float
+    clipped_share: float
+    firing_rate: float
+    quantization_error: float
+    count_error: float
+    histogram: dict = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        return asdict(self)
+
+
+class _Sums:
+    """Running sums over one layer."""
+
+    def __init__(self):
+        self.neurons = self.clipped = self.spikes = self.error = self.energy = self.distance = 0.0
+
+    def update(self, layer: SpikingLayer, signal: Signal, out: Signal) -> None:
+        twin = layer.activation(signal.value).double()
+        threshold, n_steps = float(layer.threshold), layer.coding.n_steps
+        expected = constant_current_count(
+            twin / threshold, 1.0, layer.coding.initial_potential, n_steps
+        ).double()
+        count = out.count
+        self.neurons += twin.numel()
+        self.clipped += float((twin > threshold * n_steps).sum())
+        self.spikes += float(count.sum())
+        self.error += float((expected * threshold - twin).square().sum())
+        self.energy += float(twin.square().sum())
+        self.distance += float((count - expected).abs().sum())
+
+
+def conversion_report(
+    network: SpikingNetwork, inputs: Iterable[Tensor], choices: list[ThresholdChoice]
+) -> list[LayerReport]:
+    """Report on every spiking layer of a converted network.
+
+    Args:
+        network: fully or partly converted.
+        inputs: batches of the stack's analog input.
+        choices: how the thresholds were set, one a converted layer.
+    """
+    sums = {name: _Sums() for name in network.names[: network.n_converted]}
+
+    def observe(name: str, layer, signal: Signal, out: Signal) -> None:
+        if name in sums:
+            sums[name].update(layer, signal, out)
+
+    with torch.no_grad():
+        for x in inputs:
+            network(x, observe=observe)
+    reports = []
+    for (name, s), choice in zip(sums.items(), choices, strict=True):
+        layer = network.layers[name]
+        reports.append(
+            LayerReport(
+                layer=name,
+                threshold=float(layer.threshold),
+                percentile=choice.percentile,
+                clipped_share=s.clipped / s.neurons,
+                firing_rate=s.spikes / (s.neurons * layer.coding.n_steps),
+                quantization_error=(s.error / s.energy) ** 0.5 if s.energy else 0.0,
+                count_error=s.distance / s.neurons,
+                histogram=choice.histogram,
+            )
+        )
+    return reports

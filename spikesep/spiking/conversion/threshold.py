@@ -1,0 +1,101 @@
+"""Threshold LayerNorm (paper, section 3.3): a high percentile of all activations of a layer is its upper bound a_u,
+and a_u / N_s its firing threshold. Activations stream through a histogram: any number of batches fits in memory.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from spikesep.errors import SpikeSepError
+
+N_BINS = 8192
+# The lowest are for one or two steps, which code best what most active neurons have.
+PERCENTILES = (40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 93.0, 95.0, 96.0, 97.0)
+PERCENTILES += (98.0, 98.5, 99.0, 99.3, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99, 100.0)
+
+
+class ActivationHistogram:
+    """Counts of non-negative activations in equal bins from 0 up; the range doubles when a larger one comes.
+
+    A percentile read from it is off by at most one bin: the largest activation / 4096.
+    """
+
+    def __init__(self):
+        self.counts = torch.zeros(N_BINS, dtype=torch.float64)
+        self.zeros = 0  # among the first bin
+        self.top = 0.0
+
+    def update(self, activations: Tensor) -> None:
+        """Add a batch, of any shape.
+
+        Raises:
+            ValueError: an activation is negative.
+            SpikeSepError: an activation is not finite.
+        """
+        values = activations.detach().float().flatten()
+        low, high = (float(v) for v in torch.aminmax(values))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise SpikeSepError(
+                "its activations hold NaN or Inf; look for them in the data and in the weights"
+            )
+        if low < 0:
+            raise ValueError(f"activations must not be negative, found {low}..{high}")
+        self.zeros += int((values == 0).sum())
+        if self.top == 0:
+            self.top = high
+        while high > self.top:
+            self.top *= 2
+            halved = self.counts.view(-1, 2).sum(1)
+            self.counts = torch.cat([halved, torch.zeros_like(halved)])
+        if self.top == 0:
+            self.counts[0] += values.numel()
+        else:
+            self.counts += torch.histc(values, N_BINS, 0, self.top).double().cpu()
+
+    def percentile(self, p: float) -> float:
+        """The value that p percent of the activations do not exceed (zeros included), p in 0..100."""
+        if not 0 <= p <= 100:
+            raise ValueError(f"a percentile lies in 0..100, not {p}")
+        cumulated = self.counts.cumsum(0)
+        rank = cumulated[-1] * p / 100
+        if rank <= self.zeros:
+            return 0.0
+        index = int(torch.searchsorted(cumulated, rank).clamp(max=N_BINS - 1))
+        before = cumulated[index] - self.counts[index]
+        inside = ((rank - before) / self.counts[index].clamp(min=1)).clamp(0, 1)
+        return (index + float(inside)) * self.top / N_BINS
+
+    def clipped_share(self, upper_bound: float) -> float:
+        """Share of the activations above `upper_bound`."""
+        return float(self.counts[self._middles() > upper_bound].sum() / self.counts.sum())
+
+    def coding_error(
+        self, upper_bound: float, n_steps: int, initial_potential: float = 0.5
+    ) -> float:
+        """Root mean square error of clipping at `upper_bound` and rounding to N_s levels (eq. 8).
+
+        An initial potential of half a threshold rounds to nearest, one of zero rounds down.
+        """
+        values, unit = self._middles(), upper_bound / n_steps
+        coded = (values / unit + initial_potential).floor().clamp(0, n_steps) * unit
+        weight = self.counts.clone()
+        weight[0] -= self.zeros  # coded without error
+        return float(((coded - values).square() * weight).sum() / self.counts.sum()) ** 0.5
+
+    def best_percentile(self, n_steps: int, initial_potential: float = 0.5) -> float:
+        """Of PERCENTILES, the one that leaves the least coding error: few steps want a lower one."""
+        bounds = {p: self.percentile(p) for p in PERCENTILES}
+        return min(
+            (p for p in PERCENTILES if bounds[p] > 0),
+            key=lambda p: self.coding_error(bounds[p], n_steps, initial_potential),
+            default=100.0,
+        )
+
+    def summary(self, n_bins: int = 64) -> dict[str, list[float]]:
+        """The histogram over `n_bins` bins, for a figure: {"edges": [n_bins + 1], "counts": [n_bins]}."""
+        edges = torch.linspace(0, self.top, n_bins + 1)
+        return {"edges": edges.tolist(), "counts": self.counts.view(n_bins, -1).sum(1).tolist()}
+
+    def _middles(self) -> Tensor:
+        return (torch.arange(N_BINS, dtype=torch.float64) + 0.5) * self.top / N_BINS

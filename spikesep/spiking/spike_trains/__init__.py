@@ -1,0 +1,1 @@
+"""Spikes as bit words, the compiled loops over them, and their cache."""

@@ -1,0 +1,257 @@
+"""Loops over bit words that torch has no operation for, compiled by numba: each is one pass over memory.
+
+Arrays are flat: words are [n_words, n] uint8, currents and drives [N_s, n]. Floating-point arrays come as their bits,
+uint32 for float32 and uint16 for bfloat16 (numpy has no such type), so that one kernel serves both.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import pairwise
+from threading import Lock
+
+import numpy as np
+import torch
+from numba import njit
+from numba.core.caching import IndexDataCacheFile
+from numba.core.event import Event, Listener, install_listener
+from numba.core.registry import cpu_target
+
+CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
+
+PARTS = 4  # of a thread's share
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def compiled(function: Callable) -> Callable:
+    """Apply `njit` without the GIL, and cache the machine code on disk.
+
+    numba caches in NUMBA_CACHE_DIR if set, else beside the source, else (read-only installation) in
+    the user's cache folder. If none is writable, each process compiles anew.
+    """
+    try:
+        kept = njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
+    kept._cache._cache_file.__class__ = CodeByKey
+    return kept
+
+
+class CodeByKey(IndexDataCacheFile):
+    """Machine code on disk, each piece in a file named after its source, its types and the processor it is for.
+
+    Numba numbers the files and keeps their numbers in an index. Where two processes compile at once, or one is killed
+    between index and file, the index leads to the code of other types or of another processor.
+    """
+
+    def save(self, key: tuple, data: object) -> None:
+        """Write the code for a key; whole or not at all."""
+        self._save_data(self._name(key), data)
+
+    def load(self, key: tuple) -> object | None:
+        """The code for a key, None where there is none."""
+        try:
+            return self._load_data(self._name(key))
+        except OSError:
+            return None
+
+    def flush(self) -> None:
+        """There is no index to clear."""
+
+    def _name(self, key: tuple) -> str:
+        digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
+        return f"{self._index_name.removesuffix('.nbi')}.{digest[:16]}.nbc"
+
+
+@contextmanager
+def when_compiling(tell: Callable[[], object]) -> Iterator[None]:
+    """Call `tell` once, before the first loop that is compiled instead of read from the cache."""
+
+    class Waiting(Listener):
+        told = False
+
+        def on_start(self, event: Event) -> None:
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, event: Event) -> None:
+            pass
+
+    with install_listener("numba:compile", Waiting()):
+        yield
+
+
+def has(feature: str) -> bool:
+    """Whether loops are compiled for a processor with a feature, in LLVM's words ("avx512bw")."""
+    return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+
+
+def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> None:
+    """kernel(start, stop, *arguments) over 0..n, shared out among as many threads as torch uses.
+
+    Each takes part after part, of at least `grain`, so that none waits for one that began late or lost its core.
+    """
+    global _pool
+    n_threads = max(1, min(torch.get_num_threads(), n // grain))
+    if n_threads > 1 and (_pool is None or _pool._max_workers < n_threads - 1):
+        _pool = ThreadPoolExecutor(n_threads - 1, thread_name_prefix="spikesep")
+    n_parts = min(n_threads * PARTS, n // grain) if n_threads > 1 else 1
+    parts = pairwise(n * k // n_parts for k in range(n_parts + 1))
+    lock = Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                part = next(parts, None)
+            if part is None:
+                return
+            kernel(*part, *arguments)
+
+    others = [_pool.submit(work) for _ in range(n_threads - 1)]
+    try:
+        work()
+    finally:
+        begun = [
+            other for other in others if not other.cancel()
+        ]  # too late to help, where it was to begin yet
+        wait(begun)
+    for other in begun:
+        other.result()
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+@compiled
+def fire(start, stop, current, shift, threshold, initial_potential, n_steps, words):
+    """Integrate-and-fire (eqs. 3-5) from currents to words; a current of one row is the same in every step.
+
+    `shift` makes a current's bits those of a float32: 0 for float32, 16 for bfloat16.
+    """
+    potential = np.empty(CHUNK, np.float32)
+    bits = np.empty(CHUNK, np.uint32)
+    z = bits.view(np.float32)
+    word = np.empty(CHUNK, np.uint8)
+    for low in range(start, stop, CHUNK):
+        n = min(CHUNK, stop - low)
+        potential[:n] = initial_potential
+        for t in range(n_steps):
+            row = min(t, current.shape[0] - 1)
+            if t % 8 == 0:
+                word[:n] = 0
+            for i in range(n):
+                bits[i] = np.uint32(current[row, low + i]) << shift
+            mask = np.uint8(1 << (t % 8))
+            for i in range(n):
+                v = potential[i] + z[i]
+                fires = v >= threshold
+                potential[i] = v - threshold if fires else v
+                word[i] |= mask if fires else np.uint8(0)
+            if t % 8 == 7 or t == n_steps - 1:
+                words[t // 8, low : low + n] = word[:n]
+
+
+@compiled
+def drive(start, stop, words, thresholds, out):
+    """out[t] = sum over sources of threshold * spike, as bits of float32 or bfloat16.
+
+    `words` is [n_sources, n_words, n].
+    """
+    total = np.empty(CHUNK, np.float32)
+    bits = total.view(np.uint32)
+    half = out.itemsize == 2
+    for low in range(start, stop, CHUNK):
+        n = min(CHUNK, stop - low)
+        for t in range(out.shape[0]):
+            mask = np.uint8(1 << (t % 8))
+            total[:n] = 0
+            for source in range(words.shape[0]):
+                threshold = thresholds[source]
+                word = words[source, t // 8, low : low + n]
+                for i in range(n):
+                    total[i] += threshold if word[i] & mask else np.float32(0)
+            if half:  # to the nearest, ties to even
+                for i in range(n):
+                    out[t, low + i] = (
+                        bits[i] + np.uint32(0x7FFF) + ((bits[i] >> 16) & np.uint32(1))
+                    ) >> 16
+            else:
+                for i in range(n):
+                    out[t, low + i] = bits[i]
+
+
+@njit(inline="always")
+def ones_of_bytes(bits):
+    """Of a uint64, how many ones each byte has, in its place."""
+    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    bits = (bits & np.uint64(0x3333333333333333)) + (
+        (bits >> np.uint64(2)) & np.uint64(0x3333333333333333)
+    )
+    return (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+
+
+@compiled
+def collect(start, stop, words, factors, out):
+    """out = sum over sources of factor * spikes of each neuron, in the numbers of `out`.
+
+    `words` is [n_sources, n_words, n].
+    """
+    eights = np.zeros(CHUNK // 8, np.uint64)
+    ones = eights.view(np.uint8)
+    for low in range(start, stop, CHUNK):
+        n = min(CHUNK, stop - low)
+        total = out[low : low + n]
+        for i in range(n):
+            total[i] = 0
+        for source in range(words.shape[0]):
+            factor = factors[source]
+            for w in range(words.shape[1]):
+                word = words[source, w, low : low + n]
+                for i in range(n):
+                    ones[i] = word[i]
+                for k in range(len(eights)):
+                    eights[k] = ones_of_bytes(eights[k])
+                for i in range(n):
+                    total[i] += factor * ones[i]
+
+
+@compiled
+def count_rows(start, stop, words, totals):
+    """totals = spikes of all neurons of a row; `words` is [n_words, rows, eights of neurons] uint64."""
+    for row in range(start, stop):
+        n = np.uint64(0)
+        for w in range(words.shape[0]):
+            for k in range(words.shape[2]):
+                ones = ones_of_bytes(words[w, row, k])  # LLVM knows this way of counting
+                n += (ones * np.uint64(0x0101010101010101)) >> np.uint64(56)
+        totals[row] = n
+
+
+@compiled
+def weigh_rows(start, stop, words, weights, totals):
+    """totals = sums over the neurons of a row, each spike as much as its neuron's weight, [rows, n_weights].
+
+    `words` is [n_words, rows, eights of neurons] uint64, at most 31 of them a neuron; `weights` [n_weights, neurons].
+    """
+    eights = np.zeros(words.shape[2], np.uint64)
+    counts = eights.view(np.uint8)
+    for row in range(start, stop):
+        eights[:] = 0
+        for w in range(words.shape[0]):
+            for k in range(words.shape[2]):
+                eights[k] += ones_of_bytes(words[w, row, k])
+        for tap in range(len(weights)):
+            total = 0
+            for neuron in range(weights.shape[1]):
+                total += counts[neuron] * weights[tap, neuron]
+            totals[row, tap] = total

@@ -1,0 +1,207 @@
+"""Spike trains as bit words: bit t of a neuron's words is its spike in step t, so that N_s = 8 costs one byte a neuron.
+
+All that a network does with spikes is done here on words: fire them, count them, send them on. On a CPU the work is
+that of `spikesep.spiking.kernels`; on other devices the same numbers come from torch.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikesep.spiking.neuron import integrate_and_fire, spike_count
+from spikesep.spiking.spike_trains import kernels
+
+BITS_AS = {torch.float32: (torch.int32, np.uint32, 0), torch.bfloat16: (torch.int16, np.uint16, 16)}
+
+
+def pack(spikes: Tensor) -> Tensor:
+    """[N_s, ...] bool -> [ceil(N_s / 8), ...] uint8; bit t % 8 of word t // 8 is the spike in step t."""
+    n_steps = spikes.shape[0]
+    words = torch.zeros(
+        -(-n_steps // 8), *spikes.shape[1:], dtype=torch.uint8, device=spikes.device
+    )
+    for t in range(n_steps):
+        words[t // 8] |= spikes[t].to(torch.uint8) << (t % 8)
+    return words
+
+
+def unpack(words: Tensor, n_steps: int) -> Tensor:
+    """Inverse of `pack`: [ceil(N_s / 8), ...] uint8 -> [N_s, ...] bool."""
+    spikes = torch.empty(n_steps, *words.shape[1:], dtype=torch.uint8, device=words.device)
+    for t in range(n_steps):
+        torch.bitwise_right_shift(words[t // 8], t % 8, out=spikes[t]).bitwise_and_(1)
+    return spikes.view(torch.bool)  # bytes of 0 and 1 are bools already
+
+
+def fire(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
+    """The words of what `integrate_and_fire` fires.
+
+    Args:
+        current: [N_s, ...]; one that is the same in every step may be an expanded view.
+        threshold: firing threshold.
+        initial_potential: V[0].
+
+    Returns:
+        [ceil(N_s / 8), ...] uint8.
+    """
+    current = current if current.dtype in BITS_AS else current.float()
+    if current.device.type != "cpu":
+        return pack(integrate_and_fire(current.float(), threshold, initial_potential)[0])
+    n_steps, shape = len(current), current.shape[1:]
+    rows = current[:1] if current.stride(0) == 0 else current
+    words = torch.empty(-(-n_steps // 8), *shape, dtype=torch.uint8)
+    bits, shift = _bits(rows.contiguous())
+    arguments = (
+        bits,
+        np.uint32(shift),
+        np.float32(threshold),
+        np.float32(initial_potential),
+        n_steps,
+        _flat(words),
+    )
+    kernels.run(kernels.fire, shape.numel(), *arguments)
+    return words
+
+
+def burst(counts: Tensor, n_steps: int) -> Tensor:
+    """The words of neurons that fire `counts` times, one step after the other: what a deferred neuron does.
+
+    Args:
+        counts: [...] integers; those below 0 and above N_s are taken as these.
+        n_steps: N_s.
+
+    Returns:
+        [ceil(N_s / 8), ...] uint8.
+    """
+    counts, firsts = counts.to(torch.int32), range(0, n_steps, 8)
+    runs = [(counts - first).clamp(0, min(8, n_steps - first)) for first in firsts]
+    return torch.stack([((1 << run) - 1).to(torch.uint8) for run in runs])
+
+
+def count(words: Tensor) -> Tensor:
+    """Spikes of each neuron (eq. 6): [n_words, ...] uint8 -> [...] int32."""
+    return collect([words], [1], torch.int32)
+
+
+def collect(words: Sequence[Tensor], factors: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """What several sources send together in the whole window: sum of factor * spikes.
+
+    Args:
+        words: of each source, [n_words, ...] uint8.
+        factors: of each source.
+        dtype: of the result, which must hold all sums.
+
+    Returns:
+        [...].
+    """
+    shape = words[0].shape[1:]
+    if words[0].device.type != "cpu":
+        counts = [spike_count(unpack(source, 8 * len(source))) for source in words]
+        return sum(count * factor for count, factor in zip(counts, factors, strict=True)).to(dtype)
+    out = torch.empty(shape, dtype=dtype)
+    flat = out.view(-1).numpy()
+    kernels.run(kernels.collect, len(flat), _stacked(words), np.array(factors, flat.dtype), flat)
+    return out
+
+
+def count_places(words: Tensor) -> Tensor:
+    """Spikes of all channels of a place: [n_words, batch, C, ...] uint8 -> [batch, 1, ...] int64."""
+    if words.device.type != "cpu":
+        return count(words).sum(1, keepdim=True)
+    rows = contiguous(words.movedim(2, -1)).numpy()
+    if rows.shape[-1] % 8:
+        totals = np.bitwise_count(rows).sum((0, -1), dtype=np.int64)
+    else:
+        totals, eights = np.empty(rows.shape[1:-1], np.int64), rows.view(np.uint64)
+        kernels.run(
+            kernels.count_rows,
+            totals.size,
+            eights.reshape(len(rows), totals.size, -1),
+            totals.reshape(-1),
+            grain=1024,
+        )
+    return torch.from_numpy(totals)[:, None]
+
+
+def weigh_places(words: Tensor, weights: np.ndarray) -> np.ndarray:
+    """Spikes of all channels of a place, each as much as its channel's weight.
+
+    Args:
+        words: [n_words, batch, C, ...] uint8.
+        weights: [C, n_weights], integers.
+
+    Returns:
+        [batch * places, n_weights] int64.
+    """
+    rows = contiguous(words.movedim(2, -1)).cpu().numpy()
+    rows = rows.reshape(len(rows), -1, rows.shape[-1])
+    if rows.shape[-1] % 8 or len(rows) > 31:
+        return np.bitwise_count(rows).sum(0, dtype=np.int64) @ weights
+    totals = np.empty((rows.shape[1], weights.shape[1]), np.int64)
+    across = np.ascontiguousarray(weights.T, np.int32)
+    kernels.run(kernels.weigh_rows, len(totals), rows.view(np.uint64), across, totals, grain=1024)
+    return totals
+
+
+def drive(
+    words: Sequence[Tensor], thresholds: Sequence[float], n_steps: int, dtype: torch.dtype
+) -> Tensor:
+    """What several sources send together in each step: sum of threshold * spike, added up in float32.
+
+    Args:
+        words: of each source, [ceil(N_s / 8), ...] uint8.
+        thresholds: of each source.
+        n_steps: N_s.
+        dtype: of the result.
+
+    Returns:
+        [N_s, ...].
+
+    Raises:
+        ValueError: a source has words for another number of steps.
+    """
+    if any(len(source) != -(-n_steps // 8) for source in words):
+        raise ValueError(
+            f"sources of {[8 * len(source) for source in words]} steps at most, where {n_steps} are sent"
+        )
+    shape = words[0].shape[1:]
+    if words[0].device.type != "cpu" or dtype not in BITS_AS:
+        total = torch.zeros(n_steps, *shape, device=words[0].device)
+        for source, threshold in zip(words, thresholds, strict=True):
+            total.add_(unpack(source, n_steps), alpha=threshold)
+        return total.to(dtype)
+    out = torch.empty(n_steps, *shape, dtype=dtype)
+    kernels.run(
+        kernels.drive,
+        shape.numel(),
+        _stacked(words),
+        np.array(thresholds, np.float32),
+        _bits(out)[0],
+    )
+    return out
+
+
+def contiguous(words: Tensor) -> Tensor:
+    """`words.contiguous()`, but on a CPU in one thread: torch's threads, once woken, spin for milliseconds on the cores
+    that the loops to come want."""
+    if words.is_contiguous() or words.device.type != "cpu":
+        return words.contiguous()
+    return torch.from_numpy(np.ascontiguousarray(words.numpy()))
+
+
+def _stacked(words: Sequence[Tensor]) -> np.ndarray:
+    """[n_sources, n_words, n]."""
+    flat = [_flat(contiguous(source)) for source in words]
+    return flat[0][None] if len(flat) == 1 else np.stack(flat)
+
+
+def _flat(words: Tensor) -> np.ndarray:
+    return words.view(len(words), -1).numpy()
+
+
+def _bits(values: Tensor) -> tuple[np.ndarray, int]:
+    """A view of the bits of [N_s, ...] as [N_s, n] unsigned integers, and how far they are from those of a float32."""
+    signed, unsigned, shift = BITS_AS[values.dtype]
+    return values.view(signed).view(len(values), -1).numpy().view(unsigned), shift

@@ -1,0 +1,162 @@
+"""Pictures of a conversion: how training went (the paper's Fig. 5) and what the layers' activations are (Fig. 1).
+Each is drawn for a light page or a dark one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from spikesep.files import atomic_path
+from spikesep.training.records.history import Epoch
+
+LIGHT = {
+    "ink": "#24262b",
+    "faint": "#8b8f98",
+    "shade": "#eef0f4",
+    "line": "#2f6690",
+    "accent": "#c2543d",
+    "page": "#ffffff",
+}
+DARK = {
+    "ink": "#e3e4e8",
+    "faint": "#868b96",
+    "shade": "#23262d",
+    "line": "#7fb4dc",
+    "accent": "#ef8a70",
+    "page": "#16181d",
+}
+
+
+def training_figure(
+    history: Sequence[Epoch],
+    path: Path,
+    metric: str,
+    *,
+    lower_is_better: bool = False,
+    dark: bool = False,
+) -> None:
+    """The validation metric over the epochs of pre-training and of each conversion stage, as the paper's Fig. 5.
+
+    Args:
+        history: in the order of training, at least one; it gives `valid_metric`.
+        path: a PNG file.
+        metric: its name and unit.
+        lower_is_better: the metric is an error.
+        dark: for a dark page.
+    """
+    values = [row.valid_metric for row in history]
+    stages = [row.stage for row in history]
+    converted = [k for k, row in enumerate(history, start=1) if row.stage and row.epoch == 0]
+    starts = [k for k in range(len(stages)) if k == 0 or stages[k] != stages[k - 1]]
+    ends = [*starts[1:], len(stages)]
+    with figure_file(path, (9.0, 3.6), dark=dark) as (figure, colours):
+        axes = figure.subplots()
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            if number % 2:
+                axes.axvspan(start + 0.5, end + 0.5, color=colours["shade"], linewidth=0, zorder=0)
+            label = str(stages[start]) if stages[start] else "pre-training"
+            axes.text((start + end + 1) / 2, 1.02, label, ha="center", va="bottom", fontsize=8.5,
+                      color=colours["faint"], transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.plot(range(1, len(values) + 1), values, color=colours["line"], linewidth=1.4, zorder=3)
+        if converted:
+            axes.plot(converted, [values[k - 1] for k in converted], "o", color=colours["accent"], markersize=3.5,
+                      zorder=4, label="right after a layer's conversion")  # fmt: skip
+        if 0 in stages:
+            best = (min if lower_is_better else max)(
+                v for v, stage in zip(values, stages, strict=True) if stage == 0
+            )
+            axes.axhline(
+                best,
+                color=colours["faint"],
+                linewidth=1,
+                linestyle=(0, (2, 3)),
+                label="best of pre-training",
+            )
+        axes.set_xlim(0.5, len(values) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=3))
+        axes.set_xlabel(
+            "validation, once an epoch (above: the layer being converted)"
+            if any(stages)
+            else "epoch"
+        )
+        axes.set_ylabel(f"validation {metric}")
+        axes.grid(axis="y", color=colours["faint"], alpha=0.25, linewidth=0.6)
+        axes.legend(
+            loc="upper right" if lower_is_better else "lower right", frameon=False, fontsize=8.5
+        )
+
+
+def activation_figure(
+    report: Sequence[dict[str, Any]], path: Path, n_steps: int, *, dark: bool = False
+) -> None:
+    """Histogram of each layer's activations at calibration and, dotted, the bound a_u that was chosen; Fig. 1.
+
+    Args:
+        report: a layer each: `layer`, `threshold`, `percentile`, `histogram` with `edges` and `counts`.
+        path: a PNG file.
+        n_steps: N_s; a_u is N_s times the threshold.
+        dark: for a dark page.
+    """
+    n_columns = min((4, 3, 5), key=lambda n: -len(report) % n) if len(report) > 3 else len(report)
+    n_rows = -(-len(report) // n_columns)
+    with figure_file(path, (9.0, 0.5 + 1.75 * n_rows), dark=dark) as (figure, colours):
+        grid = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
+        for axes, layer in zip(grid.flat, report, strict=False):
+            _activations(axes, layer, n_steps, colours)
+        for axes in grid.flat[len(report) :]:
+            axes.set_visible(False)
+        figure.supxlabel("activation", fontsize=9.5, color=colours["ink"])
+        figure.supylabel("neurons", fontsize=9.5, color=colours["ink"])
+
+
+@contextmanager
+def figure_file(
+    path: Path, size: tuple[float, float], *, dark: bool = False
+) -> Iterator[tuple[Figure, dict[str, str]]]:
+    """A figure in the page's colours, written to `path` at the end; no display and no global state."""
+    colours = DARK if dark else LIGHT
+    style = {
+        "font.size": 9.5,
+        "axes.edgecolor": colours["faint"],
+        "axes.labelcolor": colours["ink"],
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.color": colours["ink"],
+        "xtick.color": colours["faint"],
+        "ytick.color": colours["faint"],
+        "xtick.labelcolor": colours["ink"],
+        "ytick.labelcolor": colours["ink"],
+    }
+    with matplotlib.rc_context(style), atomic_path(path) as temporary:
+        figure = Figure(figsize=size, facecolor=colours["page"], layout="constrained")
+        yield figure, colours
+        for axes in figure.axes:
+            axes.set_facecolor("none")
+        figure.savefig(temporary, format="png", dpi=160)
+
+
+def _activations(axes: Axes, layer: dict[str, Any], n_steps: int, colours: dict[str, str]) -> None:
+    edges, counts = (np.asarray(layer["histogram"][name]) for name in ("edges", "counts"))
+    bound = n_steps * layer["threshold"]
+    axes.stairs(counts, edges, fill=True, color=colours["line"], alpha=0.85, baseline=0.5)
+    axes.axvline(bound, color=colours["accent"], linewidth=1.4, linestyle=(0, (1, 1.5)))
+    axes.set_yscale("log")
+    axes.set_xlim(0, edges[-1])
+    axes.set_ylim(bottom=0.5)
+    axes.set_title(layer["layer"], fontsize=9, loc="left", color=colours["ink"])
+    on_left = bound > 0.5 * edges[-1]
+    axes.annotate(f"{layer['percentile']:g} %", (bound, 0.93), xycoords=("data", "axes fraction"), fontsize=8,
+                  xytext=(-4 if on_left else 4, 0), textcoords="offset points", ha="right" if on_left else "left",
+                  va="top", color=colours["accent"])  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_locator(LogLocator(numticks=4))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.tick_params(labelsize=8)

@@ -1,0 +1,1 @@
+"""Time budgets, and progress."""

@@ -1,0 +1,287 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.data.dataset import (
+    Collate,
+    FixedCrops,
+    RandomCrops,
+    listen,
+    remix,
+    training_loader,
+)
+from spikesep.separation.data.kaldi import Mixture
+from spikesep.training.sampling import EpochSampler
+
+RATE = 8000
+
+
+@pytest.fixture
+def mixtures(tmp_path):
+    """Six mixtures of three speakers, each source a constant of its own, so that crops can be told apart."""
+    rng = np.random.default_rng(0)
+    result = []
+    for i in range(6):
+        speakers = [("a", "b"), ("b", "c"), ("c", "a")][i % 3]
+        sources = []
+        for s in range(2):
+            path = tmp_path / f"{i}_{s}.wav"
+            soundfile.write(path, rng.normal(0, 0.05, 4000 + 800 * i), RATE)
+            sources.append(path)
+        result.append(
+            Mixture(
+                f"{'_'.join(speakers)}-{i}",
+                tmp_path / "unread.wav",
+                tuple(sources),
+                speakers,
+                ("f", "m"),
+            )
+        )
+    return result
+
+
+def given(mixture, change=lambda total: total, noise=None):
+    """The mixture with a file for it: the sum of its sources, changed."""
+    total = sum(soundfile.read(path)[0] for path in mixture.sources)
+    path = mixture.sources[0].with_name(f"mix-{mixture.utt_id}.wav")
+    if noise is not None:
+        soundfile.write(path.with_name(f"noise-{mixture.utt_id}.wav"), noise, RATE)
+        mixture = replace(mixture, noise=path.with_name(f"noise-{mixture.utt_id}.wav"))
+    soundfile.write(path, change(total), RATE, subtype="PCM_16")
+    return replace(mixture, mixture=path)
+
+
+def rounded_with(seed):
+    rng = np.random.default_rng(seed)
+    return lambda total: total + rng.integers(-1, 2, len(total)) / 32768
+
+
+SAME = {
+    "sum": lambda x: x,
+    "other rounding": rounded_with(0),
+    "clipped": lambda x: np.clip(20 * x, -1, 1),
+}
+OTHER = {
+    "reversed": lambda x: x[::-1],
+    "noisy": lambda x: x + 2e-4 * np.random.default_rng(1).standard_normal(len(x)),
+    "noisy in one place": lambda x: x + 0.01 * (np.arange(len(x)) == 3000),
+    "echo": lambda x: x + 0.3 * np.roll(x, 300),
+    "another gain": lambda x: 0.7 * x,
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_mixture_that_is_the_sum_is_not_read_with_the_crops(mixtures, name, monkeypatch):
+    if name == "clipped":
+        for path in mixtures[0].sources:
+            soundfile.write(path, np.clip(20 * soundfile.read(path)[0], -0.9, 0.9), RATE)
+        SAME[name] = lambda x: np.clip(x, -1, 1)
+    heard = [given(mixtures[0], SAME[name]), *map(given, mixtures[1:])]
+    found, _ = listen(heard, RATE)
+    assert found == heard
+    heard[0].mixture.unlink()
+    crops, plain = RandomCrops(found, RATE, 1600, seed=1), RandomCrops(mixtures, RATE, 1600, seed=1)
+    for index in range(6):
+        assert np.array_equal(crops[3, index].sources, plain[3, index].sources)
+        assert crops[3, index].noise is None
+    collate = Collate(True, (0, 5), random_polarity=True)
+    batches = [collate([each[0, k] for k in range(6)]) for each in (crops, plain)]
+    assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_mixture_that_is_not_the_sum_is_learned_as_it_is(mixtures, name):
+    heard = [*map(given, mixtures[:3]), given(mixtures[3], OTHER[name]), *map(given, mixtures[4:])]
+    found, _ = listen(heard, RATE)
+    assert [each.has_residual for each in found] == [False] * 3 + [True] + [False] * 2
+    batch = [RandomCrops(found, RATE, 1600, seed=1)[3, index] for index in range(6)]
+    mixed, sources = Collate(False, (0, 5))(batch)
+    whole = soundfile.read(found[3].mixture, dtype="float32")[0]
+    distances = [
+        np.abs(whole[k : k + 1600] - mixed[3].numpy()).max() for k in range(len(whole) - 1599)
+    ]
+    assert min(distances) < 1e-6
+    torch.testing.assert_close(mixed[[0, 1, 2, 4, 5]], sources.sum(1)[[0, 1, 2, 4, 5]])
+    fixed = FixedCrops(found[3:4], RATE, 2000)
+    assert any((mixture - sources.sum(0)).abs().max() > 1e-4 for mixture, sources in fixed)
+
+
+def test_listed_noise_is_part_of_the_sum_and_leaves_remixing_possible(mixtures):
+    noise = 0.02 * np.random.default_rng(2).standard_normal(4000)
+    heard = given(mixtures[0], lambda total: total + noise, noise)
+    assert listen([heard], RATE)[0] == [heard]
+    assert listen([replace(heard, noise=None)], RATE)[0][0].has_residual
+
+
+def test_what_is_heard_is_told_apart_by_samples_and_ids_alone(mixtures, tmp_path):
+    heard = list(map(given, mixtures))
+    _, before = listen(heard, RATE)
+    moved = tmp_path / "elsewhere.wav"
+    moved.write_bytes(heard[2].mixture.read_bytes())
+    assert listen([*heard[:2], replace(heard[2], mixture=moved), *heard[3:]], RATE)[1] == before
+    assert listen(heard[:-1], RATE)[1] != before
+    samples = soundfile.read(heard[2].sources[1])[0]
+    samples[7] += 1 / 32768
+    soundfile.write(heard[2].sources[1], samples, RATE)
+    assert listen(heard, RATE)[1] != before
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "NaN"])
+def test_a_mixture_that_cannot_serve_is_named(mixtures, damage):
+    heard = given(mixtures[0])
+    samples = soundfile.read(heard.mixture)[0]
+    if damage == "missing":
+        heard.mixture.unlink()
+    elif damage == "shorter":
+        soundfile.write(heard.mixture, samples[:-9], RATE)
+    else:
+        soundfile.write(heard.mixture, samples * np.nan, RATE, subtype="FLOAT")
+    with pytest.raises(SpikeSepError, match=heard.mixture.name):
+        listen([heard], RATE)
+
+
+def test_channels_are_averaged(mixtures, tmp_path):
+    first = soundfile.read(mixtures[0].sources[0])[0]
+    soundfile.write(
+        mixtures[0].sources[0], np.stack([1.5 * first, 0.5 * first], 1), RATE, subtype="FLOAT"
+    )
+    crop = RandomCrops(mixtures[:1], RATE, 4000, seed=1)[0, 0]
+    np.testing.assert_allclose(crop.sources[0], first, atol=1e-6)
+
+
+def test_a_crop_is_a_part_of_its_mixture(mixtures):
+    crops = RandomCrops(mixtures, RATE, 1600, seed=1)
+    for index in range(6):
+        crop = crops[3, index]
+        whole = np.stack([soundfile.read(p, dtype="float32")[0] for p in mixtures[index].sources])
+        starts = [
+            k
+            for k in range(whole.shape[1] - 1599)
+            if np.array_equal(whole[:, k : k + 1600], crop.sources)
+        ]
+        assert len(starts) == 1
+        assert crop.speakers == mixtures[index].speakers
+
+
+def test_crops_follow_from_seed_epoch_and_index_alone(mixtures):
+    one, other = (RandomCrops(mixtures, RATE, 1600, seed=1) for _ in range(2))
+    other[0, 3]  # what was drawn before does not matter
+    assert np.array_equal(one[2, 4].sources, other[2, 4].sources)
+    assert not np.array_equal(one[2, 4].sources, one[3, 4].sources)
+
+
+def test_a_mixture_shorter_than_the_crop_is_followed_by_zeros(mixtures):
+    crop = RandomCrops(mixtures, RATE, 6000, seed=1)[0, 0]
+    assert crop.sources.shape == (2, 6000)
+    assert (crop.sources[:, 4000:] == 0).all()
+    assert (crop.sources[:, :4000] != 0).any()
+
+
+def test_an_epoch_has_every_mixture_once_in_an_order_of_its_own():
+    sampler = EpochSampler(50, seed=0)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert Counter(index for _, index in first) == Counter(range(50))
+    assert {epoch for epoch, _ in second} == {1}
+    assert [i for _, i in first] != [i for _, i in second]
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_batches_are_mixtures_and_their_sources(mixtures):
+    loader = training_loader(mixtures, RATE, 1600, 4, 0, Collate(False, (0, 5)))
+    batches = list(loader)
+    assert len(batches) == 1  # the last, smaller one is left out
+    mixture, sources = batches[0]
+    assert (mixture.shape, sources.shape) == ((4, 1600), (4, 2, 1600))
+    torch.testing.assert_close(mixture, sources.sum(1))
+
+
+def test_random_polarity_turns_sources_and_the_mixture_stays_their_sum(mixtures):
+    crops = RandomCrops(mixtures, RATE, 1600, 0)
+    batch = [crops[0, k] for k in range(6)]
+    mixture, sources = Collate(False, (0, 5), random_polarity=True)(batch)
+    plain = torch.from_numpy(np.stack([crop.sources for crop in batch]))
+    signs = torch.sign((sources * plain).sum(-1))
+    torch.testing.assert_close(mixture, sources.sum(1))
+    torch.testing.assert_close(sources, plain * signs[..., None])
+    assert set(signs.flatten().tolist()) == {-1, 1}
+    assert torch.equal(sources, Collate(False, (0, 5), random_polarity=True)(batch)[1])
+
+
+def test_remixing_never_pairs_a_speaker_with_himself_and_keeps_every_source():
+    rng = np.random.default_rng(0)
+    sources = rng.normal(0, 0.1, (8, 2, 400)).astype(np.float32)
+    speakers = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "a")] * 2
+    owner = {k: speakers[k][1] for k in range(8)}
+    changed = 0
+    for seed in range(20):
+        out = remix(sources, speakers, (0, 5), np.random.default_rng(seed))
+        direction = out / np.linalg.norm(out, axis=-1, keepdims=True)
+        original = sources / np.linalg.norm(sources, axis=-1, keepdims=True)
+        assert np.allclose(direction[:, 0], original[:, 0], atol=1e-4)
+        partner = (direction[:, 1] @ original[:, 1].T).argmax(1)
+        assert sorted(partner) == list(range(8))
+        assert all(speakers[k][0] != owner[j] for k, j in enumerate(partner))
+        changed += (partner != np.arange(8)).sum()
+    assert changed > 80
+
+
+def test_remixed_levels_lie_in_the_range_asked_for():
+    rng = np.random.default_rng(0)
+    sources = rng.normal(0, 1, (200, 2, 400)).astype(np.float32) * rng.uniform(
+        0.05, 0.2, (200, 2, 1)
+    ).astype(np.float32)
+    out = remix(sources, [(f"a{k}", f"b{k}") for k in range(200)], (1, 4), np.random.default_rng(0))
+    rms = np.sqrt(np.square(out).mean(-1))
+    difference = np.abs(20 * np.log10(rms[:, 0] / rms[:, 1]))
+    assert 1 - 1e-3 < difference.min() < 1.5
+    assert 3.5 < difference.max() < 4 + 1e-3
+
+
+def test_pairs_stay_where_no_other_pairing_keeps_speakers_apart():
+    sources = np.random.default_rng(0).normal(0, 0.1, (4, 2, 100)).astype(np.float32)
+    speakers = [("a", "b"), ("b", "a"), ("a", "b"), ("b", "c")]
+    out = remix(sources[:1], speakers[:1], (0, 0), np.random.default_rng(0))
+    assert out.shape == (1, 2, 100)
+    assert (
+        remix(sources, [("a", "b")] * 3 + [("b", "b2")], (0, 5), np.random.default_rng(0)).shape
+        == sources.shape
+    )
+
+
+def test_fixed_crops_cover_every_mixture_and_are_the_same_each_time(mixtures):
+    crops = FixedCrops(mixtures, RATE, 2000, seed=3)
+    again = FixedCrops(mixtures, RATE, 2000, seed=3)
+    assert len(crops) == sum(-(-(4000 + 800 * i - 1000) // 2000) for i in range(6))
+    assert all(torch.equal(crops[k][1], again[k][1]) for k in range(len(crops)))
+    mixture, sources = crops[0]
+    torch.testing.assert_close(mixture, sources.sum(0))
+    assert len(FixedCrops(mixtures, RATE, 2000, at_most=5)) == 5
+
+
+def test_crops_in_which_somebody_is_silent_are_left_out(tmp_path, mixtures):
+    samples, _ = soundfile.read(mixtures[0].sources[0])
+    samples[2000:] = 0
+    soundfile.write(mixtures[0].sources[0], samples, RATE)
+    kept = FixedCrops(mixtures[:1], RATE, 2000)
+    assert len(kept) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "not audio", "other rate"])
+def test_a_source_that_cannot_serve_is_named(mixtures, damage):
+    path = mixtures[0].sources[1]
+    if damage == "missing":
+        path.unlink()
+    elif damage == "not audio":
+        path.write_text("hello")
+    else:
+        soundfile.write(path, np.zeros(4000), 16000)
+    with pytest.raises(SpikeSepError, match=path.name):
+        RandomCrops(mixtures, RATE, 1600, seed=0)[0, 0]

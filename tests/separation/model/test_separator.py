@@ -1,0 +1,171 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.config import SeparatorConfig
+from spikesep.separation.model.separator import (
+    ChannelNorm,
+    Separator,
+    load_separator,
+    save_separator,
+)
+from spikesep.spiking.conversion.fixed_point import to_fixed_point
+from spikesep.spiking.signal import Coding
+from spikesep.training.records.model_folder import checksum
+
+SMALL = SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2, 4], identity="sum")
+
+
+def separator(config=SMALL, n_converted=0):
+    torch.manual_seed(0)
+    model = Separator(config)
+    for _ in range(3):
+        model(torch.randn(2, 800))
+    for k in range(n_converted):
+        model.network[k].convert(0.2, Coding(8))
+        model.network[k].freeze()
+    return model.eval()
+
+
+@pytest.mark.parametrize("n_samples", [1, 9, 10, 11, 20, 333, 8000])
+def test_estimates_are_as_long_as_the_mixture(n_samples):
+    assert separator()(torch.randn(2, n_samples)).shape == (2, 2, n_samples)
+
+
+@pytest.mark.parametrize("n_speakers", [2, 3])
+def test_there_is_an_estimate_for_each_speaker(n_speakers):
+    config = SeparatorConfig(n_speakers=n_speakers, n_filters=8, n_channels=8, dilations=[1])
+    assert separator(config).separate(torch.randn(500)).shape == (n_speakers, 500)
+
+
+def test_the_default_is_the_network_of_the_paper():
+    model = Separator(SeparatorConfig())
+    assert model.encoder.filterbank.n_filters == 512
+    assert (model.encoder.filterbank.kernel_size, model.stride) == (20, 10)
+    dilated = [layer.synapse for layer in model.network.layers.values()][1:]
+    assert [c.dilation for c in dilated] == [(2**k,) for k in range(10)]
+    assert {(c.in_channels, c.out_channels, c.kernel_size) for c in dilated} == {(512, 512, (3,))}
+    assert model.network.readout.synapse.out_channels == 2 * 512
+
+
+def test_channel_norm_is_that_of_each_frame_alone():
+    x = torch.randn(2, 16, 7, dtype=torch.float64)
+    norm = ChannelNorm(16).double()
+    torch.nn.init.normal_(norm.gain)
+    torch.nn.init.normal_(norm.bias)
+    out = norm(x)
+    for b in range(2):
+        for k in range(7):
+            frame = x[b, :, k]
+            expected = (frame - frame.mean()) / (frame.var(correction=0) + 1e-8).sqrt() * norm.gain[
+                :, 0
+            ] + norm.bias[:, 0]
+            torch.testing.assert_close(out[b, :, k], expected)
+
+
+def test_silence_comes_out_as_silence():
+    assert separator()(torch.zeros(1, 400)).abs().max() == 0
+
+
+@pytest.mark.parametrize("n_converted", [0, 4])
+def test_nothing_beyond_the_context_matters(n_converted):
+    model = separator(n_converted=n_converted)
+    mixture = torch.randn(4000)
+    changed = mixture.clone()
+    changed[2000 + model.context :] = 0
+    changed[: 1000 - model.context] = 0
+    before, after = model.separate(mixture), model.separate(changed)
+    torch.testing.assert_close(before[:, 1000:2000], after[:, 1000:2000], rtol=0, atol=1e-5)
+    assert not torch.allclose(before[:, 2000:], after[:, 2000:])
+
+
+@pytest.mark.parametrize("n_converted", [0, 2, 4])
+def test_a_saved_separator_comes_back_the_same(tmp_path, n_converted):
+    model = separator(n_converted=n_converted)
+    save_separator(model, tmp_path / "model", report=[{"layer": "bottleneck"}])
+    loaded = load_separator(tmp_path / "model")
+    mixture = torch.randn(1000)
+    assert loaded.kind == ("snn" if n_converted == 4 else "ann")
+    assert torch.equal(loaded.separate(mixture), model.separate(mixture))
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "report.json",
+    ]
+
+
+def test_a_saved_separator_in_fixed_point_form_comes_back_the_same_and_small(tmp_path):
+    model = separator(n_converted=4)
+    save_separator(model, tmp_path / "float")
+    to_fixed_point(model.network, [model.encode(torch.randn(1, 800))[0]])
+    save_separator(model, tmp_path / "fixed")
+    again = load_separator(tmp_path / "fixed")
+    assert again.network.is_fixed_point
+    assert all(
+        torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items()
+    )
+    mixture = torch.randn(800)
+    assert torch.equal(model.separate(mixture), again.separate(mixture))
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("float", "fixed")]
+    assert sizes[1] < sizes[0]
+
+
+def test_integers_of_another_kind_or_range_are_refused(tmp_path):
+    model = separator(n_converted=4)
+    to_fixed_point(model.network, [model.encode(torch.randn(1, 800))[0]])
+    save_separator(model, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    whole = load_file(path)
+    key = "network.layers.dilated1.fixed"
+    for name, tensor, message in (
+        ("weight", whole[f"{key}.weight"].float() * 0.5, "not of int8"),
+        ("threshold", whole[f"{key}.threshold"].float(), "torch.float32 .*, not torch.int32"),
+        ("fraction", torch.tensor(25), "layer dilated1: its integers are out of range"),
+    ):
+        save_file({**whole, f"{key}.{name}": tensor}, path)
+        settings = json.loads((tmp_path / "model" / "config.json").read_text())
+        break_config(tmp_path / "model", sha256=checksum(settings, load_file(path)))
+        with pytest.raises(SpikeSepError, match=message):
+            load_separator(tmp_path / "model")
+
+
+def break_config(folder, **changes):
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, **changes}))
+
+
+BREAKS = {
+    "no config": lambda f: (f / "config.json").unlink(),
+    "not json": lambda f: (f / "config.json").write_text("{"),
+    "a list": lambda f: (f / "config.json").write_text("[]"),
+    "foreign format": lambda f: break_config(f, format="other"),
+    "no weights": lambda f: (f / "model.safetensors").unlink(),
+    "weights cut off": lambda f: (f / "model.safetensors").write_bytes(
+        (f / "model.safetensors").read_bytes()[:500]
+    ),
+    "weights of text": lambda f: (f / "model.safetensors").write_text("hello"),
+    "unknown setting": lambda f: break_config(f, model={"n_ears": 2}),
+    "other sizes": lambda f: break_config(
+        f, model={"n_filters": 8, "n_channels": 8, "dilations": [1]}
+    ),
+    "too many layers": lambda f: break_config(f, n_converted=99),
+    "a coding that cannot be": lambda f: break_config(f, coding={"n_steps": -1}),
+}
+
+
+@pytest.mark.parametrize("damage", BREAKS.values(), ids=BREAKS)
+def test_a_damaged_model_is_refused_by_name(tmp_path, damage):
+    folder = tmp_path / "model"
+    save_separator(separator(n_converted=4), folder)
+    damage(folder)
+    with pytest.raises(SpikeSepError, match="model") as caught:
+        load_separator(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_model_is_refused_by_name(tmp_path):
+    with pytest.raises(SpikeSepError, match="nowhere: no such model;"):
+        load_separator(tmp_path / "nowhere")

@@ -1,0 +1,121 @@
+"""The model that comes with the package: whole, small, the same on every engine, and able to tell voices apart."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers.paths import SHARED
+
+import spikesep
+from spikesep.separation.audio.files import resample
+from spikesep.separation.experiment import NegativeSiSdr
+from spikesep.separation.model.hub import PRETRAINED, find_model
+
+LIBRISPEECH = SHARED / "corpora" / "LibriSpeech"
+FOLDER = find_model().parent
+HELD_OUT = ("1081", "1098", "2384", "1183", "307", "198", "2911", "2391")
+"""Speakers of `tt` in egs/free-2mix, seed 0: a man and a woman in turn."""
+LEAST_GAIN_DB = 7.0
+
+
+@pytest.fixture(scope="module")
+def model():
+    return spikesep.load_model()
+
+
+def voice(seed, seconds=2.0):
+    """Syllables of harmonics over a gliding pitch, float32 at 8 kHz: enough like speech to drive a trained network."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(8000 * seconds)) / 8000
+    pitch = rng.uniform(90, 250) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * time))
+    phase = 2 * np.pi * np.cumsum(pitch) / 8000
+    sound = sum(np.sin(k * phase) / k for k in range(1, 14))
+    return (0.1 * sound * np.clip(np.sin(2 * np.pi * rng.uniform(2, 5) * time), 0, None)).astype(
+        np.float32
+    )
+
+
+def test_it_is_small_spiking_and_in_8_bit_integers_and_its_analog_twin_is_there(model):
+    sizes = {
+        name: sum(path.stat().st_size for path in (FOLDER / name).iterdir())
+        for name in ("snn", "ann")
+    }
+    assert sizes["snn"] < 5e6
+    assert sum(path.stat().st_size for path in PRETRAINED.rglob("*") if path.is_file()) < 12e6
+    network = model.separator.network
+    assert model.kind == "snn"
+    assert network.is_fixed_point
+    assert all(layer.fixed.weight.dtype == torch.int8 for layer in network.layers.values())
+    assert spikesep.load_model(network="ann").separator.config == model.separator.config
+
+
+def test_its_card_says_what_it_reaches_and_costs_and_what_it_is_not_good_for():
+    card = (FOLDER / "snn" / "README.md").read_text(encoding="utf-8")
+    for said in (
+        "SI-SDR",
+        "PESQ",
+        "STOI",
+        "synaptic operations",
+        "8000 Hz",
+        "seed",
+        "LibriSpeech",
+        "reverberation",
+        "70% of the ANN's connections",
+    ):
+        assert said in card, said
+    assert not re.search(r"(^|[\s`(])/(tmp|home|root|work)/", card), (
+        "the card shows a path of a machine"
+    )
+
+
+def test_a_trained_network_fires_the_same_spikes_on_all_engines(model):
+    mixture = torch.from_numpy(voice(1) + voice(2))
+    network, found = model.separator.network, {}
+    for engine in ("dense", "event", "auto"):
+        network.use_engine(engine)
+        outs = found.setdefault(engine, {})
+        with torch.inference_mode():
+            features, _ = model.separator.encode(mixture[None])
+            network(
+                features,
+                observe=lambda name, layer, signal, out, outs=outs: outs.setdefault(name, out),
+            )
+    network.use_engine("auto")
+    for name, layer in network.layers.items():
+        words = found["dense"][name].trains[0].words
+        assert words.any(), name
+        assert torch.equal(words, found["event"][name].trains[0].words), name
+        assert torch.equal(words, found["auto"][name].trains[0].words), name
+        assert layer.ran_on
+
+
+def test_its_spikes_cost_less_than_the_multiplications_of_its_twin(model):
+    """Over several mixtures, as it is scored; a dense one may cost a little more."""
+    costs = [model.separate_recording(voice(k) + voice(k + 1), 8000).cost for k in range(1, 9, 2)]
+    assert 0 < sum(costs[1:], costs[0]).synops_ratio < 1
+    assert max(cost.synops_ratio for cost in costs) < 1.1
+
+
+@pytest.mark.skipif(
+    not LIBRISPEECH.is_dir(), reason="no ../shared/corpora/LibriSpeech beside the checkout"
+)
+def test_it_separates_voices_that_its_training_never_heard(model):
+    """A few voices, of those that the recipe's seed holds out."""
+    loss, gains, costs = NegativeSiSdr(), [], []
+    files = [sorted(LIBRISPEECH.glob(f"*/{speaker}/*/*.flac"))[0] for speaker in HELD_OUT]
+    sounds = [resample(samples, rate, 8000)[:32000] for samples, rate in map(soundfile.read, files)]
+    for one, other in zip(sounds[::2], sounds[1::2], strict=True):
+        sources = np.stack([one / one.std(), other / other.std()]).astype(np.float32) * 0.05
+        mixture, target = sources.sum(0), torch.from_numpy(sources)[None]
+        found = model.separate_recording(mixture, 8000)
+        costs.append(found.cost)
+        estimates = torch.from_numpy(found.estimates)[None]
+        gains.append(
+            float(
+                loss(torch.from_numpy(mixture).expand(1, 2, -1), target) - loss(estimates, target)
+            )
+        )
+    assert np.mean(gains) > LEAST_GAIN_DB
+    assert sum(costs[1:], costs[0]).synops_ratio < 1

@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from spikesep.separation.scoring import results
+
+COST = {
+    "macs": 100.0,
+    "analog_macs": 10.0,
+    "synops": 40.0,
+    "n_steps": 8,
+    "spikes": [16.0, 8.0],
+    "neurons": [10.0, 10.0],
+}
+
+
+def record(utt, condition, sexes, value, refused=()):
+    scores = {
+        method: {
+            "si_sdr": None if "si_sdr" in refused and method == "snn" else value + shift,
+            "si_sdri": shift,
+            "refused": dict.fromkeys(refused, "silent") if method == "snn" else {},
+        }
+        for shift, method in enumerate(("mixture", "ann", "snn"))
+    }
+    return {
+        "utt": utt,
+        "condition": condition,
+        "sexes": sexes,
+        "seconds": 2.0,
+        "scores": scores,
+        "cost": COST,
+    }
+
+
+RECORDS = [
+    record("a", "closed", ["f", "m"], 1.0),
+    record("b", "closed", ["f", "f"], 3.0),
+    record("c", "closed", ["m", "u"], 8.0),
+    record("d", "open", ["m", "m"], -6.0),
+    record("e", "open", ["m", "m"], 0.0, refused=["si_sdr"]),
+]
+
+
+def full(records=RECORDS, **more) -> dict:
+    about = {
+        "seed": 3,
+        "command": "spikesep-score --exp exp/paper",
+        "versions": {"python": "3.11", "torch": "2.11", "spikesep": "0.1"},
+        "machine": {"processor": "a processor", "cores": 4},
+        "data_hash": "0123456789abcdef",
+    }
+    return {**results.summarize(records, []), **about, **more}
+
+
+@pytest.mark.parametrize(
+    ("sexes", "group"),
+    [("ff", "same"), ("mm", "same"), ("fm", "diff"), ("ffm", "diff"), ("fu", None), ("uu", None)],
+)
+def test_the_group_of_a_mixture_is_known_where_all_sexes_are(sexes, group):
+    assert results.group_of(sexes) == group
+
+
+def test_means_are_over_the_utterances_of_each_group_and_overall_takes_all():
+    means = results.summarize(RECORDS, [])["closed"]["mixture"]["si_sdr"]
+    assert means == {"diff": 1.0, "same": 3.0, "overall": 4.0}
+
+
+def test_a_refused_utterance_is_left_out_for_every_method_and_a_mean_over_none_is_null():
+    summary = results.summarize(RECORDS, [])
+    assert summary["open"]["mixture"]["si_sdr"] == {"diff": None, "same": -6.0, "overall": -6.0}
+    assert summary["open"]["snn"]["si_sdr"]["same"] == -4.0
+    assert summary["open"]["snn"]["si_sdri"]["same"] == 2.0
+    assert summary["refused"] == {"si_sdr": ["e"]}
+
+
+def test_cost_is_a_second_of_audio():
+    cost = results.mean_cost(RECORDS)
+    assert cost["macs_per_second"] == 50
+    assert cost["synops_per_second"] == 20
+    assert cost["analog_macs_per_second"] == 5
+    assert cost["synops_ratio"] == pytest.approx(0.4)
+    assert cost["firing_rate"] == pytest.approx([0.2, 0.1])
+    assert cost["n_steps"] == 8
+
+
+def test_the_report_says_which_share_of_the_connections_is_left():
+    assert "connections" not in results.markdown(full())
+    fewer = full() | {
+        "cost": full()["cost"] | {"macs_per_second": 50e6, "kept_macs_per_second": 30e6}
+    }
+    assert (
+        "left the spiking network 60% of the ANN's connections; an ANN of these alone"
+        in results.markdown(fewer)
+    )
+    records = [record | {"cost": record["cost"] | {"kept_macs": 60.0}} for record in RECORDS]
+    assert results.mean_cost(records)["kept_macs_per_second"] == 30
+
+
+@pytest.mark.parametrize(
+    ("commit", "said"),
+    [
+        (None, "0.1;"),
+        ("0.1", "0.1;"),
+        ("a" * 40, "0.1 (aaaaaaa);"),
+        ("b" * 40 + "-dirty", "-dirty);"),
+    ],
+)
+def test_the_report_names_the_commit_where_there_was_one(commit, said):
+    versions = full()["versions"] | ({"commit": commit} if commit else {})
+    assert said in results.markdown(full(versions=versions))
+
+
+def test_the_report_has_a_row_for_each_condition_and_method_with_as_many_cells_as_the_head():
+    report = results.markdown(full())
+    table = [line for line in report.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 6
+    assert len({line.count("|") for line in table}) == 1
+    assert [line.split(" | ")[:2] for line in table[2:]] == [
+        [f"| {c}", m] for c in ("Closed", "Open") for m in ("Mixture", "ANN", "SNN")
+    ]
+    assert "| Open | Mixture | – | −6.0 | −6.0 | – | 0.0 | 0.0 |" in table
+
+
+def test_the_report_states_what_a_reader_needs_to_judge_it():
+    report = results.markdown(full())
+    for needed in ("means were removed", "N_s = 8", "SynOps ratio 0.400", "0.200, 0.100", "`e`", "Seed 3",
+                   "`spikesep-score --exp exp/paper`", "torch 2.11", "a processor, 4 cores"):  # fmt: skip
+        assert needed in report
+
+
+def test_a_value_that_rounds_to_zero_has_no_sign_and_a_missing_one_is_a_dash():
+    assert results.decimal(-0.01, "si_sdr") == "0.0"
+    assert results.decimal(-0.06, "si_sdr") == "−0.1"
+    assert results.decimal(None, "stoi") == "–"
+
+
+def test_the_terminal_table_fits_its_numbers_into_eighty_columns():
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(results.terminal_table(full()))
+    printed = capture.get()
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert printed.count("Overall") == 6
+
+
+def test_closed_is_said_to_be_what_it_is(kept_experiment):
+    from spikesep.separation.data.corpora.table import UTTERANCES, Utterance, write_table
+    from spikesep.separation.data.kaldi import read_data_dir
+    from spikesep.separation.scoring.score import closed_voices_heard
+
+    data = kept_experiment.data
+    mixtures = read_data_dir(data / "cv")
+    speakers = sorted({speaker for mixture in mixtures for speaker in mixture.speakers})
+    rows = [
+        Utterance(f"{speaker}-1", Path("x.wav"), speaker, "f", "tr", 1.0) for speaker in speakers
+    ]
+    assert closed_voices_heard(data, mixtures)  # nothing is known of training
+    write_table(data / UTTERANCES, rows)
+    assert closed_voices_heard(data, mixtures)
+    write_table(data / UTTERANCES, rows[1:])
+    assert not closed_voices_heard(data, mixtures)
+
+
+def test_what_a_budget_cut_short_stands_below_the_table():
+    told = "Training was stopped by its time budget in epoch 12 of 40."
+    assert told in results.markdown(full(cut_short=[told]))
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(results.terminal_table(full(cut_short=[told])))
+    assert told in " ".join(capture.get().split())

@@ -1,0 +1,314 @@
+"""What a Sequential is made of: taken as it computes, or refused by name."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
+
+from spikesep.spiking.conversion.equivalence import input_shape
+from spikesep.spiking.conversion.sequential import NotConvertibleError
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.signal import Coding
+
+S, C1, C2, Linear, ReLU = nn.Sequential, nn.Conv1d, nn.Conv2d, nn.Linear, nn.ReLU
+
+
+def settle(network, x):
+    """Give norms their statistics."""
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(x)
+    return network.eval()
+
+
+def the_refusal(network, *example):
+    with pytest.raises(NotConvertibleError) as caught:
+        SpikingNetwork.from_sequential(network, *example)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def conv(*behind):
+    return [C1(4, 4, 3, padding=1), *behind]
+
+
+shared = ReLU()
+TAKEN = {
+    "image": (
+        lambda: S(C2(1, 4, 3, padding=1), nn.BatchNorm2d(4), ReLU(), nn.AvgPool2d(2), C2(4, 4, 3, padding=1),
+                  ReLU(), nn.Flatten(), nn.Dropout(0.5), Linear(64, 10)),
+        (1, 8, 8), ["0", "4"],
+    ),
+    "nested": (
+        lambda: S(S(*conv(ReLU())), S(S(*conv(nn.BatchNorm1d(4))), ReLU()), S(C1(4, 2, 1))),
+        (4, 20), ["0/0", "1/0/0"],
+    ),
+    "identity between": (
+        lambda: S(*conv(nn.Identity(), ReLU()), nn.Identity(), *conv(nn.Identity())), (4, 20), ["0"],
+    ),
+    "dropout anywhere": (
+        lambda: S(nn.Dropout(), *conv(nn.Dropout1d(), nn.BatchNorm1d(4), nn.AlphaDropout(), ReLU()),
+                  nn.Dropout2d(), C1(4, 2, 1), nn.Dropout()),
+        (4, 20), ["1"],
+    ),
+    "a module without weights in two places": (
+        lambda: S(*conv(shared), nn.AvgPool1d(2), *conv(shared), C1(4, 2, 1)), (4, 20), ["0", "3"],
+    ),
+    "weight_norm (old)": (lambda: S(weight_norm(conv()[0]), ReLU(), C1(4, 2, 1)), (4, 20), ["0"]),
+    "weight_norm": (lambda: S(parametrizations.weight_norm(conv()[0]), ReLU(), C1(4, 2, 1)), (4, 20), ["0"]),
+    "spectral_norm (old)": (lambda: S(spectral_norm(Linear(4, 6)), ReLU(), Linear(6, 2)), (4,), ["0"]),
+    "spectral_norm": (lambda: S(parametrizations.spectral_norm(Linear(4, 6)), ReLU(), Linear(6, 2)), (4,), ["0"]),
+    "pruned": (
+        lambda: S(*pruned(C1(4, 4, 3), nn.BatchNorm1d(4)), ReLU(), *pruned(C1(4, 2, 1))), (4, 20), ["0"],
+    ),
+}  # fmt: skip
+
+
+def pruned(*modules):
+    for module in modules:
+        prune.random_unstructured(module, "weight", 0.5)
+        prune.random_unstructured(module, "bias", 0.5)
+    return modules
+
+
+@pytest.mark.parametrize(("make", "shape", "names"), TAKEN.values(), ids=TAKEN)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_taken_computes_the_same_analog_and_spiking(make, shape, names):
+    torch.manual_seed(0)
+    x = torch.randn(8, *shape)
+    plain = settle(make(), x)
+    before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    network = SpikingNetwork.from_sequential(plain)
+    assert network.names == names
+    with torch.no_grad():
+        wanted = plain(x)
+        torch.testing.assert_close(network(x), wanted)
+        for k, layer in enumerate(network.layers.values()):
+            bound = float(network[k](network.propagate(x, 0, k)).value.max())
+            layer.convert(bound / 1024, Coding(1024))
+            layer.freeze()
+        assert float((network.eval()(x) - wanted).norm()) < 0.03 * float(wanted.norm())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
+    assert all(module.training is False for module in plain.modules())
+
+
+class Named(S):
+    """With nothing of its own but its layers."""
+
+    def __init__(self):
+        super().__init__(*conv(ReLU()), C1(4, 2, 1))
+
+
+def test_a_sequential_of_a_class_of_its_own_is_taken():
+    assert SpikingNetwork.from_sequential(Named()).names == ["0"]
+
+
+def test_a_layer_may_have_the_name_of_a_method_of_dictionaries():
+    named = S()
+    for name, module in zip(("keys", "relu", "out"), [*conv(ReLU()), C1(4, 2, 1)], strict=True):
+        named.add_module(name, module)
+    assert SpikingNetwork.from_sequential(named).names == ["keys_"]
+
+
+def test_weights_are_taken_not_copied_but_for_those_that_are_computed():
+    plain = S(*conv(ReLU()), parametrizations.weight_norm(C1(4, 2, 1)))
+    network = SpikingNetwork.from_sequential(plain)
+    assert network[0].synapse is plain[0]
+    assert network.readout.synapse.weight.requires_grad
+    assert parametrize.is_parametrized(plain[2])
+    assert "readout: Conv1d 4->2 k1 d1" in network.plan()
+
+
+def test_dropout_before_a_relu_goes_on_behind_it():
+    plain = S(*conv(nn.Dropout(), ReLU()), C1(4, 2, 1)).train()
+    network = SpikingNetwork.from_sequential(plain)
+    assert isinstance(network.readout.before[0], nn.Dropout)
+    assert network.readout.before[0].training
+
+
+class Hidden(nn.Module):
+    def forward(self, x):
+        return F.relu(x)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu, self.second = Linear(8, 8), ReLU(), Linear(8, 8)
+
+    def forward(self, x):
+        return self.second(torch.sigmoid(self.relu(self.first(x)))) + x
+
+
+class Scaled(S):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+class Causal(C1):
+    def forward(self, x):
+        return super().forward(F.pad(x, (2, 0)))
+
+
+class Standardized(C1):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x, weight - weight.mean(), bias)
+
+
+class Shifted(ReLU):
+    def forward(self, x):
+        return super().forward(x - 1)
+
+
+class Called(nn.Flatten):
+    def __call__(self, x):
+        return -super().__call__(x)
+
+
+def patched(module):
+    module.forward = lambda x: x
+    return module
+
+
+def hooked(module, register="register_forward_hook"):
+    getattr(module, register)(lambda *given: None)
+    return module
+
+
+BETWEEN = {  # conv, relu, this, conv
+    "MaxPool1d": (nn.MaxPool1d(2), "AvgPool1d or a stride"),
+    "MaxPool2d": (nn.MaxPool2d(2), "AvgPool2d or a stride"),
+    "AdaptiveAvgPool1d": (nn.AdaptiveAvgPool1d(1), "take AvgPool1d with the window"),
+    "AdaptiveAvgPool2d": (nn.AdaptiveAvgPool2d(1), "take AvgPool2d with the window"),
+    "PReLU": (nn.PReLU(), "take ReLU"),
+    "ReLU6": (nn.ReLU6(), "take ReLU and train again: conversion bounds"),
+    "GroupNorm": (nn.GroupNorm(1, 4), "batch norm"),
+    "SyncBatchNorm": (nn.SyncBatchNorm(4), "take BatchNorm1d or BatchNorm2d with its state_dict"),
+    "Sigmoid": (nn.Sigmoid(), "outside"),
+    "Upsample": (nn.Upsample(2), "has no spiking counterpart; the stack can hold Linear, Conv1d"),
+    "Hidden": (Hidden(), "hides what it does"),
+    "ReLU": (ReLU(), "behind a Linear or Conv"),
+    "BatchNorm1d": (nn.BatchNorm1d(4), "right behind"),
+    "DataParallel": (nn.DataParallel(ReLU()), "give the Sequential inside it, its .module"),
+    "LazyConv1d": (nn.LazyConv1d(4, 1), "run the network once"),
+    "Scaled": (Scaled(*conv(ReLU())), "its own forward"),
+    "Causal": (Causal(4, 4, 3), "its own forward.* take Conv1d itself"),
+    "Standardized": (Standardized(4, 4, 1), "its own forward.* take Conv1d itself"),
+    "Called": (Called(), "its own forward.* take Flatten itself"),
+    "patched": (patched(nn.Identity()), "its own forward.* take Identity itself"),
+    "hooked": (hooked(nn.Identity()), "forward hooks, .*; remove them"),
+    "hooked container": (hooked(S(nn.Identity())), "forward hooks, .*; remove them"),
+    "hooked before": (hooked(C1(4, 4, 1), "register_forward_pre_hook"), "forward hooks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("culprit", "remedy"), BETWEEN.values(), ids=BETWEEN)
+@pytest.mark.parametrize("path", ["culprit", "block.culprit"])
+def test_what_cannot_be_converted_is_named_by_its_path_with_its_remedy(culprit, remedy, path):
+    block = S()
+    block.add_module("culprit", culprit)
+    network = S()
+    network.add_module("conv", C1(4, 4, 3))
+    network.add_module("relu", ReLU())
+    if path == "culprit":
+        network.add_module("culprit", culprit)
+    else:
+        network.add_module("block", block)
+    network.add_module("out", C1(4, 2, 1))
+    with pytest.raises(NotConvertibleError, match=f"'{path}' .*{remedy}"):
+        SpikingNetwork.from_sequential(network)
+
+
+REFUSED = {
+    "no Sequential": (Residual, "Residual: is no nn.Sequential, and what its forward() does cannot be seen"),
+    "Sequential with a forward": (lambda: Scaled(*conv(ReLU()), C1(4, 2, 1)), "Scaled: its own forward()"),
+    "hooked Sequential": (lambda: hooked(S(*conv(ReLU()), C1(4, 2, 1))), "has forward hooks"),
+    "DataParallel": (lambda: nn.DataParallel(S(*conv(ReLU()), C1(4, 2, 1))), "its .module"),
+    "compiled": (lambda: torch.compile(S(*conv(ReLU()), C1(4, 2, 1))), "its ._orig_mod"),
+    "a list": (lambda: [*conv(ReLU()), C1(4, 2, 1)], "list: give the modules in one nn.Sequential"),
+    "ModuleList": (lambda: nn.ModuleList(conv()), "ModuleList: give the modules in one nn.Sequential"),
+    "a synapse": (lambda: Linear(3, 3), "Linear: is no nn.Sequential"),
+    "a ReLU with a forward": (lambda: S(*conv(Shifted()), C1(4, 2, 1)), "'1' (Shifted): its own"),
+    "Flatten(1, 2) before a convolution": (
+        lambda: S(C2(1, 4, 3, padding=1), ReLU(), nn.Flatten(1, 2), C1(40, 8, 3)),
+        "'3' (Conv1d): Flatten before Conv1d",
+    ),
+    "Flatten(2) before a convolution": (
+        lambda: S(C2(1, 4, 3), ReLU(), nn.Flatten(2), C1(4, 8, 3)), "'3' (Conv1d): Flatten before Conv1d",
+    ),
+    "Flatten(2) before Linear": (
+        lambda: S(C2(1, 4, 3), ReLU(), nn.Flatten(2), Linear(4, 8)), "flattens only some dimensions",
+    ),
+    "a readout alone": (lambda: S(Linear(8, 6)), "has a readout alone"),
+    "no readout": (lambda: S(Linear(2, 2), ReLU()), "must end"),
+    "a norm behind the readout": (lambda: S(Linear(2, 2), ReLU(), Linear(2, 2), nn.BatchNorm1d(2)), "must end"),
+    "a map behind the readout": (
+        lambda: S(*conv(ReLU()), C1(4, 2, 1), nn.AvgPool1d(2)), "'3' (AvgPool1d): stands behind the readout",
+    ),
+    "pooling before a ReLU": (lambda: S(*conv(nn.AvgPool1d(2), ReLU()), C1(4, 2, 1)), "move it behind the ReLU"),
+    "pooling before a norm": (
+        lambda: S(*conv(nn.AvgPool1d(2), nn.BatchNorm1d(4), ReLU()), C1(4, 2, 1)), "right behind",
+    ),
+    "two synapses in a row": (lambda: S(Linear(2, 2), S(Linear(2, 2))), "'1.0' (Linear): follows synapse '0'"),
+    "weights used twice": (lambda: S(*[Linear(2, 2), ReLU()] * 2, Linear(2, 2)), "used twice"),
+    "a norm without statistics": (
+        lambda: S(*conv(nn.BatchNorm1d(4, track_running_stats=False), ReLU()), C1(4, 2, 1)),
+        "'0' (Conv1d): BatchNorm1d keeps no running statistics",
+    ),
+    "a norm of another size": (
+        lambda: S(Linear(8, 6), nn.BatchNorm1d(5), ReLU(), Linear(6, 2)), "is not over the 6 channels",
+    ),
+    "a norm of another shape": (
+        lambda: S(C2(1, 4, 3), nn.BatchNorm1d(4), ReLU(), C2(4, 2, 1)), "take BatchNorm2d",
+    ),
+    "float64": (lambda: S(Linear(8, 8), ReLU(), Linear(8, 3)).double(), "are float64; call .float()"),
+    "float16": (lambda: S(Linear(8, 8), ReLU(), Linear(8, 3)).half(), "are float16; call .float()"),
+    "sizes that do not fit": (
+        lambda: S(Linear(3, 4), ReLU(), Linear(5, 2)), "Linear of 5 inputs receives 4",
+    ),
+    "channels that do not fit": (lambda: S(C1(3, 4, 1), ReLU(), C1(5, 2, 1)), "Conv1d of 5 channels receives"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_stack_of_layers_is_refused_before_anything_runs(make, message):
+    assert message in the_refusal(make())
+
+
+def test_a_network_that_computes_something_else_is_found_by_running_it(monkeypatch):
+    """Whatever it is that no look at its modules shows."""
+    network = S(*conv(ReLU()), C1(4, 2, 1))
+    run = S.forward
+    monkeypatch.setattr(S, "forward", lambda self, x: run(self, x) + 1)
+    assert "computes something else than its modules" in the_refusal(network)
+
+
+SHAPES = {
+    "Linear": (S(Linear(7, 4), ReLU(), Linear(4, 2)), (7,)),
+    "Conv1d": (S(C1(3, 4, 5, dilation=9), ReLU(), C1(4, 2, 1)), (3, 64)),
+    "Conv1d, Flatten": (S(C1(3, 4, 5, 2), ReLU(), nn.Flatten(), Linear(68, 2)), (3, 37)),
+    "Conv1d, Linear over places": (S(C1(3, 4, 5, padding="same"), ReLU(), Linear(17, 2)), (3, 17)),
+    "oblong images": (
+        S(C2(1, 4, (1, 64), (1, 4)), ReLU(), nn.AvgPool2d((3, 2), ceil_mode=True), C2(4, 4, (20, 1)), ReLU(),
+          nn.Flatten(), Linear(4 * 3 * 7, 5)),
+        (1, 64, 112),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "least"), SHAPES.values(), ids=SHAPES)
+def test_an_input_is_made_up_that_fits_all_layers(network, least):
+    shape = input_shape(SpikingNetwork.from_sequential(network).parts)
+    network(torch.randn(1, *shape))
+    assert all(n <= m for n, m in zip(shape, least, strict=True))
+
+
+def test_an_input_can_be_given_where_none_can_be_made_up():
+    network = S(nn.AvgPool2d(2), nn.Flatten(), Linear(8, 4), ReLU(), Linear(4, 2))
+    assert "give an input: from_sequential(network, example)" in the_refusal(network)
+    assert "cannot be run on an input of [1, 3, 4, 4]" in the_refusal(
+        network, torch.randn(1, 3, 4, 4)
+    )
+    SpikingNetwork.from_sequential(network, torch.randn(1, 2, 4, 4))

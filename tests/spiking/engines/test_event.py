@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikesep.spiking.engines import event
+from spikesep.spiking.spike_trains import kernels
+
+WAYS = [
+    pytest.param(
+        True,
+        marks=pytest.mark.skipif(
+            not event.COMPRESSES, reason="this processor has no AVX-512 VBMI2"
+        ),
+        id="by 64",
+    ),
+    pytest.param(False, id="by 8"),
+]
+
+
+@pytest.mark.parametrize("compresses", WAYS)
+@settings(max_examples=40)
+@given(
+    n_steps=st.integers(1, 33),
+    n_rows=st.integers(1, 200),
+    n_channels=st.sampled_from([1, 7, 8, 63, 64, 65, 130, 200]),
+    rate=st.sampled_from([0.0, 0.1, 0.9, 1.0]),
+    seed=st.integers(0, 100),
+)
+def test_lists_hold_the_channels_that_fire_in_order(
+    compresses, n_steps, n_rows, n_channels, rate, seed
+):
+    spikes = np.random.default_rng(seed).random((n_steps, n_rows, n_channels)) < rate
+    words = np.packbits(spikes, axis=0, bitorder="little")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event, "COMPRESSES", compresses)
+        offsets, channels = event._lists(words, n_steps)
+    for row in range(n_rows):
+        for step in range(n_steps):
+            found = channels[offsets[row, step] : offsets[row, step + 1]]
+            np.testing.assert_array_equal(found, np.flatnonzero(spikes[step, row]))
+
+
+def test_only_processors_have_features():
+    assert not kernels.has("no-such-feature")

@@ -1,0 +1,263 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from spikesep.errors import SpikeSepError
+from spikesep.files import work_in
+from spikesep.workers import Workers, parallel_map
+
+
+def square(number):
+    return number * number
+
+
+def process_of(_):
+    return os.getpid()
+
+
+def refuse_seven(number):
+    if number == 7:
+        raise SpikeSepError("seven.wav: cannot be read")
+    return number
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_results_come_in_order_from_one_map_after_the_other(n_jobs):
+    with Workers(n_jobs) as workers:
+        assert list(workers.map(square, range(100), "squares", chunk=7)) == [
+            n * n for n in range(100)
+        ]
+        assert list(workers.map(square, range(3), "few")) == [0, 1, 4]
+        here = set(workers.map(process_of, range(64), "where", chunk=1)) == {os.getpid()}
+    assert here == (n_jobs == 1)
+    assert parallel_map(square, [], n_jobs, "nothing") == []
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_fault_ends_the_map_after_what_came_before_it(n_jobs):
+    seen = []
+
+    def take_all(results):
+        for result in results:
+            seen.append(result)
+
+    with Workers(n_jobs) as workers, pytest.raises(SpikeSepError, match="seven"):
+        take_all(workers.map(refuse_seven, range(40), "x", chunk=1))
+    assert seen == list(range(7))
+
+
+def test_an_interruption_ends_workers_in_the_midst_of_their_work():
+    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
+        results = workers.map(time.sleep, [0, 600, 600, 600], "sleeping", chunk=1)
+        next(results)
+        children = [worker.process.pid for worker in workers._workers]
+        begun = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < 2
+    assert not any(is_running(child) for child in children)
+
+
+def later_is_slower(number):
+    time.sleep(0.5 * (number == 0))
+    return number
+
+
+def unpicklable(number):
+    return lambda: number
+
+
+def large(number):
+    return bytes(10**7)  # many times what a pipe holds
+
+
+def test_results_come_as_they_are_ready_where_order_does_not_matter():
+    with Workers(2) as workers:
+        found = list(workers.map(later_is_slower, range(6), "x", chunk=1, in_order=False))
+    assert sorted(found) == list(range(6))
+    assert found[-1] == 0
+
+
+def test_fresh_processes_serve_one_chunk_each():
+    here = parallel_map(process_of, range(3), 2, "where", chunk=1, fresh=True)
+    assert len({*here, os.getpid()}) == 4
+
+
+def test_a_result_that_cannot_be_handed_over_is_an_error_of_its_own():
+    with (
+        Workers(2) as workers,
+        pytest.raises((AttributeError, TypeError), match=r"lambda|local object"),
+    ):
+        list(workers.map(unpicklable, range(4), "x", chunk=1))
+
+
+def test_what_is_left_of_an_unfinished_map_does_not_reach_the_next():
+    with Workers(2) as workers:
+        assert next(workers.map(square, range(8), "x", chunk=1)) == 0
+        assert list(workers.map(refuse_seven, range(6), "y", chunk=1)) == list(range(6))
+
+
+def slow(number):
+    time.sleep(0.05)
+
+
+@pytest.mark.parametrize("function", [large, slow])
+def test_a_worker_killed_at_any_moment_is_noticed(function):
+    """While it hands over a result, too: a pool that shares a queue waits for the rest of that for ever."""
+    with Workers(2) as workers:
+        results = workers.map(function, range(40), "reading", chunk=1)
+        next(results)
+        time.sleep(0.1)
+        workers._workers[0].process.kill()
+        with pytest.raises(
+            SpikeSepError,
+            match=r"reading: a worker process was killed .*lower --launch.n_jobs from 2",
+        ):
+            list(results)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_without_torch_workers_are_forked_and_end_with_a_parent_that_is_killed():
+    code = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from spikesep.separation.parallel import Workers
+def pid(_):
+    return os.getpid()
+workers = Workers(2)
+print(*set(workers.map(pid, range(64), "x", chunk=1)), flush=True)
+assert "torch" not in sys.modules
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -9, done.stderr
+    children = [int(word) for word in done.stdout.split()]
+    assert children
+    end = time.monotonic() + 30
+    while any(is_running(child) for child in children):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_preparation_loads_no_torch_so_that_its_workers_are_forked():
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import spikesep.cli.prepare; print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "False\n"
+    )
+
+
+BUSY = """
+import os, sys, time
+sys.path[:0] = {path!r}
+from pathlib import Path
+from spikesep.cli.common import unwinding
+from spikesep.files import atomic_path, work_in
+from spikesep.separation.parallel import Workers
+
+folder = Path({folder!r})
+
+def work(number):
+    with atomic_path(folder / str(os.getpid())) as temporary:
+        temporary.write_text("half")
+        end = time.monotonic() + 0.003 * (number % 5)
+        while time.monotonic() < end:
+            pass
+    return bytes(number % 7 * 100_000)
+
+with unwinding(), work_in(folder), Workers(3) as workers:
+    print(flush=True)
+    while True:
+        for _ in workers.map(work, range(200), "x", chunk=2):
+            pass
+"""
+
+
+def end_at_a_random_moment(folder, how, chance):
+    """Start three busy workers, end one or all as `how` says, and see that everything ends, with nothing left."""
+    code = BUSY.format(path=sys.path, folder=str(folder))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    parent = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **pipes)
+    parent.stdout.readline()
+    children: list[int] = []
+    while len(children) < 3 and parent.poll() is None:
+        children = [
+            int(pid)
+            for pid in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        ]
+    time.sleep(chance.uniform(0, 0.3))
+    assert parent.poll() is None, parent.communicate()
+    whom, number = how.split()
+    pids = {
+        "parent": [parent.pid],
+        "worker": [chance.choice(children)],
+        "all": [parent.pid, *children],
+    }[whom]
+    begun = time.monotonic()
+    with suppress(ProcessLookupError):  # the parent may have ended its workers by now
+        for pid in pids:
+            os.kill(pid, getattr(signal, number))
+    parent.communicate(timeout=20)
+    while any(is_running(child) for child in children):
+        assert time.monotonic() < begun + 20
+        time.sleep(0.01)
+    seconds = time.monotonic() - begun
+    with work_in(folder):  # the lock is free
+        assert parent.returncode != 0
+    if number != "SIGKILL":
+        assert not list(folder.glob(".*"))
+    return seconds
+
+
+ENDS = [
+    "parent SIGTERM",
+    "parent SIGINT",
+    "all SIGTERM",
+    "parent SIGKILL",
+    "worker SIGKILL",
+    "worker SIGTERM",
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", ENDS)
+def test_whatever_is_ended_nothing_is_left_running_locked_or_half_written(tmp_path, how):
+    seconds = min(
+        end_at_a_random_moment(tmp_path, how, random.Random(f"{how} {k}")) for k in range(2)
+    )
+    assert seconds < 2
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("how", ENDS)
+def test_nothing_is_left_however_often_it_is_ended(tmp_path, how):
+    for k in range(40):
+        assert end_at_a_random_moment(tmp_path, how, random.Random(k)) < 10
+
+
+def test_an_unfinished_file_is_removed_by_a_process_that_is_told_to_end(tmp_path):
+    code = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from spikesep.files import atomic_path, remove_unfinished
+signal.signal(signal.SIGTERM, lambda *_: (remove_unfinished(), os._exit(3)))
+with atomic_path("whole.txt") as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 3
+    assert not list(tmp_path.iterdir())
+
+
+def is_running(process):
+    """Whether a process is there and not just waiting to be taken note of."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
