@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
 
 FRAMES_PER_SECOND = 800

@@ -19,7 +19,7 @@ AVX2 = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": HASWELL,
 }
-TESTS = ("spiking/test_engines.py", "spiking/test_event.py", "training/test_optimizer.py")
+TESTS = ("spiking/engines/test_engines.py", "spiking/engines/test_event.py", "training/test_optimizer.py")
 
 
 def has_avx2() -> bool:
@@ -116,14 +116,14 @@ def spikes(own: Path) -> dict[str, str]:
 def main(folder: Path) -> None:
     import torch
 
-    from spikesep.spiking.engines import dense, event
+    from spikesep.spiking.engines import dense, event_loops
     from spikesep.training.precision import supports_bf16
 
     recipe(folder)
     fast = {
         "bf16": supports_bf16(torch.device("cpu")),
         "int8": dense.int8_products_are_exact(),
-        "lists of 32": event.COMPRESSES,
+        "lists of 32": event_loops.COMPRESSES,
     }
     print(json.dumps({"fast": fast, "spikes": spikes(folder / "exp" / "snn")}))
 

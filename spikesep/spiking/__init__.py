@@ -1,1 +1,36 @@
-"""The spiking core: neurons, convertible layers, conversion. It knows tensors; no audio, images or files."""
+"""The spiking core: neurons, convertible layers, engines and conversion. It knows tensors only."""
+
+from spikesep.spiking.conversion.fixed_point import to_fixed_point
+from spikesep.spiking.conversion.ptl import AllAtOnce, ProgressiveTandemLearning, choose_threshold
+from spikesep.spiking.conversion.report import LayerReport, conversion_report
+from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.conversion.time_steps import set_time_steps
+from spikesep.spiking.cost import Cost, CostMeter, measure
+from spikesep.spiking.hardware_limits import HardwareLimits
+from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
+from spikesep.spiking.neuron import integrate_and_fire
+from spikesep.spiking.readout import Readout
+from spikesep.spiking.signal import Coding, Signal
+
+__all__ = [
+    "AllAtOnce",
+    "Coding",
+    "Cost",
+    "CostMeter",
+    "HardwareLimits",
+    "LayerReport",
+    "NotConvertibleError",
+    "ProgressiveTandemLearning",
+    "Readout",
+    "Signal",
+    "SpikingLayer",
+    "SpikingNetwork",
+    "choose_threshold",
+    "conversion_report",
+    "from_sequential",
+    "integrate_and_fire",
+    "measure",
+    "set_time_steps",
+    "to_fixed_point",
+]

@@ -1,9 +1,10 @@
-"""What hardware allows of a layer's synapses (paper, section 4.3 and Fig. 3): weights and biases of few bits, and a
-limit on how many inputs a neuron can have. The analog twin keeps full-precision weights and learns; the neurons get
-copies that the hardware can hold.
+"""Hardware limits on a layer's synapses (section 4.3 and Fig. 3): few bits per weight, few inputs
+per neuron.
 
-The grid is symmetric and explicit: weight = weight_scale * k with integer |k| <= 2^(bits - 1) - 1, bias likewise with
-a scale of its own; the scales, one of each a layer, are tensors of the model.
+The analog twin keeps full-precision weights and learns; the neurons get copies that the hardware
+can hold. The grid is symmetric and explicit: weight = weight_scale * k with an integer |k| <=
+2^(bits - 1) - 1, and the bias likewise with its own scale. Each layer has one scale of each, stored
+as tensors of the model.
 """
 
 from dataclasses import dataclass
@@ -13,18 +14,19 @@ from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.signal import straight_through
+from spikesep.spiking.synapses.kinds import Synapse
 
 CANDIDATES = 64
-"""Scales that are tried for a grid, from a quarter of the range of the weights to all of it."""
+"""Number of scales tried for a grid, from a quarter of the weights' range to all of it."""
 
 
 @dataclass(frozen=True)
 class HardwareLimits:
-    """What each layer must keep to.
+    """Limits that hold for each layer.
 
     Attributes:
-        weight_bits: of weights and biases; 0 for float32.
-        fan_in: most inputs of a neuron; 0 for any number.
+        weight_bits: bits of weights and biases; 0 for float32.
+        fan_in: largest number of inputs of a neuron; 0 for no limit.
     """
 
     weight_bits: int = 0
@@ -43,22 +45,24 @@ class HardwareLimits:
 
 
 class Limiter(nn.Module):
-    """Makes of a synapse's full-precision weights those that the hardware can hold.
+    """Turns full-precision weights into weights that the hardware can hold.
 
-    The inputs that are kept and the scales are chosen when it is made and stay, as the weights learn on. Its tensors
-    are `kept` (bool, the shape of the weight; where the fan-in is limited), `weight_scale` and `bias_scale` (scalars;
-    where the bits are).
+    The inputs to keep and the scales are chosen at construction and stay fixed while the weights
+    learn. Tensors: `kept` (bool, the shape of the weight; with a fan-in limit), `weight_scale` and
+    `bias_scale` (scalars; with few bits).
 
     Args:
-        limits: to keep to.
-        weight: [out, in, ...] of the synapse.
-        bias: [out].
-        n_pooled: inputs that each weight serves, where average pooling comes before the synapse.
-        kept: the inputs to keep, where they are not the strongest.
+        limits: the limits.
+        weight: [C_out, C_in, ...] of the synapse.
+        bias: [C_out].
+        n_pooled: inputs that each weight serves behind average pooling.
+        kept: the inputs to keep; None for the strongest.
 
     Raises:
         SpikeSepError: the fan-in is too small for the pooling.
     """
+
+    kept: Tensor | None
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class Limiter(nn.Module):
     ):
         super().__init__()
         self.limits = limits
+        self.register_buffer("kept", None)
         weight, bias = weight.detach(), bias.detach()
         if limits.fan_in:
             kept = strongest(weight, limits.fan_in // n_pooled) if kept is None else kept.clone()
@@ -81,11 +86,13 @@ class Limiter(nn.Module):
             self.register_buffer("bias_scale", grid_scale(bias, limits.weight_bits))
 
     def pruned(self, weight: Tensor) -> Tensor:
-        """The weight with zeros for the inputs that were given up, in full precision."""
-        return weight * self.kept if self.limits.fan_in else weight
+        """The full-precision weight with zeros for pruned inputs."""
+        return weight if self.kept is None else weight * self.kept
 
     def forward(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """The neurons' weight and bias; the gradient is that of the full-precision ones that are kept."""
+        """Weight and bias of the neurons; gradients pass to the full-precision weights that are
+        kept.
+        """
         weight, bits = self.pruned(weight), self.limits.weight_bits
         if not bits:
             return weight, bias
@@ -94,8 +101,8 @@ class Limiter(nn.Module):
             straight_through(on_grid(bias.detach(), self.bias_scale, bits), bias),
         )
 
-    def apply_to(self, synapse: nn.Module) -> None:
-        """Put the limited weight and bias in the place of the full-precision ones, for good."""
+    def apply_to(self, synapse: Synapse) -> None:
+        """Replace the full-precision weight and bias by the limited ones."""
         with torch.no_grad():
             weight, bits = self.pruned(synapse.weight), self.limits.weight_bits
             synapse.weight.copy_(on_grid(weight, self.weight_scale, bits) if bits else weight)
@@ -104,7 +111,8 @@ class Limiter(nn.Module):
 
 
 def strongest(weight: Tensor, fan_in: int) -> Tensor:
-    """For each output, which `fan_in` of its inputs have the largest absolute weight: bool, the weight's shape.
+    """The `fan_in` inputs of each output with the largest absolute weight: bool, the weight's
+    shape.
 
     Raises:
         SpikeSepError: no input is left.
@@ -119,7 +127,7 @@ def strongest(weight: Tensor, fan_in: int) -> Tensor:
 
 
 def grid_scale(values: Tensor, bits: int) -> Tensor:
-    """Scale of the symmetric grid of `bits` bits that is nearest to the values in the mean square; it may clip some."""
+    """Scale of the symmetric grid with the least mean squared error; it may clip some values."""
     top = float(values.abs().max())
     if top == 0:
         return torch.ones((), dtype=values.dtype, device=values.device)
@@ -135,6 +143,6 @@ def grid_scale(values: Tensor, bits: int) -> Tensor:
 
 
 def on_grid(values: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """The nearest points scale * k of the grid, k = -(2^(bits - 1) - 1) .. 2^(bits - 1) - 1."""
+    """Nearest points scale * k of the grid, with |k| <= 2^(bits - 1) - 1."""
     levels = 2 ** (bits - 1) - 1
     return (values / scale).round().clamp(-levels, levels) * scale

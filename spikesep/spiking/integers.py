@@ -1,4 +1,4 @@
-"""A layer's integers: what the fixed-point form keeps of it, and how an engine takes them."""
+"""Integers of a layer in fixed-point form, and the numbers that an engine computes with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,17 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spikesep.spiking.synapses.kinds import Synapse
+
 
 @dataclass(frozen=True)
 class Plan:
-    """One layer's numbers as an engine takes them, in one arithmetic (integers or float32).
+    """The numbers of one layer as an engine takes them, all integers or all float32.
 
     Attributes:
-        weight: [C_out, ...], as in the synapse.
-        bias: a step, [C_out].
-        threshold, initial: V[0], [C_out].
-        factors: by which the spikes of each source are multiplied, [n_sources].
-        gain: from weight * factor to potential.
+        weight: [C_out, ...], laid out as in the synapse.
+        bias: per step, [C_out].
+        threshold: [C_out].
+        initial: V[0], [C_out].
+        factors: factor of each source's spikes, [n_sources].
+        gain: factor from weight * factor to potential.
     """
 
     weight: Tensor
@@ -33,16 +36,26 @@ class FixedPoint(nn.Module):
     """The integers of one layer, as buffers.
 
     Attributes:
-        weight: of 8 bits or fewer, in int8, [C_out, C_in / groups, ...].
-        scale: of an output channel's weights, [C_out].
+        weight: at most 8 bits, in int8, [C_out, C_in / groups, ...].
+        scale: value of one integer step of the weights, [C_out].
         bias, threshold, initial: int32 on the potential's grid, [C_out].
         fraction: bits of that grid below scale * unit.
-        multiple: of the common unit, this layer's threshold.
-        input_unit: of an analog input; 0 behind spiking layers.
-        input_levels: the largest magnitude of an analog input in that unit.
+        multiple: the layer's threshold in common units.
+        input_unit: value of one integer step of an analog input; 0 behind spiking layers.
+        input_levels: largest magnitude of an analog input, in that unit.
     """
 
-    def __init__(self, synapse: nn.Module):
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor
+    threshold: Tensor
+    initial: Tensor
+    fraction: Tensor
+    multiple: Tensor
+    input_unit: Tensor
+    input_levels: Tensor
+
+    def __init__(self, synapse: Synapse):
         super().__init__()
         n = len(synapse.weight)
         self.register_buffer("weight", torch.zeros_like(synapse.weight, dtype=torch.int8))
@@ -56,7 +69,7 @@ class FixedPoint(nn.Module):
         self._arranged: dict[object, tuple[Tensor, int, Any]] = {}
 
     def arranged(self, key: object, arrange: Callable[[], Any]) -> Any:
-        """What `arrange` makes of the weights, kept until they change."""
+        """Result of `arrange`, cached until the weights change."""
         version = 0 if self.weight.is_inference() else self.weight._version
         weight, then, value = self._arranged.get(key, (None, None, None))
         if weight is not self.weight or then != version:
@@ -69,23 +82,24 @@ class FixedPoint(nn.Module):
         return super()._apply(*arguments, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what can be arranged again."""
+        """State without cached arrangements."""
         return {**self.__dict__, "_arranged": {}}
 
     def reach(self) -> int:
-        """The largest magnitude that sums of any of an output channel's weights can have."""
+        """Largest magnitude of a sum of any weights of one output channel."""
         return self.arranged("reach", lambda: _reach(self.weight))
 
     def most(self, units: int, times: int, n_steps: int) -> float:
-        """The largest magnitude that a potential can have on its way: `units` arrive through every weight, `times`
-        times within the window."""
+        """Largest magnitude of a potential on its way, when `units` arrive through every weight,
+        `times` times within the window.
+        """
         arriving = float(self.reach()) * units * times * 2.0 ** int(self.fraction)
         return arriving + float(
             (n_steps * self.bias.double().abs() + 2 * self.threshold.double()).max()
         )
 
     def plan(self, multiples: list[int]) -> Plan:
-        """For sources of these multiples."""
+        """The numbers for sources with these multiples."""
         gain = np.int32(1 << int(self.fraction))
         return Plan(
             self.weight,
@@ -98,11 +112,11 @@ class FixedPoint(nn.Module):
 
 
 def dequantized(weight: Tensor, scale: Tensor) -> Tensor:
-    """The float weights that integers [C_out, ...] with scales [C_out] stand for."""
+    """Float weights for integers [C_out, ...] with scales [C_out]."""
     return weight * scale.view(-1, *[1] * (weight.ndim - 1))
 
 
 def _reach(weight: Tensor) -> int:
-    """The largest magnitude that sums of any of an output channel's integer weights can have."""
+    """Largest magnitude of a sum of any integer weights of one output channel."""
     rows = weight.flatten(1).long()
     return int(torch.maximum(rows.clamp(min=0).sum(1), rows.clamp(max=0).sum(1).abs()).max())

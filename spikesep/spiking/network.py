@@ -1,4 +1,4 @@
-"""An ordered stack of convertible layers with an analog readout; which of them spike; what cannot be converted."""
+"""A stack of layers that convert one by one, with an analog readout behind them."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -7,23 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikesep.spiking.conversion.equivalence import require_same
-from spikesep.spiking.conversion.sequential import NotConvertibleError, group
+from spikesep.errors import SpikeSepError
 from spikesep.spiking.engines import ENGINES, require_gpu
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.integers import FixedPoint
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
+from spikesep.spiking.synaptic import Synaptic
 
-Observer = Callable[[str, nn.Module, Signal, Signal], None]
+Observer = Callable[[str, Any, Signal, Signal], None]
+"""Called with the name of a layer or "readout", the module, its input and its output."""
+
+
+class NotConvertibleError(SpikeSepError):
+    """A part of a network has no spiking counterpart; the message names it and the remedy."""
 
 
 class SpikingNetwork(nn.Module):
-    """Layers that can be converted one by one, and the readout behind them.
+    """Layers that convert one by one, and the readout behind them.
 
     Args:
-        layers: the convertible layers in order, by name or in a list.
-        readout: reads the potential of the last layer's neurons, which do not fire (eq. 9).
+        layers: the layers in order, by name or in a list.
+        readout: gives the potential of output neurons that do not fire (eq. 9).
 
     Raises:
         ValueError: there is no layer, or the first has an identity path.
@@ -40,41 +46,18 @@ class SpikingNetwork(nn.Module):
             raise ValueError("a network has at least one layer before its readout")
         if next(iter(named.values())).identity:
             raise ValueError(
-                "the first layer cannot hand on its input: it is analog, and a sum with spikes is not spiking"
+                "the first layer cannot have an identity path: its input is analog, and the sum of "
+                "an analog signal and spikes does not spike"
             )
         self.layers = nn.ModuleDict(named)
         self.readout = readout
 
-    @classmethod
-    def from_sequential(
-        cls, network: nn.Sequential, example: Tensor | None = None
-    ) -> "SpikingNetwork":
-        """Make a network of a Sequential of known modules; its last synapse, which has no ReLU, is
-        the readout.
-
-        Weights are taken as they are, not copied; weights that are computed (weight norm, pruning
-        masks) are taken at their present value. Both networks are run once, to see that they
-        compute the same.
-
-        Args:
-            network: of Linear, Conv1d, Conv2d, batch norm, ReLU, average pooling, Flatten and what
-                does nothing in inference; Sequentials may be nested.
-            example: an input for that run, [batch, ...]; None makes one up that fits the layers.
-
-        Raises:
-            NotConvertibleError: a module has no spiking counterpart or computes something of its
-                own; the message names it by its path.
-        """
-        layers, readout = group(network)
-        spiking = cls(layers, readout)
-        spiking.require_float32()
-        require_same(network, spiking, example)
-        return spiking
-
     def forward(self, x: Tensor | Signal, observe: Observer | None = None) -> Tensor:
         """Readout potential for an analog input or a signal, [batch, ...].
 
-        `observe`, if given, is called with (name, module, input signal, output signal) for each layer and the readout.
+        Args:
+            x: the input.
+            observe: called after each layer and the readout.
         """
         return self.read(self.propagate(x, 0, len(self.layers), observe), observe)
 
@@ -98,7 +81,7 @@ class SpikingNetwork(nn.Module):
         return out.value
 
     @property
-    def parts(self) -> list[SpikingLayer | Readout]:
+    def parts(self) -> list[Synaptic]:
         """The layers in order, then the readout."""
         return [*self.layers.values(), self.readout]
 
@@ -109,7 +92,7 @@ class SpikingNetwork(nn.Module):
         return list(self.layers.values())[index]
 
     def thaw(self) -> None:
-        """Have a network whose layers all spike learn on, as before its first stage: all layers round (eq. 10).
+        """Let a network whose layers all spike learn on: all layers round (eq. 10).
 
         Raises:
             ValueError: a layer does not spike, or its weights have few bits.
@@ -125,26 +108,26 @@ class SpikingNetwork(nn.Module):
 
     @property
     def n_converted(self) -> int:
-        """How many layers, from the first on, are tandem or spiking."""
+        """Number of layers, from the first on, that are tandem or spiking."""
         return sum(layer.mode in ("tandem", "spiking") for layer in self.layers.values())
 
     @property
     def is_fixed_point(self) -> bool:
-        """Whether the layers compute in integers."""
+        """Whether all layers compute in integers."""
         return all(layer.fixed is not None for layer in self.layers.values())
 
     @property
     def coding(self) -> Coding | None:
-        """How the converted layers code values as spikes; None where all are analog."""
+        """Coding of the converted layers; None while all are analog."""
         return self[0].coding
 
     @property
     def limits(self) -> HardwareLimits:
-        """The hardware's limits that the converted layers keep to."""
+        """Hardware limits of the converted layers."""
         return self[0].limiter.limits if self[0].limiter is not None else HardwareLimits()
 
     def conversion_settings(self) -> dict[str, Any]:
-        """What `restore_conversion` needs beside the tensors, for JSON."""
+        """Plain values for JSON that `restore_conversion` needs beside the tensors."""
         return {
             "coding": asdict(self.coding) if self.coding else None,
             "limits": asdict(self.limits),
@@ -153,21 +136,24 @@ class SpikingNetwork(nn.Module):
         }
 
     def restore_conversion(self, settings: dict[str, Any]) -> None:
-        """Bring a network that is still analog to the state in which another was saved; its tensors come after."""
+        """Bring an analog network into the state in which another was saved.
+
+        Load the tensors afterwards.
+        """
         limits = HardwareLimits(**settings.get("limits", {}))
         for index in range(settings["n_converted"]):
             # The true threshold and the limits' grid are among the tensors.
             self[index].convert(1.0, Coding(**settings["coding"]), limits=limits)
             self[index].freeze()
         if limits and settings["n_converted"] == len(self):
-            self.readout.limit(limits)
+            self.readout.impose(limits)
             self.readout.freeze()
         if settings.get("fixed_point"):
             for layer in self.layers.values():
                 layer.fixed = FixedPoint(layer.synapse)
 
     def require_float32(self) -> None:
-        """See that all weights are float32, the numbers in which spiking layers compute.
+        """Check that all weights are float32, the numbers that spiking layers compute in.
 
         Raises:
             NotConvertibleError: they are not.
@@ -180,7 +166,7 @@ class SpikingNetwork(nn.Module):
                 )
 
     def use_engine(self, name: str) -> None:
-        """Run the spiking layers on `auto`, `dense`, `event` or `gpu`, see `spikesep.spiking.engines`.
+        """Run spiking layers on `auto`, `dense`, `event` or `gpu`; see `spikesep.spiking.engines`.
 
         Raises:
             ValueError: there is no such engine.
@@ -194,7 +180,7 @@ class SpikingNetwork(nn.Module):
             layer.engine = name
 
     def plan(self) -> str:
-        """What conversion makes of each layer, a line each."""
+        """One line per layer: what conversion makes of it."""
         lines = []
         for name, layer in self.layers.items():
             norm = "" if layer.norm is None else " + norm folded"
@@ -205,19 +191,7 @@ class SpikingNetwork(nn.Module):
                 if layer.residual
                 else ""
             )
-            lines.append(f"{name}: {_shape(layer.synapse)}{norm} -> integrate-and-fire{path}")
-        return "\n".join(
-            [
-                *lines,
-                f"readout: {_shape(self.readout.synapse)} -> aggregate membrane potential (analog)",
-            ]
-        )
-
-
-def _shape(synapse: nn.Module) -> str:
-    kind = type(synapse).__name__
-    if isinstance(synapse, nn.Linear):
-        return f"{kind} {synapse.in_features}->{synapse.out_features}"
-    groups = f" g{synapse.groups}" if synapse.groups > 1 else ""
-    kernel, dilation = ("x".join(map(str, n)) for n in (synapse.kernel_size, synapse.dilation))
-    return f"{kind} {synapse.in_channels}->{synapse.out_channels} k{kernel} d{dilation}{groups}"
+            lines.append(f"{name}: {layer.connectivity.describe}{norm} -> integrate-and-fire{path}")
+        readout = self.readout.connectivity.describe
+        lines.append(f"readout: {readout} -> aggregate membrane potential (analog)")
+        return "\n".join(lines)

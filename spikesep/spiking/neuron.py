@@ -1,6 +1,6 @@
-"""The integrate-and-fire neuron of the paper (section 3.1, eqs. 3-6) as pure functions: no state outlives a call.
+"""The integrate-and-fire neuron of the paper (section 3.1, eqs. 3-6) as pure functions.
 
-Time comes first: `current` is [N_s, ...], and all neurons of a tensor share one threshold.
+Time is the first dimension: `current` is [N_s, ...]. All neurons of a tensor share one threshold.
 """
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 def integrate_and_fire(
     current: Tensor, threshold: float | Tensor, initial_potential: float | Tensor = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Integrate the current, fire where the potential reaches the threshold, subtract the threshold (eqs. 3-5).
+    """Integrate the current, fire where the potential reaches the threshold, subtract the threshold
+    (eqs. 3-5).
 
     V[t] = V[t-1] + z[t] - threshold * s[t-1], s[t] = (V[t] >= threshold).
 
@@ -21,10 +22,10 @@ def integrate_and_fire(
 
     Returns:
         spikes: s, [N_s, ...], bool.
-        potential: what is left in each neuron after the last reset, [...]. Charge is conserved:
+        potential: remaining potential after the last reset, [...]. Charge is conserved:
             sum_t z[t] = threshold * count + potential - initial_potential.
     """
-    # A scan of plain in-place operations on contiguous memory: this runs once a layer and step, on every neuron.
+    # In-place operations on contiguous memory: this runs per layer and step, on every neuron.
     potential = torch.empty_like(current[0], memory_format=torch.contiguous_format).copy_(
         initial_potential
     )
@@ -45,10 +46,10 @@ def spike_count(spikes: Tensor) -> Tensor:
 def constant_current_count(
     charge: Tensor, threshold: float | Tensor, initial_potential: float | Tensor, n_steps: int
 ):
-    """Spike count under a current that is the same in every step, without stepping through time.
+    """Spike count for a current that is the same in every step, without stepping through time.
 
-    A neuron below threshold collects until it fires; one whose current exceeds the threshold fires in every step. With
-    an initial potential of half the threshold this is the rounding of eq. 10.
+    A neuron whose current exceeds the threshold fires in every step. With an initial potential of
+    half the threshold this is the rounding of eq. 10.
 
     Args:
         charge: the current summed over the window, [...].

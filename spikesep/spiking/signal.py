@@ -1,8 +1,9 @@
-"""What flows between layers: a value in activation units and, behind spiking layers, the spikes it stands for.
+"""Signals between layers: a value in activation units and, behind spiking layers, its spikes.
 
-Because the value is threshold * spike count, an analog layer can follow a spiking one, and the other way round,
-without rescaling anything (the paper multiplies the threshold into the next layer's weights instead, section 3.2). A
-signal can be the sum of several layers' spikes, each weighed with its own threshold: that is an identity path.
+Because the value is threshold * spike count, an analog layer can follow a spiking one, and the
+other way round, without rescaling. (The paper multiplies the threshold into the next layer's
+weights instead, section 3.2.) With identity paths, a signal is the sum of the spikes of several
+layers, each weighted with its own threshold.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.spike_trains import packed
 
 MOST_STEPS = 2**16
-"""Of an encoding window; far more than any network needs, and few enough to run."""
+"""Largest encoding window; far more than any network needs, and few enough to run."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class SpikeTrains:
     """The spikes of one layer within an encoding window.
 
     Attributes:
-        words: [ceil(N_s / 8), batch, ...] uint8, see `spikesep.spiking.packed`.
+        words: [ceil(N_s / 8), batch, ...] uint8, see `spikesep.spiking.spike_trains.packed`.
         n_steps: N_s.
-        threshold: of its neurons, a scalar.
-        multiple: of a common unit, this threshold in fixed-point form.
+        threshold: firing threshold of the neurons, a scalar.
+        multiple: the threshold in fixed-point form, in units common to all layers that meet.
     """
 
     words: Tensor
@@ -45,14 +46,18 @@ class SpikeTrains:
         return packed.count(self.words)
 
     @cached_property
-    def place_count(self) -> Tensor:
-        """Spikes of all channels of a place, [batch, 1, ...] int64."""
-        return packed.count_places(self.words)
+    def position_count(self) -> Tensor:
+        """Spikes of all channels at each position, [batch, 1, ...] int64."""
+        return packed.count_positions(self.words)
 
     @cached_property
     def n_spikes(self) -> int:
-        """Of all neurons. Numpy sums, for it wakes none of torch's threads, which would spin on the engines' cores."""
-        return int(self.place_count.cpu().numpy().sum())
+        """Number of spikes.
+
+        Summed by numpy, which wakes none of torch's threads: these would spin on the engines'
+        cores.
+        """
+        return int(self.position_count.cpu().numpy().sum())
 
     @cached_property
     def value(self) -> Tensor:
@@ -61,11 +66,13 @@ class SpikeTrains:
 
 
 class Signal:
-    """Activations for one encoding window: an analog value, or spikes, or spikes under a value that has a gradient.
+    """Activations of one encoding window: an analog value, or spikes, or spikes with a value that
+    carries a gradient.
 
     Args:
-        value: [batch, ...], activation units; None for that of the spikes.
-        trains: the spikes whose values add up to `value`, one entry a layer; none for an analog signal.
+        value: [batch, ...], activation units; None for the value of the spikes.
+        trains: the spikes whose values add up to `value`, one entry per layer; empty for an analog
+            signal.
     """
 
     def __init__(self, value: Tensor | None = None, trains: tuple[SpikeTrains, ...] = ()):
@@ -74,18 +81,18 @@ class Signal:
 
     @classmethod
     def from_spikes(cls, spikes: Tensor, threshold: Tensor) -> "Signal":
-        """The signal of one layer's neurons that fired `spikes`, [N_s, batch, ...] bool."""
+        """The signal of one layer that fired `spikes`, [N_s, batch, ...] bool."""
         return cls(trains=(SpikeTrains(packed.pack(spikes), len(spikes), threshold),))
 
     def __add__(self, other: "Signal") -> "Signal":
-        """Both signals on one wire; a sum of an analog and a spiking signal is analog."""
+        """Sum of two signals; the sum of an analog and a spiking signal is analog."""
         return Signal(
             self.value + other.value,
             self.trains + other.trains if self.trains and other.trains else (),
         )
 
     def with_value(self, value: Tensor) -> "Signal":
-        """The same spikes under a value that carries a gradient."""
+        """The same spikes with a value that carries a gradient."""
         return Signal(value, self.trains)
 
     @property
@@ -103,12 +110,12 @@ class Signal:
 
     @property
     def is_spiking(self) -> bool:
-        """Whether spikes stand behind the value."""
+        """Whether the value comes from spikes."""
         return bool(self.trains)
 
     @property
     def count(self) -> Tensor:
-        """Spikes that arrive from each place, of all layers together, [batch, ...] int32.
+        """Spikes of all layers together, [batch, ...] int32.
 
         Raises:
             ValueError: the signal is analog.
@@ -119,7 +126,7 @@ class Signal:
         return sum((trains.count for trains in others), start=first.count)
 
     def drive(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What is sent in each step, sum of threshold * spike, [N_s, batch, ...]; over all steps it is the value."""
+        """Sum of threshold * spike in each step, [N_s, batch, ...]; the value, split by steps."""
         thresholds = [float(trains.threshold) for trains in self.trains]
         return packed.drive(
             [trains.words for trains in self.trains], thresholds, self.trains[0].n_steps, dtype
@@ -132,11 +139,13 @@ class Coding:
 
     Attributes:
         n_steps: encoding time window N_s.
-        encoding: an analog input enters the first layer as a `constant` current or as one `impulse` at t = 1.
-        initial_potential: V[0] as a share of the threshold. One half makes the count round to nearest, as eq. 10
-            writes it; zero, the paper's own choice, makes it floor.
-        deferred: neurons behind spikes collect the charge of a whole window before they fire, in the next. Their count
-            is then that of eq. 10, in whatever order spikes arrive; each layer adds a window to the latency.
+        encoding: how an analog input enters the first layer: as a `constant` current, or as one
+            `impulse` at t = 1.
+        initial_potential: V[0] in units of the threshold. One half makes the count round to nearest
+            (eq. 10); zero, the paper's own choice, makes it floor.
+        deferred: whether neurons behind spikes collect the charge of a whole window before they
+            fire, in the next window. Their count is then that of eq. 10 whatever the order in which
+            spikes arrive; each layer adds a window of latency.
     """
 
     n_steps: int = 8
@@ -156,21 +165,21 @@ class Coding:
 
 
 def straight_through(value: Tensor, twin: Tensor) -> Tensor:
-    """Forward `value`, to the bit; backward the gradient of its analog `twin` (section 4.1)."""
+    """`value` forward, to the bit; the gradient of its analog `twin` backward (section 4.1)."""
     return value + (twin - twin.detach())
 
 
 def require_finite(value: Tensor, what: str) -> None:
-    """See that a tensor holds numbers alone, in one pass over it.
+    """Check a tensor for NaN and Inf, in one pass.
 
     Args:
-        value: of any shape.
-        what: it is, for the message.
+        value: any shape.
+        what: name of the tensor in the message.
 
     Raises:
-        SpikeSepError: it holds NaN or Inf.
+        SpikeSepError: it contains NaN or Inf.
     """
     if value.numel() and not torch.stack(torch.aminmax(value.detach())).isfinite().all():
         raise SpikeSepError(
-            f"{what} holds NaN or Inf; look for them in the data and in the weights"
+            f"{what} contains NaN or Inf; look for them in the data and in the weights"
         )

@@ -1,6 +1,7 @@
-"""The integrate-and-fire neuron, differentiable through time: the surrogate gradient learning that the paper compares
-with (section 5.2; Wu et al. 2019). Forward, the spikes are those of `neuron.integrate_and_fire`; backward, the step
-of eq. 5 has the slope of a triangle around the threshold, and errors run back over all steps and layers.
+"""Surrogate gradient learning, which the paper compares with (section 5.2; Wu et al. 2019).
+
+Forward, the spikes are those of `neuron.integrate_and_fire`. Backward, the step of eq. 5 has the
+slope of a triangle around the threshold, and errors propagate through all steps and layers.
 """
 
 import torch
@@ -13,7 +14,7 @@ class GradedSignal(Signal):
     """Spikes that carry a gradient.
 
     Args:
-        drive: what is sent in each step, threshold * spike, [N_s, batch, ...].
+        drive: threshold * spike in each step, [N_s, batch, ...].
     """
 
     def __init__(self, drive: Tensor):
@@ -21,12 +22,12 @@ class GradedSignal(Signal):
         self.graded = drive
 
     def __add__(self, other: "GradedSignal") -> "GradedSignal":
-        """Both on one wire."""
+        """Sum of two signals."""
         return GradedSignal(self.graded + other.graded)
 
 
 def graded_spikes(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
-    """Spikes of eqs. 3-5, [N_s, ...] zeros and ones that carry a gradient.
+    """Spikes (eqs. 3-5) as zeros and ones that carry a gradient, [N_s, ...].
 
     Args:
         current: z, [N_s, ...].
@@ -46,6 +47,6 @@ def graded_spikes(current: Tensor, threshold: float, initial_potential: float) -
 
 
 def _soft_step(x: Tensor) -> Tensor:
-    """Rises from 0 at -1 to 1 at 1; its slope is the triangle max(0, 1 - |x|)."""
+    """Step from 0 at -1 to 1 at 1 whose slope is the triangle max(0, 1 - |x|)."""
     x = x.clamp(-1, 1)
     return 0.5 + x - 0.5 * x * x.abs()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from spikesep.checks import brief
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.network import Observer, SpikingNetwork
+from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.network import Observer
 from spikesep.training.records.model_folder import load_model, save_model
 from spikesep.vision.architectures import build, input_shape
 
@@ -33,7 +34,7 @@ class ImageNetwork(nn.Module):
             raise SpikeSepError(f"--experiment.task {brief(task)}: must be {' or '.join(TASKS)}")
         self.architecture = architecture
         self.task = task
-        self.network = SpikingNetwork.from_sequential(build(architecture))
+        self.network = from_sequential(build(architecture))
         self.input_shape = input_shape(architecture)
 
     def forward(self, images: Tensor, observe: Observer | None = None) -> Tensor:

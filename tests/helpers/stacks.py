@@ -4,8 +4,9 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding
 
 
@@ -44,7 +45,11 @@ def stacks_1d(draw, most_steps=20, n_frames=24):
             layers.append(SpikingLayer(synapse, nn.BatchNorm1d(width), **{path: True}))
         else:
             groups = draw(st.sampled_from([g for g in (1, 2, width) if width % g == 0]))
-            synapse = nn.Conv1d(width, width, kernel, draw(st.integers(1, 2)), 1, 1, groups)
+            stride = draw(st.integers(1, 2))
+            synapse = nn.Conv1d(width, width, kernel, stride, 1, 1, groups)
+            if draw(st.booleans()):
+                behind = stride - 1
+                synapse = nn.ConvTranspose1d(width, width, 4, stride, 1, behind, groups)
             layers.append(
                 SpikingLayer(synapse, before=draw(st.sampled_from([None, nn.AvgPool1d(2)])))
             )

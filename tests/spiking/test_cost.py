@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from spikesep.spiking.cost import Cost, CostMeter, SynopsEstimate, connections, macs, measure
+from spikesep.spiking.cost import Cost, CostMeter, SynopsEstimate, macs, measure, synops
 from spikesep.spiking.hardware_limits import HardwareLimits
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
 
 SYNAPSES = {
@@ -16,6 +17,10 @@ SYNAPSES = {
     "conv1d strided": (nn.Conv1d(4, 6, 3, stride=2, padding=1), (2, 4, 9)),
     "conv1d dilated": (nn.Conv1d(4, 6, 3, dilation=3, padding=3), (2, 4, 9)),
     "conv1d grouped": (nn.Conv1d(4, 6, 3, groups=2), (2, 4, 9)),
+    "conv1d depthwise": (nn.Conv1d(6, 6, 3, padding=1, groups=6), (2, 6, 9)),
+    "conv1d padded to the same length": (nn.Conv1d(4, 6, 4, padding="same"), (2, 4, 9)),
+    "transposed": (nn.ConvTranspose1d(4, 6, 4, stride=2, padding=1), (2, 4, 5)),
+    "transposed grouped": (nn.ConvTranspose1d(4, 6, 5, 3, 0, 1, 2, dilation=2), (2, 4, 5)),
     "conv1d of eights": (nn.Conv1d(16, 6, 3, dilation=2, padding=2), (2, 16, 9)),
     "conv2d": (nn.Conv2d(3, 4, 3, stride=2, padding=1), (2, 3, 6, 5)),
 }
@@ -36,13 +41,22 @@ def arrivals(synapse, count):
 def signature(synapse):
     if isinstance(synapse, nn.Linear):
         return ("in_features", "out_features")
-    return ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    names = (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    )
+    return names + (("output_padding",) if isinstance(synapse, nn.ConvTranspose1d) else ())
 
 
 @pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
 def test_every_spike_is_counted_at_every_neuron_it_reaches(synapse, shape):
     count = torch.randint(0, 5, shape).float()
-    assert connections(Readout(synapse), count) == arrivals(synapse, count)
+    assert synops(Readout(synapse), count) == arrivals(synapse, count)
     assert macs(Readout(synapse), shape) == arrivals(synapse, torch.ones(shape))
 
 
@@ -58,7 +72,7 @@ def test_the_meter_counts_the_spikes_of_all_sources(synapse, shape, fan_in):
     out, meter = layer(signal), CostMeter()
     meter("layer", layer, signal, out)
     meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
-    assert meter.cost.synops == connections(layer, sum(s.sum(0) for s in spikes).float())
+    assert meter.cost.synops == synops(layer, sum(s.sum(0) for s in spikes).float())
     assert meter.cost.spikes == (int(out.trains[0].spikes.sum()),)
     assert meter.cost.neurons == (out.value.numel(),)
 
@@ -94,7 +108,7 @@ def test_the_meter_counts_pooled_spikes_where_connections_are_gone(synapse, befo
     meter = CostMeter()
     meter("layer", layer, signal, layer(signal))
     meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
-    assert meter.cost.synops == pytest.approx(connections(layer, signal.count.float()), rel=1e-6)
+    assert meter.cost.synops == pytest.approx(synops(layer, signal.count.float()), rel=1e-6)
 
 
 @pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
@@ -111,9 +125,9 @@ def test_connections_that_a_limit_on_fan_in_removed_carry_nothing(synapse, shape
             torch.zeros(shape).index_put(tuple(map(torch.tensor, place)), torch.tensor(1.0))
         ]
     )
-    assert connections(layer, count) == expected
+    assert synops(layer, count) == expected
     assert macs(layer, shape) == macs(Readout(synapse), shape)  # of the analog network
-    assert macs(layer, shape, layer.limiter.kept) == connections(layer, torch.ones(shape))
+    assert layer.connectivity.n_macs(shape, layer.kept) == synops(layer, torch.ones(shape))
 
 
 def test_macs_of_a_conv_worked_out_by_hand():
@@ -123,7 +137,7 @@ def test_macs_of_a_conv_worked_out_by_hand():
 
 def test_spikes_of_a_pooled_input_all_reach_the_synapse_but_its_macs_come_after_pooling():
     layer = SpikingLayer(nn.Linear(4, 10), before=nn.Sequential(nn.AvgPool2d(2), nn.Flatten()))
-    assert connections(layer, torch.ones(1, 1, 4, 4)) == 16 * 10
+    assert synops(layer, torch.ones(1, 1, 4, 4)) == 16 * 10
     assert macs(layer, (1, 1, 4, 4)) == 4 * 10
     cost = measure(SpikingNetwork([layer], Readout(nn.Linear(10, 1))), torch.ones(1, 1, 4, 4))[1]
     assert cost.macs == cost.analog_macs == 4 * 10 + 10

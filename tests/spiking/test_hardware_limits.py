@@ -8,8 +8,9 @@ from torch import nn
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning
 from spikesep.spiking.hardware_limits import HardwareLimits, Limiter, grid_scale, on_grid, strongest
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
 
 
@@ -76,13 +77,13 @@ def layer_with(limits):
 def test_neurons_get_copies_and_the_twin_keeps_full_precision():
     layer = layer_with(HardwareLimits(weight_bits=4, fan_in=6))
     master = layer.synapse.weight.detach().clone()
-    weight, _ = layer.shared()
+    weight, _ = layer.neuron_weights()
     assert torch.equal(layer.synapse.weight, master)
     steps = (weight / layer.limiter.weight_scale).detach()
     torch.testing.assert_close(steps, steps.round())
     assert (weight[~layer.limiter.kept] == 0).all()
     x = torch.rand(7, 12)
-    weight, bias = (v.detach() for v in (weight, layer.shared()[1]))
+    weight, bias = (v.detach() for v in (weight, layer.neuron_weights()[1]))
     expected = SpikingLayer(nn.Linear(12, 5))
     expected.synapse.weight.data, expected.synapse.bias.data = weight, bias
     expected.convert(0.3, Coding(4))

@@ -3,8 +3,10 @@ import torch
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
 
 
@@ -24,7 +26,7 @@ def image_network():
 
 def test_a_converted_network_with_pooling_stays_near_the_analog_one():
     torch.manual_seed(0)
-    network = SpikingNetwork.from_sequential(image_network()).eval()
+    network = from_sequential(image_network()).eval()
     x = torch.rand(3, 1, 8, 8)
     analog = network(x)
     for k in range(len(network)):
@@ -83,7 +85,7 @@ def test_what_is_no_number_does_not_become_spikes(bad, is_frozen):
     network[0].convert(0.1, Coding(4))
     if is_frozen:
         network[0].freeze()
-    with torch.no_grad(), pytest.raises(SpikeSepError, match="analog input holds NaN or Inf"):
+    with torch.no_grad(), pytest.raises(SpikeSepError, match="analog input contains NaN or Inf"):
         network(torch.tensor([[0.0, bad, 1.0]]))
 
 

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from spikesep.spiking.conversion.ptl import AllAtOnce
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.neuron import integrate_and_fire
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.surrogate import graded_spikes
 

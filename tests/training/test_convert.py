@@ -11,8 +11,9 @@ from torch import nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.cost import measure
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.training import convert as conversion
 from spikesep.training.config import ConversionConfig
 from spikesep.training.records.history import History

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking.conversion.sequential import from_sequential
 from spikesep.spiking.cost import measure
-from spikesep.spiking.network import SpikingNetwork
 from spikesep.vision.architectures import ARCHITECTURES, build, input_shape, short_name
 
 
@@ -12,7 +12,7 @@ from spikesep.vision.architectures import ARCHITECTURES, build, input_shape, sho
 def test_every_architecture_can_be_converted_and_has_a_norm_behind_every_synapse_but_the_readout(
     name,
 ):
-    network = SpikingNetwork.from_sequential(build(name))
+    network = from_sequential(build(name))
     assert all(layer.norm is not None for layer in network.layers.values())
     out = network.eval()(torch.rand(1, *input_shape(name)))
     assert out.shape == (1, 784 if name == "autoencoder" else 10)
@@ -41,7 +41,7 @@ def test_the_mnist_network_is_the_papers():
         (3 * 14 - 2) ** 2 * 32 * 32,
         (3 * 7 - 1) ** 2 * 32 * 64,
     ]
-    _, cost = measure(SpikingNetwork.from_sequential(modules), torch.rand(1, 1, 28, 28))
+    _, cost = measure(from_sequential(modules), torch.rand(1, 1, 28, 28))
     assert cost.macs == sum(taps) + 3136 * 800 + 800 * 10
 
 

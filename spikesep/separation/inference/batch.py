@@ -31,7 +31,7 @@ from spikesep.separation.inference.targets import (
     is_pipe,
     name_targets,
 )
-from spikesep.spiking.conversion.time_steps import use_steps
+from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.workers import Workers
 
 Report = dict[str, Any]
@@ -63,7 +63,7 @@ def model_of(settings: Settings) -> Model:
     model.separator.network.use_engine(settings.engine)
     if settings.steps is not None:
         try:
-            use_steps(model.separator.network, settings.steps)
+            set_time_steps(model.separator.network, settings.steps)
         except ValueError as error:
             raise SpikeSepError(f"--steps {settings.steps}: {error}; leave it out") from error
     return model

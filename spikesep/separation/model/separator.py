@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from spikesep.separation.config import SeparatorConfig
 from spikesep.spiking.cost import Cost, CostMeter
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import Observer, SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.training.records.model_folder import load_model, save_model
 
 KIND = "spikesep-separator"

@@ -1,11 +1,11 @@
-"""The fixed-point form of a converted network: integer weights, biases, thresholds and potentials, the same to the bit
-in every engine and on every machine.
+"""Fixed-point form of a converted network: the same spikes in every engine and on every machine.
 
-Weights have `bits` bits and one scale an output channel; where there is enough to look at, each is rounded to what
-makes up best for the rounding of the others, in turns, as in Behdin et al., "QuantEase: optimization-based quantization
-for language models", arXiv 2309.01885. Spikes that meet in one sum carry thresholds that are small integer multiples of
-a common unit, so that what arrives in a step is an integer. Potentials, biases and thresholds are int32 on a grid up to
-256 times finer than weight scale * unit, for biases are spread thinly over the steps.
+Weights have `bits` bits and one scale per output channel. Given enough calibration data, each
+weight is rounded to what best compensates for the rounding of the others, in turns, as in Behdin et
+al., "QuantEase: optimization-based quantization for language models", arXiv 2309.01885. Spikes that
+meet in one sum have thresholds that are small integer multiples of a common unit, so the input in a
+step is an integer. Potentials, biases and thresholds are int32 on a grid up to 256 times finer than
+weight scale * unit, because biases are spread thinly over the steps.
 """
 
 import copy
@@ -13,25 +13,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.connections import divisor, require_table
-from spikesep.spiking.conversion.least_squares import Moments, moments_of
+from spikesep.spiking.conversion.least_squares import NormalEquations, normal_equations
 from spikesep.spiking.integers import FixedPoint, dequantized
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal
 
 MULTIPLES = 15  # thresholds of one sum are 1..15 units
-FRACTION_BITS = (
-    8  # of the potential's grid below weight scale * unit, where int32 has room for them
-)
-INPUT_LEVELS = 2047  # an analog input's largest magnitude, in its unit
+FRACTION_BITS = 8  # of the potential's grid below weight scale * unit, where int32 has room
+INPUT_LEVELS = 2047  # largest magnitude of an analog input, in its unit
 LIMIT = 2**31 - 1
 ENOUGH = 4
-"""Positions for each input of a neuron, from which weights are rounded together; of fewer, each by itself."""
+"""Positions per input of a neuron from which weights are rounded together; below, one by one."""
 TURNS = 3
-"""Of rounding each weight anew, given the others."""
+"""Passes over all weights."""
 
 
 def to_fixed_point(
@@ -40,19 +38,22 @@ def to_fixed_point(
     bits: int = 8,
     scales: dict[str, Tensor] | None = None,
 ) -> None:
-    """Bring a converted network into fixed-point form, in place; its float weights become those that the integers mean.
+    """Bring a converted network into fixed-point form, in place.
+
+    Its float weights become those that the integers represent.
 
     Args:
         network: all layers spiking.
-        inputs: batches of its analog input, of which the largest magnitude is taken (larger ones will be clipped), and
-            what the layers make of them.
-        bits: of the weights, 2..8.
-        scales: of the weights' grids by layer, [C_out] or scalar. Else a layer that learned on a grid keeps it, and of
-            others each output channel's largest weight is the largest integer.
+        inputs: batches of its analog input. Their largest magnitude sets the input range, beyond
+            which inputs are clipped; with enough positions, weights are rounded together.
+        bits: bits of the weights, 2..8.
+        scales: scales of the weights by layer, [C_out] or scalar. By default a layer that learned
+            on a grid keeps it, and elsewhere each channel's largest weight is the largest integer.
 
     Raises:
-        ValueError: a layer is not spiking yet, or `bits` is out of range, or fewer than a layer learned with.
-        SpikeSepError: a layer has no such form; the network is as it was.
+        ValueError: a layer is not spiking yet, or `bits` is out of range or below what a layer
+            learned with.
+        SpikeSepError: a layer has no fixed-point form; the network is unchanged.
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must lie in 2..8, not {bits}")
@@ -69,8 +70,8 @@ def to_fixed_point(
     found, reaching = [], 0  # the sum of the multiples that meet before a layer
     for index, (name, layer) in enumerate(network.layers.items()):
         scale = (scales or {}).get(name, _learned_scale(layer, bits))
-        moments = None if scale is not None else _enough_moments(layer, signals)
-        grid = Grid(layer, units[index] * multiples[index], 2 ** (bits - 1) - 1, scale, moments)
+        equations = None if scale is not None else _enough_equations(layer, signals)
+        grid = Grid(layer, units[index] * multiples[index], 2 ** (bits - 1) - 1, scale, equations)
         result = (
             grid.behind_spikes(units[index - 1], reaching) if index else grid.behind_analog(largest)
         )
@@ -87,8 +88,8 @@ def to_fixed_point(
         _take(*numbers)
 
 
-def _take(layer: nn.Module, fixed: FixedPoint, bias: Tensor, unit: float, multiple: int) -> None:
-    """Have a layer compute in integers, and its float weights be what they mean."""
+def _take(layer: SpikingLayer, fixed: FixedPoint, bias: Tensor, unit: float, multiple: int) -> None:
+    """Set a layer's integers, and its float weights to what they represent."""
     fixed.multiple.fill_(multiple)
     layer.fixed = fixed.to(layer.threshold.device)
     with torch.no_grad():
@@ -97,65 +98,68 @@ def _take(layer: nn.Module, fixed: FixedPoint, bias: Tensor, unit: float, multip
         layer.synapse.bias.copy_(bias)
 
 
-def _enough_moments(layer: nn.Module, signals: list[tuple[Signal, Signal]]) -> Moments | None:
+def _enough_equations(
+    layer: SpikingLayer, signals: list[tuple[Signal, Signal]]
+) -> NormalEquations | None:
     with torch.no_grad():
-        moments = moments_of(
+        equations = normal_equations(
             layer, layer.synapse, [(now.value, then.value) for now, then in signals]
         )
-    return moments if moments.n_positions >= ENOUGH * layer.synapse.weight[0].numel() else None
+    return equations if equations.n_positions >= ENOUGH * layer.synapse.weight[0].numel() else None
 
 
 def require_fixed_point(network: SpikingNetwork) -> None:
-    """See, before any work, that a network's layers have a fixed-point form.
+    """Check, before any work, that all layers have a fixed-point form.
 
     Raises:
-        SpikeSepError: one has none.
+        SpikeSepError: a layer has none.
     """
     for name, layer in network.layers.items():
         try:
-            require_table(layer)
+            layer.connectivity.require_table()
         except NotImplementedError as error:
             raise SpikeSepError(
                 f"layer {name}: {error} has no fixed-point form; set weight_bits to 0"
             ) from error
 
 
-def _learned_scale(layer: nn.Module, bits: int) -> Tensor | None:
-    """Of the grid on which a layer's weights learned, if they did."""
+def _learned_scale(layer: SpikingLayer, bits: int) -> Tensor | None:
+    """Scale of the grid on which a layer's weights learned; None if they did not."""
     if layer.limiter is None or not layer.limiter.limits.weight_bits:
         return None
     if layer.limiter.limits.weight_bits > bits:
         raise ValueError(
-            f"weights that learned with {layer.limiter.limits.weight_bits} bits do not fit into {bits}"
+            f"weights that learned with {layer.limiter.limits.weight_bits} bits do not fit {bits}"
         )
     return layer.limiter.weight_scale
 
 
 def check_fixed_point(network: SpikingNetwork) -> None:
-    """Whether integers that were read from a file can be what `to_fixed_point` makes.
+    """Check integers read from a file against what `to_fixed_point` makes.
 
     Raises:
-        ValueError: they cannot; the message names the layer.
+        ValueError: they are out of range; the message names the layer and the number.
     """
     for index, (name, layer) in enumerate(network.layers.items()):
         fixed = layer.fixed
-        sound = (
-            0 <= int(fixed.fraction) <= FRACTION_BITS
-            and 1 <= int(fixed.multiple) <= MULTIPLES
-            and bool((fixed.threshold >= 1).all() and (fixed.initial >= 0).all())
-            and bool((fixed.initial <= fixed.threshold).all())
-            and bool((fixed.scale > 0).all() and fixed.scale.isfinite().all())
-            and 0 < float(layer.threshold) < float("inf")
-            and (index > 0 or 0 < float(fixed.input_unit) < float("inf"))
-            and (index > 0 or 1 <= int(fixed.input_levels) <= INPUT_LEVELS)
-            and most(network, index) < LIMIT
-        )
-        if not sound:
-            raise ValueError(f"layer {name}: its integers are out of range")
+        in_range = {
+            "fraction": 0 <= int(fixed.fraction) <= FRACTION_BITS,
+            "multiple": 1 <= int(fixed.multiple) <= MULTIPLES,
+            "threshold": bool((fixed.threshold >= 1).all()),
+            "initial": bool(((fixed.initial >= 0) & (fixed.initial <= fixed.threshold)).all()),
+            "scale": bool(((fixed.scale > 0) & fixed.scale.isfinite()).all()),
+            "float threshold": 0 < float(layer.threshold) < float("inf"),
+            "input_unit": index > 0 or 0 < float(fixed.input_unit) < float("inf"),
+            "input_levels": index > 0 or 1 <= int(fixed.input_levels) <= INPUT_LEVELS,
+        }
+        in_range["potential"] = all(in_range.values()) and most(network, index) < LIMIT
+        for number, is_sound in in_range.items():
+            if not is_sound:
+                raise ValueError(f"layer {name}: its integers are out of range ({number})")
 
 
 def most(network: SpikingNetwork, index: int) -> float:
-    """The largest magnitude that potentials of a layer can have on their way."""
+    """Largest magnitude of a layer's potentials on their way."""
     layer, coding = network[index], network[index].coding
     units, before = int(layer.fixed.input_levels), index
     if index:
@@ -164,7 +168,7 @@ def most(network: SpikingNetwork, index: int) -> float:
             before -= 1
             units += int(network[before].fixed.multiple)
     times = 1 if index == 0 and coding.encoding == "impulse" else coding.n_steps
-    return layer.fixed.most(round(units * divisor(layer)), times, coding.n_steps)
+    return layer.fixed.most(round(units * layer.connectivity.divisor), times, coding.n_steps)
 
 
 @dataclass(frozen=True)
@@ -172,20 +176,21 @@ class Grid:
     """How a layer's numbers become integers.
 
     Attributes:
-        threshold: in activation units.
+        layer: the layer.
+        threshold: activation units.
         bound: largest integer weight.
-        scale: of the weights, where it is given.
-        moments: of what the layer receives, where weights are to be rounded together.
+        scale: given scales of the weights, or None.
+        equations: normal equations of the layer's weights, to round them together, or None.
     """
 
-    layer: nn.Module
+    layer: SpikingLayer
     threshold: float
     bound: int
     scale: Tensor | None
-    moments: Moments | None = None
+    equations: NormalEquations | None = None
 
     def behind_analog(self, largest: float) -> tuple[FixedPoint, Tensor] | None:
-        """With an analog input, whose unit is as fine as int32 potentials allow.
+        """Integers for an analog input, whose unit is as fine as int32 potentials allow.
 
         A constant current is kept as its sum over the window, with thresholds N_s times as high.
         """
@@ -204,12 +209,16 @@ class Grid:
         return None
 
     def behind_spikes(self, unit: float, reaching: int) -> tuple[FixedPoint, Tensor] | None:
-        """Where at most `reaching` units come from each place in a step."""
+        """Integers for at most `reaching` units from each input in a step."""
         return self._integers(unit, reaching, self.layer.coding.n_steps)
 
     def _integers(self, unit: float, units: int, times: int) -> tuple[FixedPoint, Tensor] | None:
-        """The integers, and the bias that they mean; None: they do not fit."""
-        layer, n_steps, pooled = self.layer, self.layer.coding.n_steps, divisor(self.layer)
+        """The integers and the bias they represent; None if they do not fit."""
+        layer, n_steps, pooled = (
+            self.layer,
+            self.layer.coding.n_steps,
+            self.layer.connectivity.divisor,
+        )
         unit = unit / pooled
         fixed = FixedPoint(layer.synapse).cpu()
         weight, bias = (
@@ -223,7 +232,7 @@ class Grid:
         # A channel of tiny weights: they round to zero.
         fixed.scale.copy_(scale.clamp(min=max(self.threshold / unit * 2.0**-20, 1e-30)))
         scale = fixed.scale.double()
-        if self.moments is None:
+        if self.equations is None:
             fixed.weight.copy_(
                 (weight / dequantized(torch.ones_like(weight), scale))
                 .round()
@@ -231,7 +240,7 @@ class Grid:
             )
         else:
             integers, bias = round_together(
-                weight.flatten(1), bias, scale, self.bound, self.moments
+                weight.flatten(1), bias, scale, self.bound, self.equations
             )
             fixed.weight.copy_(integers.view_as(weight))
         for fraction in range(FRACTION_BITS, -1, -1):
@@ -252,26 +261,29 @@ class Grid:
 
 
 def round_together(
-    weight: Tensor, bias: Tensor, scale: Tensor, bound: int, moments: Moments
+    weight: Tensor, bias: Tensor, scale: Tensor, bound: int, equations: NormalEquations
 ) -> tuple[Tensor, Tensor]:
-    """Integers for weights, so that potentials come near to those that are wanted; and the bias that goes with them.
+    """Round weights jointly, so that potentials stay close to the desired ones.
 
-    From the nearest integers on, each input's is chosen anew in turns, for all neurons at once: of all integers the one
-    that leaves the least squared error beside the others there are then. Zeros stay zeros, and each neuron's largest
-    weight stays, too, so that a network made of the outcome has the same scales again.
+    Starting from the nearest integers, the integer of one input at a time is chosen anew for all
+    neurons at once: the one with the least squared error given the others. Zeros stay zeros, and
+    the largest weight of each neuron stays, so that the result has the same scales again.
 
     Args:
         weight: [C_out, n], float64.
         bias: [C_out], float64.
         scale: of the integers, [C_out], float64.
-        bound: the largest magnitude of an integer.
-        moments: of n inputs.
+        bound: largest magnitude of an integer.
+        equations: for n inputs.
+
+    Returns:
+        Integers [C_out, n], and the bias [C_out] that goes with them.
     """
-    n_groups, n = len(moments.among), weight.shape[1]
+    n_groups, n = len(equations.among), weight.shape[1]
     weight, bias, scale = (values.unflatten(0, (n_groups, -1)) for values in (weight, bias, scale))
     integers = (weight / scale[..., None]).round().clamp(-bound, bound)
     free = (weight != 0).scatter(2, weight.abs().argmax(2, keepdim=True), False)
-    among, across = moments.among.to(weight), moments.across.to(weight)
+    among, across = equations.among.to(weight), equations.across.to(weight)
     found = torch.cat([integers * scale[..., None], bias[..., None]], 2)
     slope = found @ among - across.mT  # half of the squared error's, by weight
     for _ in range(TURNS):
@@ -289,8 +301,8 @@ def round_together(
     return integers.flatten(0, 1), found[..., n].flatten()
 
 
-def _common_units(layers: list[nn.Module]) -> tuple[list[float], list[int]]:
-    """For each layer the unit, common to all whose spikes meet in one sum, and its threshold in units, rounded."""
+def _common_units(layers: list[SpikingLayer]) -> tuple[list[float], list[int]]:
+    """For each layer, the unit of all spikes that meet its own, and its threshold in that unit."""
     begins = [i for i, layer in enumerate(layers) if not layer.identity]
     units, multiples = [], []
     for begin, end in zip(begins, [*begins[1:], len(layers)], strict=True):

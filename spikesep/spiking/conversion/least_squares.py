@@ -1,25 +1,29 @@
-"""What a layer's neurons receive, as the second moments that least squares need to choose the weights anew."""
+"""Normal equations of a layer's weights, for least squares in pruning and in rounding."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from spikesep.spiking.connections import padding_of
+from spikesep.spiking.synapses.connectivity import Connectivity
+from spikesep.spiking.synaptic import Synaptic
 
 RIDGE = 1e-3
-"""Pull toward the old weights, in mean powers of an input: it decides where inputs tell nothing."""
+"""Regularization toward the old weights, in mean powers of an input; decides where inputs carry no
+information.
+"""
 
 
 @dataclass(frozen=True)
-class Moments:
-    """The normal equations of the weights W that give potentials back best: W @ among = across^T, a group at a time.
+class NormalEquations:
+    """Normal equations of the weights W with the best potentials: W @ among = across^T per group.
 
     Attributes:
-        among: mean products of the inputs with each other, [groups, n + 1, n + 1]; the last is the bias's, always one.
-        across: of the inputs with the wanted potentials, [groups, n + 1, C_out / groups].
-        n_positions: of which these are means.
+        among: mean products of the inputs with each other, [groups, n + 1, n + 1]; the last input
+            is the constant one of the bias.
+        across: mean products of the inputs with the desired potentials,
+            [groups, n + 1, C_out / groups].
+        n_positions: number of positions averaged over.
     """
 
     among: Tensor
@@ -27,53 +31,50 @@ class Moments:
     n_positions: int
 
 
-def moments_of(
-    module: nn.Module, synapse: nn.Module, values: list[tuple[Tensor, Tensor]]
-) -> Moments:
-    """Of a layer's or readout's inputs, with a pull toward the weights of `synapse`.
+def normal_equations(
+    module: Synaptic, synapse: nn.Module, values: list[tuple[Tensor, Tensor]]
+) -> NormalEquations:
+    """Normal equations for the weights of a layer or readout, regularized toward given weights.
 
     Args:
-        module: what comes before its synapse, and the synapse's geometry, are looked at.
-        synapse: makes the wanted potentials.
-        values: batches of the inputs that there are now, and of those that it makes them of.
+        module: the layer, for its connectivity.
+        synapse: gives the desired potentials; its weights are those that regularization favors.
+        values: batches of the present inputs, and of the inputs that `synapse` is applied to.
 
     Raises:
-        NotImplementedError: the synapse pads with other than zeros.
+        NotImplementedError: the synapse pads with values other than zeros.
     """
-    before = module.before or nn.Identity()
-    among, across, n = 0.0, 0.0, 0
+    bare = module.connectivity.without_map()
+    pool = module.connectivity.pool
+    channels = -1 if bare.out_channels_last else 1
+    among: Tensor | float = 0.0
+    across: Tensor | float = 0.0
+    n = 0
     for now, then in values:
-        columns = _columns(synapse, before(now))
-        potential = (
-            synapse(before(then)).movedim(-1 if isinstance(synapse, nn.Linear) else 1, 0).flatten(1)
-        )
+        columns = _columns(bare, pool(now))
+        potential = synapse(pool(then)).movedim(channels, 0).flatten(1)
         potential = potential.unflatten(0, (len(columns), -1))
         among = among + (columns @ columns.mT).double()
         across = across + (columns @ potential.mT).double()
         n += columns.shape[2]
-    old = (
-        torch.cat([synapse.weight.flatten(1), synapse.bias[:, None]], 1)
-        .double()
-        .unflatten(0, (len(among), -1))
-    )
-    ridge = RIDGE * (among / n).diagonal(dim1=1, dim2=2)[:, :-1].mean(1)[:, None, None].clamp(
-        min=1e-12
-    )
+    old = torch.cat([synapse.weight.flatten(1), synapse.bias[:, None]], 1).double()
+    old = old.unflatten(0, (len(among), -1))
+    powers = (among / n).diagonal(dim1=1, dim2=2)[:, :-1].mean(1)
+    ridge = RIDGE * powers[:, None, None].clamp(min=1e-12)
     identity = torch.eye(among.shape[1], dtype=among.dtype, device=among.device)
-    return Moments(among / n + ridge * identity, across / n + ridge * old.mT, n)
+    return NormalEquations(among / n + ridge * identity, across / n + ridge * old.mT, n)
 
 
-def _columns(synapse: nn.Module, value: Tensor) -> Tensor:
-    """What a neuron receives at each position, in the order of its weights, then a one: [groups, n + 1, positions]."""
-    if isinstance(synapse, nn.Linear):
-        columns = value.movedim(-1, 0).flatten(1)[None]
-    else:
-        image = value if value.ndim == 4 else value[:, :, None]
-        ones = [1] * (image.ndim - value.ndim)
-        kernel, dilation, stride = (
-            (*ones, *numbers) for numbers in (synapse.kernel_size, synapse.dilation, synapse.stride)
-        )
-        padding = (*[0] * len(ones), *padding_of(synapse))
-        patches = F.unfold(image, kernel, dilation, padding, stride)
-        columns = patches.movedim(1, 0).flatten(1).unflatten(0, (synapse.groups, -1))
+def _columns(connectivity: Connectivity, value: Tensor) -> Tensor:
+    """Inputs of a neuron at each position in the order of its weights, then a one.
+
+    Returns:
+        [groups, n + 1, positions].
+    """
+    table = connectivity.table(value.shape[1:])
+    rows = connectivity.to_rows(value[None])[0]
+    rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])  # padding is a row of zeros
+    entries = torch.from_numpy(table.rows(len(value))).long().to(value.device)
+    columns = rows[torch.where(entries < 0, len(rows) - 1, entries)]  # [positions, taps, C_in]
+    columns = columns.permute(2, 1, 0).flatten(0, 1).unflatten(0, (connectivity.groups, -1))
     return torch.cat([columns, columns.new_ones(len(columns), 1, columns.shape[2])], 1)

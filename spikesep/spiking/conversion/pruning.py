@@ -1,115 +1,125 @@
-"""Giving up inputs so that a potential hardly changes: each layer keeps the inputs that its potential misses most, and
-their weights are fitted anew, by least squares, to the potential that the analog network has with all of them.
+"""Layer-wise pruning: drop the inputs that affect the potential least, then refit the rest.
 
-Which inputs go is said by the optimal brain surgeon's saliency, w^2 / [H^-1] with H the second moments of the inputs
-(Hassibi and Stork, "Second order derivatives for network pruning", NIPS 1992), a layer at a time as in Frantar and
-Alistarh, "Optimal brain compression", arXiv 2208.11580; in a few rounds, for what is left has more to do once others
-are gone. Where spikes have a price, an input goes whose spikes cost more than its saliency is worth to the predictions.
-Layers are taken in order and see what those before them make now, pruned and rounded, so that each makes up for what
-was lost before it, as in Li et al., "A free lunch from ANN", arXiv 2106.06984.
+Each layer keeps the inputs that its potential depends on most. Least squares fit their weights to
+the potential that the analog network has with all inputs. Inputs are chosen by the saliency of the
+optimal brain surgeon, w^2 / [H^-1] with H the second moments of the inputs (Hassibi and Stork,
+"Second order derivatives for network pruning", NIPS 1992), layer by layer as in Frantar and
+Alistarh, "Optimal brain compression", arXiv 2208.11580, and in a few rounds, since the remaining
+inputs matter more once others are gone. If spikes have a price, an input is dropped when its spikes
+cost more than its saliency is worth. Layers are taken in order and see the pruned and rounded
+output of the layers before them, so that each compensates for earlier losses, as in Li et al., "A
+free lunch from ANN", arXiv 2106.06984.
 """
 
 import copy
 from collections.abc import Iterable
-from math import prod
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.connections import divisor
-from spikesep.spiking.conversion.least_squares import Moments, moments_of
-from spikesep.spiking.conversion.spike_budget import Worth
+from spikesep.spiking.conversion.least_squares import NormalEquations, normal_equations
+from spikesep.spiking.conversion.spike_budget import ConnectionValue
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.synaptic import Synaptic
 
 Pruning = Literal["magnitude", "refit"]
-"""How inputs are given up: the weakest at a layer's stage, or as here, before the first."""
+"""Drop the weakest inputs at a layer's stage, or as in this module before the first stage."""
 ROUNDS = 4
-"""In which inputs are given up, as many in each; saliencies are those of the weights fitted in the round before."""
+"""In which inputs are given up, as many in each; saliencies are those of the weights fitted in the
+round before.
+"""
 
 
 def prune(
     network: SpikingNetwork,
     batches: Iterable[Tensor],
     fan_in: int,
-    worth: list[Worth] | None = None,
+    values: list[ConnectionValue] | None = None,
 ) -> list[Tensor]:
-    """Fit all layers and the readout anew to at most `fan_in` inputs a neuron, in place.
+    """Fit all layers and the readout to at most `fan_in` inputs per neuron, in place.
 
     Args:
-        network: its layers analog or discrete; their norms are folded.
-        batches: of its analog input, [batch, ...]: in all, more positions than a neuron has inputs.
-        fan_in: most inputs of a neuron, those that pooling joins counted one by one.
-        worth: of each layer's inputs and the readout's, where those go, too, that are not worth their spikes; the rates
-            are those of the network as it stands.
+        network: layers analog or discrete.
+        batches: analog inputs of the network, [batch, ...]; together, more positions than a neuron
+            has inputs.
+        fan_in: largest number of inputs of a neuron; inputs joined by pooling count one by one.
+        values: value of the connections into each layer and the readout; if given, inputs that are
+            not worth their spikes are dropped, too. Rates are those of the network as it stands.
 
     Returns:
-        Which connections are kept, a tensor for each layer and the readout: bool, the shape of the weight; the weights
-        of others are zero.
+        The connections kept for each layer and the readout: bool, the shape of the weight. The
+        weights of the others are zero.
 
     Raises:
         ValueError: a layer is converted already.
-        SpikeSepError: `fan_in` is smaller than the pooling before a layer, or a layer pads with other than zeros, or
-            there are fewer positions than a neuron has inputs.
+        SpikeSepError: `fan_in` is smaller than the pooling before a layer, a layer pads with values
+            other than zeros, or there are fewer positions than inputs of a neuron.
     """
     if network.n_converted:
-        raise ValueError("only layers that are not converted yet are fitted anew")
+        raise ValueError("only layers that are not converted yet can be refitted")
     with torch.no_grad():
-        for module in network.parts:
-            module.fold()
-        meant = copy.deepcopy(network)
-        for layer in meant.layers.values():
+        for part in network.parts:
+            part.fold()
+        reference = copy.deepcopy(network)
+        for layer in reference.layers.values():
             layer.mode = "analog"
         signals = [(Signal(batch), Signal(batch)) for batch in batches]
         kept = []
-        for index, (module, model) in enumerate(zip(network.parts, meant.parts, strict=True)):
-            name = [*network.names, "readout"][index]
-            try:
-                moments = moments_of(
-                    module, model.synapse, [(now.value, then.value) for now, then in signals]
-                )
-            except NotImplementedError as error:
-                raise SpikeSepError(
-                    f"layer {name}: {error} cannot be fitted anew; set ptl.pruning to magnitude"
-                ) from error
-            n_inputs = module.synapse.weight[0].numel()
-            if moments.n_positions < n_inputs:
-                raise SpikeSepError(
-                    f"layer {name}: {moments.n_positions} positions are too few to fit {n_inputs} inputs; give more "
-                    "ptl.calibration_examples"
-                )
-            most = fan_in // int(divisor(module))
+        names = [*network.names, "readout"]
+        for index, (part, original) in enumerate(zip(network.parts, reference.parts, strict=True)):
+            equations = _equations(names[index], part, original, signals)
+            most = fan_in // part.connectivity.divisor
             if most < 1:
                 raise SpikeSepError(
-                    "ptl.fan_in: smaller than the pooling before a layer; take a larger limit"
+                    "convert.fan_in: smaller than the pooling before a layer; take a larger limit"
                 )
-            kept.append(_fit(module.synapse, moments, most, worth[index] if worth else None))
+            kept.append(_fit(part, equations, most, values[index] if values else None))
             if index < len(network):
+                stop = index + 1
                 signals = [
-                    (
-                        network.propagate(now, index, index + 1),
-                        meant.propagate(then, index, index + 1),
-                    )
+                    (network.propagate(now, index, stop), reference.propagate(then, index, stop))
                     for now, then in signals
                 ]
     return kept
 
 
-def _fit(synapse: nn.Module, moments: Moments, fan_in: int, worth: Worth | None) -> Tensor:
-    """Weights and bias of least squares on the inputs that are kept; which those are."""
-    among, across = moments.among, moments.across
-    n_groups, n, n_neurons = len(among), among.shape[1] - 1, across.shape[2]
+def _equations(
+    name: str, part: Synaptic, original: Synaptic, signals: list[tuple[Signal, Signal]]
+) -> NormalEquations:
+    """Normal equations of one layer or the readout, with enough positions behind them."""
+    values = [(now.value, then.value) for now, then in signals]
+    try:
+        equations = normal_equations(part, original.synapse, values)
+    except NotImplementedError as error:
+        raise SpikeSepError(
+            f"layer {name}: {error} cannot be refitted; set convert.pruning to magnitude"
+        ) from error
+    n_inputs = part.synapse.weight[0].numel()
+    if equations.n_positions < n_inputs:
+        raise SpikeSepError(
+            f"layer {name}: {equations.n_positions} positions are too few to fit {n_inputs} "
+            "inputs; give more convert.calibration_examples"
+        )
+    return equations
+
+
+def _fit(
+    module: Synaptic, equations: NormalEquations, fan_in: int, value: ConnectionValue | None
+) -> Tensor:
+    """Least-squares weights and bias for the inputs that are kept; returns which those are."""
+    synapse = module.synapse
+    among, across = equations.among, equations.across
+    n, n_neurons = among.shape[1] - 1, across.shape[2]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(among))
     weight = (inverse @ across).mT.flatten(0, 1)  # [C_out, n + 1]
     spread = (
         inverse.diagonal(dim1=1, dim2=2)[:, None].expand(-1, n_neurons, -1).flatten(0, 1).clone()
     )
     kept = torch.ones_like(weight[:, :n], dtype=torch.bool)
-    gain, price = (
-        (1.0, None) if worth is None else _gain_of_inputs(synapse, worth, n_groups, weight.device)
-    )
+    gain, price = (1.0, None) if value is None else _gain_of_inputs(module, value, weight.device)
     for rounds_left in range(ROUNDS, 0, -1):
         score = torch.where(kept, weight[:, :n].square() / spread[:, :n] * gain, -1.0)
         wanted = kept.sum(1) if price is None else (score > price).sum(1)
@@ -120,12 +130,10 @@ def _fit(synapse: nn.Module, moments: Moments, fan_in: int, worth: Worth | None)
         kept = score.argsort(1, descending=True).argsort(1) < n_kept[:, None]
         for row in surplus.nonzero()[:, 0].tolist():
             group, neuron = divmod(row, n_neurons)
-            inputs = torch.cat(
-                [kept[row].nonzero()[:, 0], kept.new_tensor([n], dtype=torch.long)]
-            )  # and the bias
-            inverse = torch.cholesky_inverse(
-                torch.linalg.cholesky(among[group][inputs[:, None], inputs])
-            )
+            bias = kept.new_tensor([n], dtype=torch.long)
+            inputs = torch.cat([kept[row].nonzero()[:, 0], bias])
+            moments = among[group][inputs[:, None], inputs]
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
             weight[row] = 0
             weight[row, inputs] = inverse @ across[group, inputs, neuron]
             spread[row, inputs] = inverse.diagonal()
@@ -135,14 +143,12 @@ def _fit(synapse: nn.Module, moments: Moments, fan_in: int, worth: Worth | None)
 
 
 def _gain_of_inputs(
-    synapse: nn.Module, worth: Worth, n_groups: int, device: torch.device
+    module: Synaptic, value: ConnectionValue, device: torch.device
 ) -> tuple[Tensor, float]:
-    """By what saliencies are multiplied, [C_out, n], to be compared with the price of a spike; and that price."""
-    if isinstance(synapse, nn.Linear):
-        n_places = synapse.in_features // len(worth.spikes)
-        spikes = worth.spikes.repeat_interleave(n_places)[None] / n_places
-    else:
-        n_taps = synapse.weight[0, 0].numel()
-        spikes = worth.spikes.view(n_groups, -1).repeat_interleave(n_taps, 1) / prod(synapse.stride)
-    per_neuron = spikes.repeat_interleave(len(synapse.weight) // n_groups, 0).clamp(min=1e-30)
-    return (worth.sensitivity[:, None] / per_neuron).to(device), worth.price
+    """Factor from saliency to value per spike, [C_out, n], and the price of a spike."""
+    connectivity, weight = module.connectivity, module.synapse.weight
+    n_weights = weight[0].numel()
+    n_taps = n_weights * connectivity.groups // len(value.spikes)
+    spikes = connectivity.spread(value.spikes, n_weights) / connectivity.phases(n_taps)
+    per_neuron = spikes.repeat_interleave(len(weight) // connectivity.groups, 0).clamp(min=1e-30)
+    return (value.sensitivity[:, None] / per_neuron).to(device), value.price

@@ -1,7 +1,8 @@
-"""Progressive tandem learning (paper, section 4 and Algorithm 1): convert one layer, fine-tune it together with all
-analog layers after it until validation stops improving, restore the best weights, freeze, go on to the next layer.
+"""Progressive tandem learning (section 4 and Algorithm 1).
 
-The algorithm is here; batches, gradients, devices and files belong to the `StageTrainer` it is given.
+Convert one layer, fine-tune it together with all analog layers behind it until validation stops
+improving, restore the best weights, freeze the layer, and go on to the next. The algorithm is here;
+batches, gradients, devices and files belong to the `StageTrainer` it is given.
 """
 
 import copy
@@ -15,56 +16,57 @@ from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.pruning import Pruning, prune
-from spikesep.spiking.conversion.spike_budget import Example, allot
+from spikesep.spiking.conversion.spike_budget import Example, allocate
 from spikesep.spiking.conversion.threshold import ActivationHistogram
 from spikesep.spiking.hardware_limits import HardwareLimits
-from spikesep.spiking.layer import Gradient, give_up
+from spikesep.spiking.layer import Gradient
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding
 
 SPENT_AT_FIRST = 1.5
-"""Of the budget of spikes, while connections are weighed: what is given up of them makes room."""
+"""Factor on the spike budget while connections are valued: pruning them makes room."""
 
 
 class StageTrainer(Protocol):
-    """What the algorithm needs of a training loop. Stages count from 0; stage k converts layer k."""
+    """What the algorithm needs of a training loop. Stage k, from 0, converts layer k."""
 
     def advance(self, stage: int) -> None:
-        """The layers before `stage` are frozen, and a constant function of the input from now on."""
+        """The layers before `stage` are frozen: a constant function of the input from now on."""
 
     def examples(self) -> Iterable[Example]:
-        """The calibration data: what the network is given, and what makes predictions of its readout."""
+        """Calibration data: inputs of the network, and the function from readout to predictions."""
 
     def activations(self, index: int) -> Iterable[Tensor]:
-        """What the ReLU of layer `index`, not yet converted, gives over the calibration data, in inference."""
+        """ReLU output of layer `index`, not converted yet, over the calibration data."""
 
     def begin(self, stage: int) -> None:
         """Layer `stage` has become tandem: make a new optimizer."""
 
     def train_epoch(self, stage: int, epoch: int) -> float:
-        """One pass over the training data; the mean loss."""
+        """Train for one pass over the data; return the mean loss."""
 
     def validate(self, stage: int) -> float:
         """Loss of the network as it stands, in inference."""
 
     def state_dict(self) -> dict[str, Any]:
-        """State that an unbroken run would carry into the next epoch (optimizer)."""
+        """State that an unbroken run carries into the next epoch, such as the optimizer's."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up such a state."""
+        """Restore such a state."""
 
 
 @dataclass
 class AdaptiveSchedule:
-    """The adaptive training scheduler of Fig. 2(D): a stage ends T_p epochs after its best validation loss.
+    """Adaptive training scheduler (Fig. 2D): a stage ends T_p epochs after its best validation
+    loss.
 
     Attributes:
         patience: T_p.
-        max_epochs: most epochs, whatever validation says.
+        max_epochs: largest number of epochs.
         epoch: epochs done.
         waited: epochs since the best.
         best_loss: best validation loss of the stage.
-        cut_short: there is no time for another epoch.
+        cut_short: whether time has run out.
     """
 
     patience: int
@@ -76,15 +78,15 @@ class AdaptiveSchedule:
 
     @property
     def finished(self) -> bool:
-        """Whether the stage is at its end."""
+        """Whether the stage is over."""
         return self.cut_short or self.waited >= self.patience or self.epoch >= self.max_epochs
 
     def start(self, loss: float) -> None:
-        """Take the loss right after conversion, before training, as the one to improve on."""
+        """Set the loss to improve on: that right after conversion, before training."""
         self.best_loss = loss
 
     def update(self, loss: float) -> bool:
-        """Count an epoch with this validation loss; whether it is the best yet."""
+        """Count an epoch with this validation loss; return whether it is the best so far."""
         self.epoch += 1
         improved = loss < self.best_loss
         self.waited = 0 if improved else self.waited + 1
@@ -94,10 +96,14 @@ class AdaptiveSchedule:
 
 @dataclass
 class StageEpoch:
-    """What a listener is told after each epoch (epoch 0: converted, not yet trained).
+    """Report of one epoch; epoch 0 is the converted layer before training.
 
     Attributes:
-        cut_at: most epochs of the stage, where time ended it with this one; 0 elsewhere.
+        stage: from 0.
+        epoch: from 0.
+        train_loss, valid_loss: mean losses; training is NaN in epoch 0.
+        improved: whether the epoch is the best of its stage so far.
+        cut_at: the stage's largest number of epochs, if time ended it with this one; else 0.
     """
 
     stage: int
@@ -110,10 +116,10 @@ class StageEpoch:
 
 @dataclass
 class ThresholdChoice:
-    """How a layer's threshold was set.
+    """How the threshold of a layer was set.
 
     Attributes:
-        percentile: the one taken.
+        percentile: percentile of the activations.
         upper_bound: a_u, the activation at it; the threshold is a_u / N_s.
         clipped_share: share of the activations above it.
         histogram: of the activations, see `ActivationHistogram.summary`.
@@ -137,7 +143,7 @@ def choose_threshold(
         activations: batches of any shape.
         percentile: in 0..100, or "auto" for the one with the least coding error.
         coding: N_s and initial potential.
-        settled: the upper bound, where the layer has learned to live with one; the activations are only described.
+        settled: an upper bound that the layer has learned with; activations are only described.
 
     Raises:
         SpikeSepError: all activations up to the percentile are zero.
@@ -153,8 +159,8 @@ def choose_threshold(
     upper_bound = histogram.percentile(p)
     if upper_bound <= 0:
         raise SpikeSepError(
-            f"no activation lies above zero at percentile {p:g}: the layer is silent; take a higher percentile "
-            "or auto, or train the network anew"
+            f"no activation lies above zero at percentile {p:g}: the layer is silent; take a higher "
+            "percentile or auto, or train the network anew"
         )
     return ThresholdChoice(
         p, upper_bound, histogram.clipped_share(upper_bound), histogram.summary()
@@ -165,29 +171,32 @@ class ProgressiveTandemLearning:
     """Algorithm 1, resumable after every epoch.
 
     Args:
-        model: all that is trained: `network` and what stands around it.
+        model: all that is trained: `network` and what surrounds it.
         network: the stack to convert, a part of `model`.
         trainer: the training loop.
         coding: N_s, encoding, initial potential.
         percentile: for Threshold LayerNorm, or "auto".
-        discretize: from the first stage on, layers not yet converted round to the levels that spikes will have
-            (eq. 10): all layers learn together what rounding does, and each later stage is left with what the timing
-            of its spikes adds; they keep the thresholds they learned with. False leaves them analog, as the paper does.
+        discretize: let layers not yet converted round to the levels of spikes (eq. 10) from the
+            first stage on. All layers then learn together what rounding does, and later stages
+            learn what the timing of their spikes adds; they keep the thresholds learned with.
+            False leaves them analog, as in the paper.
         gradient: of layers that round or spike.
-        limits: the hardware's, imposed on each layer at its stage, and on the readout at the last.
-        pruning: how inputs past the fan-in's limit are given up: by `magnitude`, at a layer's stage, the weakest; or
-            `refit`, in all layers before the first stage, those that are missed least, and the rest are fitted to
-            what the analog network has (see `spikesep.spiking.pruning`), so that all layers learn without them.
-        synops_budget: synaptic operations a MAC: before the first stage, and at its end, spikes are allotted to
-            channels so that predictions change least (see `spikesep.spiking.allotment`), and with `refit` connections
-            go before that are not worth their spikes; 0 leaves each channel its scale. Layers must round.
+        limits: hardware limits, imposed on each layer at its stage, and on the readout at the last.
+        pruning: how inputs beyond the fan-in limit are dropped: by `magnitude`, the weakest at a
+            layer's stage; or `refit`, in all layers before the first stage, those that affect the
+            potential least (see `spikesep.spiking.conversion.pruning`).
+        synops_budget: synaptic operations per MAC. Before the first stage and at its end, spikes
+            are allocated to channels (see `spikesep.spiking.conversion.spike_budget`); with
+            `refit`, connections not worth their spikes are dropped. 0 disables it. Layers must
+            round.
         patience: T_p.
-        max_epochs: most epochs of a stage; 0 converts without fine-tuning.
-        first_stage_epochs: most epochs of the first stage, in which all layers still learn; None for `max_epochs`.
+        max_epochs: largest number of epochs of a stage; 0 converts without fine-tuning.
+        first_stage_epochs: the same for the first stage, in which all layers learn; None for
+            `max_epochs`.
         on_epoch: called with a `StageEpoch` after each epoch, when `state_dict` is up to date.
-        on_stage: called with the stage's number when its layer has been frozen.
-        cuts_short: called after each epoch with the stage's number and whether its schedule ends it; says whether time
-            ends the stage here, or has ended this epoch early.
+        on_stage: called with the number of a stage when its layer is frozen.
+        cuts_short: called after each epoch with the stage and whether its schedule ends it; returns
+            whether time ends the stage.
     """
 
     def __init__(
@@ -196,6 +205,7 @@ class ProgressiveTandemLearning:
         network: SpikingNetwork,
         trainer: StageTrainer,
         coding: Coding,
+        *,
         percentile: float | str = "auto",
         discretize: bool = True,
         gradient: Gradient = "relu",
@@ -231,14 +241,14 @@ class ProgressiveTandemLearning:
 
     @property
     def stage(self) -> int:
-        """The stage in progress, or the next one to begin; the number of layers once all are done."""
+        """The stage in progress or next to begin; the number of layers once all are done."""
         return sum(layer.mode == "spiking" for layer in self.network.layers.values())
 
     def run(self) -> None:
-        """Convert all layers that are not yet frozen.
+        """Convert all layers that are not frozen yet.
 
         Raises:
-            SpikeSepError: a layer is silent or its activations are not finite, or a loss is not.
+            SpikeSepError: a layer is silent, or activations or a loss are not finite.
         """
         while self.stage < len(self.network):
             stage = self.stage
@@ -246,8 +256,8 @@ class ProgressiveTandemLearning:
                 self._begin(stage)
             self._train(stage)
             self.model.load_state_dict(self._best)
-            if stage == 0 and self.synops_budget:  # learning may have taken more
-                allot(self.network, self.trainer.examples(), self.synops_budget)
+            if stage == 0 and self.synops_budget:  # learning may have changed the rates
+                allocate(self.network, self.trainer.examples(), self.synops_budget)
             self._freeze(stage)
             self._schedule = None
             self.on_stage(stage)
@@ -260,9 +270,7 @@ class ProgressiveTandemLearning:
         self.choices.append(choice)
         pruned = self.network[stage].limiter is not None
         self._convert(stage, choice)
-        if (
-            self.limits.fan_in and not pruned
-        ):  # what is left of the inputs reaches other potentials: another bound
+        if self.limits.fan_in and not pruned:  # the inputs left have another upper bound
             choice = choose_threshold(self.trainer.activations(stage), self.percentile, self.coding)
             self.choices[-1] = choice
             self.network[stage].threshold.fill_(choice.upper_bound / self.coding.n_steps)
@@ -272,8 +280,10 @@ class ProgressiveTandemLearning:
         self._open(stage)
 
     def _economize(self) -> None:
-        """Allot spikes and give up inputs, in all layers; each sees what rounding makes of those before it."""
-        network, budget, worth = self.network, self.synops_budget, None
+        """Allocate spikes and prune inputs in all layers, each given what rounding makes of earlier
+        ones.
+        """
+        network, budget, values = self.network, self.synops_budget, None
         if self.discretize:
             for index in range(len(network)):
                 self._discretize(index, self._choose(index).upper_bound)
@@ -281,7 +291,7 @@ class ProgressiveTandemLearning:
         if budget:
             for module in network.parts:
                 module.fold()
-            worth = allot(
+            values = allocate(
                 network, self.trainer.examples(), budget * (SPENT_AT_FIRST if prunes else 1.0)
             )
         if prunes:
@@ -290,11 +300,11 @@ class ProgressiveTandemLearning:
                 self.limits.fan_in,
             )
             for module, kept in zip(
-                network.parts, prune(network, features, fan_in, worth), strict=True
+                network.parts, prune(network, features, fan_in, values), strict=True
             ):
-                give_up(module, kept, fan_in)
+                module.prune(kept, fan_in)
             if budget:
-                allot(network, self.trainer.examples(), budget)
+                allocate(network, self.trainer.examples(), budget)
 
     def _open(self, stage: int) -> None:
         self.trainer.begin(stage)
@@ -308,9 +318,10 @@ class ProgressiveTandemLearning:
 
     def _convert(self, index: int, choice: ThresholdChoice) -> None:
         threshold = choice.upper_bound / self.coding.n_steps
-        self.network[index].convert(threshold, self.coding, self.gradient, self.limits)
+        layer = self.network[index]
+        layer.convert(threshold, self.coding, self.gradient, limits=self.limits)
         if self.limits and index == len(self.network) - 1:
-            self.network.readout.limit(self.limits)
+            self.network.readout.impose(self.limits)
 
     def _discretize(self, index: int, upper_bound: float) -> None:
         self.network[index].discretize(
@@ -356,7 +367,7 @@ class ProgressiveTandemLearning:
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on as if nothing had happened. Tensors and plain values only."""
+        """State to resume from, in tensors and plain values."""
         return {
             "stage": self.stage,
             "model": _copy(self.model),
@@ -367,17 +378,14 @@ class ProgressiveTandemLearning:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the state of a run that was stopped; the model must be the analog one it began with."""
+        """Resume a stopped run; the model must be the analog one that it began with."""
         self.choices = [ThresholdChoice(**choice) for choice in state["choices"]]
         if self.choices and (self.refits or self.synops_budget):
             for module in self.network.parts:
                 module.fold()
                 if self.refits and module.limiter is None:
-                    give_up(
-                        module,
-                        torch.ones_like(module.synapse.weight, dtype=torch.bool),
-                        self.limits.fan_in,
-                    )
+                    kept = torch.ones_like(module.synapse.weight, dtype=torch.bool)
+                    module.prune(kept, self.limits.fan_in)
         for stage, choice in enumerate(self.choices):
             self._convert(stage, choice)
             if stage < state["stage"]:
@@ -395,10 +403,11 @@ class ProgressiveTandemLearning:
 
 
 class AllAtOnce(ProgressiveTandemLearning):
-    """What the paper compares with: all layers are converted at once and, if at all, trained together in one stage.
+    """All layers converted at once and, if at all, trained together in one stage.
 
-    With the gradient `relu` this is tandem learning from end to end, with `surrogate` learning through time; with no
-    epoch it is the conversion that reads firing rates. Norms go on learning and are folded at the end.
+    The paper compares with this: with the gradient `relu` it is end-to-end tandem learning, with
+        `surrogate` learning through time, and without epochs rate-based conversion. Norms go on
+        learning and are folded at the end.
     """
 
     def _begin(self, stage: int) -> None:
@@ -421,8 +430,8 @@ class AllAtOnce(ProgressiveTandemLearning):
 def _require_number(loss: float, what: str, stage: int, epoch: int) -> None:
     if not math.isfinite(loss):
         raise SpikeSepError(
-            f"stage {stage + 1}, epoch {epoch}: the {what} loss is {loss}; look for NaN in the data and the loss, "
-            "or take a lower learning rate"
+            f"stage {stage + 1}, epoch {epoch}: the {what} loss is {loss}; look for NaN in the data "
+            "and the loss, or take a lower learning rate"
         )
 
 

@@ -1,4 +1,4 @@
-"""What conversion did to each layer, so that a loss of quality can be traced to the layer where it arose."""
+"""Report of what conversion did to each layer, to trace a loss of quality to its layer."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -15,17 +15,18 @@ from spikesep.spiking.signal import Signal
 
 @dataclass
 class LayerReport:
-    """One converted layer over some data. Errors compare its neurons with the analog twin on the same input values.
+    """One converted layer over some data, compared with its analog twin on the same inputs.
 
     Attributes:
-        layer: its name.
+        layer: name.
         threshold: firing threshold, activation units.
-        percentile: of the activations at calibration, taken as the upper bound.
+        percentile: percentile of the activations at calibration that set the upper bound.
         clipped_share: share of the twin's activations above N_s * threshold, after training.
-        firing_rate: mean spikes of a neuron and step.
-        quantization_error: root mean square that clipping and rounding add to the twin's activation, over its own.
-        count_error: mean distance between the spike count and the twin's coded activation, in spikes: what the
-            order of the incoming spikes adds to quantization.
+        firing_rate: mean spikes per neuron and step.
+        quantization_error: root mean square error of clipping and rounding, relative to the twin's
+            activation.
+        count_error: mean distance between spike count and the twin's coded activation, in spikes:
+            the error that the order of incoming spikes adds to quantization.
         histogram: of the activations at calibration.
     """
 
@@ -39,7 +40,7 @@ class LayerReport:
     histogram: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
-        """For JSON."""
+        """Plain values for JSON."""
         return asdict(self)
 
 
@@ -71,8 +72,8 @@ def conversion_report(
 
     Args:
         network: fully or partly converted.
-        inputs: batches of the stack's analog input.
-        choices: how the thresholds were set, one a converted layer.
+        inputs: batches of its analog input.
+        choices: how thresholds were set, one per converted layer.
     """
     sums = {name: _Sums() for name in network.names[: network.n_converted]}
 

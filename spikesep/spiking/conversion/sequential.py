@@ -1,27 +1,30 @@
-"""Grouping an `nn.Sequential` into convertible layers: what is taken, what is refused, and why.
+"""From an `nn.Sequential` to convertible layers: what is accepted, what is refused, and why.
 
-A module is taken only if its computation is known: it is of one of the torch classes in `KINDS` and
-runs the `forward` of that class. Nested Sequentials are opened, and a module is named by its path,
-as `network.get_submodule` takes it.
+A module is accepted only if its computation is known: it is an instance of one of the torch classes
+in `KINDS` and runs the `forward` of that class. Nested Sequentials are opened. A module is named by
+its path, as `network.get_submodule` takes it.
 """
 
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from spikesep.errors import SpikeSepError
-from spikesep.spiking.connections import NO_OPS
-from spikesep.spiking.layer import NORMS, SYNAPSES, Readout, SpikingLayer
+from spikesep.spiking.conversion.equivalence import require_same
+from spikesep.spiking.folding import NORMS
+from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
+from spikesep.spiking.readout import Readout
+from spikesep.spiking.synapses.kinds import NO_OPS, SYNAPSES
 
 MAPS = (nn.Flatten, nn.AvgPool1d, nn.AvgPool2d)
 KINDS = (nn.Sequential, *SYNAPSES, *NORMS, nn.ReLU, *MAPS, *NO_OPS)
 METHODS = ("forward", "_conv_forward", "__call__")
-"""Where a subclass, or an instance, could compute something else than its torch class."""
+"""Methods by which a subclass or instance could deviate from its torch class."""
 COMPUTED = ("weight", "bias")
 """Tensors that weight norm, pruning and parametrizations replace by computed ones."""
 COMPUTING_HOOKS = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
@@ -34,6 +37,7 @@ ARGUMENTS = {
     nn.Linear: ("in_features", "out_features"),
     nn.Conv1d: _CONVOLUTION,
     nn.Conv2d: _CONVOLUTION,
+    nn.ConvTranspose1d: (*_CONVOLUTION, "output_padding"),
     nn.BatchNorm1d: _NORM,
     nn.BatchNorm2d: _NORM,
 }
@@ -65,20 +69,36 @@ REMEDIES = {
 """By class names."""
 
 
-class NotConvertibleError(SpikeSepError):
-    """A part of a network that spiking neurons cannot stand for; the message names it and the
-    remedy."""
+def from_sequential(network: nn.Sequential, example: Tensor | None = None) -> SpikingNetwork:
+    """Make a spiking network, still analog, of an `nn.Sequential`.
+
+    Its last synapse, which has no ReLU, becomes the readout. Weights are taken as they are, not
+    copied; weights that are computed (weight norm, pruning masks) are taken at their present value.
+    Both networks are run once to check that they compute the same.
+
+    Args:
+        network: Linear, Conv1d, Conv2d, ConvTranspose1d, batch norm, ReLU, average pooling, Flatten
+            and modules that do nothing in inference; Sequentials may be nested.
+        example: an input for that run, [batch, ...]; None makes one up that fits the layers.
+
+    Raises:
+        NotConvertibleError: a module has no spiking counterpart or computes something of its own;
+            the message names it by its path.
+    """
+    spiking = SpikingNetwork(*group(network))
+    spiking.require_float32()
+    require_same(network, spiking, example)
+    return spiking
 
 
 def group(network: nn.Sequential) -> tuple[dict[str, SpikingLayer], Readout]:
     """Group the modules of a Sequential into layers, by name in order, and the readout.
 
-    Modules are taken as they are, not copied. Where weight norm, pruning or a parametrization
-    computes a weight, a plain module with its present value takes the place.
+    Where weight norm, pruning or a parametrization computes a weight, a plain module with its
+    present value is used.
 
     Raises:
-        NotConvertibleError: a module has no spiking counterpart or computes something of its own,
-            or the order of the modules has none.
+        NotConvertibleError: a module or the order of modules has no spiking counterpart.
     """
     require_known("", network)
     grouping = _Grouping()
@@ -91,7 +111,7 @@ def require_known(path: str, module: object) -> type[nn.Module]:
     """The torch class whose computation a module does.
 
     Raises:
-        NotConvertibleError: there is none; `path` is named, or the network where it is empty.
+        NotConvertibleError: there is none; names `path`, or the network if it is empty.
     """
     kind = next((kind for kind in KINDS if isinstance(module, kind)), None)
     if kind is None or (not path and kind is not nn.Sequential):
@@ -124,7 +144,7 @@ class _Grouping:
         self.begin([])
 
     def begin(self, before: list[nn.Module]) -> None:
-        """Read the next layer, which begins with these maps."""
+        """Start the next layer, with these maps before its synapse."""
         self.before, self.behind = before, []  # of the synapse; `behind` it, but before its ReLU
         self.synapse: tuple[str, nn.Module] | None = None
         self.norm: nn.Module | None = None
@@ -166,7 +186,7 @@ class _Grouping:
         return self.layers, self._make(Readout, path, synapse, self._maps())
 
     def _own(self, path: str, module: nn.Module, kind: type[nn.Module]) -> nn.Module:
-        """The synapse or norm, which must not have been met before, with weights of its own."""
+        """A synapse or norm that occurs once, with weights of its own."""
         if module in self.seen:
             raise refusal(path, module, "its weights are used twice; give each layer its own")
         self.seen.add(module)
@@ -199,10 +219,10 @@ class _Grouping:
 
 
 def settled(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
-    """The module itself, or a plain one of its kind where its weight or bias is computed.
+    """The module itself, or a plain one of its kind if its weight or bias is computed.
 
     Args:
-        module: a synapse or a norm; it is left as it is.
+        module: a synapse or norm; it is unchanged.
         kind: its class without the computation, one of `ARGUMENTS`.
     """
     if all(name in module._parameters for name in COMPUTED):
@@ -223,8 +243,10 @@ def settled(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 def _walk(container: nn.Sequential, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """All modules in order with their paths, Sequentials opened. (`named_modules` would leave out
-    a module's second place.)"""
+    """All modules in order with their paths, Sequentials opened.
+
+    `named_modules` would omit the second occurrence of a module.
+    """
     for key, module in container._modules.items():
         if isinstance(module, nn.Sequential):
             require_known(f"{path}{key}", module)
@@ -255,4 +277,7 @@ def _remedy(module: object, is_part: bool) -> str:
     if type(module).__module__.startswith("torch."):
         known = ", ".join(kind.__name__ for kind in KINDS[1:])
         return f"has no spiking counterpart; the stack can hold {known}"
-    return "its forward() hides what it does; write it as Linear/Conv, batch norm and ReLU modules in one Sequential"
+    return (
+        "its forward() hides what it does; write it as Linear/Conv, batch norm and ReLU modules in "
+        "one Sequential"
+    )

@@ -1,11 +1,12 @@
-"""Where spikes are spent: the thresholds of single channels, and what a connection must be worth to be kept.
+"""Allocation of spikes to channels under a budget of synaptic operations.
 
-A ReLU passes scales on: a channel whose weights are divided by a number, and which is multiplied by it where it goes,
-gives what it gave, as in Nagel et al., "Data-free quantization through weight equalization and bias correction", arXiv
-1906.04721. Its neurons then round, beside a threshold that the layer has in common, as if theirs were the number times
-as high: fewer spikes, larger errors. How much either matters is measured, and the numbers are those at which a spike
-more would tell as much anywhere (Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE
-Trans. ASSP 36, 1988).
+A ReLU passes scales on: dividing a channel's weights by a number and multiplying by it where the
+channel goes changes nothing (Nagel et al., "Data-free quantization through weight equalization and
+bias correction", arXiv 1906.04721). The channel's neurons then round as if their threshold were
+higher by that number, beside a threshold common to the layer: fewer spikes, larger errors. Both
+    effects are measured, and multiples are chosen so that one more spike would help equally in
+    every channel (Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers",
+    IEEE Trans. ASSP 36, 1988).
 """
 
 import copy
@@ -16,33 +17,36 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.cost import SynopsEstimate, of_channels, reached
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.cost import SynopsEstimate
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.synaptic import Synaptic
 
 PER_OCTAVE = 5
-"""Steps from a multiple to twice that."""
+"""Multiples per factor of two."""
 MULTIPLES = tuple(2.0 ** (k / PER_OCTAVE) for k in range(-2 * PER_OCTAVE, 2 * PER_OCTAVE + 1))
-"""Of a layer's threshold, those that its channels can have."""
+"""Factors on a layer's threshold that its channels can choose from."""
 
 TOLERANCE = 0.01
-"""Of the budget, by which what is spent may miss it."""
+"""Relative deviation from the budget that is accepted."""
 CORRECTIONS = 4
-"""Most times that the aim is set anew, so that what is spent comes near to the budget."""
+"""Largest number of corrections of the target, so that spending approaches the budget."""
 
 Example = tuple[Tensor, Callable[[Tensor], Tensor]]
-"""The network's analog input, [batch, ...], and what makes predictions of its readout."""
+"""Analog input of the network, [batch, ...], and the function from readout to predictions."""
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What the connections into a layer or a readout are worth, and cost.
+class ConnectionValue:
+    """Value of the connections into a layer or the readout, and their cost.
 
     Attributes:
-        sensitivity: of the predictions to each output's mean squared error in potential, [C_out].
-        spikes: of each input channel, a MAC of the network, [C_in]; zeros where the input is analog.
-        price: by how much predictions must gain from a spike a MAC.
+        sensitivity: change of the predictions per mean squared error in potential, [C_out].
+        spikes: spikes of each input channel per MAC of the network, [C_in]; zeros for an analog
+            input.
+        price: gain in predictions that a spike per MAC must bring.
     """
 
     sensitivity: Tensor
@@ -50,71 +54,72 @@ class Worth:
     price: float
 
 
-def allot(
+def allocate(
     network: SpikingNetwork, examples: Iterable[Example], budget: float, seed: int = 0
-) -> list[Worth]:
-    """Scale the channels of a network that rounds, in place, so that within a budget its predictions change least.
+) -> list[ConnectionValue]:
+    """Scale the channels of a network that rounds, in place, to a budget of synaptic operations.
 
-    The squared change of a prediction is taken relative to what rounding changes in it now, and to first order: errors
-    of single neurons are independent, and reach it by the gradient (of random sums of predictions).
+    Predictions change least: their squared change, relative to what rounding changes now, is
+        estimated to first order. Errors of single neurons are taken as independent and weighted
+        with the gradient of random sums of predictions.
 
     Args:
-        network: its layers discrete, or tandem behind an analog input; norms folded.
-        examples: batches that stand for all.
-        budget: synaptic operations a MAC, as `SynopsEstimate` counts them.
+        network: layers discrete, or tandem behind an analog input; norms folded.
+        examples: representative batches.
+        budget: synaptic operations per MAC, as `SynopsEstimate` counts them.
         seed: of the random sums.
 
     Returns:
-        For each layer and the readout, what its connections are worth from now on.
+        The value of the connections into each layer and the readout afterwards.
 
     Raises:
-        ValueError: a layer is neither.
-        SpikeSepError: a layer hands on its input beside its spikes, or the budget is out of reach.
+        ValueError: a layer is neither discrete nor tandem.
+        SpikeSepError: a layer has an identity path, or the budget is out of reach.
     """
     for name, layer in network.layers.items():
         if layer.mode not in ("discrete", "tandem") or layer.norm is not None or layer.residual:
-            raise ValueError(f"layer {name}: must round and learn, with all folded")
+            raise ValueError(f"layer {name}: must round and learn, with norms folded")
         if layer.identity:
             raise SpikeSepError(
-                f"layer {name}: shares its channels with the layer before; ptl.synops_budget needs a network without "
-                "identity paths, or with folded ones"
+                f"layer {name}: shares its channels with the layer before; convert.budget.synops "
+                "needs a network without identity paths, or with folded ones"
             )
     examples = list(examples)
     trials, of_readout = _try(network, examples, seed)
     aim, best, tried = budget, None, copy.deepcopy(network)
     for _ in range(CORRECTIONS):
         tried.load_state_dict(network.state_dict())
-        worth = _scaled(tried, trials, of_readout, aim)
+        values = _scaled(tried, trials, of_readout, aim)
         spent = _spent(tried, examples)
-        missed = (
-            spent > budget * (1 + TOLERANCE),
-            abs(spent - budget),
-        )  # too much is worse than too little
+        missed = (spent > budget * (1 + TOLERANCE), abs(spent - budget))  # too much is worse
         if best is None or missed < best[0]:
-            best = missed, worth, copy.deepcopy(tried.state_dict())
+            best = missed, values, copy.deepcopy(tried.state_dict())
         if missed[1] < TOLERANCE * budget:
             break
         aim *= budget / spent
-    _, worth, scaled = best
+    assert best is not None
+    _, values, scaled = best
     network.load_state_dict(scaled)
-    return worth
+    return values
 
 
 def _scaled(
     network: SpikingNetwork, trials: "list[_Trial]", of_readout: Tensor, budget: float
-) -> list[Worth]:
+) -> list[ConnectionValue]:
     price, chosen = _within(budget, trials)
-    worth, spikes = [], torch.zeros(_n_channels(network[0].synapse), dtype=torch.float64)
-    for index, (trial, choice) in enumerate(zip(trials, chosen, strict=True)):
+    values = []
+    spikes = torch.zeros(network[0].connectivity.in_channels, dtype=torch.float64)
+    pairs = zip(network.parts, network.parts[1:], strict=False)
+    for (part, following), trial, choice in zip(pairs, trials, chosen, strict=True):
         multiple = torch.tensor(MULTIPLES, dtype=torch.float64)[choice]
-        worth.append(Worth(trial.sensitivity * multiple.square(), spikes, price))
+        values.append(ConnectionValue(trial.sensitivity * multiple.square(), spikes, price))
         spikes = _picked(trial.spikes, choice)
-        _scale(network.parts[index].synapse, network.parts[index + 1].synapse, multiple)
-    return [*worth, Worth(of_readout, spikes, price)]
+        _scale(part, following, multiple)
+    return [*values, ConnectionValue(of_readout, spikes, price)]
 
 
 def _spent(network: SpikingNetwork, examples: list[Example]) -> float:
-    """Synaptic operations a MAC. What rounds coarser drives the layers behind it otherwise than when all was tried."""
+    """Synaptic operations per MAC, as the rescaled network spends them."""
     synops, macs = 0.0, 0.0
     for features, _ in examples:
         estimate = SynopsEstimate()
@@ -125,18 +130,18 @@ def _spent(network: SpikingNetwork, examples: list[Example]) -> float:
 
 
 def match(network: SpikingNetwork, model: SpikingNetwork) -> None:
-    """Scale the channels of a network, in place, as those of another are, where one learned on from the other and each
-    was allotted its spikes.
+    """Scale the channels of a network, in place, like those of another it shares an ancestor with.
 
-    The numbers are such as `allot` gives, the nearest to what the norms of the weights say: learning has moved those by
-    less than a step from one number to the next.
+    Both learned on from one network, and each was allocated its spikes. Multiples are those that
+    `allocate` gives, the nearest to the ratio of weight norms: learning has changed norms by less
+    than one step.
 
     Args:
-        network: its norms folded, or none.
-        model: likewise; it stays as it is.
+        network: norms folded, or none.
+        model: likewise; unchanged.
     """
     if any(layer.identity for layer in network.layers.values()):
-        return  # is never allotted
+        return  # never allocated
     for part, next_part, wanted in zip(network.parts, network.parts[1:], model.parts, strict=False):
         ours, theirs = (
             module.synapse.weight.detach().double().flatten(1).norm(dim=1)
@@ -145,18 +150,18 @@ def match(network: SpikingNetwork, model: SpikingNetwork) -> None:
         steps = (
             (PER_OCTAVE * (ours / theirs).log2()).round().nan_to_num(0.0, 0.0, 0.0)
         )  # of a neuron without weights
-        _scale(part.synapse, next_part.synapse, 2.0 ** (steps / PER_OCTAVE))
+        _scale(part, next_part, 2.0 ** (steps / PER_OCTAVE))
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a layer's channels do at each of MULTIPLES, [n_multiples, C].
+    """Effect of each of MULTIPLES on a layer's channels, [n_multiples, C].
 
     Attributes:
-        error: of the predictions, squared, by rounding.
-        spikes: a MAC of the network.
-        synops: they cause, a MAC of the network.
-        sensitivity: see `Worth`, [C].
+        error: squared error of the predictions caused by rounding.
+        spikes: per MAC of the network.
+        synops: synaptic operations that they cause, per MAC of the network.
+        sensitivity: see `ConnectionValue`, [C].
     """
 
     error: Tensor
@@ -166,7 +171,7 @@ class _Trial:
 
 
 class _Watch(SynopsEstimate):
-    """Keeps what each layer gives, and would give if it did not round."""
+    """Records the output of each layer, rounded and exact."""
 
     def __init__(self):
         super().__init__()
@@ -181,7 +186,7 @@ class _Watch(SynopsEstimate):
 def _try(
     network: SpikingNetwork, examples: list[Example], seed: int
 ) -> tuple[list[_Trial], Tensor]:
-    """Of each layer; and the readout's sensitivity."""
+    """Trials of each layer, and the sensitivity of the readout."""
     meant = copy.deepcopy(network)
     for layer in meant.layers.values():
         layer.mode = "analog"
@@ -204,30 +209,29 @@ def _try(
         sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
         macs += float(watch.macs)
     trials, parts = [], network.parts
-    for index, layer in enumerate(network.layers.values()):
+    for index in range(len(network)):
         error, spikes, sensitivity = sums[3 * index : 3 * index + 3]
-        synops = spikes * reached(parts[index + 1], len(layer.synapse.weight)).double().cpu()
+        reached = parts[index + 1].connectivity.reached(len(error[0]), parts[index + 1].kept)
+        synops = spikes * reached.double().cpu()
         trials.append(_Trial(error, spikes / macs, synops / macs, sensitivity))
     return trials, sums[-1]
 
 
-def _of_module(
-    module: SpikingLayer | Readout, value: Tensor, exact: Tensor, power: Tensor
-) -> list[Tensor]:
-    """Error, spikes and sensitivity, of a readout the sensitivity alone; `power` is the squared gradient of the
-    predictions with respect to the value."""
-    are_last = isinstance(module.synapse, nn.Linear)
-    if isinstance(module, Readout):
-        return [of_channels(power, are_last).double().cpu()]
+def _of_module(module: Synaptic, value: Tensor, exact: Tensor, power: Tensor) -> list[Tensor]:
+    """Error, spikes and sensitivity of a layer; of the readout, the sensitivity alone.
+
+    `power` is the squared gradient of the predictions with respect to the value.
+    """
+    per_channel = module.connectivity.sum_outputs
+    if not isinstance(module, SpikingLayer):
+        return [per_channel(power).double().cpu()]
     coding, errors, spikes = module.coding, [], []
     for multiple in MULTIPLES:
         threshold = module.threshold * multiple
         count = (exact / threshold + coding.initial_potential).floor_().clamp_(0, coding.n_steps)
-        spikes.append(of_channels(count, are_last))
-        errors.append(
-            of_channels(count.mul_(threshold).sub_(exact).square_().mul_(power), are_last)
-        )
-    sensitivity = of_channels(power * (value > 0), are_last)
+        spikes.append(per_channel(count))
+        errors.append(per_channel(count.mul_(threshold).sub_(exact).square_().mul_(power)))
+    sensitivity = per_channel(power * (value > 0))
     return [
         torch.stack(errors).double().cpu(),
         torch.stack(spikes).double().cpu(),
@@ -236,7 +240,7 @@ def _of_module(
 
 
 def _within(budget: float, trials: list[_Trial]) -> tuple[float, list[Tensor]]:
-    """The lowest price at which all channels, each at its best, keep to the budget; what they choose."""
+    """The lowest price at which the best choices keep to the budget, and those choices."""
     low, high = -100.0, 100.0  # log2
     for _ in range(100):
         middle = (low + high) / 2
@@ -245,7 +249,7 @@ def _within(budget: float, trials: list[_Trial]) -> tuple[float, list[Tensor]]:
     price, chosen, synops = _at(2.0**high, trials)
     if synops > budget:
         raise SpikeSepError(
-            f"--ptl.synops_budget: {synops:.3g} is about the least that there is; give more"
+            f"--convert.budget.synops: {synops:.3g} is about the least possible; give more"
         )
     return price, chosen
 
@@ -263,21 +267,12 @@ def _picked(values: Tensor, choice: Tensor) -> Tensor:
     return values.gather(0, choice[None])[0]
 
 
-def _n_channels(synapse: nn.Module) -> int:
-    return synapse.in_features if isinstance(synapse, nn.Linear) else synapse.in_channels
-
-
-def _scale(synapse: nn.Module, next_synapse: nn.Module, multiple: Tensor) -> None:
-    """Divide what each channel is by its multiple, and multiply it where it goes."""
+def _scale(part: Synaptic, following: Synaptic, multiple: Tensor) -> None:
+    """Divide each channel by its multiple, and multiply it by that where it goes."""
     with torch.no_grad():
-        multiple = multiple.to(synapse.weight)
-        synapse.weight /= multiple.view(-1, *[1] * (synapse.weight.ndim - 1))
-        synapse.bias /= multiple
-        weight = next_synapse.weight
-        if isinstance(
-            next_synapse, nn.Linear
-        ):  # behind flattened maps, each of a channel's places has its weights
-            weight.view(len(weight), len(multiple), -1).mul_(multiple[:, None])
-        else:
-            grouped = weight.view(next_synapse.groups, -1, weight.shape[1], weight[0, 0].numel())
-            grouped.mul_(multiple.view(next_synapse.groups, 1, -1, 1))
+        multiple = multiple.to(part.synapse.weight)
+        part.synapse.weight /= multiple.view(-1, *[1] * (part.synapse.weight.ndim - 1))
+        part.synapse.bias /= multiple
+        rows, connectivity = following.synapse.weight.flatten(1), following.connectivity
+        factors = connectivity.spread(multiple, rows.shape[1])
+        rows.view(connectivity.groups, -1, rows.shape[1]).mul_(factors[:, None])

@@ -1,5 +1,7 @@
-"""Threshold LayerNorm (paper, section 3.3): a high percentile of all activations of a layer is its upper bound a_u,
-and a_u / N_s its firing threshold. Activations stream through a histogram: any number of batches fits in memory.
+"""Threshold LayerNorm (section 3.3): thresholds from percentiles of streamed activations.
+
+The upper bound a_u of a layer is a high percentile of all its activations, and its firing threshold
+is a_u / N_s. Activations stream through a histogram, so any number of batches fits in memory.
 """
 
 import math
@@ -10,15 +12,16 @@ from torch import Tensor
 from spikesep.errors import SpikeSepError
 
 N_BINS = 8192
-# The lowest are for one or two steps, which code best what most active neurons have.
+# The lowest are for one or two steps, which must code the activations of most neurons.
 PERCENTILES = (40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 93.0, 95.0, 96.0, 97.0)
 PERCENTILES += (98.0, 98.5, 99.0, 99.3, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99, 100.0)
 
 
 class ActivationHistogram:
-    """Counts of non-negative activations in equal bins from 0 up; the range doubles when a larger one comes.
+    """Counts of non-negative activations in equal bins from 0 up.
 
-    A percentile read from it is off by at most one bin: the largest activation / 4096.
+    The range doubles when a larger activation comes. A percentile is off by at most one bin: the
+    largest activation / 4096.
     """
 
     def __init__(self):
@@ -37,7 +40,7 @@ class ActivationHistogram:
         low, high = (float(v) for v in torch.aminmax(values))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise SpikeSepError(
-                "its activations hold NaN or Inf; look for them in the data and in the weights"
+                "its activations contain NaN or Inf; look for them in the data and in the weights"
             )
         if low < 0:
             raise ValueError(f"activations must not be negative, found {low}..{high}")
@@ -54,7 +57,7 @@ class ActivationHistogram:
             self.counts += torch.histc(values, N_BINS, 0, self.top).double().cpu()
 
     def percentile(self, p: float) -> float:
-        """The value that p percent of the activations do not exceed (zeros included), p in 0..100."""
+        """The value that p percent of the activations, zeros included, do not exceed."""
         if not 0 <= p <= 100:
             raise ValueError(f"a percentile lies in 0..100, not {p}")
         cumulated = self.counts.cumsum(0)
@@ -84,7 +87,7 @@ class ActivationHistogram:
         return float(((coded - values).square() * weight).sum() / self.counts.sum()) ** 0.5
 
     def best_percentile(self, n_steps: int, initial_potential: float = 0.5) -> float:
-        """Of PERCENTILES, the one that leaves the least coding error: few steps want a lower one."""
+        """The one of PERCENTILES with the least coding error; few steps favor a lower one."""
         bounds = {p: self.percentile(p) for p in PERCENTILES}
         return min(
             (p for p in PERCENTILES if bounds[p] > 0),
@@ -93,7 +96,11 @@ class ActivationHistogram:
         )
 
     def summary(self, n_bins: int = 64) -> dict[str, list[float]]:
-        """The histogram over `n_bins` bins, for a figure: {"edges": [n_bins + 1], "counts": [n_bins]}."""
+        """The histogram over `n_bins` bins, for a figure.
+
+        Returns:
+            {"edges": [n_bins + 1], "counts": [n_bins]}.
+        """
         edges = torch.linspace(0, self.top, n_bins + 1)
         return {"edges": edges.tolist(), "counts": self.counts.view(n_bins, -1).sum(1).tolist()}
 

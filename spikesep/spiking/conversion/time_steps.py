@@ -1,4 +1,4 @@
-"""Another number of time steps for a network that spikes already."""
+"""Change of the number of time steps of a network that spikes."""
 
 from dataclasses import replace
 
@@ -7,17 +7,18 @@ from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.network import SpikingNetwork
 
 
-def use_steps(network: SpikingNetwork, n_steps: int) -> None:
-    """Give the neurons another window N_s, in place; what a neuron stands for at most, a_u = threshold * N_s, stays.
+def set_time_steps(network: SpikingNetwork, n_steps: int) -> None:
+    """Set another window N_s, in place, so each neuron's maximum output, threshold * N_s, is
+    unchanged.
 
-    Fewer steps round coarser, for the weights have learned with another number. In fixed-point form the integers stay,
-    weights, biases and thresholds, for the unit in which spikes are told changes with the thresholds; but behind an
-    impulse, whose unit does not, and where more steps leave 32 bits no room for the finest grid of potentials, biases
-    and thresholds are rounded anew.
+    Fewer steps round more coarsely: the weights learned with another number. In fixed-point form
+        the integers stay, since the unit of spikes changes with the thresholds. They are rounded
+        anew behind an impulse, whose unit does not change, and where more steps leave 32 bits no
+        room for the finest grid of potentials.
 
     Raises:
-        ValueError: a layer does not spike, `n_steps` is below 1, or potentials would not fit 32 bits; the network may
-            then be changed in part.
+        ValueError: a layer does not spike, `n_steps` is below 1, or potentials would not fit 32
+            bits; the network may then be changed in part.
     """
     if any(layer.mode != "spiking" for layer in network.layers.values()):
         raise ValueError("only a network whose layers all spike has time steps")
@@ -38,6 +39,6 @@ def use_steps(network: SpikingNetwork, n_steps: int) -> None:
 
 
 def _rescale(fixed: FixedPoint, ratio: float) -> None:
-    """Biases and thresholds on another grid."""
+    """Put biases and thresholds on another grid."""
     for numbers, least in ((fixed.bias, -LIMIT), (fixed.threshold, 1), (fixed.initial, 0)):
         numbers.copy_((numbers.double() * ratio).round().clamp(least, LIMIT))

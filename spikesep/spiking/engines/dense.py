@@ -1,69 +1,68 @@
-"""The dense engine: the synapses of many steps as one matrix product, the scan over time as one pass behind it.
+"""The dense engine: the synapses of many steps as one matrix product, then one pass over time.
 
-The fixed-point form takes int8 products with int32 sums; spikes that meet are added up before. Float weights take
-torch's convolutions, in bfloat16 where autocast asks for it and the layer still learns.
+The fixed-point form takes int8 products with int32 sums; spikes that meet are added up before.
+Float weights take torch's convolutions, in bfloat16 where autocast asks for it and the layer still
+learns.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
-from spikesep.spiking.connections import divisor
-from spikesep.spiking.engines.call import Job
-from spikesep.spiking.integers import Plan
+from spikesep.spiking.engines.call import LayerCall, RowLayout
+from spikesep.spiking.integers import FixedPoint, Plan
 from spikesep.spiking.neuron import constant_current_count
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.spike_trains import kernels, packed
 
-BLOCK = 8  # steps a product: one word
-COMPILED = "cpu"  # where there are int8 products and numba's scan; elsewhere torch's operations do the same
+BLOCK = 8  # steps per product: one word
+COMPILED = "cpu"  # where int8 products and compiled loops run; elsewhere torch does the same
+
+Product = Callable[[Tensor, Tensor], Tensor]
 
 
-def fire(layer: nn.Module, signal: Signal) -> Tensor:
-    """Words of the layer's neurons, [ceil(N_s / 8), batch, ...] uint8, for any signal.
+def run(call: LayerCall, signal: Signal) -> Tensor:
+    """Fire a layer's neurons for any signal: words [ceil(N_s / 8), batch, ...] uint8.
 
     Raises:
-        NotImplementedError: a geometry without a table of connections, in fixed-point form.
+        NotImplementedError: in fixed-point form, the synapse has no connection table.
     """
-    final = layer.mode == "spiking" or layer.fixed is not None
-    with torch.autocast(layer.threshold.device.type, enabled=False) if final else nullcontext():
-        if layer.fixed is None:
-            return _fire_floats(
-                layer, signal if signal.is_spiking or not final else Signal(signal.value.float())
-            )
+    final = not call.learns or call.fixed is not None
+    with torch.autocast(call.threshold.device.type, enabled=False) if final else nullcontext():
+        if call.fixed is None:
+            exact = signal.is_spiking or not final
+            return _run_floats(call, signal if exact else Signal(signal.value.float()))
         if not signal.is_spiking:
-            return _fire_analog(layer, signal.value)
-        job = Job.of(layer, signal)
-        return job.words([_fire_group(job, *group) for group in job.groups()])
+            return _run_analog_input(call, call.fixed, signal.value)
+        layout = RowLayout.of(call, signal)
+        return layout.to_output([_run_block(layout, *block) for block in layout.blocks()])
 
 
-def _fire_floats(layer: nn.Module, signal: Signal) -> Tensor:
-    threshold, coding = float(layer.threshold), layer.coding
+def _run_floats(call: LayerCall, signal: Signal) -> Tensor:
+    threshold, coding = float(call.threshold), call.coding
     initial = coding.initial_potential * threshold
     if coding.deferred and signal.is_spiking:
-        count = constant_current_count(
-            layer.charge(signal).float(), threshold, initial, coding.n_steps
-        )
+        charge = call.charge(signal).float()
+        count = constant_current_count(charge, threshold, initial, coding.n_steps)
         return packed.burst(count, coding.n_steps)
-    return packed.fire(layer.current(signal), threshold, initial)
+    return packed.integrate(call.current(signal), threshold, initial)
 
 
-def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
-    """Words [ceil(N_s / 8), positions, C_out] of one group of output channels."""
+def _run_block(layout: RowLayout, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
+    """Words [ceil(N_s / 8), positions, C_out] of one block of output channels."""
     device, (_, n_in, n_out) = weight.device, weight.shape
-    taps = torch.from_numpy(job.taps).long().to(device)
-    product, dtype = _product(job, device)
-    key = ("matrix", own.start, len(job.taps), dtype)
-    matrix = job.layer.fixed.arranged(key, lambda: weight[taps].reshape(-1, n_out).to(dtype))
-    entries = torch.from_numpy(job.table).long().to(device)
-    entries = torch.where(
-        entries < 0, sources[0].shape[1], entries
-    ).flatten()  # padding is a row of zeros
-    n_positions = len(job.table)
+    taps = torch.from_numpy(layout.taps).long().to(device)
+    product, dtype = _product(layout, device)
+    key = ("matrix", own.start, len(layout.taps), dtype)
+    matrix = _fixed(layout).arranged(key, lambda: weight[taps].reshape(-1, n_out).to(dtype))
+    entries = torch.from_numpy(layout.table).long().to(device)
+    n_rows = sources[0].shape[1]
+    entries = torch.where(entries < 0, n_rows, entries).flatten()  # padding is a row of zeros
+    n_positions = len(layout.table)
 
     def arriving(units: Tensor) -> Tensor:
         x = torch.zeros(len(units), units.shape[1] + 1, n_in, dtype=dtype, device=device)
@@ -71,48 +70,52 @@ def _fire_group(job: Job, sources: list[Tensor], weight: Tensor, own: slice) -> 
         x = x.index_select(1, entries).view(len(units) * n_positions, -1)
         return product(x, matrix).view(len(units), n_positions, n_out)
 
-    if job.deferred:
-        units = packed.collect(sources, job.plan.factors.tolist(), dtype)
-        return _fire_deferred(job, own, arriving(units[None])[0])
-    scan = Scan(job.plan, own, n_positions)
+    factors = layout.plan.factors.tolist()
+    if layout.deferred:
+        units = packed.collect(sources, factors, dtype)
+        return _run_deferred(layout, own, arriving(units[None])[0])
+    scan = Scan(layout.plan, own, n_positions)
     words = []
-    for block, begin in enumerate(range(0, job.n_steps, BLOCK)):
-        n = min(BLOCK, job.n_steps - begin)
-        units = packed.drive(
-            [s[block : block + 1] for s in sources], job.plan.factors.tolist(), n, torch.float32
-        )
-        words.append(scan.fire(arriving(units)))
+    for block, begin in enumerate(range(0, layout.n_steps, BLOCK)):
+        n = min(BLOCK, layout.n_steps - begin)
+        words_of_block = [source[block : block + 1] for source in sources]
+        words.append(scan.run(arriving(packed.drive(words_of_block, factors, n, torch.float32))))
     return torch.stack(words)
 
 
-def _fire_deferred(job: Job, own: slice, arriving: Tensor) -> Tensor:
-    """Words of neurons that have collected what arrives in the whole window, [positions, C] int32."""
-    plan = job.plan
-    initial, threshold = plan.initial[own] + job.n_steps * plan.bias[own], plan.threshold[own]
+def _run_deferred(layout: RowLayout, own: slice, arriving: Tensor) -> Tensor:
+    """Words of neurons for what arrives in the whole window, [positions, C] int32."""
+    plan, n_steps = layout.plan, layout.n_steps
+    initial, threshold = plan.initial[own] + n_steps * plan.bias[own], plan.threshold[own]
     if arriving.device.type != COMPILED:
         charge = arriving * int(plan.gain) + initial
-        return packed.burst(charge.div(threshold, rounding_mode="floor"), job.n_steps)
-    words = torch.empty(-(-job.n_steps // 8), *arriving.shape, dtype=torch.uint8)
+        return packed.burst(charge.div(threshold, rounding_mode="floor"), n_steps)
+    words = torch.empty(-(-n_steps // 8), *arriving.shape, dtype=torch.uint8)
     arrays = [tensor.numpy() for tensor in (initial, threshold, words)]
-    kernels.run(_burst, len(arriving), arriving.numpy(), plan.gain, job.n_steps, *arrays, grain=64)
+    kernels.run(_burst, len(arriving), arriving.numpy(), plan.gain, n_steps, *arrays, grain=64)
     return words
 
 
-def _product(job: Job, device: torch.device):
+def _fixed(layout: RowLayout) -> FixedPoint:
+    assert layout.call.fixed is not None
+    return layout.call.fixed
+
+
+def _product(layout: RowLayout, device: torch.device) -> tuple[Product, torch.dtype]:
     """A matrix product that is exact for these integers, and the number format it takes."""
-    units = int(job.plan.factors.sum()) * (job.n_steps if job.deferred else 1)
+    units = int(layout.plan.factors.sum()) * (layout.n_steps if layout.deferred else 1)
     if units <= 127 and device.type == COMPILED and int8_products_are_exact():
         return torch._int_mm, torch.int8
-    return (
-        _rounded_product,
-        torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2** 24 else torch.float64,
-    )
+    largest = _fixed(layout).reach() * units * layout.inputs_per_tap
+    return _rounded_product, torch.float32 if largest < 2**24 else torch.float64
 
 
 @cache
 def int8_products_are_exact() -> bool:
-    """Whether torch's int8 products are exact here. Without VNNI, oneDNN's saturate (and are slow); so they do where it
-    was told to leave VNNI alone (ONEDNN_MAX_CPU_ISA).
+    """Whether torch's int8 products are exact on this processor.
+
+    Without VNNI, those of oneDNN saturate (and are slow); so they do where oneDNN is told not to
+    use VNNI (ONEDNN_MAX_CPU_ISA).
     """
     most = torch.full((64, 64), 127, dtype=torch.int8)
     return torch.cpu._is_vnni_supported() and bool((torch._int_mm(most, most) == 64 * 127**2).all())
@@ -122,36 +125,40 @@ def _rounded_product(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.mm(x, matrix).round().to(torch.int32)
 
 
-def _fire_analog(layer: nn.Module, value: Tensor) -> Tensor:
-    """The first layer: the same current in every step, or all of it in the first. Integers are exact in float64."""
-    fixed, n_steps, levels = layer.fixed, layer.coding.n_steps, int(layer.fixed.input_levels)
+def _run_analog_input(call: LayerCall, fixed: FixedPoint, value: Tensor) -> Tensor:
+    """The first layer: the same current in every step, or all of it in the first.
+
+    Integers are exact in float64.
+    """
+    connectivity, n_steps, levels = call.connectivity, call.coding.n_steps, int(fixed.input_levels)
     units = (value.double() / fixed.input_unit).round().clamp(-levels, levels)
-    if layer.before is not None:  # a sum of units, not their mean
-        units = (layer.before(units) * divisor(layer)).round()
-    synapse = {"weight": fixed.weight.double(), "bias": units.new_zeros(len(fixed.weight))}
-    arriving = functional_call(layer.synapse, synapse, (units,)).round().to(torch.int32)
-    rows = arriving if isinstance(layer.synapse, nn.Linear) else arriving.movedim(1, -1)
+    if connectivity.before is not None:  # a sum of units, not their mean
+        units = (connectivity.pool(units) * float(connectivity.divisor)).round()
+    bias = units.new_zeros(len(fixed.weight))
+    arriving = connectivity.project(units, fixed.weight.double(), bias).round().to(torch.int32)
+    rows = arriving if connectivity.out_channels_last else arriving.movedim(1, -1)
     flat = rows.reshape(1, -1, rows.shape[-1])
-    if layer.coding.encoding == "impulse":
+    if call.coding.encoding == "impulse":
         flat = torch.cat([flat, flat.new_zeros(n_steps - 1, *flat.shape[1:])])
     scan = Scan(fixed.plan([]), slice(None), flat.shape[1])
     words = []
     for begin in range(0, n_steps, BLOCK):
         n = min(BLOCK, n_steps - begin)
         words.append(
-            scan.fire(flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n])
+            scan.run(flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n])
         )
     out = torch.stack(words).view(len(words), *rows.shape)
-    return out if isinstance(layer.synapse, nn.Linear) else out.movedim(-1, 2).contiguous()
+    return out if connectivity.out_channels_last else out.movedim(-1, 2).contiguous()
 
 
 class Scan:
-    """Integrate-and-fire in int32, a block of steps at a time; the potential stays for the next.
+    """Integrate-and-fire in int32, block of steps by block; potentials carry over to the next
+    block.
 
     Args:
         plan: thresholds and biases.
-        own: the channels.
-        n_positions: of each.
+        own: the output channels.
+        n_positions: positions of each channel.
     """
 
     def __init__(self, plan: Plan, own: slice, n_positions: int):
@@ -159,13 +166,19 @@ class Scan:
         self.bias, self.threshold = plan.bias[own], plan.threshold[own]
         self.potential = plan.initial[own].repeat(n_positions, 1)
 
-    def fire(self, arriving: Tensor) -> Tensor:
-        """The word of each neuron, [positions, C] uint8, for what arrives, [n_steps <= 8, positions, C] int32."""
+    def run(self, arriving: Tensor) -> Tensor:
+        """Fire the neurons for the next steps.
+
+        Args:
+            arriving: [n_steps <= 8, positions, C] int32.
+
+        Returns:
+            The word of each neuron, [positions, C] uint8.
+        """
         words = torch.zeros(arriving.shape[1:], dtype=torch.uint8, device=arriving.device)
         if arriving.device.type == COMPILED:
-            arrays = [
-                tensor.numpy() for tensor in (self.bias, self.threshold, self.potential, words)
-            ]
+            tensors = (self.bias, self.threshold, self.potential, words)
+            arrays = [tensor.numpy() for tensor in tensors]
             kernels.run(_scan, len(words), arriving.numpy(), self.gain, *arrays, grain=64)
             return words
         for t, z in enumerate(arriving):

@@ -1,11 +1,12 @@
-"""The gpu engine: a layer is one Triton kernel, in which potentials and sums never leave the registers.
+"""The gpu engine: one Triton kernel per layer, with potentials and sums in registers throughout.
 
-A program holds some positions times some output channels through the whole window. In each step it gathers the words
-that reach them, takes the step's bits times the weights on the tensor cores, integrates and fires; the only memory
-traffic is words and weights. In the fixed-point form products are of int8 with int32 sums, whatever arrives: what does
-not fit 7 bits comes in digits of 7 bits. Float weights are multiplied in full float32.
+A program holds some positions times some output channels through the whole window. In each step it
+gathers the words that reach them, multiplies the step's bits with the weights on the tensor cores,
+integrates and fires. The only memory traffic is words and weights. In fixed-point form, products
+are of int8 with int32 sums: inputs above 7 bits are split into digits of 7 bits. Float weights are
+multiplied in full float32.
 
-With TRITON_INTERPRET=1 in the environment before this is imported, the kernel runs on the CPU, very slowly: for tests.
+With TRITON_INTERPRET=1 set before import, the kernel runs on the CPU, very slowly: for tests.
 """
 
 from functools import lru_cache
@@ -13,46 +14,42 @@ from functools import lru_cache
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
+from torch import Tensor
 
-from spikesep.spiking.connections import Connections
-from spikesep.spiking.engines.call import Job
+from spikesep.spiking.engines.call import LayerCall, RowLayout
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.synapses.table import ConnectionTable
 
-DIGIT = 7  # bits of what arrives that go into one int8 product
-MANY = 2**20  # neurons from which programs of many positions still give every processor work
+DIGIT = 7  # bits of an input that go into one int8 product
+MANY = 2**20  # neurons from which programs of 64 positions still occupy every processor
 
 
-def fire(layer: nn.Module, signal: Signal) -> Tensor:
-    """Words of the layer's neurons, [ceil(N_s / 8), batch, ...] uint8, for a signal that spikes.
+def run(call: LayerCall, signal: Signal) -> Tensor:
+    """Fire a layer's neurons for a signal that spikes: words [ceil(N_s / 8), batch, ...] uint8.
 
-    Behind float weights, what the order of additions rounds differs from the other engines'.
+    With float weights, the order of additions differs from that of the other engines, and so does
+    what it rounds.
 
     Raises:
-        NotImplementedError: a geometry without a table of connections.
+        NotImplementedError: the synapse has no connection table.
     """
-    job = Job.of(layer, signal)
-    sources = (
-        torch.stack(job.sources) if len(job.sources) > 1 else job.sources[0].contiguous()[None]
-    )
-    device, plan, fixed = sources.device, job.plan, layer.fixed
-    table, taps = _on_device(job.connections, job.batch, device)
+    layout = RowLayout.of(call, signal)
+    first, *others = layout.sources
+    sources = torch.stack(layout.sources) if others else first.contiguous()[None]
+    device, plan, fixed = sources.device, layout.plan, call.fixed
+    table, taps = _on_device(layout.connections, layout.batch, device)
 
-    def arrange():
-        return job.weight.permute(0, 2, 3, 1).contiguous()
+    def arrange() -> Tensor:
+        return layout.weight.permute(0, 2, 3, 1).contiguous()
 
     weight = arrange() if fixed is None else fixed.arranged("gpu", arrange)
-    _, n_groups, n_out, n_in = weight.shape
-    n_positions = len(table)
-    out = torch.empty(
-        -(-job.n_steps // 8), n_positions, n_groups * n_out, dtype=torch.uint8, device=device
-    )
-    most = int(plan.factors.sum()) * (job.n_steps if job.deferred else 1)
-    rows_a_program, columns = (
-        64 if n_positions * n_groups * n_out > MANY else 16,
-        64 if n_out > 32 else 32,
-    )
-    grid = (-(-n_positions // rows_a_program), -(-n_out // columns), n_groups)
+    _, n_blocks, n_out, n_in = weight.shape
+    n_positions, n_neurons = len(table), len(table) * n_blocks * n_out
+    shape = (-(-layout.n_steps // 8), n_positions, n_blocks * n_out)
+    out = torch.empty(shape, dtype=torch.uint8, device=device)
+    most = int(plan.factors.sum()) * (layout.n_steps if layout.deferred else 1)
+    rows_per_program, columns = 64 if n_neurons > MANY else 16, 64 if n_out > 32 else 32
+    grid = (-(-n_positions // rows_per_program), -(-n_out // columns), n_blocks)
     _layer[grid](
         sources,
         table,
@@ -66,29 +63,30 @@ def fire(layer: nn.Module, signal: Signal) -> Tensor:
         n_positions,
         sources.shape[2],
         int(plan.gain) if fixed is not None else 1.0,
-        len(job.taps),
+        len(layout.taps),
         n_in,
         n_out,
         len(sources),
-        job.n_steps,
+        layout.n_steps,
         n_digits=0 if fixed is None else -(-most.bit_length() // DIGIT),
-        deferred=job.deferred,
-        at_once=rows_a_program,
+        deferred=layout.deferred,
+        rows_at_once=rows_per_program,
         out_at_once=columns,
         in_at_once=64 if n_in > 32 else 32,
     )
-    return job.words([out])
+    return layout.to_output([out])
 
 
 @lru_cache(maxsize=64)
-def _on_device(connections: Connections, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows that reach each output position of a batch, and their taps: copied once, so that layers need not wait."""
-    return tuple(
-        torch.from_numpy(array).to(device) for array in (connections.rows(batch), connections.taps)
-    )
+def _on_device(
+    connections: ConnectionTable, batch: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Table of a batch and taps on a device, copied once so that layers do not wait for it."""
+    rows, taps = torch.from_numpy(connections.rows(batch)), torch.from_numpy(connections.taps)
+    return rows.to(device), taps.to(device)
 
 
-# A count of one, which the compiler would take for a constant, stays a number like others.
+# Without this, the compiler would make a constant of a count of one.
 @triton.jit(do_not_specialize=["n_positions", "n_rows"])
 def _layer(
     words,  # [n_sources, n_words, n_rows, n_groups * n_in] uint8
@@ -103,14 +101,14 @@ def _layer(
     n_positions,
     n_rows,
     gain,
-    n_entries: tl.constexpr,  # what loops run over is known to the compiler
+    n_entries: tl.constexpr,  # loop bounds are compile-time constants
     n_in: tl.constexpr,
     n_out: tl.constexpr,
     n_sources: tl.constexpr,
     n_steps: tl.constexpr,
-    n_digits: tl.constexpr,  # of what arrives in fixed-point form; 0: floating point
+    n_digits: tl.constexpr,  # of inputs in fixed-point form; 0: floating point
     deferred: tl.constexpr,
-    at_once: tl.constexpr,  # positions of a program; output and input channels at a time
+    rows_at_once: tl.constexpr,  # positions per program; then output and input channels at a time
     out_at_once: tl.constexpr,
     in_at_once: tl.constexpr,
 ):
@@ -118,24 +116,24 @@ def _layer(
     n_words: tl.constexpr = (n_steps + 7) // 8
     group, n_groups = tl.program_id(2), tl.num_programs(2)
     p, c = (
-        tl.program_id(0) * at_once + tl.arange(0, at_once),
+        tl.program_id(0) * rows_at_once + tl.arange(0, rows_at_once),
         tl.program_id(1) * out_at_once + tl.arange(0, out_at_once),
     )
     neuron, here = group * n_out + c, c < n_out
     theta = tl.load(threshold + neuron, mask=here, other=1)[None, :]
     drift = tl.load(bias + neuron, mask=here, other=0)[None, :]
     potential = (
-        tl.full((at_once, out_at_once), 0, number)
+        tl.full((rows_at_once, out_at_once), 0, number)
         + tl.load(initial + neuron, mask=here, other=0)[None, :]
     )
-    word = tl.full((at_once, out_at_once), 0, tl.int32)
+    word = tl.full((rows_at_once, out_at_once), 0, tl.int32)
     size, out_size = (
         n_rows.to(tl.int64) * n_groups * n_in,
         n_positions.to(tl.int64) * n_groups * n_out,
     )
     for t in range(n_steps):
         if (not deferred) or t == 0:
-            total = tl.full((at_once, out_at_once), 0, number)
+            total = tl.full((rows_at_once, out_at_once), 0, number)
             for e in range(n_entries):
                 row = tl.load(table + p * n_entries + e, mask=p < n_positions, other=-1).to(
                     tl.int64
@@ -145,9 +143,9 @@ def _layer(
                     k = first + tl.arange(0, in_at_once)
                     valid = (row >= 0)[:, None] & (k < n_in)[None, :]
                     at = row[:, None] * (n_groups * n_in) + (group * n_in + k)[None, :]
-                    units = tl.full((at_once, in_at_once), 0, number)
+                    units = tl.full((rows_at_once, in_at_once), 0, number)
                     for source in range(n_sources):
-                        arrived = tl.full((at_once, in_at_once), 0, tl.int32)
+                        arrived = tl.full((rows_at_once, in_at_once), 0, tl.int32)
                         plane = source * n_words * size
                         if deferred:
                             for w in range(n_words):

@@ -1,6 +1,7 @@
-"""A frozen prefix is a constant function of the input: its spikes are computed once a stage and kept as bit words.
+"""Cache of the spikes of a frozen prefix, which is a constant function of the input.
 
-So each stage of a conversion runs each example through one frozen layer more, not through all of them again.
+Each stage of a conversion then runs every example through one more frozen layer instead of all of
+them.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,12 @@ from spikesep.spiking.signal import SpikeTrains
 
 
 class SpikeCache:
-    """The words of one frozen layer for examples 0..n_examples-1, which are all of one shape.
+    """Words of one frozen layer for n_examples examples of one shape.
 
     Args:
-        n_examples: how many there will be.
-        trains: of any batch, of which N_s, the threshold and the shape of an example are taken.
-        room: gives the uint8 tensor of a shape in which the words are kept; None for one in memory.
+        n_examples: number of examples.
+        trains: spikes of any batch, for N_s, threshold and the shape of an example.
+        room: allocates the uint8 tensor of a shape; None allocates it in memory.
     """
 
     def __init__(
@@ -35,26 +36,26 @@ class SpikeCache:
         self._words = torch.empty(shape, dtype=torch.uint8) if room is None else room(shape)
 
     def put(self, indices: list[int], trains: SpikeTrains) -> None:
-        """Keep the spikes of a batch, one index an example.
+        """Store the spikes of a batch, one index per example.
 
         Raises:
-            ValueError: they come from a layer of another threshold.
+            ValueError: they come from a layer with another threshold.
         """
         if not torch.equal(self.threshold, trains.threshold):
             raise ValueError("a cache holds the spikes of one layer")
         self._words[indices] = trains.words.transpose(0, 1).cpu()
 
     def get(self, indices: list[int]) -> SpikeTrains:
-        """The spikes of a batch, as if they had just been fired."""
+        """The spikes of a batch, as if just fired."""
         words = self._words[indices].transpose(0, 1).to(self.threshold.device)
         return SpikeTrains(words, self.n_steps, self.threshold, self.multiple)
 
     @staticmethod
     def size(n_examples: int, trains: SpikeTrains) -> int:
-        """Bytes that a cache will take."""
+        """Bytes that a cache would take."""
         return n_examples * trains.words[:, 0].numel()
 
     @property
     def nbytes(self) -> int:
-        """Size of the words."""
+        """Bytes of the cached words."""
         return self._words.numel()

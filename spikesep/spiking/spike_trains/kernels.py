@@ -1,7 +1,8 @@
-"""Loops over bit words that torch has no operation for, compiled by numba: each is one pass over memory.
+"""Compiled loops over bit words, each one pass over memory.
 
-Arrays are flat: words are [n_words, n] uint8, currents and drives [N_s, n]. Floating-point arrays come as their bits,
-uint32 for float32 and uint16 for bfloat16 (numpy has no such type), so that one kernel serves both.
+Arrays are flat: words are [n_words, n] uint8, currents and drives [N_s, n]. Floating-point arrays
+come as their bits, uint32 for float32 and uint16 for bfloat16 (which numpy lacks), so that one loop
+serves both.
 """
 
 import hashlib
@@ -21,13 +22,13 @@ from numba.core.registry import cpu_target
 
 CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
 
-PARTS = 4  # of a thread's share
+PARTS = 4  # parts per thread
 
 _pool: ThreadPoolExecutor | None = None
 
 
 def compiled(function: Callable) -> Callable:
-    """Apply `njit` without the GIL, and cache the machine code on disk.
+    """Compile a function with `njit`, without the GIL, and cache its machine code on disk.
 
     numba caches in NUMBA_CACHE_DIR if set, else beside the source, else (read-only installation) in
     the user's cache folder. If none is writable, each process compiles anew.
@@ -41,25 +42,26 @@ def compiled(function: Callable) -> Callable:
 
 
 class CodeByKey(IndexDataCacheFile):
-    """Machine code on disk, each piece in a file named after its source, its types and the processor it is for.
+    """Cache files of machine code, named after a hash of source, types and processor.
 
-    Numba numbers the files and keeps their numbers in an index. Where two processes compile at once, or one is killed
-    between index and file, the index leads to the code of other types or of another processor.
+    numba numbers its files and keeps the numbers in an index. If two processes compile at once, or
+    one is killed between writing index and file, its index leads to the code of other types or of
+    another processor.
     """
 
     def save(self, key: tuple, data: object) -> None:
-        """Write the code for a key; whole or not at all."""
+        """Write the code for a key, atomically."""
         self._save_data(self._name(key), data)
 
     def load(self, key: tuple) -> object | None:
-        """The code for a key, None where there is none."""
+        """The code for a key; None if there is none."""
         try:
             return self._load_data(self._name(key))
         except OSError:
             return None
 
     def flush(self) -> None:
-        """There is no index to clear."""
+        """Nothing to clear: there is no index."""
 
     def _name(self, key: tuple) -> str:
         digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
@@ -68,7 +70,7 @@ class CodeByKey(IndexDataCacheFile):
 
 @contextmanager
 def when_compiling(tell: Callable[[], object]) -> Iterator[None]:
-    """Call `tell` once, before the first loop that is compiled instead of read from the cache."""
+    """Call `tell` once, before the first loop that is compiled and not read from the cache."""
 
     class Waiting(Listener):
         told = False
@@ -86,14 +88,15 @@ def when_compiling(tell: Callable[[], object]) -> Iterator[None]:
 
 
 def has(feature: str) -> bool:
-    """Whether loops are compiled for a processor with a feature, in LLVM's words ("avx512bw")."""
+    """Whether loops are compiled for a processor feature, by its LLVM name ("avx512bw")."""
     return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 
 def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> None:
-    """kernel(start, stop, *arguments) over 0..n, shared out among as many threads as torch uses.
+    """Call kernel(start, stop, *arguments) over 0..n on as many threads as torch uses.
 
-    Each takes part after part, of at least `grain`, so that none waits for one that began late or lost its core.
+    Each thread takes one part after another, of at least `grain`, so that none waits for a thread
+    that started late or lost its core.
     """
     global _pool
     n_threads = max(1, min(torch.get_num_threads(), n // grain))
@@ -115,9 +118,7 @@ def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> 
     try:
         work()
     finally:
-        begun = [
-            other for other in others if not other.cancel()
-        ]  # too late to help, where it was to begin yet
+        begun = [other for other in others if not other.cancel()]  # the rest came too late
         wait(begun)
     for other in begun:
         other.result()
@@ -133,10 +134,11 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
 
 
 @compiled
-def fire(start, stop, current, shift, threshold, initial_potential, n_steps, words):
-    """Integrate-and-fire (eqs. 3-5) from currents to words; a current of one row is the same in every step.
+def integrate(start, stop, current, shift, threshold, initial_potential, n_steps, words):
+    """Integrate-and-fire (eqs. 3-5) from currents to words.
 
-    `shift` makes a current's bits those of a float32: 0 for float32, 16 for bfloat16.
+    A current of one row is the same in every step. `shift` turns its bits into those of a float32:
+    0 for float32, 16 for bfloat16.
     """
     potential = np.empty(CHUNK, np.float32)
     bits = np.empty(CHUNK, np.uint32)
@@ -192,7 +194,7 @@ def drive(start, stop, words, thresholds, out):
 
 @njit(inline="always")
 def ones_of_bytes(bits):
-    """Of a uint64, how many ones each byte has, in its place."""
+    """Number of ones in each byte of a uint64, in place."""
     bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
     bits = (bits & np.uint64(0x3333333333333333)) + (
         (bits >> np.uint64(2)) & np.uint64(0x3333333333333333)
@@ -202,7 +204,7 @@ def ones_of_bytes(bits):
 
 @compiled
 def collect(start, stop, words, factors, out):
-    """out = sum over sources of factor * spikes of each neuron, in the numbers of `out`.
+    """out = sum over sources of factor * spikes of each neuron, in the number format of `out`.
 
     `words` is [n_sources, n_words, n].
     """
@@ -227,7 +229,7 @@ def collect(start, stop, words, factors, out):
 
 @compiled
 def count_rows(start, stop, words, totals):
-    """totals = spikes of all neurons of a row; `words` is [n_words, rows, eights of neurons] uint64."""
+    """totals = spikes of all neurons of a row; `words` is [n_words, rows, neurons / 8] uint64."""
     for row in range(start, stop):
         n = np.uint64(0)
         for w in range(words.shape[0]):
@@ -239,9 +241,10 @@ def count_rows(start, stop, words, totals):
 
 @compiled
 def weigh_rows(start, stop, words, weights, totals):
-    """totals = sums over the neurons of a row, each spike as much as its neuron's weight, [rows, n_weights].
+    """totals = weighted spike counts of a row for each set of weights, [rows, n_weights].
 
-    `words` is [n_words, rows, eights of neurons] uint64, at most 31 of them a neuron; `weights` [n_weights, neurons].
+    `words` is [n_words, rows, neurons / 8] uint64 with at most 31 words per neuron; `weights` is
+    [n_weights, neurons].
     """
     eights = np.zeros(words.shape[2], np.uint64)
     counts = eights.view(np.uint8)

@@ -1,7 +1,8 @@
-"""Spike trains as bit words: bit t of a neuron's words is its spike in step t, so that N_s = 8 costs one byte a neuron.
+"""Spike trains as bit words: bit t of a neuron's words is its spike in step t.
 
-All that a network does with spikes is done here on words: fire them, count them, send them on. On a CPU the work is
-that of `spikesep.spiking.kernels`; on other devices the same numbers come from torch.
+With N_s = 8 a neuron takes one byte. Spikes are fired, counted and transmitted as words. On a CPU
+the work is done by `spikesep.spiking.spike_trains.kernels`; on other devices torch gives the same
+numbers.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,10 @@ BITS_AS = {torch.float32: (torch.int32, np.uint32, 0), torch.bfloat16: (torch.in
 
 
 def pack(spikes: Tensor) -> Tensor:
-    """[N_s, ...] bool -> [ceil(N_s / 8), ...] uint8; bit t % 8 of word t // 8 is the spike in step t."""
+    """Pack spikes into words: [N_s, ...] bool -> [ceil(N_s / 8), ...] uint8.
+
+    Bit t % 8 of word t // 8 is the spike in step t.
+    """
     n_steps = spikes.shape[0]
     words = torch.zeros(
         -(-n_steps // 8), *spikes.shape[1:], dtype=torch.uint8, device=spikes.device
@@ -35,11 +39,11 @@ def unpack(words: Tensor, n_steps: int) -> Tensor:
     return spikes.view(torch.bool)  # bytes of 0 and 1 are bools already
 
 
-def fire(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
-    """The words of what `integrate_and_fire` fires.
+def integrate(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
+    """Words of the spikes that `integrate_and_fire` gives.
 
     Args:
-        current: [N_s, ...]; one that is the same in every step may be an expanded view.
+        current: [N_s, ...]; a current that is the same in every step may be an expanded view.
         threshold: firing threshold.
         initial_potential: V[0].
 
@@ -61,15 +65,15 @@ def fire(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
         n_steps,
         _flat(words),
     )
-    kernels.run(kernels.fire, shape.numel(), *arguments)
+    kernels.run(kernels.integrate, shape.numel(), *arguments)
     return words
 
 
 def burst(counts: Tensor, n_steps: int) -> Tensor:
-    """The words of neurons that fire `counts` times, one step after the other: what a deferred neuron does.
+    """Words of neurons that fire `counts` times in consecutive steps, as deferred neurons do.
 
     Args:
-        counts: [...] integers; those below 0 and above N_s are taken as these.
+        counts: [...] integers, clamped to 0..N_s.
         n_steps: N_s.
 
     Returns:
@@ -86,12 +90,12 @@ def count(words: Tensor) -> Tensor:
 
 
 def collect(words: Sequence[Tensor], factors: Sequence[float], dtype: torch.dtype) -> Tensor:
-    """What several sources send together in the whole window: sum of factor * spikes.
+    """Sum of factor * spikes over several sources in the whole window.
 
     Args:
-        words: of each source, [n_words, ...] uint8.
-        factors: of each source.
-        dtype: of the result, which must hold all sums.
+        words: words of each source, [n_words, ...] uint8.
+        factors: one per source.
+        dtype: of the result; it must hold all sums.
 
     Returns:
         [...].
@@ -106,8 +110,15 @@ def collect(words: Sequence[Tensor], factors: Sequence[float], dtype: torch.dtyp
     return out
 
 
-def count_places(words: Tensor) -> Tensor:
-    """Spikes of all channels of a place: [n_words, batch, C, ...] uint8 -> [batch, 1, ...] int64."""
+def count_positions(words: Tensor) -> Tensor:
+    """Spikes of all channels at each position.
+
+    Args:
+        words: [n_words, batch, C, ...] uint8.
+
+    Returns:
+        [batch, 1, ...] int64.
+    """
     if words.device.type != "cpu":
         return count(words).sum(1, keepdim=True)
     rows = contiguous(words.movedim(2, -1)).numpy()
@@ -125,15 +136,15 @@ def count_places(words: Tensor) -> Tensor:
     return torch.from_numpy(totals)[:, None]
 
 
-def weigh_places(words: Tensor, weights: np.ndarray) -> np.ndarray:
-    """Spikes of all channels of a place, each as much as its channel's weight.
+def weighted_counts(words: Tensor, weights: np.ndarray) -> np.ndarray:
+    """Spikes at each position, weighted by channel.
 
     Args:
         words: [n_words, batch, C, ...] uint8.
         weights: [C, n_weights], integers.
 
     Returns:
-        [batch * places, n_weights] int64.
+        [batch * positions, n_weights] int64.
     """
     rows = contiguous(words.movedim(2, -1)).cpu().numpy()
     rows = rows.reshape(len(rows), -1, rows.shape[-1])
@@ -148,11 +159,11 @@ def weigh_places(words: Tensor, weights: np.ndarray) -> np.ndarray:
 def drive(
     words: Sequence[Tensor], thresholds: Sequence[float], n_steps: int, dtype: torch.dtype
 ) -> Tensor:
-    """What several sources send together in each step: sum of threshold * spike, added up in float32.
+    """Sum of threshold * spike over several sources in each step, added up in float32.
 
     Args:
-        words: of each source, [ceil(N_s / 8), ...] uint8.
-        thresholds: of each source.
+        words: words of each source, [ceil(N_s / 8), ...] uint8.
+        thresholds: one per source.
         n_steps: N_s.
         dtype: of the result.
 
@@ -164,7 +175,7 @@ def drive(
     """
     if any(len(source) != -(-n_steps // 8) for source in words):
         raise ValueError(
-            f"sources of {[8 * len(source) for source in words]} steps at most, where {n_steps} are sent"
+            f"sources of at most {[8 * len(w) for w in words]} steps cannot send {n_steps}"
         )
     shape = words[0].shape[1:]
     if words[0].device.type != "cpu" or dtype not in BITS_AS:
@@ -184,15 +195,17 @@ def drive(
 
 
 def contiguous(words: Tensor) -> Tensor:
-    """`words.contiguous()`, but on a CPU in one thread: torch's threads, once woken, spin for milliseconds on the cores
-    that the loops to come want."""
+    """`words.contiguous()`, on a CPU in one thread.
+
+    Torch's threads, once woken, spin for milliseconds on the cores that the next loops need.
+    """
     if words.is_contiguous() or words.device.type != "cpu":
         return words.contiguous()
     return torch.from_numpy(np.ascontiguousarray(words.numpy()))
 
 
 def _stacked(words: Sequence[Tensor]) -> np.ndarray:
-    """[n_sources, n_words, n]."""
+    """Words of several sources as one array, [n_sources, n_words, n]."""
     flat = [_flat(contiguous(source)) for source in words]
     return flat[0][None] if len(flat) == 1 else np.stack(flat)
 
@@ -202,6 +215,6 @@ def _flat(words: Tensor) -> np.ndarray:
 
 
 def _bits(values: Tensor) -> tuple[np.ndarray, int]:
-    """A view of the bits of [N_s, ...] as [N_s, n] unsigned integers, and how far they are from those of a float32."""
+    """The bits of values [N_s, ...] as [N_s, n] unsigned integers, and their shift to float32."""
     signed, unsigned, shift = BITS_AS[values.dtype]
     return values.view(signed).view(len(values), -1).numpy().view(unsigned), shift

@@ -18,8 +18,9 @@ from spikesep.spiking.conversion.fixed_point import LIMIT, TURNS, check_fixed_po
 from spikesep.spiking.conversion.least_squares import RIDGE
 from spikesep.spiking.engines import dense
 from spikesep.spiking.hardware_limits import HardwareLimits
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding
 
 
@@ -81,7 +82,7 @@ def test_a_grid_that_layers_learned_on_is_kept(learned, bits):
 
 
 def test_more_bits_than_there_are_cannot_be_kept():
-    with pytest.raises(ValueError, match="8 bits do not fit into 4"):
+    with pytest.raises(ValueError, match="8 bits do not fit 4"):
         to_fixed_point(learned_with(8), [torch.rand(2, 6, 9)], 4)
 
 

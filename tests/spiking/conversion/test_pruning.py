@@ -12,8 +12,9 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.least_squares import RIDGE
 from spikesep.spiking.conversion.pruning import ROUNDS, prune
 from spikesep.spiking.hardware_limits import strongest
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding
 
 

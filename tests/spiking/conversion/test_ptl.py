@@ -11,8 +11,9 @@ from spikesep.spiking.conversion.ptl import (
     choose_threshold,
 )
 from spikesep.spiking.conversion.report import conversion_report
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding
 
 

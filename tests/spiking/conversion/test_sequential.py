@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 from spikesep.spiking.conversion.equivalence import input_shape
-from spikesep.spiking.conversion.sequential import NotConvertibleError
-from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.network import NotConvertibleError
 from spikesep.spiking.signal import Coding
 
 S, C1, C2, Linear, ReLU = nn.Sequential, nn.Conv1d, nn.Conv2d, nn.Linear, nn.ReLU
@@ -25,7 +25,7 @@ def settle(network, x):
 
 def the_refusal(network, *example):
     with pytest.raises(NotConvertibleError) as caught:
-        SpikingNetwork.from_sequential(network, *example)
+        from_sequential(network, *example)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -80,7 +80,7 @@ def test_what_is_taken_computes_the_same_analog_and_spiking(make, shape, names):
     x = torch.randn(8, *shape)
     plain = settle(make(), x)
     before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
-    network = SpikingNetwork.from_sequential(plain)
+    network = from_sequential(plain)
     assert network.names == names
     with torch.no_grad():
         wanted = plain(x)
@@ -102,19 +102,19 @@ class Named(S):
 
 
 def test_a_sequential_of_a_class_of_its_own_is_taken():
-    assert SpikingNetwork.from_sequential(Named()).names == ["0"]
+    assert from_sequential(Named()).names == ["0"]
 
 
 def test_a_layer_may_have_the_name_of_a_method_of_dictionaries():
     named = S()
     for name, module in zip(("keys", "relu", "out"), [*conv(ReLU()), C1(4, 2, 1)], strict=True):
         named.add_module(name, module)
-    assert SpikingNetwork.from_sequential(named).names == ["keys_"]
+    assert from_sequential(named).names == ["keys_"]
 
 
 def test_weights_are_taken_not_copied_but_for_those_that_are_computed():
     plain = S(*conv(ReLU()), parametrizations.weight_norm(C1(4, 2, 1)))
-    network = SpikingNetwork.from_sequential(plain)
+    network = from_sequential(plain)
     assert network[0].synapse is plain[0]
     assert network.readout.synapse.weight.requires_grad
     assert parametrize.is_parametrized(plain[2])
@@ -123,7 +123,7 @@ def test_weights_are_taken_not_copied_but_for_those_that_are_computed():
 
 def test_dropout_before_a_relu_goes_on_behind_it():
     plain = S(*conv(nn.Dropout(), ReLU()), C1(4, 2, 1)).train()
-    network = SpikingNetwork.from_sequential(plain)
+    network = from_sequential(plain)
     assert isinstance(network.readout.before[0], nn.Dropout)
     assert network.readout.before[0].training
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_converted_is_named_by_its_path_with_its_remedy(culprit, 
         network.add_module("block", block)
     network.add_module("out", C1(4, 2, 1))
     with pytest.raises(NotConvertibleError, match=f"'{path}' .*{remedy}"):
-        SpikingNetwork.from_sequential(network)
+        from_sequential(network)
 
 
 REFUSED = {
@@ -300,7 +300,7 @@ SHAPES = {
 
 @pytest.mark.parametrize(("network", "least"), SHAPES.values(), ids=SHAPES)
 def test_an_input_is_made_up_that_fits_all_layers(network, least):
-    shape = input_shape(SpikingNetwork.from_sequential(network).parts)
+    shape = input_shape(from_sequential(network).parts)
     network(torch.randn(1, *shape))
     assert all(n <= m for n, m in zip(shape, least, strict=True))
 
@@ -311,4 +311,4 @@ def test_an_input_can_be_given_where_none_can_be_made_up():
     assert "cannot be run on an input of [1, 3, 4, 4]" in the_refusal(
         network, torch.randn(1, 3, 4, 4)
     )
-    SpikingNetwork.from_sequential(network, torch.randn(1, 2, 4, 4))
+    from_sequential(network, torch.randn(1, 2, 4, 4))

@@ -9,11 +9,12 @@ from torch import nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.pruning import prune
-from spikesep.spiking.conversion.spike_budget import MULTIPLES, allot, match
+from spikesep.spiking.conversion.spike_budget import MULTIPLES, allocate, match
 from spikesep.spiking.cost import SynopsEstimate
 from spikesep.spiking.hardware_limits import strongest
-from spikesep.spiking.layer import Readout, SpikingLayer, give_up
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding
 
 
@@ -82,7 +83,7 @@ def squared_error(network, x, expected):
 def test_what_is_meant_stays_and_what_is_spent_keeps_to_the_budget(made, share):
     network, x = made()
     meant, budget = analog(network)(x).detach(), share * synops(network, x)
-    allot(network, examples(x), budget)
+    allocate(network, examples(x), budget)
     torch.testing.assert_close(analog(network)(x).detach(), meant, rtol=1e-4, atol=1e-5)
     spent = synops(network, x)
     assert spent < 1.03 * budget
@@ -95,7 +96,7 @@ def test_for_as_many_spikes_predictions_change_less():
     network, x = sequence()
     expected, spent = analog(network)(x).detach(), synops(network, x)
     before = squared_error(network, x, expected)
-    allot(network, examples(x), spent)
+    allocate(network, examples(x), spent)
     assert synops(network, x) <= 1.05 * spent
     assert squared_error(network, x, expected) < 0.8 * before
 
@@ -122,7 +123,7 @@ def test_the_first_layer_alone_is_allotted_as_trying_all_of_it_would():
         spikes[k] = count.sum(0) / (40 * (3 * 2 + 2))
     total = error[:, None, 0] + error[None, :, 1]
     spent = spikes[:, None, 0] + spikes[None, :, 1]
-    allot(network, [(x, lambda potential: potential)], budget)
+    allocate(network, [(x, lambda potential: potential)], budget)
     chosen = (torch.from_numpy(bias) / network[0].synapse.bias.detach().double()).numpy()
     a, b = (int(np.abs(np.log(np.array(MULTIPLES) / multiple)).argmin()) for multiple in chosen)
     assert spent[a, b] <= budget
@@ -136,7 +137,8 @@ def test_a_larger_budget_has_a_lower_price(share):
     network, x = sequence()
     spent = synops(network, x)
     prices = [
-        allot(copy.deepcopy(network), examples(x), s * spent)[0].price for s in (share, 1.1 * share)
+        allocate(copy.deepcopy(network), examples(x), s * spent)[0].price
+        for s in (share, 1.1 * share)
     ]
     assert prices[1] <= prices[0] * (1 + 1e-9)
 
@@ -144,9 +146,9 @@ def test_a_larger_budget_has_a_lower_price(share):
 def test_connections_that_are_gone_cost_nothing():
     network, x = sequence()
     for module in network.parts:
-        give_up(module, strongest(module.synapse.weight, 6), 6)
+        module.prune(strongest(module.synapse.weight, 6), 6)
     budget = 0.6 * synops(network, x)
-    allot(network, examples(x), budget)
+    allocate(network, examples(x), budget)
     assert synops(network, x) == pytest.approx(budget, rel=0.1)
 
 
@@ -154,12 +156,12 @@ def test_connections_go_that_are_not_worth_their_spikes():
     network, x = sequence()
     expected = analog(network)(x).detach()
     spent = synops(network, x)
-    worth = allot(network, examples(x), spent)
+    worth = allocate(network, examples(x), spent)
     by_worth, by_number = copy.deepcopy(network), network
     with torch.no_grad():
         kept = prune(by_worth, [x], 1000, worth)
     for module, choice in zip(by_worth.parts, kept, strict=True):
-        give_up(module, choice, 1000)
+        module.prune(choice, 1000)
     assert kept[0].all()  # the first layer's inputs are no spikes
     left, fan_in = synops(by_worth, x), 18
     assert left < 0.95 * spent
@@ -167,7 +169,7 @@ def test_connections_go_that_are_not_worth_their_spikes():
         fan_in -= 1
         fewer = copy.deepcopy(network)
         for module, choice in zip(fewer.parts, prune(fewer, [x], fan_in), strict=True):
-            give_up(module, choice, fan_in)
+            module.prune(choice, fan_in)
         by_number = fewer
     assert squared_error(by_worth, x, expected) < squared_error(by_number, x, expected)
 
@@ -177,7 +179,7 @@ def test_connections_go_that_are_not_worth_their_spikes():
 def test_what_was_allotted_otherwise_is_brought_to_the_same_scales(made, moved):
     network, x = made()
     model, given = copy.deepcopy(network), examples(x)
-    allot(model, given, 0.7 * synops(network, x))
+    allocate(model, given, 0.7 * synops(network, x))
     with torch.no_grad():  # as learning does
         for part in network.parts:
             part.synapse.weight *= 1 + moved * (2 * torch.rand(part.synapse.weight.shape) - 1)
@@ -204,17 +206,17 @@ def test_a_neuron_without_weights_is_left_as_it_is():
 
 def test_a_budget_out_of_reach_is_named():
     network, x = sequence()
-    with pytest.raises(SpikeSepError, match=r"synops_budget: .* is about the least"):
-        allot(network, examples(x), 0.001)
+    with pytest.raises(SpikeSepError, match=r"budget.synops: .* is about the least"):
+        allocate(network, examples(x), 0.001)
 
 
 def test_layers_that_share_channels_are_refused_by_name():
     network, x = sequence(identity=True)
     with pytest.raises(SpikeSepError, match=r"layer 1: .*identity"):
-        allot(network, examples(x), 1.0)
+        allocate(network, examples(x), 1.0)
 
 
 def test_layers_must_round():
     network, x = sequence()
     with pytest.raises(ValueError, match="must round"):
-        allot(analog(network), examples(x), 1.0)
+        allocate(analog(network), examples(x), 1.0)

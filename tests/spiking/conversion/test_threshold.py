@@ -72,7 +72,7 @@ def test_what_no_relu_gives_is_refused():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_no_number_is_refused(bad):
-    with pytest.raises(SpikeSepError, match="hold NaN or Inf"):
+    with pytest.raises(SpikeSepError, match="contain NaN or Inf"):
         histogram(torch.tensor([0.5, bad]))
 
 

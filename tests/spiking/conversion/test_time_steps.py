@@ -6,15 +6,15 @@ from torch import nn
 
 from spikesep.spiking.conversion import fixed_point
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.conversion.time_steps import use_steps
-from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.signal import MOST_STEPS, Coding
 
 
 def make_network(n_steps, encoding="constant", thresholds=(0.8, 0.5, 0.3)):
     """Float weights; `thresholds` are those of 8 steps."""
     torch.manual_seed(0)
-    network = SpikingNetwork.from_sequential(
+    network = from_sequential(
         nn.Sequential(
             nn.Conv1d(6, 8, 1), nn.ReLU(), nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(),
             nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 4, 1),
@@ -30,7 +30,7 @@ def make_network(n_steps, encoding="constant", thresholds=(0.8, 0.5, 0.3)):
 @pytest.mark.parametrize("encoding", ["constant", "impulse"])
 def test_another_window_is_what_conversion_with_the_same_upper_bounds_gives(n_steps, encoding):
     network, x = make_network(8, encoding), torch.randn(2, 6, 50)
-    use_steps(network, n_steps)
+    set_time_steps(network, n_steps)
     assert network.coding == Coding(n_steps, encoding)
     with torch.no_grad():
         torch.testing.assert_close(network(x), make_network(n_steps, encoding)(x))
@@ -50,7 +50,7 @@ def test_the_fixed_point_form_of_another_window_is_the_one_made_at_that_window(
     network, expected = make_network(8, encoding), make_network(n_steps, encoding)
     to_fixed_point(network, [x])
     to_fixed_point(expected, [x])
-    use_steps(network, n_steps)
+    set_time_steps(network, n_steps)
     compared = 0
     for layer, other in zip(network.layers.values(), expected.layers.values(), strict=True):
         assert float(layer.threshold) == pytest.approx(float(other.threshold), rel=1e-6)
@@ -78,7 +78,7 @@ def test_more_steps_come_closer_to_the_analog_network():
     with torch.no_grad():
         for n_steps in (2, 8, 64):
             network = make_network(8)
-            use_steps(network, n_steps)
+            set_time_steps(network, n_steps)
             errors.append(float((network(x) - analog(x)).square().mean()))
     assert errors == sorted(errors, reverse=True)
 
@@ -87,8 +87,8 @@ def test_there_and_back_gives_the_network_that_was():
     network = make_network(8)
     to_fixed_point(network, [torch.randn(1, 6, 20)])
     before = copy.deepcopy(network.state_dict())
-    use_steps(network, 2)
-    use_steps(network, 8)
+    set_time_steps(network, 2)
+    set_time_steps(network, 8)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -96,15 +96,13 @@ def test_there_and_back_gives_the_network_that_was():
 @pytest.mark.parametrize("n_steps", [0, -1, MOST_STEPS + 1])
 def test_no_steps_and_steps_without_end_are_refused(n_steps):
     with pytest.raises(ValueError, match="n_steps"):
-        use_steps(make_network(8), n_steps)
+        set_time_steps(make_network(8), n_steps)
 
 
 def test_an_analog_network_has_no_steps():
     with pytest.raises(ValueError, match="all spike"):
-        use_steps(
-            SpikingNetwork.from_sequential(
-                nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-            ),
+        set_time_steps(
+            from_sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))),
             4,
         )
 
@@ -114,4 +112,4 @@ def test_a_window_that_32_bits_cannot_hold_is_refused():
     to_fixed_point(network, [torch.randn(1, 6, 20)])
     network[1].fixed.bias.fill_(10**8)
     with pytest.raises(ValueError, match="out of range"):
-        use_steps(network, MOST_STEPS)
+        set_time_steps(network, MOST_STEPS)

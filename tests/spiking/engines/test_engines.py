@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,31 @@ from torch.nn import functional as F
 
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.engines import dense
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
+from spikesep.spiking.synapses.kinds import ConvTranspose1d
+
+
+def convolve(s, x, weight):
+    if isinstance(s, ConvTranspose1d):
+        return scatter(s, x, weight)
+    conv = F.conv1d if isinstance(s, nn.Conv1d) else F.conv2d
+    return conv(x, weight, None, s.stride, s.padding, s.dilation, s.groups)
+
+
+def scatter(s, x, weight):
+    """A transposed convolution input by input: frame i adds to frame i * stride + tap * dilation."""
+    (stride,), (padding,), (dilation,) = s.stride, s.padding, s.dilation
+    n_taps = weight.shape[2]
+    length = (x.shape[2] - 1) * stride + dilation * (n_taps - 1) + 1 + s.output_padding[0]
+    z = x.new_zeros(len(x), len(weight), length)
+    n_in, n_out = weight.shape[1], len(weight) // s.groups
+    for group, i, tap in itertools.product(range(s.groups), range(x.shape[2]), range(n_taps)):
+        own = slice(group * n_out, (group + 1) * n_out)
+        arriving = x[:, group * n_in : (group + 1) * n_in, i] @ weight[own, :, tap].T
+        z[:, own, i * stride + tap * dilation] += arriving
+    return z[:, :, padding : length - padding]
 
 
 def plain_loop(layer, signal):
@@ -46,8 +70,7 @@ def plain_loop(layer, signal):
         if isinstance(s, nn.Linear):
             z = x @ weight.T
         else:
-            conv = F.conv1d if isinstance(s, nn.Conv1d) else F.conv2d
-            z = conv(x, weight, None, s.stride, s.padding, s.dilation, s.groups)
+            z = convolve(s, x, weight)
         z = z.round() * 2 ** int(fixed.fraction) + across(fixed.bias)
         potential = across(fixed.initial) + z if potential is None else potential + z
         if waits:

@@ -16,7 +16,8 @@ from torch import nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.training.precision import exact_products
 
@@ -172,7 +173,7 @@ def test_the_kernel_compiles_for_an_accelerator_that_is_not_here(fixed, deferred
     constants |= {
         "n_digits": 2 if fixed else 0,
         "deferred": deferred,
-        "at_once": 64,
+        "rows_at_once": 64,
         "out_at_once": 64,
         "in_at_once": 64,
     }

@@ -16,12 +16,12 @@ from spikesep.spiking.spike_trains.packed import (
     burst,
     collect,
     count,
-    count_places,
+    count_positions,
     drive,
-    fire,
+    integrate,
     pack,
     unpack,
-    weigh_places,
+    weighted_counts,
 )
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -50,17 +50,17 @@ def test_bits_count_steps_from_the_lowest():
 def test_words_are_those_of_the_neurons_spikes(n_steps, seed, share, dtype):
     current = torch.randn(n_steps, 3, 7, generator=torch.Generator().manual_seed(seed)).to(dtype)
     spikes, _ = integrate_and_fire(current.float(), 0.4, share * 0.4)
-    assert torch.equal(fire(current, 0.4, share * 0.4), pack(spikes))
+    assert torch.equal(integrate(current, 0.4, share * 0.4), pack(spikes))
 
 
 def test_a_constant_current_needs_one_row():
     current = torch.rand(3, 5)
     expected, _ = integrate_and_fire(current.repeat(9, 1, 1), 0.7, 0.35)
-    assert torch.equal(fire(current.expand(9, 3, 5), 0.7, 0.35), pack(expected))
+    assert torch.equal(integrate(current.expand(9, 3, 5), 0.7, 0.35), pack(expected))
 
 
 def test_a_current_that_is_not_a_number_fires_no_spike():
-    assert fire(torch.tensor([[float("nan")], [1.0]]), 1.0, 0.5).tolist() == [[0]]
+    assert integrate(torch.tensor([[float("nan")], [1.0]]), 1.0, 0.5).tolist() == [[0]]
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
@@ -78,7 +78,7 @@ def test_the_drive_is_the_sum_of_all_sources_in_float32(dtype, n_steps, n_source
 
 
 def test_words_for_fewer_steps_than_are_sent_are_refused():
-    with pytest.raises(ValueError, match="24 are sent"):
+    with pytest.raises(ValueError, match="cannot send 24"):
         drive([pack(torch.ones(8, 3, dtype=torch.bool))], [1.0], 24, torch.float32)
 
 
@@ -98,7 +98,7 @@ def test_counts_of_places_are_sums_over_channels_too_however_the_words_lie(
     )
     words = pack(spikes)
     words = words.movedim(2, -1).contiguous().movedim(-1, 2) if rows else words
-    assert torch.equal(count_places(words), spikes.sum((0, 2))[:, None])
+    assert torch.equal(count_positions(words), spikes.sum((0, 2))[:, None])
 
 
 @given(st.integers(1, 40), st.sampled_from([5, 8, 24]), st.integers(1, 3), st.integers(0, 1000))
@@ -109,7 +109,7 @@ def test_spikes_of_a_place_count_as_much_as_their_channels_weights(
     spikes = torch.rand(n_steps, 2, n_channels, 7, generator=generator) < 0.5
     weights = torch.randint(0, 300, (n_channels, n_weights), generator=generator)
     expected = torch.einsum("bct,ck->btk", spikes.long().sum(0), weights).flatten(0, 1)
-    assert torch.equal(torch.from_numpy(weigh_places(pack(spikes), weights.numpy())), expected)
+    assert torch.equal(torch.from_numpy(weighted_counts(pack(spikes), weights.numpy())), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.float32, torch.float64])
@@ -146,7 +146,7 @@ def test_every_chunk_on_every_thread_is_done_once(n):
     torch.set_num_threads(3)
     try:
         current = torch.randn(9, n)
-        words = fire(current, 0.5, 0.25)
+        words = integrate(current, 0.5, 0.25)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(words, pack(integrate_and_fire(current, 0.5, 0.25)[0]))
@@ -155,9 +155,11 @@ def test_every_chunk_on_every_thread_is_done_once(n):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_can_fire_too():
     current = torch.randn(9, 4 * kernels.CHUNK)
-    expected = fire(current, 0.5, 0.25)
+    expected = integrate(current, 0.5, 0.25)
     if (child := os.fork()) == 0:
-        os._exit(0 if np.array_equal(fire(current, 0.5, 0.25).numpy(), expected.numpy()) else 1)
+        os._exit(
+            0 if np.array_equal(integrate(current, 0.5, 0.25).numpy(), expected.numpy()) else 1
+        )
     assert os.waitpid(child, 0)[1] == 0
 
 
