@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Signal, SpikeTrains
@@ -133,7 +134,7 @@ class SynopsEstimate:
             reached = connectivity.reached(len(self._arriving), module.kept)
             self.synops = self.synops + (self._arriving * reached.to(out.value.device)).sum()
         self.macs += signal.value.numel() / connectivity.divisor * connectivity.fan_out
-        if isinstance(module, Readout) or module.mode == "analog":
+        if not isinstance(module, SpikingLayer) or module.mode == "analog":
             self._arriving = 0.0
             return
         spikes = connectivity.sum_outputs(out.value.float()) / module.threshold

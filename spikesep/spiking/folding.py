@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from spikesep.spiking.synapses.kinds import Synapse
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def check_norm(norm: nn.Module, synapse: Synapse) -> None:
-    """Check that a norm can be folded into a synapse.
+def as_batch_norm(norm: nn.Module, synapse: Synapse) -> BatchNorm:
+    """The norm, checked that it can be folded into a synapse.
 
     Raises:
         ValueError: it is no batch norm over the synapse's channels, or keeps no statistics.
@@ -32,9 +33,17 @@ def check_norm(norm: nn.Module, synapse: Synapse) -> None:
             f"{found} keeps no running statistics, which conversion folds into weights; "
             "train it with track_running_stats=True"
         )
+    return norm
 
 
-def fold(synapse: Synapse, norm: nn.Module | None) -> Synapse:
+def moments(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """Running variance and mean of a norm that `as_batch_norm` accepts."""
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    return norm.running_var, norm.running_mean
+
+
+def fold(synapse: Synapse, norm: BatchNorm | None) -> Synapse:
     """A copy of a synapse, with a bias, that computes norm(synapse(x)) in inference.
 
     Uses the running statistics of the norm and its eps.
@@ -43,7 +52,8 @@ def fold(synapse: Synapse, norm: nn.Module | None) -> Synapse:
     bias = weight.new_zeros(len(weight)) if synapse.bias is None else synapse.bias.detach().clone()
     if norm is not None:
         with torch.no_grad():
-            weight, bias = folded_weights(weight, bias, norm, norm.running_mean, norm.running_var)
+            variance, mean = moments(norm)
+            weight, bias = folded_weights(weight, bias, norm, mean, variance)
     whole = copy.deepcopy(synapse)
     whole.weight = nn.Parameter(weight)
     whole.bias = nn.Parameter(bias)
@@ -51,7 +61,7 @@ def fold(synapse: Synapse, norm: nn.Module | None) -> Synapse:
 
 
 def folded_weights(
-    weight: Tensor, bias: Tensor | None, norm: nn.Module, mean: Tensor, variance: Tensor
+    weight: Tensor, bias: Tensor | None, norm: BatchNorm, mean: Tensor, variance: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of a synapse followed by a batch norm with these moments.
 

@@ -63,6 +63,8 @@ class Limiter(nn.Module):
     """
 
     kept: Tensor | None
+    weight_scale: Tensor
+    bias_scale: Tensor
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class Limiter(nn.Module):
         with torch.no_grad():
             weight, bits = self.pruned(synapse.weight), self.limits.weight_bits
             synapse.weight.copy_(on_grid(weight, self.weight_scale, bits) if bits else weight)
-            if bits:
+            if bits and synapse.bias is not None:
                 synapse.bias.copy_(on_grid(synapse.bias, self.bias_scale, bits))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spikesep.spiking import engines
 from spikesep.spiking.engines.call import LayerCall
-from spikesep.spiking.folding import check_norm, fold, folded_weights
+from spikesep.spiking.folding import BatchNorm, as_batch_norm, fold, folded_weights, moments
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.signal import Coding, Signal, SpikeTrains, require_finite, straight_through
@@ -57,17 +57,15 @@ class SpikingLayer(Synaptic):
         residual: bool = False,
     ):
         super().__init__(synapse, before)
-        if norm is not None:
-            check_norm(norm, self.synapse)
         if residual and (identity or before is not None or not self.connectivity.keeps_shape):
             raise ValueError(
                 "a residual path needs a synapse that keeps the shape, and no other path or map "
                 "beside it"
             )
-        self.norm = norm
+        self.norm: BatchNorm | None = None if norm is None else as_batch_norm(norm, self.synapse)
         self.identity = identity
         self.residual = residual
-        self.coding: Coding | None = None
+        self._coding: Coding | None = None
         self.mode: Literal["analog", "discrete", "tandem", "spiking"] = "analog"
         self.gradient: Gradient = "relu"
         self._batch_moments: tuple[Tensor, Tensor] | None = None
@@ -75,6 +73,21 @@ class SpikingLayer(Synaptic):
         self.fixed: FixedPoint | None = None
         self.engine = "auto"
         self.ran_on = ""  # the engine of the last call, and why
+
+    @property
+    def coding(self) -> Coding:
+        """How values become spikes.
+
+        Raises:
+            ValueError: the layer is analog.
+        """
+        if self._coding is None:
+            raise ValueError("an analog layer does not fire; discretize or convert it first")
+        return self._coding
+
+    @coding.setter
+    def coding(self, coding: Coding) -> None:
+        self._coding = coding
 
     def forward(self, signal: Signal) -> Signal:
         """Output of the layer's neurons for a signal [batch, ...], without the identity path.
@@ -100,7 +113,7 @@ class SpikingLayer(Synaptic):
 
     def rounded(self, activation: Tensor) -> Tensor:
         """Activations clipped and rounded as spiking neurons code a constant current (eq. 10)."""
-        coding = self._require_coding()
+        coding = self.coding
         # The threshold stays a tensor, so that no accelerator waits for it.
         count = activation.detach().to(torch.float32, copy=True).div_(self.threshold)
         count.add_(coding.initial_potential).floor_().clamp_(0, coding.n_steps)
@@ -112,7 +125,7 @@ class SpikingLayer(Synaptic):
         Raises:
             ValueError: the incoming spikes are of another window.
         """
-        n_steps = self._require_coding().n_steps
+        n_steps = self.coding.n_steps
         if any(trains.n_steps != n_steps for trains in signal.trains):
             found = [trains.n_steps for trains in signal.trains]
             raise ValueError(f"spikes of {found} steps reach a layer of {n_steps} steps")
@@ -126,7 +139,7 @@ class SpikingLayer(Synaptic):
             self.connectivity,
             *self.neuron_weights(),
             threshold=self.threshold,
-            coding=self._require_coding(),
+            coding=self.coding,
             fixed=self.fixed,
             learns=self.mode != "spiking",
         )
@@ -136,8 +149,10 @@ class SpikingLayer(Synaptic):
         them (Fig. 3).
         """
         weight, bias = self.synapse.weight, self.synapse.bias
+        if bias is None:
+            bias = weight.new_zeros(len(weight))
         if self.norm is not None:
-            variance, mean = self._batch_moments or (self.norm.running_var, self.norm.running_mean)
+            variance, mean = self._batch_moments or moments(self.norm)
             weight, bias = folded_weights(weight, bias, self.norm, mean, variance)
         weight = weight + self.connectivity.unit_kernel(weight) if self.residual else weight
         if self.limiter is None or self.mode == "spiking":
@@ -152,7 +167,8 @@ class SpikingLayer(Synaptic):
         with torch.no_grad():
             self.synapse = fold(self.synapse, self.norm)
             if self.residual:
-                self.synapse.weight += self.connectivity.unit_kernel(self.synapse.weight)
+                weight = self.synapse.weight
+                weight += self.connectivity.unit_kernel(weight)
         self.norm, self.residual = None, False
 
     def discretize(self, threshold: float, coding: Coding, gradient: Gradient = "relu") -> None:
@@ -262,7 +278,7 @@ class SpikingLayer(Synaptic):
     def _bounded(self, twin: Tensor) -> Tensor:
         if self.gradient == "relu":
             return twin
-        return twin.clamp(max=self.threshold * self._require_coding().n_steps)
+        return twin.clamp(max=self.threshold * self.coding.n_steps)
 
     def _tandem(self, signal: Signal) -> Signal:
         """Spikes forward, the gradient of choice backward (section 4.1).
@@ -299,11 +315,6 @@ class SpikingLayer(Synaptic):
             raise ValueError(
                 f"a threshold must be positive and finite, not {threshold}: is the layer silent?"
             )
-        self.coding = coding
+        self._coding = coding
         self.gradient = gradient
         self.threshold.fill_(threshold)
-
-    def _require_coding(self) -> Coding:
-        if self.coding is None:
-            raise ValueError("an analog layer does not fire; discretize or convert it first")
-        return self.coding

@@ -1,8 +1,8 @@
 """A stack of layers that convert one by one, with an analog readout behind them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, ValuesView
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,16 @@ Observer = Callable[[str, Any, Signal, Signal], None]
 
 class NotConvertibleError(SpikeSepError):
     """A part of a network has no spiking counterpart; the message names it and the remedy."""
+
+
+class Layers(nn.ModuleDict):
+    """Spiking layers by name, in order."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> SpikingLayer: ...
+        def values(self) -> ValuesView[SpikingLayer]: ...  # noqa: D102
+        def items(self) -> ItemsView[str, SpikingLayer]: ...  # noqa: D102
 
 
 class SpikingNetwork(nn.Module):
@@ -49,7 +59,7 @@ class SpikingNetwork(nn.Module):
                 "the first layer cannot have an identity path: its input is analog, and the sum of "
                 "an analog signal and spikes does not spike"
             )
-        self.layers = nn.ModuleDict(named)
+        self.layers = Layers(named)
         self.readout = readout
 
     def forward(self, x: Tensor | Signal, observe: Observer | None = None) -> Tensor:
@@ -119,7 +129,7 @@ class SpikingNetwork(nn.Module):
     @property
     def coding(self) -> Coding | None:
         """Coding of the converted layers; None while all are analog."""
-        return self[0].coding
+        return self[0]._coding
 
     @property
     def limits(self) -> HardwareLimits:

@@ -26,9 +26,8 @@ def integrate_and_fire(
             sum_t z[t] = threshold * count + potential - initial_potential.
     """
     # In-place operations on contiguous memory: this runs per layer and step, on every neuron.
-    potential = torch.empty_like(current[0], memory_format=torch.contiguous_format).copy_(
-        initial_potential
-    )
+    potential = torch.empty_like(current[0], memory_format=torch.contiguous_format)
+    potential[...] = initial_potential
     spikes = torch.empty(current.shape, dtype=torch.bool, device=current.device)
     reset = -float(threshold)
     for z, s in zip(current, spikes, strict=True):

@@ -16,7 +16,7 @@ class Readout(Synaptic):
         """Potential, analog, [batch, ...]."""
         if self.limiter is None or not self.synapse.weight.requires_grad:
             return Signal(self.synapse(self.connectivity.pool(signal.value)))
-        weight, bias = self.limiter(self.synapse.weight, self.synapse.bias)
+        weight, bias = self.limiter(self.synapse.weight, self.bias)
         return Signal(self.connectivity.transmit(signal.value, weight, bias))
 
     def impose(self, limits: HardwareLimits) -> None:

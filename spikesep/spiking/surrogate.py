@@ -21,8 +21,10 @@ class GradedSignal(Signal):
         super().__init__(drive.sum(0))
         self.graded = drive
 
-    def __add__(self, other: "GradedSignal") -> "GradedSignal":
-        """Sum of two signals."""
+    def __add__(self, other: Signal) -> Signal:
+        """Sum of two signals; with spikes that carry no gradient, an ordinary one."""
+        if not isinstance(other, GradedSignal):
+            return super().__add__(other)
         return GradedSignal(self.graded + other.graded)
 
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from spikesep.spiking.folding import fold
 from spikesep.spiking.hardware_limits import HardwareLimits, Limiter
-from spikesep.spiking.synapses.kinds import as_synapse, connectivity_of
+from spikesep.spiking.synapses.kinds import Synapse, as_synapse, connectivity_of
 
 
 class Synaptic(nn.Module):
@@ -20,10 +20,21 @@ class Synaptic(nn.Module):
 
     def __init__(self, synapse: nn.Module, before: nn.Module | None = None):
         super().__init__()
-        self.synapse = as_synapse(synapse)
+        self.synapse: Synapse = as_synapse(synapse)
         self.before = before
         self.connectivity = connectivity_of(self.synapse, before)
         self.limiter: Limiter | None = None
+
+    @property
+    def bias(self) -> Tensor:
+        """The bias of the synapse, [C_out].
+
+        Raises:
+            ValueError: it has none; `fold` gives it one.
+        """
+        if self.synapse.bias is None:
+            raise ValueError("the synapse has no bias; fold the layer first")
+        return self.synapse.bias
 
     @property
     def kept(self) -> Tensor | None:
@@ -41,8 +52,8 @@ class Synaptic(nn.Module):
             kept: bool, the shape of the weight. Norms are folded already.
             fan_in: the limit that `kept` obeys.
         """
-        weight, bias = self.synapse.weight, self.synapse.bias
-        self.limiter = Limiter(HardwareLimits(fan_in=fan_in), weight, bias, kept=kept)
+        limits = HardwareLimits(fan_in=fan_in)
+        self.limiter = Limiter(limits, self.synapse.weight, self.bias, kept=kept)
 
     def impose(self, limits: HardwareLimits) -> None:
         """Compute with weights that the hardware can hold. Synapses pruned before stay pruned.
@@ -50,5 +61,5 @@ class Synaptic(nn.Module):
         Raises:
             SpikeSepError: the fan-in is smaller than the pooling.
         """
-        weight, bias = self.synapse.weight, self.synapse.bias
-        self.limiter = Limiter(limits, weight, bias, self.connectivity.divisor, self.kept)
+        n_pooled = self.connectivity.divisor
+        self.limiter = Limiter(limits, self.synapse.weight, self.bias, n_pooled, self.kept)

@@ -95,7 +95,7 @@ def _take(layer: SpikingLayer, fixed: FixedPoint, bias: Tensor, unit: float, mul
     with torch.no_grad():
         layer.threshold.fill_(multiple * unit)
         layer.synapse.weight.copy_(dequantized(fixed.weight, fixed.scale))
-        layer.synapse.bias.copy_(bias)
+        layer.bias.copy_(bias)
 
 
 def _enough_equations(
@@ -103,7 +103,7 @@ def _enough_equations(
 ) -> NormalEquations | None:
     with torch.no_grad():
         equations = normal_equations(
-            layer, layer.synapse, [(now.value, then.value) for now, then in signals]
+            layer, layer, [(now.value, then.value) for now, then in signals]
         )
     return equations if equations.n_positions >= ENOUGH * layer.synapse.weight[0].numel() else None
 
@@ -141,7 +141,7 @@ def check_fixed_point(network: SpikingNetwork) -> None:
         ValueError: they are out of range; the message names the layer and the number.
     """
     for index, (name, layer) in enumerate(network.layers.items()):
-        fixed = layer.fixed
+        fixed = _integers_of(layer)
         in_range = {
             "fraction": 0 <= int(fixed.fraction) <= FRACTION_BITS,
             "multiple": 1 <= int(fixed.multiple) <= MULTIPLES,
@@ -160,15 +160,21 @@ def check_fixed_point(network: SpikingNetwork) -> None:
 
 def most(network: SpikingNetwork, index: int) -> float:
     """Largest magnitude of a layer's potentials on their way."""
-    layer, coding = network[index], network[index].coding
-    units, before = int(layer.fixed.input_levels), index
+    layer, coding, fixed = network[index], network[index].coding, _integers_of(network[index])
+    units, before = int(fixed.input_levels), index
     if index:
-        units, before = int(network[index - 1].fixed.multiple), index - 1
-        while network[before].identity:  # it hands on what reaches it
+        units, before = int(_integers_of(network[index - 1]).multiple), index - 1
+        while network[before].identity:  # its input arrives, too
             before -= 1
-            units += int(network[before].fixed.multiple)
+            units += int(_integers_of(network[before]).multiple)
     times = 1 if index == 0 and coding.encoding == "impulse" else coding.n_steps
-    return layer.fixed.most(round(units * layer.connectivity.divisor), times, coding.n_steps)
+    return fixed.most(round(units * layer.connectivity.divisor), times, coding.n_steps)
+
+
+def _integers_of(layer: SpikingLayer) -> FixedPoint:
+    if layer.fixed is None:
+        raise ValueError("the layer has no fixed-point form")
+    return layer.fixed
 
 
 @dataclass(frozen=True)
@@ -223,7 +229,7 @@ class Grid:
         fixed = FixedPoint(layer.synapse).cpu()
         weight, bias = (
             layer.synapse.weight.detach().double().cpu(),
-            layer.synapse.bias.detach().double().cpu(),
+            layer.bias.detach().double().cpu(),
         )
         scale = weight.flatten(1).abs().amax(1) / self.bound
         scale = (

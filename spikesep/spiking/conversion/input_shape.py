@@ -75,10 +75,10 @@ def _smallest(path: list[Step], axis: int, wanted: int) -> int:
 
 def _resized(axis: int, n: int, step: Step) -> int:
     """Size along an axis behind a convolution or pooling; 0 where its window does not fit."""
-    if n == 0 or not hasattr(step, "kernel_size"):
-        return n
     if isinstance(step, ConvConnectivity):
-        return step.output_size(axis, n)
+        return step.output_size(axis, n) if n else 0
+    if n == 0 or not isinstance(step, (nn.AvgPool1d, nn.AvgPool2d)):
+        return n
     kernel, stride, padding = (
         _along(size, axis) for size in (step.kernel_size, step.stride, step.padding)
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikesep.spiking.synapses.connectivity import Connectivity
 from spikesep.spiking.synaptic import Synaptic
@@ -32,14 +32,14 @@ class NormalEquations:
 
 
 def normal_equations(
-    module: Synaptic, synapse: nn.Module, values: list[tuple[Tensor, Tensor]]
+    module: Synaptic, original: Synaptic, values: list[tuple[Tensor, Tensor]]
 ) -> NormalEquations:
     """Normal equations for the weights of a layer or readout, regularized toward given weights.
 
     Args:
         module: the layer, for its connectivity.
-        synapse: gives the desired potentials; its weights are those that regularization favors.
-        values: batches of the present inputs, and of the inputs that `synapse` is applied to.
+        original: gives the desired potentials; its weights are those that regularization favors.
+        values: batches of the present inputs, and of the inputs that `original` is applied to.
 
     Raises:
         NotImplementedError: the synapse pads with values other than zeros.
@@ -47,8 +47,10 @@ def normal_equations(
     bare = module.connectivity.without_map()
     pool = module.connectivity.pool
     channels = -1 if bare.out_channels_last else 1
-    among: Tensor | float = 0.0
-    across: Tensor | float = 0.0
+    synapse = original.synapse
+    n_inputs, n_outputs = synapse.weight[0].numel() + 1, len(synapse.weight) // bare.groups
+    among = synapse.weight.new_zeros(bare.groups, n_inputs, n_inputs, dtype=torch.float64)
+    across = among.new_zeros(bare.groups, n_inputs, n_outputs)
     n = 0
     for now, then in values:
         columns = _columns(bare, pool(now))
@@ -57,7 +59,7 @@ def normal_equations(
         among = among + (columns @ columns.mT).double()
         across = across + (columns @ potential.mT).double()
         n += columns.shape[2]
-    old = torch.cat([synapse.weight.flatten(1), synapse.bias[:, None]], 1).double()
+    old = torch.cat([synapse.weight.flatten(1), original.bias[:, None]], 1).double()
     old = old.unflatten(0, (len(among), -1))
     powers = (among / n).diagonal(dim1=1, dim2=2)[:, :-1].mean(1)
     ridge = RIDGE * powers[:, None, None].clamp(min=1e-12)

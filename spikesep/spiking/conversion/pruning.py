@@ -92,7 +92,7 @@ def _equations(
     """Normal equations of one layer or the readout, with enough positions behind them."""
     values = [(now.value, then.value) for now, then in signals]
     try:
-        equations = normal_equations(part, original.synapse, values)
+        equations = normal_equations(part, original, values)
     except NotImplementedError as error:
         raise SpikeSepError(
             f"layer {name}: {error} cannot be refitted; set convert.pruning to magnitude"
@@ -138,7 +138,7 @@ def _fit(
             weight[row, inputs] = inverse @ across[group, inputs, neuron]
             spread[row, inputs] = inverse.diagonal()
     synapse.weight.copy_((weight[:, :n] * kept).view_as(synapse.weight))
-    synapse.bias.copy_(weight[:, n])
+    module.bias.copy_(weight[:, n])
     return kept.view_as(synapse.weight)
 
 

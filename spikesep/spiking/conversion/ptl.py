@@ -35,21 +35,26 @@ class StageTrainer(Protocol):
 
     def examples(self) -> Iterable[Example]:
         """Calibration data: inputs of the network, and the function from readout to predictions."""
+        ...
 
     def activations(self, index: int) -> Iterable[Tensor]:
         """ReLU output of layer `index`, not converted yet, over the calibration data."""
+        ...
 
     def begin(self, stage: int) -> None:
         """Layer `stage` has become tandem: make a new optimizer."""
 
     def train_epoch(self, stage: int, epoch: int) -> float:
         """Train for one pass over the data; return the mean loss."""
+        ...
 
     def validate(self, stage: int) -> float:
         """Loss of the network as it stands, in inference."""
+        ...
 
     def state_dict(self) -> dict[str, Any]:
         """State that an unbroken run carries into the next epoch, such as the optimizer's."""
+        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore such a state."""
@@ -159,8 +164,8 @@ def choose_threshold(
     upper_bound = histogram.percentile(p)
     if upper_bound <= 0:
         raise SpikeSepError(
-            f"no activation lies above zero at percentile {p:g}: the layer is silent; take a higher "
-            "percentile or auto, or train the network anew"
+            f"no activation lies above zero at percentile {p:g}: the layer is silent; take a "
+            "higher percentile or auto, or train the network anew"
         )
     return ThresholdChoice(
         p, upper_bound, histogram.clipped_share(upper_bound), histogram.summary()
@@ -225,7 +230,7 @@ class ProgressiveTandemLearning:
         self.coding = coding
         self.percentile = percentile
         self.discretize = discretize
-        self.gradient = gradient
+        self.gradient: Gradient = gradient
         self.limits = limits or HardwareLimits()
         self.refits = pruning == "refit" and self.limits.fan_in > 0
         self.synops_budget = synops_budget
@@ -344,7 +349,7 @@ class ProgressiveTandemLearning:
             raise SpikeSepError(f"layer {self.network.names[index]}: {error}") from error
 
     def _train(self, stage: int) -> None:
-        schedule = self._schedule
+        schedule = self._in_progress()
         while not schedule.finished:
             epoch = schedule.epoch + 1
             train_loss = self.trainer.train_epoch(stage, epoch)
@@ -356,10 +361,14 @@ class ProgressiveTandemLearning:
             self._tell(stage, train_loss, loss, improved)
 
     def _tell(self, stage: int, train_loss: float, loss: float, improved: bool) -> None:
-        schedule = self._schedule
+        schedule = self._in_progress()
         schedule.cut_short = self.cuts_short(stage, schedule.finished)
         cut_at = schedule.max_epochs if schedule.cut_short else 0
         self.on_epoch(StageEpoch(stage, schedule.epoch, train_loss, loss, improved, cut_at))
+
+    def _in_progress(self) -> AdaptiveSchedule:
+        assert self._schedule is not None, "no stage is in progress"
+        return self._schedule
 
     def _validate(self, stage: int, epoch: int) -> float:
         loss = self.trainer.validate(stage)
@@ -430,8 +439,8 @@ class AllAtOnce(ProgressiveTandemLearning):
 def _require_number(loss: float, what: str, stage: int, epoch: int) -> None:
     if not math.isfinite(loss):
         raise SpikeSepError(
-            f"stage {stage + 1}, epoch {epoch}: the {what} loss is {loss}; look for NaN in the data "
-            "and the loss, or take a lower learning rate"
+            f"stage {stage + 1}, epoch {epoch}: the {what} loss is {loss}; look for NaN in the "
+            "data and the loss, or take a lower learning rate"
         )
 
 

@@ -6,6 +6,7 @@ its path, as `network.get_submodule` takes it.
 """
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ ARGUMENTS = {
 }
 """Constructor arguments that give a module of the same computation."""
 
+Part = TypeVar("Part", SpikingLayer, Readout)
 _AGAIN = "take ReLU and train again"
 _OUTSIDE = "take ReLU inside the stack; {} may follow the readout, outside of it"
 REMEDIES = {
@@ -114,7 +116,8 @@ def require_known(path: str, module: object) -> type[nn.Module]:
         NotConvertibleError: there is none; names `path`, or the network if it is empty.
     """
     kind = next((kind for kind in KINDS if isinstance(module, kind)), None)
-    if kind is None or (not path and kind is not nn.Sequential):
+    is_network = isinstance(module, nn.Module)
+    if kind is None or not is_network or (not path and kind is not nn.Sequential):
         raise refusal(path, module, _remedy(module, is_part=bool(path)))
     changed = any(
         getattr(type(module), name, None) is not getattr(kind, name, None) or name in vars(module)
@@ -143,9 +146,10 @@ class _Grouping:
         self.seen: set[nn.Module] = set()
         self.begin([])
 
-    def begin(self, before: list[nn.Module]) -> None:
+    def begin(self, before: list[tuple[str, nn.Module]]) -> None:
         """Start the next layer, with these maps before its synapse."""
-        self.before, self.behind = before, []  # of the synapse; `behind` it, but before its ReLU
+        self.before = before
+        self.behind: list[tuple[str, nn.Module]] = []  # the synapse, but before its ReLU
         self.synapse: tuple[str, nn.Module] | None = None
         self.norm: nn.Module | None = None
 
@@ -204,7 +208,7 @@ class _Grouping:
         self.layers[_layer_name(name, self.layers)] = layer
         self.begin(self.behind)  # dropout before a ReLU is the same as behind it
 
-    def _make(self, part: type, path: str, synapse: nn.Module, *others) -> SpikingLayer | Readout:
+    def _make(self, part: type[Part], path: str, synapse: nn.Module, *others) -> Part:
         try:
             return part(synapse, *others)
         except ValueError as error:
@@ -264,7 +268,7 @@ def _layer_name(path: str, taken: dict[str, SpikingLayer]) -> str:
 
 
 def _is_lazy(module: nn.Module) -> bool:
-    return any(is_lazy(parameter) for parameter in module._parameters.values())
+    return any(is_lazy(p) for p in module._parameters.values() if p is not None)
 
 
 def _remedy(module: object, is_part: bool) -> str:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.cost import SynopsEstimate
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.synaptic import Synaptic
 
@@ -175,11 +174,12 @@ class _Watch(SynopsEstimate):
 
     def __init__(self):
         super().__init__()
-        self.outputs: list[tuple[nn.Module, Tensor, Tensor]] = []
+        self.outputs: list[tuple[Synaptic, Tensor, Tensor]] = []
 
-    def __call__(self, name: str, module: nn.Module, signal: Signal, out: Signal) -> None:
+    def __call__(self, name: str, module: Synaptic, signal: Signal, out: Signal) -> None:
         super().__call__(name, module, signal, out)
-        exact = out.value if isinstance(module, Readout) else module.activation(signal.value)
+        fires = isinstance(module, SpikingLayer)
+        exact = module.activation(signal.value) if fires else out.value
         self.outputs.append((module, out.value, exact.detach()))
 
 
@@ -271,8 +271,9 @@ def _scale(part: Synaptic, following: Synaptic, multiple: Tensor) -> None:
     """Divide each channel by its multiple, and multiply it by that where it goes."""
     with torch.no_grad():
         multiple = multiple.to(part.synapse.weight)
-        part.synapse.weight /= multiple.view(-1, *[1] * (part.synapse.weight.ndim - 1))
-        part.synapse.bias /= multiple
+        weight, bias = part.synapse.weight, part.bias
+        weight /= multiple.view(-1, *[1] * (weight.ndim - 1))
+        bias /= multiple
         rows, connectivity = following.synapse.weight.flatten(1), following.connectivity
         factors = connectivity.spread(multiple, rows.shape[1])
         rows.view(connectivity.groups, -1, rows.shape[1]).mul_(factors[:, None])

@@ -27,13 +27,14 @@ def set_time_steps(network: SpikingNetwork, n_steps: int) -> None:
         ratio = layer.coding.n_steps / n_steps
         layer.coding = coding
         layer.threshold.mul_(ratio)
-        if layer.fixed is None:
+        fixed = layer.fixed
+        if fixed is None:
             continue
         if index == 0 and coding.encoding == "impulse":
-            _rescale(layer.fixed, ratio)
-        while most(network, index) >= LIMIT and layer.fixed.fraction > 0:
-            layer.fixed.fraction -= 1
-            _rescale(layer.fixed, 0.5)
+            _rescale(fixed, ratio)
+        while most(network, index) >= LIMIT and fixed.fraction > 0:
+            fixed.fraction -= 1
+            _rescale(fixed, 0.5)
     if network.is_fixed_point:
         check_fixed_point(network)
 

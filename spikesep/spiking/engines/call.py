@@ -55,7 +55,7 @@ class LayerCall:
             dtype = _product_dtype(self.weight)
             if len(signal.trains) > 1:
                 return self.current_of_steps(signal.drive(dtype))
-            (source,) = signal.trains  # zeros and ones are exact in any number format
+            source = next(iter(signal.trains))  # zeros and ones are exact in any number format
             ones = packed.drive([source.words], [1.0], n_steps, dtype)
             return self.current_of_steps(ones, self.weight * source.threshold)
         if self.coding.encoding == "constant":

@@ -1,4 +1,6 @@
 """Compiled loops of the event engine, in numba or, where values must stay in registers, in LLVM."""
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
+# An intrinsic is called without its typing context, which numba supplies.
 
 import numpy as np
 from llvmlite import ir

@@ -8,6 +8,8 @@ multiplied in full float32.
 
 With TRITON_INTERPRET=1 set before import, the kernel runs on the CPU, very slowly: for tests.
 """
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# Triton turns arguments into constexpr, and static_range into a loop.
 
 from functools import lru_cache
 

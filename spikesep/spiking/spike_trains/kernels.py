@@ -37,7 +37,7 @@ def compiled(function: Callable) -> Callable:
         kept = njit(nogil=True, cache=True)(function)
     except RuntimeError:
         return njit(nogil=True)(function)
-    kept._cache._cache_file.__class__ = CodeByKey
+    kept._cache._cache_file.__class__ = CodeByKey  # type: ignore[attr-defined]
     return kept
 
 
@@ -89,7 +89,8 @@ def when_compiling(tell: Callable[[], object]) -> Iterator[None]:
 
 def has(feature: str) -> bool:
     """Whether loops are compiled for a processor feature, by its LLVM name ("avx512bw")."""
-    return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    codegen = cpu_target.target_context.codegen()  # type: ignore[attr-defined]
+    return f"+{feature}" in codegen.magic_tuple()[2].split(",")
 
 
 def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> None:
@@ -114,7 +115,7 @@ def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> 
                 return
             kernel(*part, *arguments)
 
-    others = [_pool.submit(work) for _ in range(n_threads - 1)]
+    others = [] if _pool is None else [_pool.submit(work) for _ in range(n_threads - 1)]
     try:
         work()
     finally:

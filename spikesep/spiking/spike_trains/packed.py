@@ -102,8 +102,10 @@ def collect(words: Sequence[Tensor], factors: Sequence[float], dtype: torch.dtyp
     """
     shape = words[0].shape[1:]
     if words[0].device.type != "cpu":
-        counts = [spike_count(unpack(source, 8 * len(source))) for source in words]
-        return sum(count * factor for count, factor in zip(counts, factors, strict=True)).to(dtype)
+        total = torch.zeros(shape, dtype=dtype, device=words[0].device)
+        for source, factor in zip(words, factors, strict=True):
+            total += (spike_count(unpack(source, 8 * len(source))) * factor).to(dtype)
+        return total
     out = torch.empty(shape, dtype=dtype)
     flat = out.view(-1).numpy()
     kernels.run(kernels.collect, len(flat), _stacked(words), np.array(factors, flat.dtype), flat)

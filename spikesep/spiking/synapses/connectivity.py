@@ -37,8 +37,12 @@ class Pooling:
         plain = module.count_include_pad and not module.ceil_mode
         plain = plain and not getattr(module, "divisor_override", None)
         obstacle = "pooling with ceil_mode, divisor_override or count_include_pad=False"
-        sizes = (_sizes(n, n_dims) for n in (module.kernel_size, module.stride, module.padding))
-        return cls(*sizes, "" if plain else obstacle)
+        return cls(
+            _sizes(module.kernel_size, n_dims),
+            _sizes(module.stride, n_dims),
+            _sizes(module.padding, n_dims),
+            "" if plain else obstacle,
+        )
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,18 @@ class ConvTranspose1d(nn.Module):
         original: the module to replace. Its weight is shared where the layouts allow.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(self, original: nn.ConvTranspose1d):
         super().__init__()
         self.in_channels, self.out_channels = original.in_channels, original.out_channels
         self.kernel_size, self.stride = original.kernel_size, original.stride
-        self.padding, self.output_padding = original.padding, original.output_padding
+        self.output_padding = original.output_padding
+        self.padding = tuple(size for size in original.padding if isinstance(size, int))
         self.dilation, self.groups = original.dilation, original.groups
         weight = original.weight.detach().unflatten(0, (self.groups, -1)).transpose(1, 2)
         self.weight = nn.Parameter(weight.flatten(0, 1), original.weight.requires_grad)
-        self.bias = original.bias
+        self.bias = None if original.bias is None else nn.Parameter(original.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, C_in, T] -> [batch, C_out, T_out]."""
@@ -221,7 +224,8 @@ class TransposedConvConnectivity(ConvConnectivity):
     def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `Connectivity`."""
         weight = weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
-        sizes = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        padding = [before for before, _ in self.margins]
+        sizes = (self.stride, padding, self.output_padding, self.groups, self.dilation)
         return F.conv_transpose1d(x, weight, bias, *sizes)
 
     def windows(self, image: Size) -> tuple[np.ndarray, np.ndarray, Size]:
