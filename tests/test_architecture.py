@@ -61,6 +61,27 @@ def test_the_spiking_core_knows_tensors_only(path):
     assert not {name.split(".")[0] for name in imports(path)} & UNKNOWN_TO_THE_CORE
 
 
+LAYERS = {"layer", "network", "readout", "synaptic", "conversion", "cost"}
+"""Modules of the core that stand above the engines."""
+
+
+@pytest.mark.parametrize("room", ["engines", "spike_trains", "synapses"])
+def test_engines_see_descriptions_and_no_layer(room):
+    """Neither by import nor by an annotation that hides one: no `nn.Module` is passed in."""
+    for path in (PACKAGE / "spiking" / room).glob("*.py"):
+        seen = {
+            name.split(".")[2] for name in imports(path) if name.startswith("spikesep.spiking.")
+        }
+        assert not seen & LAYERS, path
+    for path in (PACKAGE / "spiking" / "engines").glob("*.py"):
+        names = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Attribute)
+        }
+        assert not names & {"Module", "synapse", "mode", "limiter"}, path
+
+
 def test_settings_and_options_are_read_without_torch():
     code = "import sys, spikesep.cli.common, spikesep.workers; print('torch' in sys.modules)"
     assert (
