@@ -116,14 +116,14 @@ def spikes(own: Path) -> dict[str, str]:
 def main(folder: Path) -> None:
     import torch
 
-    from spikesep.spiking.engines import dense, event_loops
+    from spikesep.spiking.engines import dense, event_lists
     from spikesep.training.precision import supports_bf16
 
     recipe(folder)
     fast = {
         "bf16": supports_bf16(torch.device("cpu")),
         "int8": dense.int8_products_are_exact(),
-        "lists of 32": event_loops.COMPRESSES,
+        "lists of 32": event_lists.COMPRESSES,
     }
     print(json.dumps({"fast": fast, "spikes": spikes(folder / "exp" / "snn")}))
 

@@ -1,9 +1,10 @@
 """The spiking core: neurons, convertible layers, engines and conversion. It knows tensors only."""
 
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.conversion.ptl import AllAtOnce, ProgressiveTandemLearning, choose_threshold
+from spikesep.spiking.conversion.ptl import AllAtOnce, ProgressiveTandemLearning
 from spikesep.spiking.conversion.report import LayerReport, conversion_report
 from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.conversion.threshold import choose_threshold
 from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.cost import Cost, CostMeter, measure
 from spikesep.spiking.hardware_limits import HardwareLimits

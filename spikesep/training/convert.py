@@ -21,12 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from spikesep.files import room_for
 from spikesep.spiking.conversion.equivalence import require_foldable
 from spikesep.spiking.conversion.fixed_point import require_fixed_point, to_fixed_point
-from spikesep.spiking.conversion.ptl import (
-    AllAtOnce,
-    ProgressiveTandemLearning,
-    StageEpoch,
-    ThresholdChoice,
-)
+from spikesep.spiking.conversion.ptl import AllAtOnce, ProgressiveTandemLearning, StageEpoch
+from spikesep.spiking.conversion.threshold import ThresholdChoice
 from spikesep.spiking.conversion.spike_budget import Example
 from spikesep.spiking.cost import SynopsEstimate
 from spikesep.spiking.hardware_limits import HardwareLimits

@@ -31,7 +31,9 @@ def converted(layers, readout, coding, thresholds):
 
 @st.composite
 def stacks_1d(draw, most_steps=20, n_frames=24):
-    """An analog-fed layer, then dilated, strided, grouped or pooled ones, with or without paths around them."""
+    """An analog-fed layer, then dilated, strided, grouped or pooled ones, with or without paths
+    around them.
+    """
     torch.manual_seed(draw(st.integers(0, 1000)))
     width = draw(st.sampled_from([3, 4, 8, 12]))
     layers = [SpikingLayer(nn.Conv1d(5, width, 1))]

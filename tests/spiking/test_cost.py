@@ -27,7 +27,9 @@ SYNAPSES = {
 
 
 def arrivals(synapse, count):
-    """Send the spikes of one input element at a time through weights of one, and count where they arrive."""
+    """Send the spikes of one input element at a time through weights of one, and count where they
+    arrive.
+    """
     ones = type(synapse)(**{k: getattr(synapse, k) for k in signature(synapse)}, bias=False)
     nn.init.ones_(ones.weight)
     total = 0

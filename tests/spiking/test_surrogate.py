@@ -18,7 +18,9 @@ def test_forward_the_spikes_are_those_of_the_neuron():
 
 
 def test_the_gradient_is_that_of_back_propagation_through_time_by_hand():
-    """Two steps, one neuron: dS/dz from the recursion V[t] = V[t-1] + z[t] - theta s[t], ds/dV the triangle."""
+    """Two steps, one neuron: dS/dz from the recursion V[t] = V[t-1] + z[t] - theta s[t], ds/dV the
+    triangle.
+    """
     z = torch.tensor([0.8, 0.3], dtype=torch.float64, requires_grad=True)
     theta = 1.0
     graded_spikes(z[:, None], theta, 0.0).sum().backward()
@@ -94,9 +96,16 @@ def test_all_layers_at_once_learn_and_end_folded_and_frozen(gradient):
     net, losses = network(), []
     trainer = Trainer(net)
     learning = AllAtOnce(
-        net, net, trainer, Coding(8), discretize=False, gradient=gradient, patience=30, max_epochs=30,
+        net,
+        net,
+        trainer,
+        Coding(8),
+        discretize=False,
+        gradient=gradient,
+        patience=30,
+        max_epochs=30,
         on_epoch=lambda progress: losses.append(progress.valid_loss),
-    )  # fmt: skip
+    )
     learning.run()
     assert min(losses) < 0.5 * losses[0]
     assert all(layer.mode == "spiking" and layer.norm is None for layer in net.layers.values())

@@ -8,7 +8,7 @@ batches, gradients, devices and files belong to the `StageTrainer` it is given.
 import copy
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.pruning import Pruning, prune
+from spikesep.spiking.conversion.schedule import AdaptiveSchedule
 from spikesep.spiking.conversion.spike_budget import Example, allocate
-from spikesep.spiking.conversion.threshold import ActivationHistogram
+from spikesep.spiking.conversion.threshold import ThresholdChoice, choose_threshold
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import Gradient
 from spikesep.spiking.network import SpikingNetwork
@@ -61,45 +62,6 @@ class StageTrainer(Protocol):
 
 
 @dataclass
-class AdaptiveSchedule:
-    """Adaptive training scheduler (Fig. 2D): a stage ends T_p epochs after its best validation
-    loss.
-
-    Attributes:
-        patience: T_p.
-        max_epochs: largest number of epochs.
-        epoch: epochs done.
-        waited: epochs since the best.
-        best_loss: best validation loss of the stage.
-        cut_short: whether time has run out.
-    """
-
-    patience: int
-    max_epochs: int
-    epoch: int = 0
-    waited: int = 0
-    best_loss: float = math.inf
-    cut_short: bool = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the stage is over."""
-        return self.cut_short or self.waited >= self.patience or self.epoch >= self.max_epochs
-
-    def start(self, loss: float) -> None:
-        """Set the loss to improve on: that right after conversion, before training."""
-        self.best_loss = loss
-
-    def update(self, loss: float) -> bool:
-        """Count an epoch with this validation loss; return whether it is the best so far."""
-        self.epoch += 1
-        improved = loss < self.best_loss
-        self.waited = 0 if improved else self.waited + 1
-        self.best_loss = min(loss, self.best_loss)
-        return improved
-
-
-@dataclass
 class StageEpoch:
     """Report of one epoch; epoch 0 is the converted layer before training.
 
@@ -117,59 +79,6 @@ class StageEpoch:
     valid_loss: float
     improved: bool
     cut_at: int = 0
-
-
-@dataclass
-class ThresholdChoice:
-    """How the threshold of a layer was set.
-
-    Attributes:
-        percentile: percentile of the activations.
-        upper_bound: a_u, the activation at it; the threshold is a_u / N_s.
-        clipped_share: share of the activations above it.
-        histogram: of the activations, see `ActivationHistogram.summary`.
-    """
-
-    percentile: float
-    upper_bound: float
-    clipped_share: float
-    histogram: dict = field(default_factory=dict)
-
-
-def choose_threshold(
-    activations: Iterable[Tensor],
-    percentile: float | str,
-    coding: Coding,
-    settled: float | None = None,
-) -> ThresholdChoice:
-    """Threshold LayerNorm (section 3.3) over streamed activations.
-
-    Args:
-        activations: batches of any shape.
-        percentile: in 0..100, or "auto" for the one with the least coding error.
-        coding: N_s and initial potential.
-        settled: an upper bound that the layer has learned with; activations are only described.
-
-    Raises:
-        SpikeSepError: all activations up to the percentile are zero.
-    """
-    histogram = ActivationHistogram()
-    for batch in activations:
-        histogram.update(batch)
-    if settled is not None:
-        share = histogram.clipped_share(settled)
-        return ThresholdChoice(100 * (1 - share), settled, share, histogram.summary())
-    best = histogram.best_percentile(coding.n_steps, coding.initial_potential)
-    p = best if percentile == "auto" else float(percentile)
-    upper_bound = histogram.percentile(p)
-    if upper_bound <= 0:
-        raise SpikeSepError(
-            f"no activation lies above zero at percentile {p:g}: the layer is silent; take a "
-            "higher percentile or auto, or train the network anew"
-        )
-    return ThresholdChoice(
-        p, upper_bound, histogram.clipped_share(upper_bound), histogram.summary()
-    )
 
 
 class ProgressiveTandemLearning:

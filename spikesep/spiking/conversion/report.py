@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from spikesep.spiking.conversion.ptl import ThresholdChoice
+from spikesep.spiking.conversion.threshold import ThresholdChoice
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.neuron import constant_current_count

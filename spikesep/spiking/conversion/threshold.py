@@ -5,11 +5,14 @@ is a_u / N_s. Activations stream through a histogram, so any number of batches f
 """
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking.signal import Coding
 
 N_BINS = 8192
 # The lowest are for one or two steps, which must code the activations of most neurons.
@@ -106,3 +109,56 @@ class ActivationHistogram:
 
     def _middles(self) -> Tensor:
         return (torch.arange(N_BINS, dtype=torch.float64) + 0.5) * self.top / N_BINS
+
+
+@dataclass
+class ThresholdChoice:
+    """How the threshold of a layer was set.
+
+    Attributes:
+        percentile: percentile of the activations.
+        upper_bound: a_u, the activation at it; the threshold is a_u / N_s.
+        clipped_share: share of the activations above it.
+        histogram: of the activations, see `ActivationHistogram.summary`.
+    """
+
+    percentile: float
+    upper_bound: float
+    clipped_share: float
+    histogram: dict = field(default_factory=dict)
+
+
+def choose_threshold(
+    activations: Iterable[Tensor],
+    percentile: float | str,
+    coding: Coding,
+    settled: float | None = None,
+) -> ThresholdChoice:
+    """Threshold LayerNorm (section 3.3) over streamed activations.
+
+    Args:
+        activations: batches of any shape.
+        percentile: in 0..100, or "auto" for the one with the least coding error.
+        coding: N_s and initial potential.
+        settled: an upper bound that the layer has learned with; activations are only described.
+
+    Raises:
+        SpikeSepError: all activations up to the percentile are zero.
+    """
+    histogram = ActivationHistogram()
+    for batch in activations:
+        histogram.update(batch)
+    if settled is not None:
+        share = histogram.clipped_share(settled)
+        return ThresholdChoice(100 * (1 - share), settled, share, histogram.summary())
+    best = histogram.best_percentile(coding.n_steps, coding.initial_potential)
+    p = best if percentile == "auto" else float(percentile)
+    upper_bound = histogram.percentile(p)
+    if upper_bound <= 0:
+        raise SpikeSepError(
+            f"no activation lies above zero at percentile {p:g}: the layer is silent; take a "
+            "higher percentile or auto, or train the network anew"
+        )
+    return ThresholdChoice(
+        p, upper_bound, histogram.clipped_share(upper_bound), histogram.summary()
+    )

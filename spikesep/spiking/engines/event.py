@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.spiking.engines import event_loops as loops
+from spikesep.spiking.engines import event_lists, event_sums
 from spikesep.spiking.engines.call import LayerCall, RowLayout
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.spike_trains import kernels
@@ -46,8 +46,8 @@ def _lists(words: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
         Offsets [rows, N_s + 1] into the list, and the list.
     """
     n_words, n_rows, n_channels = words.shape
-    width = 64 if loops.COMPRESSES else 8
-    list_rows = loops.list_rows_by_64 if loops.COMPRESSES else loops.list_rows
+    width = 64 if event_lists.COMPRESSES else 8
+    list_rows = event_lists.list_rows_by_64 if event_lists.COMPRESSES else event_lists.list_rows
     padded = words
     if n_channels % width:
         padded = np.zeros((n_words, n_rows, -(-n_channels // width) * width), np.uint8)
@@ -92,7 +92,7 @@ def _run_block(
         n_steps,
         out,
     )
-    kernels.run(loops.integrate_rows, n_positions, *arguments, grain=8)
+    kernels.run(event_sums.integrate_rows, n_positions, *arguments, grain=8)
     return torch.from_numpy(out)
 
 
@@ -111,6 +111,6 @@ def _joined(lists: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
 def _tiles(weight: Tensor) -> np.ndarray:
     """Weight [n_taps, C_in, C_out] as [tiles, n_taps, C_in, TILE]."""
     n_taps, n_in, n_out = weight.shape
-    tiles = weight.new_zeros(n_taps, n_in, -(-n_out // loops.TILE) * loops.TILE)
+    tiles = weight.new_zeros(n_taps, n_in, -(-n_out // event_sums.TILE) * event_sums.TILE)
     tiles[:, :, :n_out] = weight
-    return tiles.unflatten(2, (-1, loops.TILE)).permute(2, 0, 1, 3).contiguous().numpy()
+    return tiles.unflatten(2, (-1, event_sums.TILE)).permute(2, 0, 1, 3).contiguous().numpy()

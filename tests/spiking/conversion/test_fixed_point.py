@@ -88,7 +88,9 @@ def test_more_bits_than_there_are_cannot_be_kept():
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_spikes_are_those_of_every_machine(engine, monkeypatch):
-    """Of numbers exact in float32, drawn by numpy, which draws the same everywhere: a digest of the spikes."""
+    """Of numbers exact in float32, drawn by numpy, which draws the same everywhere: a digest of the
+    spikes.
+    """
     monkeypatch.setattr(
         fixed_point, "ENOUGH", float("inf")
     )  # what is rounded together is not, to the last bit

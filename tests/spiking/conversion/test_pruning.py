@@ -58,7 +58,9 @@ def images():
 
 
 def received(signal, at):
-    """Of [channels, frames], what stands at some frames, zeros beyond the ends; in the order of a kernel's weights."""
+    """Of [channels, frames], what stands at some frames, zeros beyond the ends; in the order of a
+    kernel's weights.
+    """
     frames = [signal[:, t] if 0 <= t < signal.shape[1] else np.zeros(len(signal)) for t in at]
     return np.stack(frames, 1).ravel()
 

@@ -5,12 +5,10 @@ import torch
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.conversion.ptl import (
-    AdaptiveSchedule,
-    ProgressiveTandemLearning,
-    choose_threshold,
-)
+from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning
 from spikesep.spiking.conversion.report import conversion_report
+from spikesep.spiking.conversion.schedule import AdaptiveSchedule
+from spikesep.spiking.conversion.threshold import choose_threshold
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.readout import Readout

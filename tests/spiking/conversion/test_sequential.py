@@ -37,33 +37,68 @@ def conv(*behind):
 shared = ReLU()
 TAKEN = {
     "image": (
-        lambda: S(C2(1, 4, 3, padding=1), nn.BatchNorm2d(4), ReLU(), nn.AvgPool2d(2), C2(4, 4, 3, padding=1),
-                  ReLU(), nn.Flatten(), nn.Dropout(0.5), Linear(64, 10)),
-        (1, 8, 8), ["0", "4"],
+        lambda: S(
+            C2(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            ReLU(),
+            nn.AvgPool2d(2),
+            C2(4, 4, 3, padding=1),
+            ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            Linear(64, 10),
+        ),
+        (1, 8, 8),
+        ["0", "4"],
     ),
     "nested": (
         lambda: S(S(*conv(ReLU())), S(S(*conv(nn.BatchNorm1d(4))), ReLU()), S(C1(4, 2, 1))),
-        (4, 20), ["0/0", "1/0/0"],
+        (4, 20),
+        ["0/0", "1/0/0"],
     ),
     "identity between": (
-        lambda: S(*conv(nn.Identity(), ReLU()), nn.Identity(), *conv(nn.Identity())), (4, 20), ["0"],
+        lambda: S(*conv(nn.Identity(), ReLU()), nn.Identity(), *conv(nn.Identity())),
+        (4, 20),
+        ["0"],
     ),
     "dropout anywhere": (
-        lambda: S(nn.Dropout(), *conv(nn.Dropout1d(), nn.BatchNorm1d(4), nn.AlphaDropout(), ReLU()),
-                  nn.Dropout2d(), C1(4, 2, 1), nn.Dropout()),
-        (4, 20), ["1"],
+        lambda: S(
+            nn.Dropout(),
+            *conv(nn.Dropout1d(), nn.BatchNorm1d(4), nn.AlphaDropout(), ReLU()),
+            nn.Dropout2d(),
+            C1(4, 2, 1),
+            nn.Dropout(),
+        ),
+        (4, 20),
+        ["1"],
     ),
     "a module without weights in two places": (
-        lambda: S(*conv(shared), nn.AvgPool1d(2), *conv(shared), C1(4, 2, 1)), (4, 20), ["0", "3"],
+        lambda: S(*conv(shared), nn.AvgPool1d(2), *conv(shared), C1(4, 2, 1)),
+        (4, 20),
+        ["0", "3"],
     ),
     "weight_norm (old)": (lambda: S(weight_norm(conv()[0]), ReLU(), C1(4, 2, 1)), (4, 20), ["0"]),
-    "weight_norm": (lambda: S(parametrizations.weight_norm(conv()[0]), ReLU(), C1(4, 2, 1)), (4, 20), ["0"]),
-    "spectral_norm (old)": (lambda: S(spectral_norm(Linear(4, 6)), ReLU(), Linear(6, 2)), (4,), ["0"]),
-    "spectral_norm": (lambda: S(parametrizations.spectral_norm(Linear(4, 6)), ReLU(), Linear(6, 2)), (4,), ["0"]),
-    "pruned": (
-        lambda: S(*pruned(C1(4, 4, 3), nn.BatchNorm1d(4)), ReLU(), *pruned(C1(4, 2, 1))), (4, 20), ["0"],
+    "weight_norm": (
+        lambda: S(parametrizations.weight_norm(conv()[0]), ReLU(), C1(4, 2, 1)),
+        (4, 20),
+        ["0"],
     ),
-}  # fmt: skip
+    "spectral_norm (old)": (
+        lambda: S(spectral_norm(Linear(4, 6)), ReLU(), Linear(6, 2)),
+        (4,),
+        ["0"],
+    ),
+    "spectral_norm": (
+        lambda: S(parametrizations.spectral_norm(Linear(4, 6)), ReLU(), Linear(6, 2)),
+        (4,),
+        ["0"],
+    ),
+    "pruned": (
+        lambda: S(*pruned(C1(4, 4, 3), nn.BatchNorm1d(4)), ReLU(), *pruned(C1(4, 2, 1))),
+        (4, 20),
+        ["0"],
+    ),
+}
 
 
 def pruned(*modules):
@@ -201,7 +236,7 @@ BETWEEN = {  # conv, relu, this, conv
     "hooked": (hooked(nn.Identity()), "forward hooks, .*; remove them"),
     "hooked container": (hooked(S(nn.Identity())), "forward hooks, .*; remove them"),
     "hooked before": (hooked(C1(4, 4, 1), "register_forward_pre_hook"), "forward hooks"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("culprit", "remedy"), BETWEEN.values(), ids=BETWEEN)
@@ -222,13 +257,22 @@ def test_what_cannot_be_converted_is_named_by_its_path_with_its_remedy(culprit, 
 
 
 REFUSED = {
-    "no Sequential": (Residual, "Residual: is no nn.Sequential, and what its forward() does cannot be seen"),
-    "Sequential with a forward": (lambda: Scaled(*conv(ReLU()), C1(4, 2, 1)), "Scaled: its own forward()"),
+    "no Sequential": (
+        Residual,
+        "Residual: is no nn.Sequential, and what its forward() does cannot be seen",
+    ),
+    "Sequential with a forward": (
+        lambda: Scaled(*conv(ReLU()), C1(4, 2, 1)),
+        "Scaled: its own forward()",
+    ),
     "hooked Sequential": (lambda: hooked(S(*conv(ReLU()), C1(4, 2, 1))), "has forward hooks"),
     "DataParallel": (lambda: nn.DataParallel(S(*conv(ReLU()), C1(4, 2, 1))), "its .module"),
     "compiled": (lambda: torch.compile(S(*conv(ReLU()), C1(4, 2, 1))), "its ._orig_mod"),
     "a list": (lambda: [*conv(ReLU()), C1(4, 2, 1)], "list: give the modules in one nn.Sequential"),
-    "ModuleList": (lambda: nn.ModuleList(conv()), "ModuleList: give the modules in one nn.Sequential"),
+    "ModuleList": (
+        lambda: nn.ModuleList(conv()),
+        "ModuleList: give the modules in one nn.Sequential",
+    ),
     "a synapse": (lambda: Linear(3, 3), "Linear: is no nn.Sequential"),
     "a ReLU with a forward": (lambda: S(*conv(Shifted()), C1(4, 2, 1)), "'1' (Shifted): its own"),
     "Flatten(1, 2) before a convolution": (
@@ -236,40 +280,62 @@ REFUSED = {
         "'3' (Conv1d): Flatten before Conv1d",
     ),
     "Flatten(2) before a convolution": (
-        lambda: S(C2(1, 4, 3), ReLU(), nn.Flatten(2), C1(4, 8, 3)), "'3' (Conv1d): Flatten before Conv1d",
+        lambda: S(C2(1, 4, 3), ReLU(), nn.Flatten(2), C1(4, 8, 3)),
+        "'3' (Conv1d): Flatten before Conv1d",
     ),
     "Flatten(2) before Linear": (
-        lambda: S(C2(1, 4, 3), ReLU(), nn.Flatten(2), Linear(4, 8)), "flattens only some dimensions",
+        lambda: S(C2(1, 4, 3), ReLU(), nn.Flatten(2), Linear(4, 8)),
+        "flattens only some dimensions",
     ),
     "a readout alone": (lambda: S(Linear(8, 6)), "has a readout alone"),
     "no readout": (lambda: S(Linear(2, 2), ReLU()), "must end"),
-    "a norm behind the readout": (lambda: S(Linear(2, 2), ReLU(), Linear(2, 2), nn.BatchNorm1d(2)), "must end"),
+    "a norm behind the readout": (
+        lambda: S(Linear(2, 2), ReLU(), Linear(2, 2), nn.BatchNorm1d(2)),
+        "must end",
+    ),
     "a map behind the readout": (
-        lambda: S(*conv(ReLU()), C1(4, 2, 1), nn.AvgPool1d(2)), "'3' (AvgPool1d): stands behind the readout",
+        lambda: S(*conv(ReLU()), C1(4, 2, 1), nn.AvgPool1d(2)),
+        "'3' (AvgPool1d): stands behind the readout",
     ),
-    "pooling before a ReLU": (lambda: S(*conv(nn.AvgPool1d(2), ReLU()), C1(4, 2, 1)), "move it behind the ReLU"),
+    "pooling before a ReLU": (
+        lambda: S(*conv(nn.AvgPool1d(2), ReLU()), C1(4, 2, 1)),
+        "move it behind the ReLU",
+    ),
     "pooling before a norm": (
-        lambda: S(*conv(nn.AvgPool1d(2), nn.BatchNorm1d(4), ReLU()), C1(4, 2, 1)), "right behind",
+        lambda: S(*conv(nn.AvgPool1d(2), nn.BatchNorm1d(4), ReLU()), C1(4, 2, 1)),
+        "right behind",
     ),
-    "two synapses in a row": (lambda: S(Linear(2, 2), S(Linear(2, 2))), "'1.0' (Linear): follows synapse '0'"),
+    "two synapses in a row": (
+        lambda: S(Linear(2, 2), S(Linear(2, 2))),
+        "'1.0' (Linear): follows synapse '0'",
+    ),
     "weights used twice": (lambda: S(*[Linear(2, 2), ReLU()] * 2, Linear(2, 2)), "used twice"),
     "a norm without statistics": (
         lambda: S(*conv(nn.BatchNorm1d(4, track_running_stats=False), ReLU()), C1(4, 2, 1)),
         "'0' (Conv1d): BatchNorm1d keeps no running statistics",
     ),
     "a norm of another size": (
-        lambda: S(Linear(8, 6), nn.BatchNorm1d(5), ReLU(), Linear(6, 2)), "is not over the 6 channels",
+        lambda: S(Linear(8, 6), nn.BatchNorm1d(5), ReLU(), Linear(6, 2)),
+        "is not over the 6 channels",
     ),
     "a norm of another shape": (
-        lambda: S(C2(1, 4, 3), nn.BatchNorm1d(4), ReLU(), C2(4, 2, 1)), "take BatchNorm2d",
+        lambda: S(C2(1, 4, 3), nn.BatchNorm1d(4), ReLU(), C2(4, 2, 1)),
+        "take BatchNorm2d",
     ),
-    "float64": (lambda: S(Linear(8, 8), ReLU(), Linear(8, 3)).double(), "are float64; call .float()"),
+    "float64": (
+        lambda: S(Linear(8, 8), ReLU(), Linear(8, 3)).double(),
+        "are float64; call .float()",
+    ),
     "float16": (lambda: S(Linear(8, 8), ReLU(), Linear(8, 3)).half(), "are float16; call .float()"),
     "sizes that do not fit": (
-        lambda: S(Linear(3, 4), ReLU(), Linear(5, 2)), "Linear of 5 inputs receives 4",
+        lambda: S(Linear(3, 4), ReLU(), Linear(5, 2)),
+        "Linear of 5 inputs receives 4",
     ),
-    "channels that do not fit": (lambda: S(C1(3, 4, 1), ReLU(), C1(5, 2, 1)), "Conv1d of 5 channels receives"),
-}  # fmt: skip
+    "channels that do not fit": (
+        lambda: S(C1(3, 4, 1), ReLU(), C1(5, 2, 1)),
+        "Conv1d of 5 channels receives",
+    ),
+}
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
@@ -291,11 +357,18 @@ SHAPES = {
     "Conv1d, Flatten": (S(C1(3, 4, 5, 2), ReLU(), nn.Flatten(), Linear(68, 2)), (3, 37)),
     "Conv1d, Linear over places": (S(C1(3, 4, 5, padding="same"), ReLU(), Linear(17, 2)), (3, 17)),
     "oblong images": (
-        S(C2(1, 4, (1, 64), (1, 4)), ReLU(), nn.AvgPool2d((3, 2), ceil_mode=True), C2(4, 4, (20, 1)), ReLU(),
-          nn.Flatten(), Linear(4 * 3 * 7, 5)),
+        S(
+            C2(1, 4, (1, 64), (1, 4)),
+            ReLU(),
+            nn.AvgPool2d((3, 2), ceil_mode=True),
+            C2(4, 4, (20, 1)),
+            ReLU(),
+            nn.Flatten(),
+            Linear(4 * 3 * 7, 5),
+        ),
         (1, 64, 112),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("network", "least"), SHAPES.values(), ids=SHAPES)

@@ -102,7 +102,9 @@ def test_for_as_many_spikes_predictions_change_less():
 
 
 def test_the_first_layer_alone_is_allotted_as_trying_all_of_it_would():
-    """One layer before a readout: errors and spikes of each channel by plain loops; the best of all choices."""
+    """One layer before a readout: errors and spikes of each channel by plain loops; the best of all
+    choices.
+    """
     torch.manual_seed(1)
     network = discrete([SpikingLayer(nn.Linear(3, 2))], Readout(nn.Linear(2, 1)), 0.2, 4)
     network[0].synapse.bias.data.fill_(0.3)
@@ -127,7 +129,8 @@ def test_the_first_layer_alone_is_allotted_as_trying_all_of_it_would():
     chosen = (torch.from_numpy(bias) / network[0].synapse.bias.detach().double()).numpy()
     a, b = (int(np.abs(np.log(np.array(MULTIPLES) / multiple)).argmin()) for multiple in chosen)
     assert spent[a, b] <= budget
-    # Of the choices that some price leads to, the best; no choice that costs as little has less error.
+    # Of the choices that some price leads to, the best; no choice that costs as little has less
+    # error.
     assert total[a, b] == pytest.approx(total[spent <= spent[a, b] + 1e-12].min(), rel=1e-4)
 
 

@@ -41,8 +41,9 @@ def test_another_window_is_what_conversion_with_the_same_upper_bounds_gives(n_st
 def test_the_fixed_point_form_of_another_window_is_the_one_made_at_that_window(
     n_steps, encoding, monkeypatch
 ):
-    """Against the fixed-point form made from float weights at that window. Where it chose the same grids, its integers
-    are the same, and otherwise what they mean; biases and thresholds up to rounding once more."""
+    """Against the fixed-point form made from float weights at that window. Where it chose the same
+    grids, its integers are the same, and otherwise what they mean; biases and thresholds up to
+    rounding once more."""
     monkeypatch.setattr(
         fixed_point, "ENOUGH", float("inf")
     )  # together, weights make up for what a window rounds

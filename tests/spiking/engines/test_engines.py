@@ -25,7 +25,7 @@ def convolve(s, x, weight):
 
 
 def scatter(s, x, weight):
-    """A transposed convolution input by input: frame i adds to frame i * stride + tap * dilation."""
+    """Transposed convolution by loops: frame i adds to frame i * stride + tap * dilation."""
     (stride,), (padding,), (dilation,) = s.stride, s.padding, s.dilation
     n_taps = weight.shape[2]
     length = (x.shape[2] - 1) * stride + dilation * (n_taps - 1) + 1 + s.output_padding[0]
@@ -39,7 +39,9 @@ def scatter(s, x, weight):
 
 
 def plain_loop(layer, signal):
-    """Counts of a fixed-point layer in Python's terms: int64, one step after the other, every synapse on its own."""
+    """Counts of a fixed-point layer in Python's terms: int64, one step after the other, every
+    synapse on its own.
+    """
     fixed, coding = layer.fixed, layer.coding
     shape = (
         [-1] + [1] * (layer.synapse.weight.ndim - 2)

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikesep.spiking.engines import event, event_loops
+from spikesep.spiking.engines import event, event_lists
 from spikesep.spiking.spike_trains import kernels
 
 WAYS = [
     pytest.param(
         True,
         marks=pytest.mark.skipif(
-            not event_loops.COMPRESSES, reason="this processor has no AVX-512 VBMI2"
+            not event_lists.COMPRESSES, reason="this processor has no AVX-512 VBMI2"
         ),
         id="by 64",
     ),
@@ -33,7 +33,7 @@ def test_lists_hold_the_channels_that_fire_in_order(
     spikes = np.random.default_rng(seed).random((n_steps, n_rows, n_channels)) < rate
     words = np.packbits(spikes, axis=0, bitorder="little")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(event_loops, "COMPRESSES", compresses)
+        patch.setattr(event_lists, "COMPRESSES", compresses)
         offsets, channels = event._lists(words, n_steps)
     for row in range(n_rows):
         for step in range(n_steps):

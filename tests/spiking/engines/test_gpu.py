@@ -1,5 +1,5 @@
-"""The gpu engine on an accelerator where there is one; its kernel everywhere, in Triton's interpreter. That takes a
-process of its own: Triton looks at the environment when it is imported.
+"""The gpu engine on an accelerator where there is one; its kernel everywhere, in Triton's
+interpreter. That takes a process of its own: Triton looks at the environment when it is imported.
 """
 
 import os
@@ -84,7 +84,9 @@ def test_interpreted_or_not_images_fire_the_spikes_of_the_dense_engine(case):
 @pytest.mark.gpu
 @pytest.mark.parametrize("deferred", [False, True])
 def test_interpreted_or_not_what_takes_more_than_seven_bits_arrives_whole(deferred):
-    """Sums of 12 sources of up to 15 units each, in every step or all at once; more channels than a block holds."""
+    """Sums of 12 sources of up to 15 units each, in every step or all at once; more channels than a
+    block holds.
+    """
     torch.manual_seed(0)
     layers = [SpikingLayer(nn.Conv1d(3, 70, 1))]
     layers += [SpikingLayer(nn.Conv1d(70, 70, 1), identity=True) for _ in range(11)] + [

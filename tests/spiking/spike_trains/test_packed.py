@@ -173,7 +173,10 @@ def test_without_a_place_for_the_compilers_cache_all_goes_on(tmp_path):
     tmp_path.chmod(0o755)
     for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(folder.stat().st_mode | 0o055)
-    code = "import torch; from spikesep.spiking.spike_trains import packed as p; print(p.count(torch.full((1, 3), 3).byte()))"
+    code = (
+        "import torch; from spikesep.spiking.spike_trains import packed; "
+        "print(packed.count(torch.full((1, 3), 3).byte()))"
+    )
     nobody = ["setpriv", "--reuid", "65534", "--clear-groups"]
     if subprocess.run([*nobody, "test", "-x", sys.executable]).returncode:
         pytest.skip("this Python lies where only its owner may go")
