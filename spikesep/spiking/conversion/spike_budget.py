@@ -76,7 +76,7 @@ def allot(
             raise ValueError(f"layer {name}: must round and learn, with all folded")
         if layer.identity:
             raise SpikeSepError(
-                f"layer {name}: shares its channels with the layer before; ptl.synops_budget needs a network without "
+                f"layer {name}: shares its channels with the layer before; convert.budget.synops needs a network without "
                 "identity paths, or with folded ones"
             )
     examples = list(examples)
@@ -245,7 +245,7 @@ def _within(budget: float, trials: list[_Trial]) -> tuple[float, list[Tensor]]:
     price, chosen, synops = _at(2.0**high, trials)
     if synops > budget:
         raise SpikeSepError(
-            f"--ptl.synops_budget: {synops:.3g} is about the least that there is; give more"
+            f"--convert.budget.synops: {synops:.3g} is about the least that there is; give more"
         )
     return price, chosen
 

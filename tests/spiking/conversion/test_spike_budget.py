@@ -204,7 +204,7 @@ def test_a_neuron_without_weights_is_left_as_it_is():
 
 def test_a_budget_out_of_reach_is_named():
     network, x = sequence()
-    with pytest.raises(SpikeSepError, match=r"synops_budget: .* is about the least"):
+    with pytest.raises(SpikeSepError, match=r"budget\.synops: .* is about the least"):
         allot(network, examples(x), 0.001)
 
 

@@ -15,7 +15,8 @@ from spikesep.separation.model.separator import KIND, Separator, load_separator,
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.signal import Coding
-from spikesep.training.records.model_folder import LARGEST_HEADER, checksum, read_model
+from spikesep.training.records.model_files import LARGEST_HEADER
+from spikesep.training.records.model_folder import checksum, read_model
 
 REPORT = [{"layer": "bottleneck", "threshold": 0.1}]
 CARD = "---\nlicense: mit\n---\n# Zwei Stimmen 語\n"
@@ -35,7 +36,7 @@ def separator() -> Separator:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """`model/` and `model.safetensors`, the same in both forms."""
+    """The same model as folder `model/` and file `model.safetensors`."""
     folder = tmp_path_factory.mktemp("whole")
     for name in ("model", "model.safetensors"):
         save_separator(separator(), folder / name, REPORT, CARD)
@@ -48,7 +49,7 @@ def place(whole, tmp_path):
     return tmp_path / "here"
 
 
-def the_refusal(path) -> str:
+def refusal_of(path) -> str:
     with pytest.raises(SpikeSepError) as caught:
         load_separator(path)
     assert "\n" not in str(caught.value)
@@ -57,7 +58,7 @@ def the_refusal(path) -> str:
 
 
 def change(place, tensors=None, sealed=True, **changes):
-    """Write both forms anew with other settings or tensors; with `sealed`, as somebody would who knows the format."""
+    """Rewrite folder and file with other settings or tensors, with a new checksum if `sealed`."""
     saved = read_model(place / "model", KIND)
     about, held = (
         saved.settings | changes,
@@ -71,7 +72,7 @@ def change(place, tensors=None, sealed=True, **changes):
 
 
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
-def test_a_folder_and_a_file_give_back_model_report_and_card(whole, name):
+def test_folder_and_file_contain_model_report_and_card(whole, name):
     saved, mixture = read_model(whole / name, KIND), torch.randn(500)
     assert (saved.report, saved.card) == (REPORT, CARD)
     assert torch.equal(
@@ -79,12 +80,12 @@ def test_a_folder_and_a_file_give_back_model_report_and_card(whole, name):
     )
 
 
-def test_a_file_needs_nothing_beside_it(whole, tmp_path):
+def test_single_file_is_self_contained(whole, tmp_path):
     shutil.copy(whole / "model.safetensors", tmp_path / "mailed.safetensors")
     assert load_separator(tmp_path / "mailed.safetensors").kind == "snn"
 
 
-def test_which_inputs_were_given_up_is_kept_in_bits(tmp_path):
+def test_pruning_masks_are_saved_as_bits(tmp_path):
     torch.manual_seed(0)
     model = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2])).eval()
     limits = HardwareLimits(fan_in=7)
@@ -101,7 +102,7 @@ def test_which_inputs_were_given_up_is_kept_in_bits(tmp_path):
     saved = read_model(tmp_path / "model", KIND)
     assert saved.settings["format"].endswith("/3")
     masks = {name: tensor for name, tensor in model.state_dict().items() if name.endswith("kept")}
-    settings = {**saved.settings, "format": f"{KIND}/2"}  # as it was before there were bits
+    settings = {**saved.settings, "format": f"{KIND}/2"}  # as written before masks were packed
     tensors = saved.tensors | masks
     (tmp_path / "older").mkdir()
     save_file(tensors, tmp_path / "older" / "model.safetensors")
@@ -127,7 +128,7 @@ def test_saving_twice_gives_the_same_checksum(whole):
     )
 
 
-def test_a_file_that_stood_there_is_replaced_whole(place):
+def test_existing_file_is_replaced(place):
     save_separator(separator(), place / "model.safetensors")
     assert read_model(place / "model.safetensors", KIND).card is None
     assert not list(place.glob(".*"))
@@ -135,7 +136,7 @@ def test_a_file_that_stood_there_is_replaced_whole(place):
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_changed_byte_of_any_tensor_is_refused(whole, tmp_path, data):
+def test_changed_byte_of_a_tensor_is_refused(whole, tmp_path, data):
     file = bytearray((whole / "model.safetensors").read_bytes())
     first = 8 + int.from_bytes(file[:8], "little")
     file[data.draw(st.integers(first, len(file) - 1))] ^= data.draw(st.integers(1, 255))
@@ -166,9 +167,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
-def test_a_changed_setting_is_refused(place, name, changes):
+def test_changed_setting_is_refused(place, name, changes):
     change(place, sealed=False, **changes)
-    assert "checksum differs" in the_refusal(place / name)
+    assert "checksum differs" in refusal_of(place / name)
 
 
 WITHIN = {
@@ -179,20 +180,24 @@ WITHIN = {
         None,
         "is of format 1, which has no checksum",
     ),
-    "from the future": ({"format": "spikesep-separator/4"}, None, "take a newer SpikeSep"),
+    "from the future": ({"format": "spikesep-separator/4"}, None, "install a newer SpikeSep"),
     "no version": ({"format": "spikesep-separator"}, None, "is of format"),
-    "no settings of a network": ({"model": None}, None, "not a whole separator"),
+    "no settings of a network": ({"model": None}, None, "not a complete separator"),
     "an unknown setting": ({"model": {"n_ears": 2}}, None, "n_ears"),
-    "a setting of another type": ({"model": {"n_filters": "many"}}, None, "not a whole separator"),
+    "a setting of another type": (
+        {"model": {"n_filters": "many"}},
+        None,
+        "not a complete separator",
+    ),
     "sizes beyond the file": (
         {"model": {"n_filters": 60_000, "n_channels": 60_000}},
         None,
-        "its settings speak of",
+        "its settings describe",
     ),
     "layers beyond the file": (
         {"model": {"n_filters": 16, "n_channels": 64, "dilations": [1] * 99}},
         None,
-        "speak of",
+        "describe",
     ),
     "a window without end": (
         {
@@ -206,7 +211,7 @@ WITHIN = {
         None,
         "n_steps must be at least 1 and at most 65536",
     ),
-    "more layers converted": ({"n_converted": 10**9}, None, "not a whole separator"),
+    "more layers converted": ({"n_converted": 10**9}, None, "not a complete separator"),
     "a coding that cannot be": ({"coding": {"n_steps": -1}}, None, "n_steps"),
     "NaN": (
         {},
@@ -217,14 +222,14 @@ WITHIN = {
     "another shape": (
         {},
         lambda t: t | {"norm.gain": torch.ones(17, 1)},
-        r"norm.gain is of torch.float32 [17, 1]",
+        r"norm.gain is torch.float32 [17, 1]",
     ),
     "another type": (
         {},
         lambda t: t | {"norm.gain": t["norm.gain"].double()},
-        "norm.gain is of torch.float64",
+        "norm.gain is torch.float64",
     ),
-    "a tensor too many": ({}, lambda t: t | {"extra": torch.ones(1)}, "extra is no tensor of it"),
+    "a tensor too many": ({}, lambda t: t | {"extra": torch.ones(1)}, "no tensor extra"),
     "a tensor missing": (
         {},
         lambda t: {k: v for k, v in t.items() if k != "norm.bias"},
@@ -235,18 +240,16 @@ WITHIN = {
         lambda t: {k: v for k, v in t.items() if k != "network.layers.dilated2.fixed.weight"},
         "network.layers.dilated2.fixed.weight",
     ),
-    "no tensors": ({}, lambda t: {}, "not a whole separator"),
+    "no tensors": ({}, lambda t: {}, "not a complete separator"),
 }
 
 
 @pytest.mark.parametrize(("changes", "tensors", "message"), WITHIN.values(), ids=WITHIN)
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
-def test_what_is_no_such_model_is_refused_though_its_checksum_is_right(
-    place, name, changes, tensors, message
-):
+def test_invalid_model_with_a_valid_checksum_is_refused(place, name, changes, tensors, message):
     change(place, tensors, **changes)
     begun = time.process_time()
-    assert message in the_refusal(place / name)
+    assert message in refusal_of(place / name)
     assert time.process_time() - begun < 10
 
 
@@ -266,18 +269,18 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_sizes_without_end_are_refused_before_anything_is_built(place, monkeypatch, name):
+def test_excessive_sizes_are_refused_before_building(place, monkeypatch, name):
     def built(config):
         raise AssertionError("it is built")
 
     change(place, model={"n_filters": 16, "n_channels": 12, name.partition(",")[0]: ENDLESS[name]})
     monkeypatch.setattr(Separator, "__init__", built)
-    found = the_refusal(place / "model.safetensors")
+    found = refusal_of(place / "model.safetensors")
     assert f"--model.{name.partition(',')[0]} " in found
     assert len(found) < len(str(place)) + 300
 
 
-def test_sizes_of_research_are_not_refused():
+def test_large_realistic_sizes_are_accepted():
     SeparatorConfig(
         sample_rate=192_000, n_filters=4096, kernel_size=512, n_channels=2048, conv_kernel_size=31
     )
@@ -287,7 +290,7 @@ def test_sizes_of_research_are_not_refused():
 
 
 class Bomb:
-    """Unpickled, it would leave a file."""
+    """An object that writes a file when unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -332,19 +335,19 @@ FILES = {
         lambda p: torch.save({"x": torch.ones(1), "b": Bomb(p.parent / "ran")}, p),
         "is a pickle",
     ),
-    "empty": (lambda p: p.write_bytes(b""), "not a whole safetensors file"),
+    "empty": (lambda p: p.write_bytes(b""), "not a complete safetensors file"),
     "text": (lambda p: p.write_text("hello, these are no tensors"), "its header would have"),
     "oversize header": (oversize, "its header would have"),
-    "a gap between tensors": (gap, "not a whole safetensors file"),
-    "a header nested without end": (nested, "not a whole safetensors file"),
-    "cut off": (cut, "not a whole safetensors file"),
-    "longer": (longer, "not a whole safetensors file"),
+    "a gap between tensors": (gap, "not a complete safetensors file"),
+    "a header nested without end": (nested, "not a complete safetensors file"),
+    "cut off": (cut, "not a complete safetensors file"),
+    "longer": (longer, "not a complete safetensors file"),
     "a folder": (folder, "no such file"),
 }
 
 
 @pytest.mark.parametrize(("damage", "message"), FILES.values(), ids=FILES)
-def test_tensors_of_another_kind_are_refused_and_nothing_runs(place, damage, message):
+def test_other_tensor_files_are_refused_without_execution(place, damage, message):
     damage(place / "model" / "model.safetensors")
     with pytest.raises(SpikeSepError, match=message) as caught:
         load_separator(place / "model")
@@ -365,7 +368,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_settings_that_cannot_be_read_are_refused_by_name(place, text):
+def test_unreadable_settings_are_refused_by_name(place, text):
     path = place / "model" / "config.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SpikeSepError, match=r"config\.json") as caught:
@@ -376,21 +379,21 @@ def test_settings_that_cannot_be_read_are_refused_by_name(place, text):
 @pytest.mark.parametrize(
     "about", [{}, {"config": "{"}, {"config": "[" * 100_000}, {"config": "[]"}]
 )
-def test_a_file_without_readable_settings_is_refused(place, about):
+def test_single_file_without_settings_is_refused(place, about):
     path = place / "model.safetensors"
     path.write_bytes(save(load_file(place / "model" / "model.safetensors"), about))
-    the_refusal(path)
+    refusal_of(path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "report.json", "README.md"])
-def test_a_link_out_of_the_folder_is_refused(place, name):
+def test_link_out_of_the_folder_is_refused(place, name):
     (place / "model" / name).rename(place / "elsewhere")
     (place / "model" / name).symlink_to("../elsewhere")
     with pytest.raises(SpikeSepError, match="outside of its folder"):
         load_separator(place / "model")
 
 
-def test_a_link_to_a_folder_and_links_within_it_are_fine(place):
+def test_links_to_and_within_the_folder_are_followed(place):
     (place / "model" / "model.safetensors").rename(place / "model" / "weights")
     (place / "model" / "model.safetensors").symlink_to("weights")
     (place / "link").symlink_to("model")
@@ -398,22 +401,22 @@ def test_a_link_to_a_folder_and_links_within_it_are_fine(place):
 
 
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
-def test_the_seal_cannot_be_taken_off(place, name):
-    """By a number of the format that had none."""
+def test_checksum_cannot_be_omitted(place, name):
+    """By claiming a version of the format without checksum."""
 
     def changed(tensors):
         return tensors | {"norm.gain": 2 * tensors["norm.gain"]}
 
     change(place, changed, sealed=False, format="spikesep-separator/1", sha256=None)
     assert (
-        "is of format 1, which has no checksum to see changes by; train the model again"
-        in the_refusal(place / name)
+        "is of format 1, which has no checksum to detect changes; train the model again"
+        in refusal_of(place / name)
     )
 
 
 @pytest.mark.parametrize("name", ["model/model.safetensors", "model.safetensors"])
-def test_a_git_lfs_pointer_is_told_with_the_command_that_fetches_the_file(place, name):
+def test_git_lfs_pointer_error_names_the_command(place, name):
     (place / name).write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 700000\n"
     )
-    assert "run `git lfs pull`" in the_refusal(place / name.partition("/")[0])
+    assert "run `git lfs pull`" in refusal_of(place / name.partition("/")[0])
