@@ -87,15 +87,29 @@ def train_ann(
         print(f"{folder} is there and complete; delete {exp} to train again")
         return folder
     seed_everything(recipe.seed)
-    rate, config = recipe.model.sample_rate, recipe.train
+    model = _train(initial, exp, found, settings, began)
+    if is_first_process():
+        save_separator(model, folder)
+    return folder
+
+
+def _train(
+    initial: Separator | None,
+    exp: Path,
+    data: ExperimentData,
+    settings: dict[str, Any],
+    began: float,
+) -> Separator:
+    """Train a separator, from given or random weights; return it."""
+    recipe, config, rate = data.recipe, data.recipe.train, data.recipe.model.sample_rate
     n_samples = round(config.segment_seconds * rate)
-    loader = found.random_crops(n_samples, config.batch_size, recipe.seed)
-    crops = FixedCrops(found.valid, rate, round(VALID_SECONDS * rate))
+    loader = data.random_crops(n_samples, config.batch_size, recipe.seed)
+    crops = FixedCrops(data.valid, rate, round(VALID_SECONDS * rate))
     model = initial or Separator(recipe.model)
     check_gpus(recipe.launch)
     if is_first_process():
-        _claim(exp, "ann", settings, data)
-        found.print_residuals()
+        _claim(exp, "ann", settings, data.folder)
+        data.print_residuals()
         _print_training(model, loader, crops)
     loss = NegativeSiSdr()
     pretrain(
@@ -110,9 +124,7 @@ def train_ann(
         launch=recipe.launch,
         began=began,
     )
-    if is_first_process():
-        save_separator(model, folder)
-    return folder
+    return model
 
 
 def convert_snn(

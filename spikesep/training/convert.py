@@ -84,14 +84,17 @@ def convert(
     model.network.require_float32()
     if config.weight_bits:
         require_fixed_point(model.network)
-    device, module = torch.device(device), cast(nn.Module, model)
-    others = {"seed": seed, "train_examples": _size(train_set), "valid_examples": _size(valid_set)}
+    device, data = torch.device(device), ConversionData(train_set, valid_set, fresh)
     checkpoint = Checkpoint(
         folder / STATE_FILE,
-        model=module,
+        model=cast(nn.Module, model),
         teacher=None if teacher is None else cast(nn.Module, teacher),
         config=config,
-        others=others,
+        others={
+            "seed": seed,
+            "train_examples": data.size("train"),
+            "valid_examples": data.size("valid"),
+        },
     )
     exact_products(device)
     model.to(device)
@@ -99,7 +102,7 @@ def convert(
     trainer = TandemTrainer(
         model,
         Objective(loss, metric),
-        ConversionData(train_set, valid_set, fresh),
+        data,
         config,
         seed=seed,
         device=device,
@@ -208,7 +211,3 @@ class _Recorder:
         """Save the weights after a stage."""
         path = self.checkpoint.path.with_name(f"stage{stage + 1:02d}.pt")
         save_tensors(path, self.trainer.model.state_dict())
-
-
-def _size(examples: Dataset) -> int:
-    return len(examples)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What a task optimizes and reports."""
+"""Loss and metric of a task."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -72,18 +72,18 @@ def prune(
                 )
             except NotImplementedError as error:
                 raise SpikeSepError(
-                    f"layer {name}: {error} cannot be fitted anew; set ptl.pruning to magnitude"
+                    f"layer {name}: {error} cannot be fitted anew; set convert.pruning to magnitude"
                 ) from error
             n_inputs = module.synapse.weight[0].numel()
             if moments.n_positions < n_inputs:
                 raise SpikeSepError(
                     f"layer {name}: {moments.n_positions} positions are too few to fit {n_inputs} inputs; give more "
-                    "ptl.calibration_examples"
+                    "convert.calibration_examples"
                 )
             most = fan_in // int(divisor(module))
             if most < 1:
                 raise SpikeSepError(
-                    "ptl.fan_in: smaller than the pooling before a layer; take a larger limit"
+                    "convert.fan_in: smaller than the pooling before a layer; take a larger limit"
                 )
             kept.append(_fit(module.synapse, moments, most, worth[index] if worth else None))
             if index < len(network):
