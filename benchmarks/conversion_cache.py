@@ -25,7 +25,7 @@ from spikesep.separation.data.dataset import FixedCrops
 from spikesep.separation.data.kaldi import read_data_dir
 from spikesep.separation.experiment import NegativeSiSdr
 from spikesep.separation.model.separator import Separator, load_separator
-from spikesep.training.config import ConversionConfig
+from spikesep.training.config import CacheConfig, ConversionConfig
 from spikesep.training.convert import convert
 from spikesep.training.records.history import History
 
@@ -58,7 +58,7 @@ def main() -> None:
                 calibration_examples=max(
                     8, options.train_segments // 6
                 ),  # the proportion of the recipe's default
-                cache_gib=gib,
+                cache=CacheConfig(gib),
                 weight_bits=0,
             )
             seconds, outcomes[name] = one_conversion(
@@ -91,8 +91,8 @@ def one_conversion(
             valid_set,
             config,
             Path(folder),
-            history,
-            lambda *batch: -batch[-1],
+            history=history,
+            metric=lambda *batch: -batch[-1],
         )
         seconds = time.perf_counter() - begun
         losses = [row.valid_loss for row in history.read()]

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.conversion_cache import one_conversion, same_outcome
 from benchmarks.synthetic import crops, separator
 from benchmarks.timing import Times, row
-from spikesep.training.config import ConversionConfig
+from spikesep.training.config import CacheConfig, ConversionConfig
 
 CACHE_GIB = {"cache": 8.0, "no cache": 0.0}
 EPOCHS = 3  # a stage; the default patience gives it no fewer
@@ -61,7 +61,7 @@ def _convert(depth: int, n_channels: int, n_steps: int, sets, cache_gib: float):
         patience=EPOCHS,
         max_epochs=EPOCHS,
         calibration_examples=3,
-        cache_gib=cache_gib,
+        cache=CacheConfig(cache_gib),
         weight_bits=0,
     )
     return one_conversion(separator(depth, n_channels), *sets, config)

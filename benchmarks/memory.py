@@ -12,14 +12,15 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import torch
 from torch.nn import functional as F
 
 from benchmarks.synthetic import crops, separator
 from spikesep.files import write_json
 from spikesep.spiking.signal import Coding
 from spikesep.training.config import ConversionConfig
-from spikesep.training.convert import TandemTrainer
+from spikesep.training.conversion.examples import ConversionData
+from spikesep.training.conversion.tandem_trainer import TandemTrainer
+from spikesep.training.objective import Objective
 
 GRID = [(n_steps, depth) for depth in (4, 8, 16) for n_steps in (4, 8, 16, 32)] + [(32, 10)]
 M_MMAP_THRESHOLD = -3
@@ -90,7 +91,7 @@ def _trainer(method: str, n_steps: int, depth: int, n_channels: int, batch: int,
     data = crops(batch, seconds)
     config = ConversionConfig(n_steps=n_steps, batch_size=batch, patience=1, max_epochs=1)
     trainer = TandemTrainer(
-        model, F.mse_loss, lambda *_: 0.0, data, data, config, 0, torch.device("cpu")
+        model, Objective(F.mse_loss, lambda *_: 0.0), ConversionData(data, data), config
     )
     trainer.advance(stage)
     trainer.begin(stage)

@@ -39,7 +39,7 @@ $own_help
   --help            this text
 
 Stages: 0 corpus, 1 mixtures, 2 ANN pre-training, 3 conversion, 4 scoring, 5 listening page.
-A stage that is complete says so and is not done again. Any setting of the config can be given, e.g. --ptl.n_steps 16.
+A stage that is complete says so and is not done again. Any setting of the config can be given, e.g. --convert.n_steps 16.
 Relative paths are taken from the recipe's folder.
 EOF
 }

@@ -22,7 +22,7 @@ Usage: ./run.sh [options] [--section.key VALUE ...]
   --help            this text
 
 Stages: 0 images, 1 analog networks, 2 conversion, 3 scoring, 4 report (results/, RESULTS.md).
-A stage that is complete says so and is not done again. Any setting of the config can be given, e.g. --ann.epochs 5.
+A stage that is complete says so and is not done again. Any setting of the config can be given, e.g. --train.epochs 5.
 Relative paths are taken from the recipe's folder.
 EOF
 }

@@ -27,16 +27,16 @@ OPTIONS = {
         "--launch.n_jobs=1",
     ],
     train: [
-        "--ann.epochs=2",
-        "--ann.segment_seconds=0.5",
-        "--ann.batch_size=2",
-        "--ann.precision=float32",
+        "--train.epochs=2",
+        "--train.segment_seconds=0.5",
+        "--train.batch_size=2",
+        "--train.precision=float32",
     ],
     convert: [
-        "--ptl.max_epochs=1",
-        "--ptl.segment_seconds=0.5",
-        "--ptl.train_segments=3",
-        "--ptl.valid_segments=2",
+        "--convert.max_epochs=1",
+        "--convert.segment_seconds=0.5",
+        "--convert.train_segments=3",
+        "--convert.valid_segments=2",
     ],
     score: ["--launch.n_jobs=1", "--scoring.metrics=[stoi]"],
     demo: [],
@@ -222,7 +222,7 @@ def test_a_file_of_the_experiment_that_was_cut_off_is_named(place, capsys, file)
     path = place / "exp" / file
     path.write_bytes(path.read_bytes()[:-20])
     capsys.readouterr()
-    assert call(train, "--ann.epochs=2") == (0 if file == "history.csv" else 2)
+    assert call(train, "--train.epochs=2") == (0 if file == "history.csv" else 2)
     if file != "history.csv":
         assert str(file) in the_line(capsys)
 

@@ -1,4 +1,4 @@
-"""The image recipes as a user runs them, on a small tree of pictures in ImageNet's layout."""
+"""The image recipes as a user runs them, on a few images in ImageNet's layout."""
 
 import json
 import os
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", params=NAMES)
 def recipe(request, tmp_path_factory):
-    """A copy of a recipe outside the checkout, with twenty pictures of two classes."""
+    """A copy of a recipe outside the checkout, with images of two classes."""
     folder = tmp_path_factory.mktemp("recipe") / request.param
     folder.mkdir()
     for name in ("run.sh", "path.sh", "stages.sh"):
@@ -56,15 +56,15 @@ def run(recipe, *argv):
 
 
 @pytest.mark.slow
-def test_from_pictures_to_a_page(recipe):
+def test_recipe_runs_from_images_to_results_page(recipe):
     task = "reconstruction" if recipe.name == "autoencoder" else "classification"
     architecture = "3x16x16-c4s2-16-768" if recipe.name == "autoencoder" else "3x16x16-c4s2-p2-8-2"
     (recipe / "conf" / "small.yaml").write_text(
-        f"experiment: {{name: small, task: {task}, architectures: [{architecture}], vary: {{ptl.n_steps: [4]}}, "
-        "reduced: a test}\n"
+        f"experiment: {{name: small, task: {task}, architectures: [{architecture}], "
+        "vary: {convert.n_steps: [4]}, reduced: a test}\n"
         "images: {name: imagenet, root: pictures, valid_share: 0.2}\n"
-        "ann: {epochs: 2, batch_size: 8, warmup_steps: 2}\n"
-        "ptl: {max_epochs: 1, batch_size: 8, patience: 1}\n"
+        "train: {epochs: 2, batch_size: 8, warmup_steps: 2}\n"
+        "convert: {max_epochs: 1, batch_size: 8, patience: 1}\n"
     )
     ended = run(recipe, "--config", "conf/small.yaml")
     assert ended.returncode == 0, ended.stderr
@@ -88,12 +88,12 @@ def test_from_pictures_to_a_page(recipe):
         (["--stage"], "--stage needs a value"),
         (["--stage", "7"], "take 0 to 4"),
         (["--config", "nowhere.yaml"], "no such file"),
-        (["--stage", "1", "--ann.epochz", "3"], "epochz"),
+        (["--stage", "1", "--train.epochz", "3"], "epochz"),
         (["--stage", "1", "--stop-stage", "1", "--data", "nowhere"], "nowhere"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
-def test_a_wrong_option_is_one_line_and_status_2(recipe, argv, message):
+def test_option_error_is_one_line_with_status_2(recipe, argv, message):
     ended = run(recipe, *argv)
     assert ended.returncode == 2
     assert message in ended.stderr
@@ -101,7 +101,7 @@ def test_a_wrong_option_is_one_line_and_status_2(recipe, argv, message):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_configuration_is_one_that_the_command_knows(name):
+def test_every_config_is_accepted_and_its_networks_built(name):
     from spikesep.cli.common import recipe_parser
     from spikesep.vision.architectures import build
     from spikesep.vision.config import ImageRecipe

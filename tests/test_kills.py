@@ -1,5 +1,5 @@
-"""The whole recipe, killed without warning at random moments of any stage: the same command goes on, and what it leaves
-is what an unbroken run leaves.
+"""A recipe killed at random moments of any stage: running the same command again completes it,
+with the same files as an uninterrupted run.
 """
 
 import csv
@@ -38,7 +38,7 @@ corpus:
   unseen_speakers: [robotines, robotjane, robotkurt, robotleo]
 mixing: {n_train: 24, n_closed: 4, n_open: 4, max_seconds: 1.0}
 model: {n_filters: 16, n_channels: 16, dilations: [1, 2, 4], identity: sum}
-ann:
+train:
   epochs: 10
   batch_size: 2
   segment_seconds: 0.5
@@ -46,13 +46,19 @@ ann:
   warmup_steps: 2
   halve_patience: 1
   precision: float32
-ptl: {n_steps: 4, max_epochs: 2, patience: 1, train_segments: 16, valid_segments: 8, segment_seconds: 0.5}
+convert:
+  n_steps: 4
+  max_epochs: 2
+  patience: 1
+  train_segments: 16
+  valid_segments: 8
+  segment_seconds: 0.5
 scoring: {metrics: [stoi]}
 """
 
 
 class Run:
-    """A copy of the recipe, outside the checkout."""
+    """A run of a copy of the recipe outside the checkout."""
 
     def __init__(self, folder: Path, voices: Path):
         self.folder = folder
@@ -84,7 +90,7 @@ class Run:
         )
 
     def run(self, kill_after: float | None = None) -> float:
-        """Run it to its end, or kill all its processes after some seconds; the seconds it took."""
+        """Run to the end, or kill all processes after some seconds; return the duration."""
         begun = time.monotonic()
         with (self.folder / "log").open("a") as log:
             process = self.start(log)
@@ -100,7 +106,7 @@ class Run:
         return time.monotonic() - begun
 
     def stage(self) -> str:
-        """The stage it was in last."""
+        """Return the last stage in the log."""
         return [
             line
             for line in (self.folder / "log").read_text().splitlines()
@@ -108,7 +114,7 @@ class Run:
         ][-1:]
 
     def left(self) -> dict[str, object]:
-        """What it made, by name; without what tells the time, and where it lies."""
+        """Return the files of the run, without times and absolute paths."""
         made = {}
         for path in self.folder.rglob("*"):
             name = str(path.relative_to(self.folder))
@@ -117,7 +123,7 @@ class Run:
         return made
 
     def _content(self, path: Path) -> object:
-        if path.suffix in (".ckpt", ".pt"):  # they hold the time
+        if path.suffix in (".ckpt", ".pt"):  # contain times
             return "a checkpoint"
         if path.name == "history.csv":
             with path.open(newline="") as file:
@@ -133,7 +139,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory):
-    """A few sentences of eight voices, for the corpus `folder`."""
+    """A few sentences of eight synthetic voices, for the corpus `folder`."""
     folder = tmp_path_factory.mktemp("voices")
     chosen = VOICES[2:6] + VOICES[8:12]
     for voice in chosen:
@@ -146,7 +152,7 @@ def voices(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, voices):
-    """What an unbroken run leaves, and how long it takes."""
+    """Files and duration of an uninterrupted run."""
     run = Run(tmp_path_factory.mktemp("unbroken") / "recipe", voices)
     seconds = run.run()
     losses = [
@@ -155,7 +161,7 @@ def unbroken(tmp_path_factory, voices):
         if row["stage"] == "0"
     ]
     assert losses != sorted(losses, reverse=True), (
-        "every epoch was the best: the case of one that is not is missed"
+        "every epoch was the best: an epoch that is not the best is not covered"
     )
     return run.left(), seconds
 
@@ -165,7 +171,7 @@ def assert_same(found: dict[str, object], expected: dict[str, object]):
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-def test_a_run_killed_three_times_ends_as_an_unbroken_one(unbroken, voices, tmp_path):
+def test_run_killed_three_times_equals_an_uninterrupted_one(unbroken, voices, tmp_path):
     left, seconds = unbroken
     run, chance = Run(tmp_path / "recipe", voices), random.Random(SEED)
     for _ in range(3):
@@ -177,7 +183,7 @@ def test_a_run_killed_three_times_ends_as_an_unbroken_one(unbroken, voices, tmp_
 
 @pytest.mark.stress
 @pytest.mark.parametrize("number", range(N_KILLS), ids=lambda n: f"{n:02d}")
-def test_a_run_killed_at_a_random_moment_ends_as_an_unbroken_one(
+def test_run_killed_at_a_random_moment_equals_an_uninterrupted_one(
     unbroken, voices, tmp_path, number
 ):
     left, seconds = unbroken

@@ -78,10 +78,10 @@ def recipe(folder: Path) -> None:
         write_mixtures(folder / "data" / name, seed=number)
     config = RecipeConfig(
         model=SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity="sum"),
-        ann=SpeechPretrainConfig(
+        train=SpeechPretrainConfig(
             epochs=2, segment_seconds=0.5, batch_size=2, optimizer="muon", schedule="cosine"
         ),
-        ptl=SpeechConversionConfig(n_steps=9, max_epochs=1, segment_seconds=0.5, optimizer="muon"),
+        convert=SpeechConversionConfig(n_steps=9, max_epochs=1, segment_seconds=0.5),
     )
     train_ann(folder / "data", folder / "exp", config)
     convert_snn(folder / "data", folder / "exp", config)

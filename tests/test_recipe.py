@@ -1,4 +1,4 @@
-"""The recipe as a user runs it: every stage of `conf/tiny.yaml`, killed once on the way."""
+"""The speech recipes as a user runs them."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """A copy of the recipe outside the checkout, with nothing left over from another run."""
+    """A clean copy of the recipe outside the checkout."""
     folder = tmp_path_factory.mktemp("recipe") / "debian-2mix"
     folder.mkdir()
     for name in ("run.sh", "path.sh", "stages.sh"):
@@ -44,7 +44,7 @@ def run(recipe, *argv):
 
 
 def kill_when(recipe, condition, *argv):
-    """Start the recipe and kill all of it, without warning, as soon as the condition holds."""
+    """Start the recipe and kill its process group as soon as the condition holds."""
     process = subprocess.Popen(
         **command(recipe, *argv), stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -58,7 +58,7 @@ def kill_when(recipe, condition, *argv):
 
 
 @pytest.mark.slow
-def test_the_tiny_recipe_killed_twice_ends_with_a_table_and_a_page(recipe):
+def test_tiny_recipe_killed_twice_completes(recipe):
     exp = recipe / "exp" / "tiny"
     history = exp / "history.csv"
     kill_when(recipe, lambda: history.exists(), "--config", "conf/tiny.yaml")
@@ -101,7 +101,7 @@ def test_the_tiny_recipe_killed_twice_ends_with_a_table_and_a_page(recipe):
 
 
 @pytest.mark.slow
-def test_a_second_run_says_what_is_there(recipe):
+def test_second_run_repeats_nothing(recipe):
     if not (recipe / "exp" / "tiny" / "results.json").exists():
         pytest.skip("the recipe has not run")
     ended = run(recipe, "--config", "conf/tiny.yaml", "--stop-stage", "4")
@@ -116,7 +116,7 @@ def test_a_second_run_says_what_is_there(recipe):
 
 
 @pytest.mark.slow
-def test_voices_of_a_mixture_come_out_of_the_model_just_made(recipe):
+def test_trained_model_separates_a_mixture(recipe):
     if not (recipe / "exp" / "tiny" / "snn").exists():
         pytest.skip("the recipe has not run")
     mixture = sorted((recipe / "data" / "wav" / "tt" / "mix").glob("*.wav"))[0]
@@ -141,19 +141,19 @@ def test_voices_of_a_mixture_come_out_of_the_model_just_made(recipe):
         (["--stage", "7"], "take 0 to 5"),
         (["--config", "nowhere.yaml"], "no such file"),
         (["--launcher", "cloud"], "local or slurm"),
-        (["--stage", "2", "--stop-stage", "2", "--ann.epochz", "3"], "epochz"),
+        (["--stage", "2", "--stop-stage", "2", "--train.epochz", "3"], "epochz"),
         (["--stage", "2", "--stop-stage", "2", "--data", "nowhere"], "nowhere"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
-def test_a_wrong_option_is_one_line_and_status_2(recipe, argv, message):
+def test_option_error_is_one_line_with_status_2(recipe, argv, message):
     ended = run(recipe, *argv)
     assert ended.returncode == 2
     assert message in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_help_lists_the_options_and_the_stages(recipe):
+def test_help_lists_the_options(recipe):
     ended = run(recipe, "--help")
     assert ended.returncode == 0
     for option in (
@@ -175,7 +175,7 @@ GOLDEN = SHARED / "golden" / "wsj0-2mix"
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_has_the_same_options_and_its_own(name):
+def test_every_recipe_has_the_common_options_and_its_own(name):
     said = subprocess.run(
         [RECIPE.parent / name / "run.sh", "--help"], capture_output=True, text=True
     ).stdout
@@ -189,7 +189,7 @@ def test_every_recipe_has_the_same_options_and_its_own(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_config_of_every_recipe_is_accepted(name):
+def test_every_config_is_accepted(name):
     from spikesep.cli.common import recipe_parser
 
     for path in (RECIPE.parent / name / "conf").glob("*.yaml"):
@@ -197,19 +197,19 @@ def test_every_config_of_every_recipe_is_accepted(name):
         parser.instantiate(parser.parse_args(["--config", str(path)]))
 
 
-def test_the_default_recipe_leaves_time_for_all_that_has_no_budget():
-    """Training and conversion take at most 21 of 25 minutes, however slow the processor."""
+def test_default_recipe_leaves_time_for_the_other_stages():
+    """Training and conversion take at most 21 of 25 minutes on any processor."""
     from spikesep.cli.common import recipe_of, recipe_parser
 
     parser = recipe_parser("x", "y", exp=False)
     recipe = recipe_of(
         parser.instantiate(parser.parse_args(["--config", str(RECIPE / "conf" / "default.yaml")]))
     )
-    assert recipe.ann.max_minutes + recipe.ptl.max_minutes <= 21
+    assert recipe.train.max_minutes + recipe.convert.max_minutes <= 21
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")
-def test_the_wsj0_recipe_makes_the_golden_tree(tmp_path):
+def test_wsj0_recipe_reproduces_the_golden_files(tmp_path):
     environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
     argv = [
         "--wsj0",
@@ -245,7 +245,7 @@ def test_the_wsj0_recipe_makes_the_golden_tree(tmp_path):
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
-def test_a_wrong_option_of_the_wsj0_recipe_is_one_line(tmp_path, argv, message):
+def test_option_error_of_the_wsj0_recipe_is_one_line(tmp_path, argv, message):
     environment = {**os.environ, "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
     call = [RECIPE.parent / "wsj0-2mix" / "run.sh", "--data", tmp_path / "data", *argv]
     ended = subprocess.run(call, capture_output=True, text=True, env=environment)
@@ -256,7 +256,7 @@ def test_a_wrong_option_of_the_wsj0_recipe_is_one_line(tmp_path, argv, message):
 
 @pytest.fixture
 def watched(tmp_path):
-    """A recipe whose commands only note how they were called, and then do what `then` says."""
+    """A recipe whose commands log their calls, then run the shell command `then`."""
     bin_, home = tmp_path / "bin", tmp_path / "egs" / "debian-2mix"
     shutil.copytree(RECIPE, home, ignore=shutil.ignore_patterns("data", "exp", "downloads"))
     bin_.mkdir()
@@ -287,7 +287,7 @@ def watched(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_recipe_that_is_killed_takes_its_command_with_it(watched, number):
+def test_killed_recipe_ends_its_command(watched, number):
     process, end = watched("exec sleep 60", "--stage", "2"), time.monotonic() + 30
     while not watched.calls.exists() or not watched.calls.read_text().endswith("\n"):
         assert time.monotonic() < end
@@ -300,19 +300,19 @@ def test_a_recipe_that_is_killed_takes_its_command_with_it(watched, number):
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_what_a_command_ends_with_ends_the_recipe(watched):
+def test_recipe_exits_with_the_status_of_a_failed_command(watched):
     process = watched("exit 2", "--stage", "2")
     process.communicate(timeout=30)
     assert process.returncode == 2
     assert len(watched.calls.read_text().splitlines()) == 1
 
 
-def test_a_value_may_follow_an_equals_sign(watched):
+def test_values_may_follow_an_equals_sign(watched):
     argv = [
         "--stage=2",
         "--stop-stage=2",
         "--config=conf/tiny.yaml",
-        "--ann.epochs=2",
+        "--train.epochs=2",
         "--tag",
         "a b",
     ]
@@ -321,10 +321,10 @@ def test_a_value_may_follow_an_equals_sign(watched):
     assert process.returncode == 0
     (call,) = watched.calls.read_text().splitlines()
     assert "--exp exp/a b --config conf/tiny.yaml" in call
-    assert call.endswith("--ann.epochs 2")
+    assert call.endswith("--train.epochs 2")
 
 
-def test_several_networks_to_go_on_from_are_given_one_by_one(watched):
+def test_from_snn_may_be_repeated(watched):
     argv = [
         "--stage",
         "3",

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import json
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from spikesep.files import room_for, work_in
 from spikesep.separation.config import RecipeConfig
 from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.processes.slurm import Resources, in_job, run_jobs, this_program
+from spikesep.training.renamed import migrated, migrated_arguments
 from spikesep.vision.config import ImageRecipe
 
 Recipe = TypeVar("Recipe", RecipeConfig, ImageRecipe)
@@ -43,20 +45,32 @@ class ConfigFile(ActionConfigFile):
             SpikeSepError: it is no YAML, or holds a setting that there is not.
         """
         if Path(value).is_file():
-            _check_config(Path(value), parser)
+            value = _read_config(Path(value), parser)
         super().__call__(parser, options, value, option_string)
 
 
-def _check_config(path: Path, parser: ArgumentParser) -> None:
+def _read_config(path: Path, parser: ArgumentParser) -> str:
+    """Return the settings of a config file, under their present names, as text."""
     try:
         content = get_loader("yaml")(path.read_text(encoding="utf-8-sig"))
     except Exception as error:  # of whichever YAML library there is
         raise SpikeSepError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(content, dict):
-        raise SpikeSepError(f"{path}: holds no settings; give lines like ann: {{epochs: 40}}")
+        raise SpikeSepError(f"{path}: holds no settings; give lines like train: {{epochs: 40}}")
+    content = migrated(content, path)
     names = _setting_names(parser)
     for name in _unknown(content, names):
         raise SpikeSepError(f"{path}: there is no setting {name}{_nearest(name, names)}")
+    return json.dumps(content)
+
+
+class RecipeParser(ArgumentParser):
+    """A parser that also accepts the former names of settings."""
+
+    def parse_args(self, args=None, *more, **options) -> Namespace:
+        """Parse arguments after renaming options."""
+        args = migrated_arguments(sys.argv[1:] if args is None else args)
+        return super().parse_args(args, *more, **options)
 
 
 def _setting_names(parser: ArgumentParser) -> list[str]:
@@ -96,7 +110,7 @@ def recipe_parser(
     command: str, description: str, kind: type[Recipe] = RecipeConfig, *, exp: bool = True
 ) -> ArgumentParser:
     """A parser that takes `--config conf/x.yaml`, `--section.key VALUE` for each of its settings, and the folders."""
-    parser = ArgumentParser(
+    parser = RecipeParser(
         prog=command, description=description, exit_on_error=False, allow_abbrev=False
     )
     parser.add_argument(
@@ -150,7 +164,8 @@ def run(
     atexit.register(gc.freeze)
     _open_closed_streams()
     try:
-        options = parser.instantiate(parser.parse_args(argv))
+        with _notices(parser.prog):
+            options = parser.instantiate(parser.parse_args(argv))
         if needs and options.launch.launcher == "slurm" and not in_job():
             status = _run_as_jobs(
                 parser.prog, sys.argv[1:] if argv is None else list(argv), options, needs

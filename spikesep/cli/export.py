@@ -79,7 +79,8 @@ def export(options: Namespace) -> None:
     from spikesep.separation.model.card import model_card
     from spikesep.separation.model.hub import push_to_hub
     from spikesep.separation.model.separator import KIND, load_separator, save_separator
-    from spikesep.training.records.model_folder import MODEL_FOLDER, read_model
+    from spikesep.training.records.model_files import MODEL_FOLDER
+    from spikesep.training.records.model_folder import read_model
 
     out = options.out
     if out is not None and out.exists():

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
 from spikesep.errors import SpikeSepError
-from spikesep.files import hash_of_files, is_json, write_json
+from spikesep.files import hash_of_files, write_json
 from spikesep.separation.data.corpora import list_utterances
 from spikesep.separation.data.corpora.mixture_lists import find_lists
 from spikesep.separation.data.corpora.table import (
@@ -23,6 +23,7 @@ from spikesep.separation.data.corpora.table import (
     write_table,
 )
 from spikesep.separation.data.preparation import MadeSet, check_procedure, make_mixtures
+from spikesep.training.renamed import is_record
 
 SETTINGS = "settings.json"
 
@@ -75,7 +76,7 @@ def prepare_corpus(options: Namespace) -> None:
     if options.corpus.lists:
         lists = find_lists(options.corpus.lists, options.mixing.n_speakers)
         settings["lists"] = hash_of_files([path for paths in lists.values() for path in paths])
-    if path.exists() and is_json(stamp, settings):
+    if path.exists() and is_record(stamp, settings):
         table = read_table(path)
         lost = sum(not row.path.is_file() for row in table)
         if not lost:

@@ -45,7 +45,7 @@ def _act(options: Namespace, command: str) -> None:
             "--launch: image tasks run in one process, local, on at most one accelerator"
         )
     if options.task == "prepare":
-        from spikesep.vision.datasets import prepare_images  # brings torch
+        from spikesep.vision.preparation import prepare_images  # brings torch
 
         downloads = options.downloads or options.data.resolve().parent / "downloads"
         with unwinding():
@@ -66,7 +66,7 @@ def _act(options: Namespace, command: str) -> None:
 
 
 def _report(recipe: ImageRecipe, options: Namespace, command: str) -> None:
-    from spikesep.vision import figures, results
+    from spikesep.vision import figures, results, results_page
 
     found = results.summarize(recipe, options.exp, command)
     write_json(options.exp / "results.json", found)
@@ -74,6 +74,6 @@ def _report(recipe: ImageRecipe, options: Namespace, command: str) -> None:
     figures.draw(recipe, options.data, options.exp, found, folder)
     write_json(folder / f"{recipe.experiment.name or 'results'}.json", found)
     page = folder.parent / "RESULTS.md"
-    write_text(page, results.markdown(folder, options.results.resolve().parent.name))
-    print("\n".join(results.table(found)))
+    write_text(page, results_page.markdown(folder, options.results.resolve().parent.name))
+    print("\n".join(results_page.table(found)))
     print(f"{page}: written, with {folder}")

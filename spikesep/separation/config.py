@@ -1,4 +1,4 @@
-"""Settings of the speech task: plain records, read without importing torch. `RecipeConfig` is one `conf/*.yaml`."""
+"""Settings of the speech recipes, importable without torch."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,29 +11,30 @@ from spikesep.training.config import ConversionConfig, LaunchConfig, PretrainCon
 MOST_DILATIONS = 1_000
 LARGEST_DILATION = 2**20
 MOST_CONTEXT = 2**24
-"""Samples on either side that dilated convolutions may reach: half an hour at 8 kHz."""
+"""Largest one-sided receptive field of the dilated convolutions, samples: half an hour at 8 kHz."""
 
 
 @dataclass
 class CorpusConfig:
-    """Which recordings to use.
+    """Recordings of single speakers.
 
     Attributes:
-        name: `debian` (real voices from Debian packages), `folder` (one folder a speaker), `librispeech`, `wsj0`, or
-            `espeak` (synthetic voices).
-        root: the corpus folder, for `folder`, `librispeech` and `wsj0`.
-        lists: folder of the published mixture lists (WSJ0-2mix) or metadata (LibriMix), which then say which
-            recordings are used and in which split; empty has lists drawn.
-        noise: folder of WHAM's noise, for LibriMix with noise; empty for none.
-        also: further corpora, `name` or `name:root`, whose voices are added; all are split together.
-        as_published: take all recordings of at least `min_seconds`, and the splits that the corpus itself has, where
-            it has all three; otherwise what is no speech is left out, and closed means voices heard in training.
-        fallback: corpus to take, with a notice, where the packages of `debian` cannot be fetched; empty for none.
-        min_seconds: shorter recordings are left out.
-        max_seconds_per_speaker: most speech taken of one voice, shortest files last; 0 for all.
-        seen_speakers: voices of training and the closed condition; empty takes the corpus's own choice.
-        unseen_speakers: voices of the open condition; empty takes the corpus's own choice.
-        closed_share: share of each seen voice's utterances kept for the closed condition.
+        name: `debian` (real voices from Debian packages), `folder` (one folder per speaker),
+            `librispeech`, `wsj0`, or `espeak` (synthetic voices).
+        root: corpus folder, for `folder`, `librispeech` and `wsj0`.
+        lists: folder of the published mixture lists (WSJ0-2mix) or metadata (LibriMix), which then
+            determine the recordings and splits; empty to draw them at random.
+        noise: folder of the WHAM noise for LibriMix with noise; empty for none.
+        also: additional corpora, each `name` or `name:root`; all are split together.
+        as_published: use all recordings of at least `min_seconds` and, if the corpus defines all
+            three, its own splits. Otherwise recordings without speech are excluded, and the closed
+            condition has the speakers of training.
+        fallback: corpus to use, with a notice, if the packages of `debian` cannot be fetched;
+            empty for none.
+        min_seconds: minimum duration of a recording, s.
+        seen_speakers: speakers of training and of the closed condition; empty for the corpus's
+            defaults.
+        unseen_speakers: speakers of the open condition; empty for the corpus's defaults.
     """
 
     name: Literal["debian", "folder", "librispeech", "wsj0", "espeak"] = "debian"
@@ -44,29 +45,75 @@ class CorpusConfig:
     as_published: bool = False
     fallback: str = "espeak"
     min_seconds: float = 1.5
-    max_seconds_per_speaker: float = 0.0
     seen_speakers: list[str] = field(default_factory=list)
     unseen_speakers: list[str] = field(default_factory=list)
-    closed_share: float = 0.1
+
+
+@dataclass
+class DynamicMixingConfig:
+    """Dynamic mixing: changes to the training mixtures in each epoch.
+
+    Attributes:
+        examples: mixtures per epoch, mixed on the fly from the training utterances; 0 reads the
+            mixtures on disk.
+        speeds: speed factors, one of which is drawn for each utterance mixed on the fly, such as
+            [0.9, 1.0, 1.1].
+        speaker_weighting: exponent of a speaker's amount of speech in the probability of drawing
+            the speaker when mixing on the fly: 0 draws all speakers equally often, 1 all seconds
+            of speech.
+        remix: re-pair the sources within each batch at new levels.
+        channel: random recording channel of each source: `polarity` inverts it at random,
+            `equalizer` filters it and moves its band edges, `floor` adds noise to the mixture. The
+            last two need `examples`. Without a channel, networks learn to separate recordings
+            rather than voices.
+    """
+
+    examples: int = 0
+    speeds: list[float] = field(default_factory=lambda: [1.0])
+    speaker_weighting: float = 0.0
+    remix: bool = True
+    channel: list[Literal["polarity", "equalizer", "floor"]] = field(
+        default_factory=lambda: ["polarity"]
+    )
+
+    def __post_init__(self):
+        name = "mixing.dynamic"
+        check(name, self, examples="not negative", speaker_weighting="not negative")
+        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
+            raise SpikeSepError(f"--{name}.speeds {self.speeds}: give factors from 0.5 to 2")
+        if set(self.channel) - {"polarity"} and not self.examples:
+            raise SpikeSepError(
+                f"--{name}.channel {self.channel}: mixtures on disk support polarity alone; set "
+                f"--{name}.examples too"
+            )
+        if self.speeds != [1.0] and not self.examples:
+            raise SpikeSepError(
+                f"--{name}.speeds {self.speeds}: mixtures on disk have one speed; set "
+                f"--{name}.examples too"
+            )
 
 
 @dataclass
 class MixingConfig:
-    """How mixtures are made.
+    """Mixtures of the recordings.
 
     Attributes:
-        procedure: `balanced` (two voices of any corpus, cut to one length, speakers and sexes balanced), `wsj0mix`
-            (that of WSJ0-2mix, to the sample), or `librimix` (that of LibriMix).
-        n_speakers: voices of a mixture.
-        rates: of the written files, like `8k` or `16k`; the first is trained on.
-        modes: of length: `min` ends with the shortest voice, `max` with the longest; empty takes the first that the
-            procedure has. The first is trained on.
-        max_seconds: longest mixture of `balanced`; longer utterances are cut at a random place.
-        snr_db: one voice is this much louder, uniform between the two, on active speech level (`balanced`, and mixing
-            on the fly).
-        polarity: of the voices of `balanced`: `as_recorded`; `aligned`, as before one microphone; `opposite`, one
-            of the two turned over, which a network that separates voices does not notice.
-        n_train, n_closed, n_open: mixtures in `tr`, `cv` and `tt`, where no lists say so.
+        procedure: `balanced` (two voices of any corpus, cut to one length, speakers and sexes
+            balanced), `wsj0mix` (WSJ0-2mix, sample for sample), or `librimix` (LibriMix).
+        n_speakers: speakers per mixture.
+        rates: sample rates of the files to write, such as `8k` or `16k`; training uses the first.
+        modes: `min` ends a mixture with its shortest source, `max` with its longest; empty for the
+            first that the procedure supports. Training uses the first.
+        max_seconds: maximum duration of a `balanced` mixture, s; longer utterances are cut at a
+            random position.
+        snr_db: range of the level difference between the voices, dB of active speech level, drawn
+            uniformly (`balanced` and dynamic mixing).
+        polarity: polarity of the voices of `balanced`: `as_recorded`; `aligned`, the same for
+            both, as with one microphone; `opposite`, with one voice inverted.
+        n_train: training mixtures (`tr`), unless published lists are used.
+        n_closed: mixtures of the closed condition (`cv`), likewise.
+        n_open: mixtures of the open condition (`tt`), likewise.
+        dynamic: dynamic mixing.
     """
 
     procedure: Literal["balanced", "wsj0mix", "librimix"] = "balanced"
@@ -79,6 +126,7 @@ class MixingConfig:
     n_train: int = 3000
     n_closed: int = 150
     n_open: int = 150
+    dynamic: DynamicMixingConfig = field(default_factory=DynamicMixingConfig)
 
     def __post_init__(self):
         check("mixing", self, n_speakers="at least 1")
@@ -86,7 +134,11 @@ class MixingConfig:
 
     @property
     def rates_hz(self) -> list[int]:
-        """The rates in Hz."""
+        """Sample rates in Hz.
+
+        Raises:
+            SpikeSepError: a rate is malformed or repeated.
+        """
         wrong = [text for text in self.rates if not re.fullmatch(r"\d+(\.\d+)?k", text)]
         if wrong or not self.rates or len(set(self.rates)) < len(self.rates):
             raise SpikeSepError(f"--mixing.rates {self.rates}: give different ones like [8k,16k]")
@@ -95,19 +147,20 @@ class MixingConfig:
 
 @dataclass
 class SeparatorConfig:
-    """The separator's sizes (paper, section 6.3.2).
+    """Architecture of the separator (paper, section 6.3.2).
 
     Attributes:
         n_speakers: voices to separate.
-        sample_rate: Hz.
+        sample_rate: sample rate of the mixtures, Hz.
         n_filters: encoder filters, N.
-        kernel_size: encoder window in samples, L; the stride is L/2.
+        kernel_size: encoder window L, samples; the stride is L/2.
         n_channels: channels of the spiking layers.
-        conv_kernel_size: taps of the dilated convolutions.
-        dilations: one dilated convolution each, in order.
-        identity: a path around each dilated convolution: `none`, as in the paper; `sum`, what follows receives the
-            spikes of all layers before; `folded`, the input is added before the ReLU and becomes part of the kernel, so
-            that it costs no synaptic operation, but each layer fires anew what the one before has said.
+        conv_kernel_size: kernel size of the dilated convolutions.
+        dilations: dilations of the convolutions, in order.
+        identity: identity path around each dilated convolution: `none`, as in the paper; `sum`
+            passes the spikes of all earlier layers on to the next; `folded` adds the input before
+            the ReLU, folded into the kernel, at no cost in synaptic operations but with the
+            spikes fired anew in each layer.
     """
 
     n_speakers: int = 2
@@ -155,61 +208,30 @@ class SeparatorConfig:
 
 @dataclass
 class SpeechPretrainConfig(PretrainConfig):
-    """How the analog separator is trained.
+    """Training of the analog separator.
 
     Attributes:
-        segment_seconds: length of the random crop taken of each mixture in each epoch.
-        remix: re-pair the sources of a batch at new levels in each step, so that few recordings give many mixtures.
-        on_the_fly: mix this many examples an epoch from the training utterances while training, instead of reading
-            mixtures; 0 reads mixtures.
-        speeds: at which utterances are played when mixed on the fly, drawn anew each time, like [0.9, 1.0, 1.1].
-        by_amount: when mixing on the fly, speakers are drawn in proportion to the seconds of speech there are of each,
-            to this power: 0 draws all alike, 1 makes every second of speech as likely as any other.
-        channel: parts of a random recording channel for each source: `polarity` turns it over or not,
-            `equalizer` filters it and moves its band edges, `floor` adds noise to the mixture. The last two need
-            `on_the_fly`. Without them a network learns to tell recordings apart instead of voices.
+        segment_seconds: duration of the random crop taken of each mixture in each epoch, s.
     """
 
     segment_seconds: float = 1.0
-    remix: bool = True
-    on_the_fly: int = 0
-    speeds: list[float] = field(default_factory=lambda: [1.0])
-    by_amount: float = 0.0
-    channel: list[Literal["polarity", "equalizer", "floor"]] = field(
-        default_factory=lambda: ["polarity"]
-    )
 
     def __post_init__(self):
         super().__post_init__()
-        check(
-            "ann",
-            self,
-            segment_seconds="positive",
-            on_the_fly="not negative",
-            by_amount="not negative",
-        )
-        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
-            raise SpikeSepError(f"--ann.speeds {self.speeds}: give factors from 0.5 to 2")
-        if set(self.channel) - {"polarity"} and not self.on_the_fly:
-            raise SpikeSepError(
-                f"--ann.channel {self.channel}: mixtures on disk take polarity alone; set --ann.on_the_fly too"
-            )
-        if self.speeds != [1.0] and not self.on_the_fly:
-            raise SpikeSepError(
-                f"--ann.speeds {self.speeds}: mixtures on disk have one speed; set --ann.on_the_fly too"
-            )
+        check("train", self, segment_seconds="positive")
 
 
 @dataclass
 class SpeechConversionConfig(ConversionConfig):
-    """How the trained separator is converted.
+    """Conversion of the trained separator.
 
     Attributes:
-        segment_seconds: length of the fixed crops that conversion trains on.
-        train_segments: most training segments (all where there are fewer), of which calibration takes the first.
-        valid_segments: most validation segments.
-        targets: what learning goes toward: the `sources` of the mixtures, or the voices that the `ann` makes of the
-            mixtures (distillation); the best epoch is the nearest to these, and the metric is always of the sources.
+        segment_seconds: duration of the fixed crops used for conversion, s.
+        train_segments: maximum number of training segments; calibration uses the first.
+        valid_segments: maximum number of validation segments.
+        targets: training targets: the `sources` of the mixtures, or the outputs of the `ann`
+            (distillation). The best epoch is selected by the same targets; the metric always
+            refers to the sources.
     """
 
     segment_seconds: float = 1.0
@@ -220,16 +242,16 @@ class SpeechConversionConfig(ConversionConfig):
     def __post_init__(self):
         super().__post_init__()
         counts = dict.fromkeys(("train_segments", "valid_segments"), "at least 1")
-        check("ptl", self, segment_seconds="positive", **counts)
+        check("convert", self, segment_seconds="positive", **counts)
 
 
 @dataclass
 class ScoringConfig:
-    """What is scored.
+    """Scoring.
 
     Attributes:
-        metrics: computed beside SI-SDR, which is always there.
-        max_utterances: score only the first of each set; 0 for all.
+        metrics: metrics to compute in addition to SI-SDR.
+        max_utterances: score only the first mixtures of each set; 0 for all.
     """
 
     metrics: list[Literal["sdr", "pesq", "stoi"]] = field(
@@ -240,10 +262,11 @@ class ScoringConfig:
 
 @dataclass
 class DemoConfig:
-    """The listening page.
+    """Listening page.
 
     Attributes:
-        examples_per_group: mixtures shown of each of closed/open x different/same sex.
+        examples_per_group: mixtures per condition (closed, open) and pair of sexes (different,
+            same).
     """
 
     examples_per_group: int = 1
@@ -251,14 +274,26 @@ class DemoConfig:
 
 @dataclass
 class RecipeConfig:
-    """Everything a speech recipe can be told: one section a stage."""
+    """All settings of a speech recipe; a `conf/*.yaml` file.
+
+    Attributes:
+        seed: random seed of all stages.
+        corpus: recordings of single speakers.
+        mixing: mixtures of the recordings.
+        model: architecture of the separator.
+        train: training of the analog separator.
+        convert: conversion of the trained separator.
+        scoring: scoring.
+        demo: listening page.
+        launch: processes, accelerators and machines.
+    """
 
     seed: int = 0
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
     model: SeparatorConfig = field(default_factory=SeparatorConfig)
-    ann: SpeechPretrainConfig = field(default_factory=SpeechPretrainConfig)
-    ptl: SpeechConversionConfig = field(default_factory=SpeechConversionConfig)
+    train: SpeechPretrainConfig = field(default_factory=SpeechPretrainConfig)
+    convert: SpeechConversionConfig = field(default_factory=SpeechConversionConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)

@@ -1,1 +1,1 @@
-"""What all tasks share: pre-training, conversion, their records and their resumption."""
+"""Pre-training and conversion of networks, as runs that can be resumed."""

@@ -1,7 +1,7 @@
-"""Settings of pre-training and conversion: plain records, read without importing torch."""
+"""Settings of pre-training and conversion, importable without torch."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from spikesep.checks import check, check_whole
@@ -10,24 +10,25 @@ from spikesep.errors import SpikeSepError
 
 @dataclass
 class PretrainConfig:
-    """How the analog network is trained.
+    """Training of the analog network.
 
     Attributes:
-        epochs: most passes over the training list.
-        batch_size: examples a step, over all processes together: their number does not change what is learned.
-        optimizer: `adam`, or `muon`, which turns each kernel's gradient into an orthogonal matrix and gets further in
-            the same time.
-        learning_rate: Adam's step size after warm-up; Muon's steps are scaled to it.
-        warmup_steps: steps over which the learning rate rises from zero.
-        schedule: `plateau` halves the rate when validation has not improved for `halve_patience` epochs (the paper);
-            `cosine` holds it, then lets it fall to zero over the last part of the run (best for a short, fixed run).
-        cosine_from: share of the run after which `cosine` starts to fall.
-        halve_patience: epochs without improvement before `plateau` halves.
-        stop_patience: epochs without improvement before training stops (with `plateau`).
-        clip_norm: largest gradient norm.
-        precision: `auto` takes bf16 autocast where the processor computes in it, float32 elsewhere.
-        max_minutes: time budget of the whole command, loading and validation included, over all its starts. Training
-            ends within an epoch when it is spent; `cosine` then follows the clock.
+        epochs: maximum number of epochs.
+        batch_size: examples per step, summed over all training processes.
+        optimizer: `adam`, or `muon`, which orthogonalizes the update of each weight matrix.
+        learning_rate: peak learning rate on Adam's scale; Muon's updates are scaled to match.
+        warmup_steps: steps of linear learning-rate warm-up.
+        schedule: `plateau` halves the learning rate after `halve_patience` epochs without a
+            better validation loss, as in the paper; `cosine` keeps it constant, then decays it to
+            zero at the end of the run.
+        cosine_from: fraction of the run at which `cosine` starts to decay.
+        halve_patience: epochs without improvement before `plateau` halves the learning rate.
+        stop_patience: epochs without improvement before `plateau` stops training.
+        precision: `float32`, `bf16` autocast, or `auto`, which is bf16 on processors that have
+            instructions for it.
+        max_minutes: wall-clock budget of the command over all its restarts, including loading
+            and validation. Training stops within an epoch when it runs out, and `cosine` decays
+            by the clock.
     """
 
     epochs: int = 40
@@ -39,13 +40,12 @@ class PretrainConfig:
     cosine_from: float = 0.5
     halve_patience: int = 3
     stop_patience: int = 10
-    clip_norm: float = 5.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
     max_minutes: float | None = None
 
     def __post_init__(self):
         check(
-            "ann",
+            "train",
             self,
             epochs="at least 1",
             batch_size="at least 1",
@@ -54,64 +54,94 @@ class PretrainConfig:
             cosine_from="between 0 and 1",
             halve_patience="at least 1",
             stop_patience="at least 1",
-            clip_norm="positive",
             max_minutes="positive",
         )
 
 
 @dataclass
-class ConversionConfig:
-    """How the trained network is converted (paper, section 4 and Algorithm 1).
+class SynopsConfig:
+    """Cost of the converted network in synaptic operations.
 
     Attributes:
-        method: `ptl`, progressive tandem learning; or what the paper compares it with, all layers at once in one stage
-            (with the settings of the first): `tandem`, tandem learning from end to end; `surrogate`, learning through
-            time; `rate`, no learning (give it many steps, percentile 99.9 or 100, and an initial potential of 0).
-        n_steps: encoding time window N_s.
-        percentile: of all activations of a layer, taken as their upper bound (section 3.3); `auto` takes, per layer,
-            the one whose clipping and rounding leave the least squared error at this N_s.
-        discretize: from the first stage on, layers not yet converted already round to the levels that spikes will have
-            (eq. 10), so that all layers learn together what rounding does; false leaves them analog, as the paper does.
-        gradient: of a layer that rounds or spikes: that of its `relu`, as in the paper, or `clipped`, which is zero
-            where the layer is at its upper bound; few steps on a task that wants precision learn better with it.
-        qat_bits: of weights and biases, imposed on each layer at its stage (quantization-aware training, section 4.3);
-            0 for float32.
-        fan_in: most inputs of a neuron. 0 for any number.
-        pruning: how those past that limit are given up: by `magnitude`, at its stage a layer keeps the strongest; or
-            `refit`, in all layers before the first stage: each keeps those that its potential misses most, with weights
-            fitted to the analog network's potential, and all layers learn together without the others. It wants more
-            `calibration_examples`, frames or pixels counted one by one, than a neuron has inputs: many times more.
-        synops_budget: synaptic operations a MAC of the analog network: before the first stage, and at its end, spikes
-            are allotted to channels so that predictions change least; with `refit` those inputs go before, too, that
-            are not worth their spikes. It wants layers that round; 0 leaves each channel its scale.
-        encoding: how the analog input enters the first layer: a `constant` current, or one `impulse` at t = 1.
-        initial_potential: V[0] in units of the threshold: 0.5 rounds, 0 (the paper) floors.
-        deferred: neurons fire when all spikes of the window have arrived: no error of timing, a window of latency more
-            a layer.
-        synops_weight: added to the loss for each synaptic operation a MAC of the analog network, in the loss's own
-            units: neurons learn to fire less, and the best epoch is the best with its cost. It works where layers round
-            or spike.
-        patience: T_p, epochs without improvement before a stage ends.
-        max_epochs: most epochs of one stage; 0 converts without fine-tuning.
-        first_stage_epochs: most epochs of the first stage, in which all layers still learn; null for `max_epochs`.
-        optimizer: of all stages, as in pre-training.
-        ema_decay: 0 takes the weights as steps leave them. Else an epoch ends at their running mean, in which a step
-            counts this factor less than the next, and the next epoch goes on from where steps had come to: few examples
-            a step leave weights scattered, and a network that rounds is sensitive to that. After Polyak and Juditsky,
-            "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30 (4), 1992.
-        first_stage_learning_rate: its step size there; it falls to zero over the most epochs, along a half cosine.
-        learning_rate: its step size in all later stages; it falls likewise.
-        batch_size: examples a step.
-        calibration_examples: of the fixed training examples at most so many, over which the percentiles are taken,
-            spikes and connections weighed, and weights fitted anew and rounded.
-        cache_gib: memory for the spikes of the frozen prefix. What finds no room is computed anew in each step.
-        cache_disk_gib: of the disk that holds the checkpoints, for spikes that find no room in memory.
-        weight_bits: of the finished network's fixed-point form, 2..8; 0 leaves it in floating point.
-        clip_norm: largest gradient norm.
-        precision: of what still learns, as in pre-training; what is frozen always runs in float32.
-        max_minutes: time budget of the whole conversion, over all its starts, shared by the stages in proportion to
-            the steps that each may train. A stage ends within an epoch when its share is spent, and the learning rate
-            has fallen by then; where nothing is left, layers are converted without training.
+        synops: synaptic operations per multiply-accumulate of the analog network. Before and
+            after the first stage, spikes are allotted to channels within this budget such that
+            predictions change least; with `pruning: refit`, inputs that are not worth their spikes
+            are removed first. Needs `discretize`; 0 disables the budget.
+        synops_weight: weight, in the loss, of synaptic operations per multiply-accumulate of the
+            analog network. The best epoch is selected by the loss including this term. Only layers
+            that are discretized or spiking contribute.
+    """
+
+    synops: float = 0.0
+    synops_weight: float = 0.0
+
+    def __post_init__(self):
+        check("convert.budget", self, synops="not negative", synops_weight="not negative")
+
+
+@dataclass
+class CacheConfig:
+    """Storage for the spikes of frozen layers. Spikes that do not fit are recomputed in each step.
+
+    Attributes:
+        memory_gib: memory for cached spikes, GiB.
+        disk_gib: disk space beside the checkpoints for spikes that do not fit in memory, GiB.
+    """
+
+    memory_gib: float = 4.0
+    disk_gib: float = 0.0
+
+    def __post_init__(self):
+        check("convert.cache", self, memory_gib="not negative", disk_gib="not negative")
+
+
+@dataclass
+class ConversionConfig:
+    """Conversion of the trained network to spiking neurons (paper, section 4 and Algorithm 1).
+
+    Attributes:
+        method: `ptl` converts layer by layer (progressive tandem learning). The others convert all
+            layers in one stage, for comparison: `tandem` (end-to-end tandem learning), `surrogate`
+            (surrogate gradients through time) and `rate` (no fine-tuning; use many time steps,
+            percentile 99.9 or 100 and an initial potential of 0).
+        n_steps: encoding time window N_s, in time steps.
+        percentile: percentile of a layer's activations taken as its upper bound (section 3.3);
+            `auto` minimizes the squared error of clipping and rounding for each layer.
+        discretize: round the activations of layers not yet converted to the levels of N_s spikes
+            (eq. 10) from the first stage on; false leaves them analog, as in the paper.
+        gradient: gradient of discretized and spiking layers: `relu`, as in the paper, or
+            `clipped`, which is zero at the upper bound and works better with few time steps.
+        qat_bits: bits of weights and biases, imposed on each layer at its stage by
+            quantization-aware training (section 4.3); 0 for float32.
+        fan_in: maximum number of inputs of a neuron; 0 for no limit.
+        pruning: selection of the inputs to remove when `fan_in` is exceeded: `magnitude` keeps the
+            largest weights of each layer at its stage; `refit` prunes all layers before the first
+            stage by least squares and refits the remaining weights. `refit` needs many more
+            `calibration_examples` (counted in frames or pixels) than a neuron has inputs.
+        budget: cost in synaptic operations.
+        encoding: input of the first layer: a `constant` current, or one `impulse` at t = 1.
+        initial_potential: V[0] in units of the threshold; 0.5 rounds, 0 (the paper) rounds down.
+        deferred: neurons fire after receiving all spikes of the window. Removes timing errors and
+            adds one window of latency per layer.
+        patience: epochs without improvement before a stage ends, T_p.
+        max_epochs: maximum number of epochs of a stage; 0 converts without fine-tuning.
+        first_stage_epochs: maximum number of epochs of the first stage, in which all layers are
+            trained; null for `max_epochs`.
+        ema_decay: decay per step of an exponential moving average of the weights, which is used at
+            the end of each epoch (Polyak and Juditsky, "Acceleration of stochastic approximation
+            by averaging", SIAM J. Control Optim. 30 (4), 1992); 0 disables averaging.
+        first_stage_learning_rate: initial learning rate of the first stage; decays to zero along a
+            half cosine.
+        learning_rate: initial learning rate of the later stages; decays likewise.
+        batch_size: examples per step.
+        calibration_examples: maximum number of training examples for choosing thresholds,
+            allotting spikes, pruning and rounding weights.
+        cache: storage for the spikes of frozen layers.
+        weight_bits: bits of the integer weights of the finished network, 2 to 8; 0 for float32.
+        precision: as in training, for layers that are still trained; frozen layers use float32.
+        max_minutes: wall-clock budget of the conversion over all its restarts, shared among the
+            stages in proportion to their steps. The learning rate of a stage decays within its
+            share; when no time is left, layers are converted without fine-tuning.
     """
 
     method: Literal["ptl", "tandem", "surrogate", "rate"] = "ptl"
@@ -122,37 +152,31 @@ class ConversionConfig:
     qat_bits: int = 0
     fan_in: int = 0
     pruning: Literal["magnitude", "refit"] = "magnitude"
-    synops_budget: float = 0.0
+    budget: SynopsConfig = field(default_factory=SynopsConfig)
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
     deferred: bool = False
-    synops_weight: float = 0.0
     patience: int = 3
     max_epochs: int = 100
     first_stage_epochs: int | None = None
-    optimizer: Literal["adam", "muon"] = "adam"
     ema_decay: float = 0.0
     first_stage_learning_rate: float = 1e-3
     learning_rate: float = 1e-4
     batch_size: int = 8
     calibration_examples: int = 64
-    cache_gib: float = 4.0
-    cache_disk_gib: float = 0.0
+    cache: CacheConfig = field(default_factory=CacheConfig)
     weight_bits: int = 8
-    clip_norm: float = 5.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
     max_minutes: float | None = None
 
     def __post_init__(self):
         check(
-            "ptl",
+            "convert",
             self,
             qat_bits="not negative",
             fan_in="not negative",
             ema_decay="between 0 and 1",
             initial_potential="between 0 and 1",
-            synops_budget="not negative",
-            synops_weight="not negative",
             patience="at least 1",
             max_epochs="not negative",
             first_stage_epochs="not negative",
@@ -160,64 +184,73 @@ class ConversionConfig:
             first_stage_learning_rate="positive",
             batch_size="at least 1",
             calibration_examples="at least 1",
-            cache_gib="not negative",
-            cache_disk_gib="not negative",
-            clip_norm="positive",
             max_minutes="positive",
         )
-        check_whole("ptl", self, n_steps=(1, 2**16))
-        if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):
-            raise SpikeSepError(
-                f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8"
-            )
-        if 0 < self.weight_bits < self.qat_bits:
-            raise SpikeSepError(
-                f"--ptl.weight_bits {self.weight_bits}: must be 0 (floating point) or as many as --ptl.qat_bits, "
-                f"{self.qat_bits}, at least"
-            )
+        check_whole("convert", self, n_steps=(1, 2**16))
+        self._check_bits()
+        self._check_method()
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
             raise SpikeSepError(
-                f"--ptl.percentile {self.percentile}: must be auto, or above 0 and at most 100"
-            )
-        if self.qat_bits and not 2 <= self.qat_bits <= 16:
-            raise SpikeSepError(
-                f"--ptl.qat_bits {self.qat_bits}: must be 2 to 16, or 0 for float32"
-            )
-        if self.deferred and self.method == "surrogate":
-            raise SpikeSepError(
-                "--ptl.deferred: learning through time needs neurons that fire in time"
-            )
-        if (self.qat_bits or self.fan_in) and self.method != "ptl":
-            raise SpikeSepError(
-                f"--ptl.method {self.method}: qat_bits and fan_in are imposed by ptl alone"
-            )
-        if self.synops_budget and (self.method != "ptl" or not self.discretize):
-            raise SpikeSepError(
-                "--ptl.synops_budget: is allotted by ptl.method ptl with ptl.discretize; give both"
-            )
-        if self.synops_budget and self.qat_bits:
-            raise SpikeSepError(
-                "--ptl.synops_budget: scales what --ptl.qat_bits holds on a grid; give one of them"
+                f"--convert.percentile {self.percentile}: must be auto, or above 0 and at most 100"
             )
         if self.pruning == "refit" and not self.fan_in:
             raise SpikeSepError(
-                "--ptl.pruning refit: gives up inputs past --ptl.fan_in; give that, too"
+                "--convert.pruning refit: prunes to --convert.fan_in inputs; give that, too"
+            )
+
+    def _check_bits(self) -> None:
+        if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):
+            raise SpikeSepError(
+                f"--convert.weight_bits {self.weight_bits}: must be 0 (floating point) or 2..8"
+            )
+        if 0 < self.weight_bits < self.qat_bits:
+            raise SpikeSepError(
+                f"--convert.weight_bits {self.weight_bits}: must be 0 (floating point) or at "
+                f"least --convert.qat_bits, {self.qat_bits}"
+            )
+        if self.qat_bits and not 2 <= self.qat_bits <= 16:
+            raise SpikeSepError(
+                f"--convert.qat_bits {self.qat_bits}: must be 2 to 16, or 0 for float32"
+            )
+
+    def _check_method(self) -> None:
+        if self.deferred and self.method == "surrogate":
+            raise SpikeSepError(
+                "--convert.deferred: surrogate gradients through time need neurons that fire "
+                "within the window; leave it out"
+            )
+        if (self.qat_bits or self.fan_in) and self.method != "ptl":
+            raise SpikeSepError(
+                f"--convert.method {self.method}: --convert.qat_bits and --convert.fan_in need "
+                "--convert.method ptl"
+            )
+        if self.budget.synops and (self.method != "ptl" or not self.discretize):
+            raise SpikeSepError(
+                "--convert.budget.synops: needs --convert.method ptl and --convert.discretize true"
+            )
+        if self.budget.synops and self.qat_bits:
+            raise SpikeSepError(
+                "--convert.budget.synops: rescales weights that --convert.qat_bits holds on a "
+                "grid; give one of them"
             )
 
 
 @dataclass
 class LaunchConfig:
-    """Where a command computes.
+    """Processes, accelerators and machines of a command.
 
     Attributes:
-        n_gpus: accelerators of one machine; pre-training takes all of them, conversion one; 0 computes on the CPU.
-        n_processes: training processes of one machine where there is no accelerator; they share its cores.
-        n_nodes: machines that train together. With `slurm` the jobs are started there; otherwise start the same command
-            on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK in its environment.
-        n_jobs: worker processes for work on files, and to make examples for accelerators; 0 takes all cores.
-        launcher: `slurm` has training, conversion and scoring run as jobs of the cluster, and waits for them.
-        partition: of Slurm; empty for the cluster's own choice.
-        minutes: time limit of a Slurm job; at its end it is queued again, and goes on.
+        n_gpus: accelerators per machine; conversion uses one of them. 0 computes on the CPU.
+        n_processes: training processes per machine when `n_gpus` is 0; they share its cores.
+        n_nodes: machines that train together. With `launcher: slurm` they are allocated by Slurm;
+            otherwise start the same command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK
+            in its environment.
+        n_jobs: worker processes for file processing and, with accelerators, for loading examples;
+            0 for one per core.
+        launcher: `local`, or `slurm` to run training, conversion and scoring as Slurm jobs and
+            wait for them.
+        partition: Slurm partition; empty for the cluster's default.
+        minutes: time limit of a Slurm job; a job that reaches it is requeued and resumes.
         n_shards: Slurm jobs that share the scoring.
     """
 
@@ -236,14 +269,15 @@ class LaunchConfig:
 
     @property
     def local_processes(self) -> int:
-        """Training processes of one machine."""
+        """Number of training processes on one machine."""
         return self.n_gpus or self.n_processes
 
 
 def is_first_process() -> bool:
-    """Whether this is the process of a training that writes files and prints; any other command is, too.
+    """Return whether this is the training process that writes files and prints.
 
-    Told by what launchers leave in the environment, as it must be known long before torch is there.
+    True in commands that do not train. Reads the ranks that launchers put into the environment, so
+    that it can be called before torch is imported.
     """
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in ranks)

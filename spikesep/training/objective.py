@@ -1,10 +1,19 @@
-"""What a task wants of predictions: a loss to learn from, and a figure of merit for people."""
+"""Loss and metric of a task."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of a batch's predictions and targets, a scalar."""
+"""Scalar loss of a batch, from predictions and targets."""
 Metric = Callable[[Tensor, Tensor, float], float]
-"""Of a batch's predictions, targets and loss; averaged over the examples."""
+"""Metric of a batch, from predictions, targets and loss; averaged over the examples."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Loss to minimize and metric to report."""
+
+    loss: Loss
+    metric: Metric

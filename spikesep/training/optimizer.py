@@ -1,4 +1,4 @@
-"""The optimizers that the settings name."""
+"""Optimizers that can be selected in the settings."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,35 +8,37 @@ from torch import Tensor, nn
 
 from spikesep.training.precision import supports_bf16
 
+MAX_GRADIENT_NORM = 5.0
+"""Norm to which gradients are clipped in pre-training and conversion."""
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic iteration: the steepest at zero that still brings all singular values near one."""
+"""Coefficients of the quintic iteration, chosen for the steepest slope at zero at which all
+singular values still end near one."""
 N_ITERATIONS = 5
 LEAST_NORM = 1e-7
 
 
 def optimizer_of(
-    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, fused: bool = False
+    name: str, parameters: Iterable[nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """Return `adam`, or `muon` for kernels with Adam for everything else.
+    """Return the optimizer `adam`, or `muon`, which uses Adam for all but weight matrices.
 
     Args:
-        name: one of these.
-        parameters: all that learns.
-        learning_rate: on Adam's scale.
-        fused: update all parameters in one pass; Lightning refuses it together with gradient clipping.
+        name: name of the optimizer.
+        parameters: parameters to optimize.
+        learning_rate: learning rate on Adam's scale.
     """
     if name == "muon":
         return KernelMuon(parameters, learning_rate)
-    return torch.optim.Adam(parameters, learning_rate, fused=fused)
+    return torch.optim.Adam(parameters, learning_rate)
 
 
 class KernelMuon(torch.optim.Optimizer):
-    """Muon for weights with inputs and outputs, including convolutions; Adam for gains and biases.
+    """Muon for weight matrices and convolution kernels, Adam for gains and biases.
 
     Args:
-        parameters: all that learns.
-        learning_rate: on Adam's scale.
+        parameters: parameters to optimize.
+        learning_rate: learning rate on Adam's scale.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float):
@@ -53,7 +55,7 @@ class KernelMuon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step of each part at the learning rate of `param_groups`; return the closure's result."""
+        """Step both optimizers at the rate of `param_groups`; return the closure's loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -64,28 +66,29 @@ class KernelMuon(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both parts."""
+        """Return the state of both optimizers."""
         return super().state_dict() | {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state of both parts."""
+        """Restore the state of both optimizers."""
         state = dict(state_dict)
         parts = state.pop("parts")
         super().load_state_dict(state)
-        for part, its in zip(self._parts, parts, strict=True):
-            part.load_state_dict(its)
+        for part, part_state in zip(self._parts, parts, strict=True):
+            part.load_state_dict(part_state)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose every step is made an orthogonal matrix: `torch.optim.Muon` without weight decay, for kernels.
+    """Nesterov momentum with orthogonalized updates, for kernels [out, in, taps...].
 
-    A kernel [out, in, taps...] is treated as a matrix [out, in * taps]. Steps are scaled to the size of Adam's, so that
-    both take one learning rate (Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982). Torch's own always
-    iterates in bf16; this one takes float32 where bf16 would be emulated. The state is that of `torch.optim.Muon`.
+    The equivalent of `torch.optim.Muon` without weight decay, for kernels flattened to [out, in *
+    taps]. Updates are scaled to the size of Adam's, so that both use one learning rate (Liu et al.,
+    "Muon is scalable for LLM training", arXiv 2502.16982). Torch always iterates in bf16; this
+    class uses float32 on devices that only emulate bf16. The state is that of `torch.optim.Muon`.
 
     Args:
         kernels: parameters of two dimensions or more.
-        learning_rate: on Adam's scale.
+        learning_rate: learning rate on Adam's scale.
     """
 
     def __init__(self, kernels: Iterable[nn.Parameter], learning_rate: float):
@@ -93,7 +96,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """Take one step."""
+        """Update all kernels."""
         for kernel in self.param_groups[0]["params"]:
             if kernel.grad is None:
                 continue
@@ -103,17 +106,19 @@ class Muon(torch.optim.Optimizer):
                 state["momentum_buffer"] = torch.zeros_like(gradient)
             momentum = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
             dtype = torch.bfloat16 if supports_bf16(kernel.device) else torch.float32
-            update = orthogonalized(gradient.lerp(momentum, MOMENTUM), dtype)  # Nesterov's
+            update = orthogonalized(gradient.lerp(momentum, MOMENTUM), dtype)
             scale = 0.2 * max(update.shape) ** 0.5
             kernel.add_(update.view(kernel.shape), alpha=-self.param_groups[0]["lr"] * scale)
 
 
 def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return nearly the nearest orthogonal matrix, by Newton-Schulz iteration (singular values end in about 0.7..1.2).
+    """Return an approximation of the nearest orthogonal matrix, by Newton-Schulz iteration.
+
+    The singular values of the result are between about 0.7 and 1.2.
 
     Args:
         matrix: [rows, columns].
-        dtype: to iterate in, and of the result.
+        dtype: dtype of the iteration and the result.
 
     Returns:
         [rows, columns].

@@ -1,4 +1,4 @@
-"""Which number format a processor trains fastest in."""
+"""Number formats of training."""
 
 import os
 from functools import cache
@@ -6,7 +6,7 @@ from functools import cache
 import torch
 
 ONEDNN_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Variables that forbid oneDNN, which computes torch's products on a CPU, the newer instructions."""
+"""Environment variables that limit the instruction sets of oneDNN, torch's CPU backend."""
 LIMITS_WITHOUT_BF16 = {
     "SSE41",
     "AVX",
@@ -17,13 +17,15 @@ LIMITS_WITHOUT_BF16 = {
     "AVX512_CORE_VNNI",
 }
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
-"""In torch's words; the last is ARM's."""
+"""Names of the instruction sets with bf16 products in torch; the last is ARM's."""
 
 
 @cache
 def supports_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16 products, and torch uses them; elsewhere bf16 is emulated, and many
-    times slower than float32."""
+    """Return whether the device has instructions for bf16 products and torch uses them.
+
+    Without them, bf16 is emulated and many times slower than float32.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
@@ -34,13 +36,17 @@ def supports_bf16(device: torch.device) -> bool:
     return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
 
 
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Return whether the precision `auto`, `bf16` or `float32` means bf16 on this device."""
+    return precision == "bf16" or (precision == "auto" and supports_bf16(device))
+
+
 def exact_products(device: torch.device) -> None:
-    """Have an accelerator compute float32 in full: TF32's short products would tip neurons on their threshold."""
+    """Disable TF32, whose rounding would make neurons near their threshold fire differently."""
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The autocast context for `auto`, `bf16` or `float32`."""
-    enabled = precision == "bf16" or (precision == "auto" and supports_bf16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    """Return the autocast context of the precision `auto`, `bf16` or `float32`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))

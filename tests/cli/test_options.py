@@ -10,19 +10,19 @@ from spikesep.cli.vision import main as image_main
 from spikesep.separation.audio.files import read_channels
 
 WRONG = {
-    "--ann.epochs 0": "ann.epochs 0",
-    "--ann.batch_size -1": "ann.batch_size",
-    "--ann.schedule stairs": "ann.schedule",
-    "--ptl.n_steps 0": "ptl.n_steps 0",
-    "--ptl.ema_decay 1": "ptl.ema_decay 1",
-    "--ptl.percentile 120": "ptl.percentile 120",
+    "--train.epochs 0": "train.epochs 0",
+    "--train.batch_size -1": "train.batch_size",
+    "--train.schedule stairs": "train.schedule",
+    "--convert.n_steps 0": "convert.n_steps 0",
+    "--convert.ema_decay 1": "convert.ema_decay 1",
+    "--convert.percentile 120": "convert.percentile 120",
     "--model.conv_kernel_size 4": "must be odd",
     "--model.kernel_size 1": "must be even",
     "--model.dilations [0]": "model.dilations",
     "--launch.n_gpus -1": "launch.n_gpus",
     "--seed x": "seed",
-    "--ann.epoch 3": "ann.epoch 3; did you mean --ann.epochs?",
-    "--epochs 3": "did you mean --ann.epochs?",
+    "--train.epoch 3": "train.epoch 3; did you mean --train.epochs?",
+    "--epochs 3": "did you mean --train.epochs?",
     "--from-an x": "did you mean --from-ann?",
     "--config nowhere.yaml": "nowhere.yaml",
 }
@@ -41,11 +41,11 @@ def test_a_setting_that_cannot_be_is_one_line_and_status_2(tmp_path, capsys, arg
 
 
 CONFIGS = {
-    "ann: {epchs: 3}": "c.yaml: there is no setting ann.epchs; did you mean ann.epochs?",
-    "seed: 1\nan: {epochs: 3}": "c.yaml: there is no setting an; did you mean ann?",
-    "epochs: 3": "c.yaml: there is no setting epochs; did you mean ann.epochs?",
+    "train: {epchs: 3}": "c.yaml: there is no setting train.epchs; did you mean train.epochs?",
+    "seed: 1\ntrai: {epochs: 3}": "c.yaml: there is no setting trai; did you mean train?",
+    "epochs: 3": "c.yaml: there is no setting epochs; did you mean train.epochs?",
     "qqqqq: 3": "c.yaml: there is no setting qqqqq",
-    "ann: [1": "c.yaml: cannot be read as YAML",
+    "train: [1": "c.yaml: cannot be read as YAML",
     "hello": "c.yaml: holds no settings",
 }
 
@@ -78,15 +78,15 @@ def test_every_command_explains_itself(command, capsys):
 
 
 IMAGE_WRONG = {
-    "train --ptl.method magic": "ptl.method",
-    "train --ptl.qat_bits 1": "qat_bits 1: must be 2 to 16",
-    "train --ptl.qat_bits 4 --ptl.method tandem": "imposed by ptl alone",
-    "train --ptl.pruning refit": "gives up inputs past --ptl.fan_in",
-    "train --ptl.synops_budget 1 --ptl.qat_bits 4": "give one of them",
-    "train --ptl.synops_budget 1 --ptl.discretize false": "is allotted by ptl.method ptl with ptl.discretize",
+    "train --convert.method magic": "convert.method",
+    "train --convert.qat_bits 1": "qat_bits 1: must be 2 to 16",
+    "train --convert.qat_bits 4 --convert.method tandem": "need --convert.method ptl",
+    "train --convert.pruning refit": "prunes to --convert.fan_in inputs",
+    "train --convert.budget.synops 1 --convert.qat_bits 4": "give one of them",
+    "train --convert.budget.synops 1 --convert.discretize false": "needs --convert.method ptl and",
     "train --images.valid_share 1": "images.valid_share",
     "train --experiment.n_seeds 0": "experiment.n_seeds",
-    "train --experiment.vary {ptl.speed: [1]}": "ptl.speed",
+    "train --experiment.vary {convert.speed: [1]}": "convert.speed",
     "train --experiment.architectures [vgg12]": "vgg12",
     "train --launch.n_processes 2": "one process",
     "fly": "fly",

@@ -210,7 +210,7 @@ def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus
     [
         (["mixtures"], "run spikesep-prepare corpus first"),
         (["corpus", "--corpus.root", "/nowhere"], "--corpus.root: /nowhere is not a folder"),
-        (["corpus", "--corpus.closed_share", "2"], "closed_share"),
+        (["corpus", "--corpus.closed_share", "2"], "no longer exists"),
         (["corpus", "--corpus.unseen_speakers", "[ann, bea]"], "two male voices"),
         (["corpus", "--corpus.nam", "folder"], "nam"),
         (["everything"], "everything"),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.regression import RegressionTrainer
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -114,43 +115,8 @@ def network():
     return net.eval()
 
 
-class Trainer:
-    """Gradient descent on a fixed regression."""
-
-    def __init__(self, net):
-        self.net = net
-        self.x = torch.rand(128, 6, generator=torch.Generator().manual_seed(1))
-        self.y = torch.stack([self.x.sum(1), self.x[:, 0]], 1)
-
-    def advance(self, stage):
-        pass
-
-    def examples(self):
-        yield self.x, lambda potential: potential
-
-    def activations(self, index):
-        with torch.no_grad():
-            yield self.net[index].activation(self.net.propagate(self.x, 0, index).value)
-
-    def begin(self, stage):
-        self.optimizer = torch.optim.Adam(
-            [p for p in self.net.parameters() if p.requires_grad], 1e-2
-        )
-
-    def train_epoch(self, stage, epoch):
-        for _ in range(5):
-            loss = (self.net(self.x) - self.y).square().mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        return float(loss.detach())
-
-    def validate(self, stage):
-        with torch.no_grad():
-            return float((self.net(self.x) - self.y).square().mean())
-
-    def state_dict(self):
-        return {"optimizer": self.optimizer.state_dict()}
+def trainer_of(net):
+    return RegressionTrainer(net, steps=5, train_norms=False)
 
 
 def synapses(net):
@@ -172,7 +138,7 @@ def learned(limits, pruning="magnitude"):
     learning = ProgressiveTandemLearning(
         net,
         net,
-        Trainer(net),
+        trainer_of(net),
         Coding(8),
         limits=limits,
         pruning=pruning,
@@ -222,7 +188,7 @@ def test_a_network_that_gave_up_inputs_learns_on_without_them():
     ProgressiveTandemLearning(
         net,
         net,
-        Trainer(net),
+        trainer_of(net),
         Coding(8),
         limits=HardwareLimits(fan_in=3),
         pruning="refit",
@@ -248,12 +214,12 @@ def test_limits_are_imposed_layer_by_layer():
 
 def test_learning_under_limits_makes_up_for_them():
     net, _, _ = learned(HardwareLimits(weight_bits=3))
-    tuned = Trainer(net).validate(0)
+    tuned = trainer_of(net).validate(0)
     net = network()
     ProgressiveTandemLearning(
-        net, net, Trainer(net), Coding(8), limits=HardwareLimits(weight_bits=3), max_epochs=0
+        net, net, trainer_of(net), Coding(8), limits=HardwareLimits(weight_bits=3), max_epochs=0
     ).run()
-    assert tuned < Trainer(net).validate(0)
+    assert tuned < trainer_of(net).validate(0)
 
 
 @pytest.mark.parametrize("settings", [{"weight_bits": 1}, {"weight_bits": 20}, {"fan_in": -1}])

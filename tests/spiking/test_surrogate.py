@@ -1,5 +1,6 @@
 import pytest
 import torch
+from helpers.regression import RegressionTrainer
 from torch import nn
 
 from spikesep.spiking.conversion.ptl import AllAtOnce
@@ -57,44 +58,10 @@ def test_in_training_a_norm_that_is_kept_gives_twin_and_neurons_the_moments_of_t
     assert out.requires_grad
 
 
-class Trainer:
-    def __init__(self, net):
-        self.net = net
-        self.x = torch.rand(128, 6, generator=torch.Generator().manual_seed(1))
-        self.y = torch.stack([self.x.sum(1), self.x[:, 0]], 1)
-
-    def advance(self, stage):
-        self.net.eval()
-
-    def activations(self, index):
-        with torch.no_grad():
-            yield self.net[index].activation(self.net.propagate(self.x, 0, index).value)
-
-    def begin(self, stage):
-        self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-2)
-
-    def train_epoch(self, stage, epoch):
-        self.net.train()
-        for _ in range(10):
-            loss = (self.net(self.x) - self.y).square().mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        return float(loss.detach())
-
-    def validate(self, stage):
-        self.net.eval()
-        with torch.no_grad():
-            return float((self.net(self.x) - self.y).square().mean())
-
-    def state_dict(self):
-        return {"optimizer": self.optimizer.state_dict()}
-
-
 @pytest.mark.parametrize("gradient", ["relu", "clipped", "surrogate"])
 def test_all_layers_at_once_learn_and_end_folded_and_frozen(gradient):
     net, losses = network(), []
-    trainer = Trainer(net)
+    trainer = RegressionTrainer(net, steps=10)
     learning = AllAtOnce(
         net,
         net,
@@ -121,7 +88,13 @@ def test_a_conversion_by_rates_nears_the_analog_network_as_the_window_grows():
         net = network()
         coding = Coding(n_steps, initial_potential=0.0)
         AllAtOnce(
-            net, net, Trainer(net), coding, percentile=100.0, discretize=False, max_epochs=0
+            net,
+            net,
+            RegressionTrainer(net, steps=10),
+            coding,
+            percentile=100.0,
+            discretize=False,
+            max_epochs=0,
         ).run()
         with torch.no_grad():
             errors.append(float((net.eval()(x) - expected).abs().mean()))

@@ -28,7 +28,7 @@ def steps(model, optimizer, n=3):
 
 
 def reference(gradients):
-    """The step that Muon takes after these gradients of one kernel, float64: momentum, then the quintic iteration."""
+    """Muon's step after these gradients of one kernel: momentum and Newton-Schulz, in float64."""
     momentum = np.zeros_like(gradients[0])
     for gradient in gradients:
         momentum = 0.95 * momentum + 0.05 * gradient
@@ -41,7 +41,7 @@ def reference(gradients):
 
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(True, 0.03), (False, 1e-4)])
-def test_kernels_step_by_muon_and_all_else_by_adam(monkeypatch, bf16, tolerance):
+def test_muon_updates_kernels_and_adam_all_else(monkeypatch, bf16, tolerance):
     monkeypatch.setattr(optimizers, "supports_bf16", lambda device: bf16)
     model = network()
     twin = copy.deepcopy(model)
@@ -65,8 +65,8 @@ def test_kernels_step_by_muon_and_all_else_by_adam(monkeypatch, bf16, tolerance)
 
 
 @pytest.mark.parametrize("shape", [(128, 384), (256, 128), (96, 288), (64, 64), (8, 3)])
-def test_in_bf16_muon_is_torchs_and_takes_up_its_state(monkeypatch, shape):
-    """To the bit, from the begun run's state on."""
+def test_muon_in_bf16_equals_torch_and_loads_its_state(monkeypatch, shape):
+    """To the bit, starting from the state of torch's optimizer."""
     monkeypatch.setattr(optimizers, "supports_bf16", lambda device: True)
     torch.manual_seed(0)
     theirs = nn.Parameter(torch.randn(shape))
@@ -85,7 +85,7 @@ def test_in_bf16_muon_is_torchs_and_takes_up_its_state(monkeypatch, shape):
 
 
 @pytest.mark.parametrize("shape", [(96, 288), (288, 96), (5, 5)])
-def test_what_is_orthogonalized_keeps_its_singular_vectors(shape):
+def test_orthogonalization_keeps_singular_vectors(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
     found = left.T @ optimizers.orthogonalized(matrix, torch.float32).double().numpy() @ right.T
@@ -93,7 +93,7 @@ def test_what_is_orthogonalized_keeps_its_singular_vectors(shape):
     assert (np.abs(np.diag(found) - 0.95) < 0.3).all()
 
 
-def test_a_column_of_gains_is_no_kernel():
+def test_column_of_gains_is_not_a_kernel():
     gain = nn.Parameter(torch.ones(8, 1))
     optimizer = KernelMuon([gain], RATE)
     gain.grad = torch.full((8, 1), 5.0)
@@ -101,7 +101,7 @@ def test_a_column_of_gains_is_no_kernel():
     torch.testing.assert_close(gain.detach(), torch.full((8, 1), 1 - RATE))  # Adam's first step
 
 
-def test_a_schedule_sets_the_rate_of_both():
+def test_scheduler_sets_the_rate_of_both_optimizers():
     model = network()
     optimizer = optimizer_of("muon", model.parameters(), RATE)
     optimizer.param_groups[0]["lr"] = 0.0
@@ -111,7 +111,7 @@ def test_a_schedule_sets_the_rate_of_both():
 
 
 @pytest.mark.parametrize("name", ["adam", "muon"])
-def test_a_saved_state_goes_on_as_if_unbroken(name, tmp_path):
+def test_restored_state_continues_unchanged(name, tmp_path):
     unbroken = network()
     list(steps(unbroken, optimizer := optimizer_of(name, unbroken.parameters(), RATE)))
     resumed = copy.deepcopy(unbroken)

@@ -9,8 +9,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from spikesep.errors import SpikeSepError
 from spikesep.training.config import PretrainConfig
+from spikesep.training.objective import Objective
 from spikesep.training.precision import autocast, supports_bf16
-from spikesep.training.pretrain import PretrainTask, pretrain
+from spikesep.training.pretrain import pretrain
+from spikesep.training.pretraining.task import PretrainTask
 from spikesep.training.records.history import History
 from spikesep.training.timing import budget, timekeeper
 
@@ -49,11 +51,21 @@ def train(folder, loss=mean_square, began=None, **settings):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
     history = History(folder / "history.csv")
     loader, config = DataLoader(data, batch_size=8), PretrainConfig(**{**CONFIG, **settings})
-    pretrain(model, loss, loader, loader, config, folder / "ann", history, negated, began=began)
+    pretrain(
+        model,
+        loss,
+        loader,
+        loader,
+        config,
+        folder / "ann",
+        history=history,
+        metric=negated,
+        began=began,
+    )
     return model, history.read()
 
 
-def test_training_learns_and_every_epoch_is_in_the_history(tmp_path):
+def test_training_lowers_the_loss_and_records_every_epoch(tmp_path):
     _, history = train(tmp_path, epochs=6)
     assert [(r.stage, r.epoch) for r in history] == [(0, k) for k in range(1, 7)]
     assert history[-1].valid_loss < history[0].valid_loss
@@ -61,19 +73,19 @@ def test_training_learns_and_every_epoch_is_in_the_history(tmp_path):
 
 
 @pytest.mark.parametrize(("trained", "what"), [(True, "training"), (False, "validation")])
-def test_a_loss_that_is_no_number_ends_training_with_one_line(tmp_path, trained, what):
+def test_loss_that_is_not_finite_ends_training(tmp_path, trained, what):
     def loss(prediction, target):
         value = mean_square(prediction, target)
         return value * math.nan if prediction.requires_grad == trained else value
 
     with pytest.raises(
-        SpikeSepError, match=rf"epoch 1: the {what} loss is nan; lower ann\.learning_rate"
+        SpikeSepError, match=rf"epoch 1: the {what} loss is nan; lower train\.learning_rate"
     ):
         train(tmp_path, loss)
     assert not (tmp_path / "history.csv").exists()
 
 
-def test_the_loss_is_computed_in_float32_where_the_model_is_not(tmp_path):
+def test_loss_is_computed_in_float32_under_autocast(tmp_path):
     seen = set()
 
     def loss(prediction, target):
@@ -84,9 +96,10 @@ def test_the_loss_is_computed_in_float32_where_the_model_is_not(tmp_path):
     assert seen == {(torch.float32, False)}
 
 
-def test_the_model_is_left_with_its_best_weights(tmp_path):
-    model, history = train(tmp_path, epochs=6, learning_rate=1.0)  # a rate at which it jumps about
-    x = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
+def test_model_has_the_best_weights_after_training(tmp_path):
+    model, history = train(
+        tmp_path, epochs=6, learning_rate=1.0
+    )  # too high to improve in every epoch
     torch.manual_seed(0)
     x = torch.rand(40, 3)
     with torch.no_grad():
@@ -98,7 +111,7 @@ def test_the_model_is_left_with_its_best_weights(tmp_path):
 @pytest.mark.parametrize(
     ("schedule", "optimizer"), [("plateau", "adam"), ("cosine", "adam"), ("cosine", "muon")]
 )
-def test_a_run_stopped_within_an_epoch_ends_as_an_unbroken_one(tmp_path, schedule, optimizer):
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, schedule, optimizer):
     settings = {"schedule": schedule, "optimizer": optimizer}
     unbroken, expected = train(tmp_path / "unbroken", **settings)
     with pytest.raises(StopAt.StopError):
@@ -113,7 +126,7 @@ def test_a_run_stopped_within_an_epoch_ends_as_an_unbroken_one(tmp_path, schedul
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_a_stopped_run_goes_on_from_its_last_epoch_even_if_that_was_not_its_best(tmp_path):
+def test_run_resumes_after_the_last_epoch_rather_than_the_best(tmp_path):
     calls = []
 
     def flat(prediction, target):  # the first epoch is the best
@@ -128,7 +141,7 @@ def test_a_stopped_run_goes_on_from_its_last_epoch_even_if_that_was_not_its_best
     assert sum(calls) == 5
 
 
-def test_plateau_halves_and_then_stops(tmp_path):
+def test_plateau_halves_the_rate_then_stops(tmp_path):
     settings = {
         "schedule": "plateau",
         "halve_patience": 2,
@@ -144,35 +157,33 @@ def test_plateau_halves_and_then_stops(tmp_path):
     assert rates == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
 
 
-def test_cosine_warms_up_holds_and_falls_to_zero():
+def test_cosine_schedule_is_constant_then_decays_to_zero():
     task = PretrainTask(
         nn.Linear(1, 1),
-        mean_square,
-        negated,
+        Objective(mean_square, negated),
         PretrainConfig(epochs=10, schedule="cosine", cosine_from=0.5),
         10,
     )
-    factors = [task._cosine(step) for step in range(101)]
+    factors = [task.cosine_factor(step) for step in range(101)]
     assert factors[:51] == [1.0] * 51
     assert factors[75] == pytest.approx(0.5)
     assert factors[100] == pytest.approx(0)
 
 
-def test_where_the_clock_is_ahead_of_the_steps_cosine_follows_it():
+def test_cosine_schedule_follows_the_clock_if_ahead_of_the_steps():
     task = PretrainTask(
         nn.Linear(1, 1),
-        mean_square,
-        negated,
+        Objective(mean_square, negated),
         PretrainConfig(epochs=10, schedule="cosine", max_minutes=1),
         10,
     )
     task.spent_seconds = 45.0
-    assert task._cosine(10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+    assert task.cosine_factor(10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Ten seconds a training step, two a batch of validation: of a loss that passes the time."""
+    """A clock that `loss` moves by 10 s per training step and 2 s per validation batch."""
     now = SimpleNamespace(seconds=1000.0)
     for module in (budget, timekeeper):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
@@ -192,10 +203,10 @@ def spent(folder):
 
 @pytest.mark.parametrize(("loaded", "steps"), [(0, 14), (65, 9)])
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_a_run_ends_within_an_epoch_so_that_all_of_it_keeps_its_time(
+def test_run_stops_within_an_epoch_to_keep_its_time_budget(
     tmp_path, clock, capsys, loaded, steps, schedule
 ):
-    """Loading and validation (five batches after five steps) are included."""
+    """Including loading and validation (five batches after five steps)."""
     count = []
 
     def loss(prediction, target):
@@ -224,13 +235,13 @@ def test_a_run_ends_within_an_epoch_so_that_all_of_it_keeps_its_time(
     assert sum(count) == steps
 
 
-def test_what_fits_is_told_and_not_cut_short(tmp_path, clock, capsys):
+def test_ample_time_budget_changes_nothing(tmp_path, clock, capsys):
     _, history = train(tmp_path, clock.loss, max_minutes=6, epochs=4)
     assert [row.cut_at for row in history] == [0] * 4
     assert "training takes at most about 3 min on this processor\n" in capsys.readouterr().out
 
 
-def test_a_run_that_was_killed_goes_on_by_the_same_clock(tmp_path, clock):
+def test_resumed_run_keeps_its_clock(tmp_path, clock):
     given = {"schedule": "cosine", "max_minutes": 3, "epochs": 8}
     _, expected = train(tmp_path / "unbroken", clock.loss, **given)
     stop = StopAt(8)
@@ -271,7 +282,9 @@ PROCESSORS = {
 @pytest.mark.parametrize(
     ("capabilities", "environment", "has_it"), PROCESSORS.values(), ids=PROCESSORS
 )
-def test_float32_is_taken_where_bf16_is_emulated(monkeypatch, capabilities, environment, has_it):
+def test_auto_precision_is_bf16_only_where_it_is_native(
+    monkeypatch, capabilities, environment, has_it
+):
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
@@ -295,7 +308,7 @@ def test_warm_up_ends_at_the_learning_rate(tmp_path):
     assert history[0].learning_rate == 0.05
 
 
-def test_a_stopped_run_keeps_the_patience_of_its_schedule(tmp_path):
+def test_resumed_run_keeps_the_patience_of_its_schedule(tmp_path):
     def flat(p, t):
         return mean_square(p, t) * 0 + 1
 
@@ -309,7 +322,7 @@ def test_a_stopped_run_keeps_the_patience_of_its_schedule(tmp_path):
     assert history[-1].learning_rate < history[0].learning_rate
 
 
-def test_a_run_whose_patience_was_spent_trains_no_further_epoch(tmp_path):
+def test_finished_run_trains_no_further_epoch(tmp_path):
     settings = {
         "schedule": "plateau",
         "halve_patience": 1,

@@ -9,7 +9,7 @@ from spikesep.vision.architectures import ARCHITECTURES, build, input_shape, sho
 
 
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if not n.startswith("imagenet")])
-def test_every_architecture_can_be_converted_and_has_a_norm_behind_every_synapse_but_the_readout(
+def test_every_architecture_is_convertible_with_a_norm_in_every_layer(
     name,
 ):
     network = from_sequential(build(name))
@@ -25,8 +25,8 @@ def test_imagenet_architectures_end_in_a_thousand_classes():
         assert modules[-1].out_features == 1000
 
 
-def test_the_mnist_network_is_the_papers():
-    """28x28-c16s1-c32s2-c32s1-c64s2-800-10, kernels of 3: its shapes and multiply-accumulates, worked out by hand."""
+def test_mnist_network_matches_the_paper():
+    """Shapes and multiply-accumulates of 28x28-c16s1-c32s2-c32s1-c64s2-800-10, by hand."""
     modules = build("mnist-cnn").eval()
     convolutions = [m for m in modules if isinstance(m, nn.Conv2d)]
     assert [(m.in_channels, m.out_channels, *m.kernel_size, *m.stride) for m in convolutions] == [
@@ -34,7 +34,7 @@ def test_the_mnist_network_is_the_papers():
     ]  # fmt: skip
     linears = [m for m in modules if isinstance(m, nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linears] == [(64 * 7 * 7, 800), (800, 10)]
-    # Of n positions at stride 1, 3n - 2 taps meet the image; at stride 2, only the first position lacks one.
+    # Of n positions at stride 1, 3n - 2 taps are on the image; at stride 2, all but one tap.
     taps = [
         (3 * 28 - 2) ** 2 * 16,
         (3 * 14 - 1) ** 2 * 16 * 32,
@@ -48,16 +48,16 @@ def test_the_mnist_network_is_the_papers():
 @pytest.mark.parametrize(
     ("name", "depth"), [("vgg9", 9), ("vgg11", 11), ("vgg13", 13), ("vgg16", 16)]
 )
-def test_vgg_n_has_n_layers_of_weights(name, depth):
+def test_vgg_n_has_n_layers_with_weights(name, depth):
     assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in build(name)) == depth
 
 
-def test_a_network_without_a_name_is_told_by_its_depth():
+def test_short_name_of_a_described_network_is_its_depth():
     assert short_name("28x28-c8s2-p2-c8-10") == "3 layers"
     assert short_name("vgg11") == "vgg11"
 
 
-def test_the_notation_can_be_used_directly():
+def test_descriptions_are_accepted():
     modules = build("3x8x8-c4k5s2-p2-6-2")
     assert modules[0].kernel_size == (5, 5)
     assert modules(torch.rand(2, 3, 8, 8)).shape == (2, 2)
@@ -75,7 +75,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
-def test_sizes_without_end_are_refused_before_anything_is_built(monkeypatch, text):
+def test_excessive_sizes_are_refused_before_building(monkeypatch, text):
     monkeypatch.setattr(nn.Module, "__init__", lambda self: pytest.fail("a module is built"))
     with pytest.raises(
         SpikeSepError, match=f"architecture {text[:5]}.*, must have|: must have"
@@ -88,6 +88,6 @@ def test_sizes_without_end_are_refused_before_anything_is_built(monkeypatch, tex
     "text",
     ["vgg12", "28x28", "28x28-m2-10", "28x28-c8", "784-c8-10", "8x8-p2-p2-p2-p2-10", "8x8-10-c4-3"],
 )
-def test_what_is_no_architecture_is_refused_by_its_name(text):
+def test_unknown_architecture_is_refused_by_name(text):
     with pytest.raises(SpikeSepError, match=text):
         build(text)

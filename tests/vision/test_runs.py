@@ -7,20 +7,20 @@ from matplotlib.axes import Axes
 
 from spikesep.errors import SpikeSepError
 from spikesep.training.config import PretrainConfig
-from spikesep.vision import datasets, figures, results, runs
+from spikesep.vision import cache, figures, results, results_page, runs, scoring
+from spikesep.vision.cache import checksum
 from spikesep.vision.config import (
     ExperimentConfig,
     ImageConversionConfig,
     ImageDataConfig,
     ImageRecipe,
 )
-from spikesep.vision.datasets import checksum
 from spikesep.vision.model import ImageNetwork, load_image_network, save_image_network
 
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """Bright and dark squares that pass for MNIST: class k is a square at place k."""
+    """A data set with MNIST's name: class k is a bright square at position k."""
     from safetensors.torch import save_file
 
     generator, tensors = torch.Generator().manual_seed(0), {}
@@ -38,7 +38,7 @@ def data(tmp_path, monkeypatch):
     folder = tmp_path / "data"
     folder.mkdir()
     save_file(tensors, folder / "mnist.safetensors")
-    monkeypatch.setitem(datasets.SHA256, "mnist", checksum(tensors))
+    monkeypatch.setitem(cache.SHA256, "mnist", checksum(tensors))
     return folder
 
 
@@ -47,9 +47,9 @@ def recipe(task="classification", architecture="28x28-c4s2-p2-12-10", **settings
         "task": task,
         "architectures": [architecture],
         "n_seeds": 2,
-        "vary": {"ptl.n_steps": [8, 2]},
+        "vary": {"convert.n_steps": [8, 2]},
     }
-    ptl = {
+    convert = {
         "patience": 2,
         "max_epochs": 1,
         "batch_size": 32,
@@ -59,10 +59,10 @@ def recipe(task="classification", architecture="28x28-c4s2-p2-12-10", **settings
     return ImageRecipe(
         experiment=ExperimentConfig(**experiment | settings.pop("experiment", {})),
         images=ImageDataConfig(valid_share=0.2),
-        ann=PretrainConfig(
+        train=PretrainConfig(
             epochs=6, batch_size=16, learning_rate=1e-2, warmup_steps=2, precision="float32"
         ),
-        ptl=ImageConversionConfig(**ptl | {"precision": "float32"} | settings),
+        convert=ImageConversionConfig(**convert | {"precision": "float32"} | settings),
     )
 
 
@@ -73,11 +73,11 @@ def run_all(recipe, data, exp):
 
 
 @pytest.mark.parametrize("task", ["classification", "reconstruction"])
-def test_from_images_to_a_table_with_mean_and_spread_over_seeds(data, tmp_path, task):
+def test_experiment_ends_with_mean_and_spread_over_seeds(data, tmp_path, task):
     architecture = "28x28-c4s2-p2-12-10" if task == "classification" else "784-24-8-24-784"
     setup, exp = recipe(task, architecture), tmp_path / "exp"
     found = run_all(setup, data, exp)
-    metric = runs.METRICS[task]
+    metric = scoring.METRICS[task]
     by_hand = [
         json.loads((exp / architecture / f"seed{k}" / "n_steps-8" / "scores.json").read_text())[
             metric
@@ -92,14 +92,17 @@ def test_from_images_to_a_table_with_mean_and_spread_over_seeds(data, tmp_path, 
     assert found["reduced"] is False
     if task == "classification":
         assert found["snn"]["8"]["accuracy"]["mean"] > 50
-    assert any("SNN, N_s = 2" in row for row in results.table(json.loads(json.dumps(found))))
+    assert any("SNN, N_s = 2" in row for row in results_page.table(json.loads(json.dumps(found))))
     drawn = figures.draw(setup, data, exp, found, tmp_path / "figures")
     assert len(drawn) == (2 if task == "classification" else 3)
     assert all(path.stat().st_size > 1000 for path in drawn)
 
 
-def test_a_score_is_that_of_the_saved_network_on_the_test_part(data, tmp_path):
-    setup, exp = recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}), tmp_path / "exp"
+def test_score_is_that_of_the_saved_network_on_the_test_set(data, tmp_path):
+    setup, exp = (
+        recipe(experiment={"n_seeds": 1, "vary": {"convert.n_steps": [4]}}),
+        tmp_path / "exp",
+    )
     found = run_all(setup, data, exp)
     model = load_image_network(exp / "28x28-c4s2-p2-12-10" / "seed0" / "n_steps-4" / "snn")
     test = runs.images_of(setup, data).test
@@ -108,26 +111,26 @@ def test_a_score_is_that_of_the_saved_network_on_the_test_part(data, tmp_path):
     assert found["snn"]["4"]["accuracy"]["mean"] == pytest.approx(100 * float(correct))
 
 
-def test_what_is_complete_is_not_done_again_and_other_settings_are_refused(data, tmp_path, capsys):
+def test_complete_runs_are_not_repeated_and_other_settings_are_refused(data, tmp_path, capsys):
     setup, exp = (
-        recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}, max_epochs=0),
+        recipe(experiment={"n_seeds": 1, "vary": {"convert.n_steps": [4]}}, max_epochs=0),
         tmp_path / "exp",
     )
     run_all(setup, data, exp)
     capsys.readouterr()
     run_all(setup, data, exp)
     assert capsys.readouterr().out.count("is there and complete") == 4
-    with pytest.raises(SpikeSepError, match=r"ann\.epochs"):
-        runs.train_all(replace(setup, ann=replace(setup.ann, epochs=9)), data, exp)
+    with pytest.raises(SpikeSepError, match=r"train\.epochs"):
+        runs.train_all(replace(setup, train=replace(setup.train, epochs=9)), data, exp)
     fewer = replace(setup, images=replace(setup.images, test_examples=9))
     for stage in (runs.score_all, lambda recipe, data, exp: results.summarize(recipe, exp, "here")):
         with pytest.raises(SpikeSepError, match=r"images\.test_examples"):
             stage(fewer, data, exp)
 
 
-def test_weights_are_brought_into_fixed_point_form_if_asked_for(data, tmp_path):
+def test_weight_bits_convert_to_fixed_point(data, tmp_path):
     setup = recipe(
-        experiment={"n_seeds": 1, "vary": {"ptl.weight_bits": [0, 4]}}, max_epochs=0, n_steps=4
+        experiment={"n_seeds": 1, "vary": {"convert.weight_bits": [0, 4]}}, max_epochs=0, n_steps=4
     )
     run_all(setup, data, tmp_path / "exp")
     networks = [
@@ -141,12 +144,12 @@ def test_weights_are_brought_into_fixed_point_form_if_asked_for(data, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["ptl", "tandem", "surrogate", "rate"])
-def test_every_method_is_one_option_and_ends_in_a_spiking_network(data, tmp_path, method):
-    experiment = {"n_seeds": 1, "vary": {"ptl.method": [method]}}
+def test_every_method_yields_a_spiking_network(data, tmp_path, method):
+    experiment = {"n_seeds": 1, "vary": {"convert.method": [method]}}
     setup = recipe(
         experiment=experiment, n_steps=6, untrained=method != "ptl", first_stage_learning_rate=1e-2
     )
-    setup.ptl.first_stage_epochs = 8 if method in ("tandem", "surrogate") else 1
+    setup.convert.first_stage_epochs = 8 if method in ("tandem", "surrogate") else 1
     found = run_all(setup, data, tmp_path / "exp")
     folder = tmp_path / "exp" / "28x28-c4s2-p2-12-10" / "seed0" / f"method-{method}"
     assert all(
@@ -157,13 +160,11 @@ def test_every_method_is_one_option_and_ends_in_a_spiking_network(data, tmp_path
     assert (found["snn"][method]["epochs"]["mean"] == 0) == (method == "rate")
 
 
-def test_the_depth_study_has_a_panel_a_method_and_one_of_deferred_neurons(
-    data, tmp_path, monkeypatch
-):
-    vary = {"ptl.method": ["ptl", "tandem"], "ptl.deferred": [True]}
+def test_depth_figure_has_a_panel_per_method(data, tmp_path, monkeypatch):
+    vary = {"convert.method": ["ptl", "tandem"], "convert.deferred": [True]}
     setup = recipe(experiment={"n_seeds": 1, "name": "fig4", "vary": vary}, max_epochs=1)
     found = run_all(setup, data, tmp_path / "exp")
-    assert sum("SNN, deferred = True" in row for row in results.table(found)) == 1
+    assert sum("SNN, deferred = True" in row for row in results_page.table(found)) == 1
     titles = []
     monkeypatch.setattr(Axes, "set_title", lambda axes, title, **how: titles.append(title))
     figures.depth_figure(found, tmp_path / "fig4.png")
@@ -171,8 +172,8 @@ def test_the_depth_study_has_a_panel_a_method_and_one_of_deferred_neurons(
 
 
 @pytest.mark.parametrize("limits", [{"qat_bits": 4}, {"fan_in": 9}, {"qat_bits": 3, "fan_in": 5}])
-def test_the_saved_model_keeps_to_the_hardwares_limits(data, tmp_path, limits):
-    setup = recipe(experiment={"n_seeds": 1, "vary": {"ptl.n_steps": [4]}}, **limits)
+def test_saved_model_obeys_the_hardware_limits(data, tmp_path, limits):
+    setup = recipe(experiment={"n_seeds": 1, "vary": {"convert.n_steps": [4]}}, **limits)
     exp = tmp_path / "exp"
     run_all(setup, data, exp)
     network = load_image_network(
@@ -198,7 +199,7 @@ def test_the_saved_model_keeps_to_the_hardwares_limits(data, tmp_path, limits):
                 assert float(k.abs().max()) <= levels + 1e-4
 
 
-def test_a_saved_network_comes_back_the_same(tmp_path):
+def test_saved_network_is_loaded_unchanged(tmp_path):
     torch.manual_seed(0)
     model = ImageNetwork("28x28-c4s2-12-10", "classification").eval()
     save_image_network(model, tmp_path / "m")
@@ -206,14 +207,14 @@ def test_a_saved_network_comes_back_the_same(tmp_path):
     assert torch.equal(load_image_network(tmp_path / "m")(x), model(x))
 
 
-def test_an_architecture_for_other_images_is_refused(data, tmp_path):
+def test_architecture_with_another_input_shape_is_refused(data, tmp_path):
     with pytest.raises(SpikeSepError, match="3x32x32"):
         runs.train_all(recipe(architecture="3x32x32-c4-10"), data, tmp_path / "exp")
 
 
-def test_a_setting_that_does_not_exist_cannot_be_varied():
+def test_unknown_setting_cannot_be_varied():
     with pytest.raises(SpikeSepError, match="steps"):
-        ExperimentConfig(vary={"ptl.steps": [1]})
+        ExperimentConfig(vary={"convert.steps": [1]})
 
 
 @pytest.mark.parametrize(
@@ -227,38 +228,44 @@ def test_a_setting_that_does_not_exist_cannot_be_varied():
         ("percentile", True),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_before_any_work(setting, value):
-    with pytest.raises(SpikeSepError, match=rf"ptl\.{setting}: {value!r} is no value"):
-        ExperimentConfig(vary={f"ptl.{setting}": [value]})
+def test_invalid_value_of_a_varied_setting_is_refused(setting, value):
+    with pytest.raises(SpikeSepError, match=rf"convert\.{setting}: {value!r} is not a value"):
+        ExperimentConfig(vary={f"convert.{setting}": [value]})
 
 
-def test_values_that_do_not_go_together_are_refused_before_any_work():
-    for vary in ({"ptl.n_steps": [4, -1]}, {"ptl.qat_bits": [9], "ptl.weight_bits": [8]}):
-        given = {"qat_bits": 9} if "ptl.weight_bits" in vary else {}
-        with pytest.raises(SpikeSepError, match="--ptl"):
+def test_contradictory_values_of_varied_settings_are_refused():
+    for vary in (
+        {"convert.n_steps": [4, -1]},
+        {"convert.qat_bits": [9], "convert.weight_bits": [8]},
+    ):
+        given = {"qat_bits": 9} if "convert.weight_bits" in vary else {}
+        with pytest.raises(SpikeSepError, match="--convert"):
             recipe(experiment={"vary": vary}, **given)
 
 
-def test_every_experiment_has_its_own_pictures_on_the_page(data, tmp_path):
+def test_page_shows_each_experiments_own_figures(data, tmp_path):
     folder = tmp_path / "results"
     for name in ("", "a", "a-b"):
         setup = recipe(
-            experiment={"n_seeds": 1, "name": name, "vary": {"ptl.n_steps": [2]}}, max_epochs=0
+            experiment={"n_seeds": 1, "name": name, "vary": {"convert.n_steps": [2]}}, max_epochs=0
         )
         found = run_all(setup, data, tmp_path / "exp")
         own = folder if name else tmp_path / "nameless" / "results"
         own.mkdir(parents=True, exist_ok=True)
         figures.draw(setup, data, tmp_path / "exp", found, own)
         (own / f"{name or 'results'}.json").write_text(json.dumps(found))
-    page = results.markdown(folder, "x")
+    page = results_page.markdown(folder, "x")
     assert page.count("![a](results/a-training.png)") == 1
     assert page.count("![a-b](results/a-b-training.png)") == 1
     assert "![a](results/a-b-" not in page
-    assert "## Results\n" in results.markdown(tmp_path / "nameless" / "results", "x")
-    assert "](results/training.png)" in results.markdown(tmp_path / "nameless" / "results", "x")
+    nameless = results_page.markdown(tmp_path / "nameless" / "results", "x")
+    assert "## Results\n" in nameless
+    assert "](results/training.png)" in results_page.markdown(
+        tmp_path / "nameless" / "results", "x"
+    )
 
 
-def test_the_papers_figures_stand_beside_ours(data, tmp_path):
+def test_page_includes_the_papers_results(data, tmp_path):
     experiment = {
         "n_seeds": 1,
         "name": "table3",
@@ -267,7 +274,7 @@ def test_the_papers_figures_stand_beside_ours(data, tmp_path):
     }
     setup = recipe("reconstruction", "autoencoder", experiment=experiment)
     found = run_all(setup, data, tmp_path / "exp")
-    page = "\n".join(results.section(json.loads(json.dumps(found))))
+    page = "\n".join(results_page.section(json.loads(json.dumps(found))))
     assert "(reduced)" in page
     assert "a test" in page
     row = next(line for line in page.splitlines() if "N_s = 8" in line)

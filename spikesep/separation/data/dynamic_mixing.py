@@ -36,7 +36,7 @@ class DynamicCrops(Dataset):
         speeds: factors, one of which is drawn for each voice; it changes pace and pitch.
         by_amount: weight a speaker by the seconds of speech there are of them, to this power. Women
             and men are then drawn equally often.
-        effects: which parts of a random recording channel each source passes through (`ann.channel`).
+        effects: which parts of a random recording channel each source passes through (`mixing.dynamic.channel`).
         seed: of everything.
 
     Raises:

@@ -56,7 +56,7 @@ def check_procedure(recipe: RecipeConfig) -> None:
             f"--mixing.modes: {odd[0]}; {mixing.procedure} has {', '.join(rules.MODES)}"
         )
     counts = {"tr": mixing.n_train, "cv": mixing.n_closed, "tt": mixing.n_open}
-    if recipe.ann.on_the_fly:
+    if recipe.mixing.dynamic.examples:
         del counts["tr"]
     rules.check(mixing, list(counts.values()))
 
@@ -84,9 +84,9 @@ def make_mixtures(
     made = []
     with Workers(recipe.launch.n_jobs) as workers:
         for split, n in zip(SPLITS, counts, strict=True):
-            if split == "tr" and recipe.ann.on_the_fly:
+            if split == "tr" and recipe.mixing.dynamic.examples:
                 tell(
-                    f"{data / split}: its mixtures are made while training (ann.on_the_fly); none is written"
+                    f"{data / split}: its mixtures are made while training (mixing.dynamic.examples); none is written"
                 )
                 continue
             plan, notices = rules.plan(table, split, n, recipe, data, workers)

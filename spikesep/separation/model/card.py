@@ -12,7 +12,7 @@ from typing import Any
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
 from spikesep.separation.data.corpora.table import UTTERANCES, read_table
-from spikesep.separation.experiment import hash_of_lists
+from spikesep.separation.experiment_data import hash_of_lists
 from spikesep.separation.model.separator import Separator
 from spikesep.separation.scoring.metrics import DEFINITION
 from spikesep.separation.scoring.results import (
@@ -24,6 +24,7 @@ from spikesep.separation.scoring.results import (
 )
 from spikesep.separation.scoring.score import check_scored
 from spikesep.training.records.history import History
+from spikesep.training.renamed import migrated_record
 
 TAGS = ["audio-source-separation", "speech-separation", "spiking-neural-network", "asteroid"]
 SHOWN = ("si_sdri", "pesq", "stoi")
@@ -160,7 +161,7 @@ def _about(exp: Path, model: Separator) -> str:
     if model.kind == "ann":
         return f"{text}: analog, not converted to spikes."
     bits = (
-        _stage_settings(exp, "snn").get("ptl", {}).get("weight_bits")
+        _stage_settings(exp, "snn").get("convert", {}).get("weight_bits")
         if network.is_fixed_point
         else None
     )
@@ -288,7 +289,7 @@ def _indented(settings: dict[str, Any]) -> str:
 
 def _stage_settings(exp: Path, stage: str) -> dict[str, Any]:
     path = exp / "settings" / f"{stage}.json"
-    return read_json(path) if path.exists() else {}
+    return migrated_record(read_json(path), path) if path.exists() else {}
 
 
 def _voices(exp: Path, data: Path, trained: dict[str, Any]) -> str:

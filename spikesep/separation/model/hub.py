@@ -11,14 +11,8 @@ from typing import Literal
 from spikesep import __version__
 from spikesep.errors import SpikeSepError
 from spikesep.separation.model.separator import KIND, load_separator, save_separator
-from spikesep.training.records.model_folder import (
-    CARD,
-    CONFIG,
-    REPORT,
-    TENSORS,
-    read_model,
-    read_settings,
-)
+from spikesep.training.records.model_files import CARD, CONFIG, REPORT, TENSORS
+from spikesep.training.records.model_folder import read_model, read_settings
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 """Models that are shipped, each an experiment's `snn` and `ann`; the first by name is the default."""

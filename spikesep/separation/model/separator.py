@@ -150,7 +150,7 @@ def save_separator(
 ) -> None:
     """Write the model and, if given, the report of its conversion and its card, as a folder or one `.safetensors` file,
     by half in 16 bits; see `spikesep.training.model_folder`."""
-    save_model(model, path, KIND, asdict(model.config), report, card, half)
+    save_model(model, path, KIND, asdict(model.config), report=report, card=card, half=half)
 
 
 def load_separator(path: str | Path) -> Separator:

@@ -1,1 +1,1 @@
-"""Several processes as one training run, and commands as Slurm jobs."""
+"""Distributed training and Slurm jobs."""

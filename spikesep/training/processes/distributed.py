@@ -1,5 +1,7 @@
-"""Several processes train one network (torch.distributed: gloo on CPUs, NCCL on accelerators): who takes which examples
-of a batch, and batch norm over all of it. What is learned is what one process would learn, up to rounding.
+"""Distributed training: shares of each batch, and batch norm over the whole batch.
+
+Uses torch.distributed, with gloo on CPUs and NCCL on accelerators. The result equals that of one
+process up to rounding.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,27 +14,27 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader
 
 
-def place() -> tuple[int, int]:
-    """The rank of this process, from 0, and how many there are."""
+def rank_and_size() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """The sum of all processes' `x`; without a gradient."""
+    """Return the sum of `x` over all processes, without gradient."""
     total = x.detach().clone()
     dist.all_reduce(total)
     return total
 
 
 def end_processes() -> None:
-    """Wait for one another, and part."""
+    """Wait for all processes, then leave the process group."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def lost_a_process(error: RuntimeError) -> bool:
-    """Whether an error says no more than that another process is gone."""
+    """Return whether an error was caused by the end of another process."""
     text = str(error)
     return (
         isinstance(error, dist.DistError)
@@ -43,10 +45,11 @@ def lost_a_process(error: RuntimeError) -> bool:
 
 
 def own_share(loader: DataLoader) -> DataLoader:
-    """The same batches, of which each process takes every n-th example: all are taken, and each by one process.
+    """Return a loader of this process's share of each batch, every n-th example.
 
-    A `collate_fn` with a true attribute `whole_batch`, which mixes examples, is given all of them, and what it returns
-    is shared out. In training, where all processes step together, a batch must have an example for each of them.
+    A `collate_fn` that mixes examples, marked by a true attribute `whole_batch`, is called on the
+    whole batch in each process, and its result is shared instead. In training, where all processes
+    step together, each batch must have an example for every process.
     """
     whole = getattr(loader.collate_fn, "whole_batch", False)
     return DataLoader(
@@ -61,11 +64,15 @@ def own_share(loader: DataLoader) -> DataLoader:
 
 
 class OwnExamples(BatchSampler):
-    """Of each batch, the examples that are this process's."""
+    """Batch sampler of this process's examples of each batch.
+
+    Args:
+        batches: sampler of the whole batches.
+    """
 
     def __init__(self, batches: BatchSampler):
         self.batches = batches
-        self.sampler = batches.sampler  # which is told the epoch
+        self.sampler = batches.sampler  # for `set_epoch`
         self.batch_size = batches.batch_size
         self.drop_last = batches.drop_last
 
@@ -73,35 +80,41 @@ class OwnExamples(BatchSampler):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list]:
-        rank, n = place()
+        rank, n = rank_and_size()
         return (batch[rank::n] for batch in self.batches if rank < len(batch))
 
 
 class OwnRows:
-    """Of what a collating function returns, the rows that are this process's."""
+    """Collating function that returns this process's rows of the whole batch.
+
+    Args:
+        collate: collating function of the whole batch.
+    """
 
     def __init__(self, collate: Callable[[list], tuple[Tensor, ...]]):
         self.collate = collate
 
     def __call__(self, examples: list[Any]) -> tuple[Tensor, ...]:
-        """Collate, and take every n-th row."""
-        rank, n = place()
+        """Collate, and return every n-th row."""
+        rank, n = rank_and_size()
         return tuple(part[rank::n] for part in self.collate(examples))
 
 
 def share_batch_norms(model: nn.Module) -> None:
-    """Have every batch norm of `model` normalize, in training, by the statistics of all processes' examples.
+    """Make every batch norm of `model` use the statistics of all processes' examples in training.
 
-    Names, parameters and buffers stay. (`nn.SyncBatchNorm` does this on accelerators only.)
+    Names, parameters and buffers are unchanged. `nn.SyncBatchNorm` requires accelerators.
     """
     shared = {nn.BatchNorm1d: _SharedBatchNorm1d, nn.BatchNorm2d: _SharedBatchNorm2d}
     for module in model.modules():
         module.__class__ = shared.get(type(module), type(module))
 
 
-class _Shared:
+class _SharedStatistics(nn.modules.batchnorm._BatchNorm):
+    """Batch norm that normalizes by the statistics of all processes in training."""
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or place()[1] == 1:
+        if not self.training or rank_and_size()[1] == 1:
             return super().forward(x)
         with torch.no_grad():
             n, mean, variance = _statistics(x)
@@ -113,17 +126,19 @@ class _Shared:
         )
 
 
-class _SharedBatchNorm1d(_Shared, nn.BatchNorm1d):
+class _SharedBatchNorm1d(_SharedStatistics, nn.BatchNorm1d):
     pass
 
 
-class _SharedBatchNorm2d(_Shared, nn.BatchNorm2d):
+class _SharedBatchNorm2d(_SharedStatistics, nn.BatchNorm2d):
     pass
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Over all processes: values a channel (a scalar), mean [C], biased variance [C]; float64, so that the difference
-    of squares is harmless."""
+    """Return values per channel (a scalar), mean [C] and biased variance [C] over all processes.
+
+    In float64, as the variance is a difference of squares.
+    """
     n = x.numel() / x.shape[1]
     mean, variance = (
         moment.double() for moment in torch.batch_norm_update_stats(x.float(), None, None, 0.0)
@@ -136,30 +151,33 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Normalize(torch.autograd.Function):
-    """Batch norm of x [B, C, ...] by given moments [C] of n values a channel, which themselves follow x.
+    """Batch norm of x [B, C, ...] by moments [C] of all processes' n values per channel.
 
-    Both ways are torch's kernels for moments that do not follow, a pass over x each; what is missing then is a line in
-    x for each channel, whose coefficients are sums over all processes (Ioffe and Szegedy, "Batch normalization",
-    section 3, with their sums taken apart).
+    Forward and backward use torch's kernels for constant moments, one pass over x each. The
+    gradient through the moments adds a linear function of x per channel, whose coefficients are
+    sums over all processes (Ioffe and Szegedy, "Batch normalization", section 3).
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, n, mean, variance, eps):
-        """y, of x's type."""
+        """Return the normalized x, in its dtype."""
         ctx.save_for_backward(x, weight, n, mean, variance)
         ctx.eps = eps
         return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
     def backward(ctx, grad):
-        """Of x: of the mean over all processes; of weight and bias: this process's share, as of any parameter."""
+        """Return the gradients of x, through all processes' outputs, and of weight and bias.
+
+        The latter are this process's share, as of any parameter.
+        """
         x, weight, n, mean, variance = ctx.saved_tensors
         own, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             grad, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        along, level = (sum_over_processes(torch.stack([of_weight, of_bias])) / n).unbind()
+        slope, level = (sum_over_processes(torch.stack([of_weight, of_bias])) / n).unbind()
         gain = torch.rsqrt(variance + ctx.eps) * (1 if weight is None else weight)
-        line = F.batch_norm(x, mean, variance, -gain * along, -gain * level, eps=ctx.eps)
+        through_moments = F.batch_norm(x, mean, variance, -gain * slope, -gain * level, eps=ctx.eps)
         if weight is None:
             of_weight = of_bias = None
-        return own + line, of_weight, of_bias, None, None, None, None
+        return own + through_moments, of_weight, of_bias, None, None, None, None

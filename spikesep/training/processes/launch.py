@@ -1,4 +1,4 @@
-"""How a run starts: on which processor, and from which seed."""
+"""Start of a run: random seeds, accelerators and loader processes."""
 
 import random
 
@@ -11,25 +11,28 @@ from spikesep.training.config import LaunchConfig
 
 
 def seed_everything(seed: int) -> None:
-    """Seed all generators that training draws from."""
+    """Seed the random generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def n_loader_workers(launch: LaunchConfig) -> int:
-    """Processes that make examples ahead of one training process: its share of `n_jobs` beside an accelerator, which
-    would wait for examples otherwise; none on the CPU, whose cores training takes."""
+    """Return the number of loader processes for each training process.
+
+    With accelerators, a share of `n_jobs`; none on the CPU, whose cores training uses.
+    """
     return max(1, (launch.n_jobs or available_cores()) // launch.n_gpus) if launch.n_gpus else 0
 
 
 def check_gpus(launch: LaunchConfig) -> None:
-    """See that the accelerators asked for are there.
+    """Check that the requested accelerators exist.
 
     Raises:
         SpikeSepError: there are fewer.
     """
-    if launch.n_gpus > torch.cuda.device_count():
+    found = torch.cuda.device_count()
+    if launch.n_gpus > found:
         raise SpikeSepError(
-            f"--launch.n_gpus: {launch.n_gpus} asked for, {torch.cuda.device_count()} found; give 0 to use the CPU"
+            f"--launch.n_gpus: {launch.n_gpus} requested, {found} found; give 0 to use the CPU"
         )

@@ -1,5 +1,7 @@
-"""Commands as jobs of a Slurm cluster, through submitit: submitted, waited for, and queued again when they are
-preempted, at their time limit, or when a node is lost. A command that goes on after a kill asks no more of a job.
+"""Commands as Slurm jobs, submitted through submitit.
+
+Jobs are requeued when they are preempted, reach their time limit, or lose a node. Nothing else is
+needed, as every command resumes after being killed.
 """
 
 import os
@@ -16,13 +18,22 @@ from spikesep.files import read_json, write_json
 
 POLL_SECONDS = 5.0
 STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGINT)
-"""Statuses of a command that Slurm has asked to end: it will be killed or queued again in a moment."""
+"""Exit statuses of a command that Slurm has asked to end, and will kill or requeue in a moment."""
 MOST_TIMEOUTS = 1000
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job needs: `tasks` processes on each of `nodes` machines, `cpus` cores a process, `gpus` a machine."""
+    """Resources of a job.
+
+    Attributes:
+        nodes: machines.
+        tasks: processes per machine.
+        gpus: accelerators per machine.
+        cpus: cores per process.
+        minutes: time limit.
+        partition: partition; empty for the cluster's default.
+    """
 
     nodes: int = 1
     tasks: int = 1
@@ -34,13 +45,17 @@ class Resources:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, in a folder: what a job does; gives its exit status."""
+    """A command line to run in a folder, as submitit's callable."""
 
     argv: list[str]
     folder: str
 
     def __call__(self) -> int:
-        """Run it. Slurm's warning signal goes to all processes; it is for this one, which queues the job again."""
+        """Run the command and return its exit status.
+
+        The command ignores Slurm's warning signal, which all processes of the job receive: this
+        process requeues the job.
+        """
 
         def ignore():
             return signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -51,49 +66,51 @@ class Command:
         return status
 
     def checkpoint(self):
-        """What to do when the job is queued again: the same."""
+        """Return what to run when the job is requeued: the same command."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def in_job() -> bool:
-    """Whether this process is part of a job that was submitted here."""
+    """Return whether this process is part of a job submitted by `run_jobs`."""
     return "SUBMITIT_EXECUTOR" in os.environ
 
 
 def run_jobs(name: str, commands: list[list[str]], resources: Resources, folder: Path) -> None:
-    """Submit one job a command, as an array, and wait until all have ended well.
+    """Submit one job per command, as an array, and wait for their success.
 
-    Where the same commands were submitted before and are still queued or running, wait for those.
+    If the same commands were submitted before and are still queued or running, wait for those.
 
     Args:
-        name: of the jobs, and of what tells about them in `folder`.
-        commands: each a program and its arguments, to be run in the present folder.
-        resources: of each.
-        folder: of the jobs' logs; all machines must see it.
+        name: name of the jobs and of their record in `folder`.
+        commands: programs with arguments, to run in the present folder.
+        resources: resources of each job.
+        folder: folder of the logs, accessible from all machines.
 
     Raises:
-        SpikeSepError: no Slurm or no submitit here, the cluster refuses, or a job ended badly.
+        SpikeSepError: Slurm or submitit is missing, the cluster refuses the jobs, or one fails.
     """
     folder = folder.absolute()
-    note = folder / f"{name}.json"
-    found = read_json(note) if note.exists() else {}
+    record = folder / f"{name}.json"
+    found = read_json(record) if record.exists() else {}
     ids = found.get("jobs", []) if found.get("commands") == commands else []
     if ids and _active(ids):
-        print(f"slurm: waiting for job {_whole(ids)}, submitted before", flush=True)
+        print(f"slurm: waiting for job {_array_id(ids)}, submitted before", flush=True)
     else:
         ids = _submit(name, commands, resources, folder)
-        write_json(note, {"commands": commands, "jobs": ids})
+        write_json(record, {"commands": commands, "jobs": ids})
         print(
-            f"slurm: submitted job {_whole(ids)}, {len(ids)} x {name}; logs in {folder}", flush=True
+            f"slurm: submitted job {_array_id(ids)}, {len(ids)} x {name}; logs in {folder}",
+            flush=True,
         )
     _wait(ids, folder)
     _check(name, ids, folder)
-    note.unlink()
+    record.unlink()
 
 
 def _submit(name: str, commands: list[list[str]], resources: Resources, folder: Path) -> list[str]:
+    """Submit one job per command; return their ids."""
     try:
         import submitit
     except ImportError as error:
@@ -108,10 +125,8 @@ def _submit(name: str, commands: list[list[str]], resources: Resources, folder: 
             nodes=resources.nodes,
             ntasks_per_node=resources.tasks,
             cpus_per_task=resources.cpus,
-            srun_args=[
-                "--cpus-per-task",
-                str(resources.cpus),
-            ],  # srun does not take it from the job any more
+            # Recent versions of srun do not inherit this from the job.
+            srun_args=["--cpus-per-task", str(resources.cpus)],
             additional_parameters={"requeue": True},
             **({"gpus_per_node": resources.gpus} if resources.gpus else {}),
             **({"partition": resources.partition} if resources.partition else {}),
@@ -120,16 +135,16 @@ def _submit(name: str, commands: list[list[str]], resources: Resources, folder: 
             jobs = [executor.submit(Command(argv, os.getcwd())) for argv in commands]
     except RuntimeError as error:
         raise SpikeSepError(
-            f"--launcher slurm: {error}; see --launch.partition, or take --launcher local"
+            f"--launcher slurm: {error}; see --launch.partition, or give --launcher local"
         ) from error
     ids = [job.job_id for job in jobs]
     for path in (path for job in ids for path in folder.glob(f"{job}_*_result.pkl")):
-        path.unlink()  # of a job that had this number on another cluster
+        path.unlink()  # of a job with the same id on another cluster
     return ids
 
 
 def _wait(ids: list[str], folder: Path) -> None:
-    """Until no job is queued or running; what the first process of a single job prints is printed here too."""
+    """Wait until no job is queued or running; print the first process's output of a single job."""
     log, shown = folder / f"{ids[0]}_0_log.out", 0
     running = True
     while running:
@@ -148,9 +163,13 @@ def _wait(ids: list[str], folder: Path) -> None:
 
 
 def _active(ids: list[str]) -> bool:
-    """Whether any of these jobs is queued, running or ending."""
-    job = _whole(ids)
-    for _ in range(20):  # a controller that restarts is not the end of a job
+    """Return whether any of these jobs is queued, running or ending.
+
+    Raises:
+        SpikeSepError: squeue keeps failing.
+    """
+    job = _array_id(ids)
+    for _ in range(20):  # the controller may be restarting
         done = subprocess.run(
             ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True
         )
@@ -160,36 +179,46 @@ def _active(ids: list[str]) -> bool:
             return False
         time.sleep(POLL_SECONDS)
     raise SpikeSepError(
-        f"slurm: squeue fails ({done.stderr.strip()}); job {job} goes on, the same command waits for it"
+        f"slurm: squeue fails ({done.stderr.strip()}); job {job} continues, run the same command "
+        "again to wait for it"
     )
 
 
 def _check(name: str, ids: list[str], folder: Path) -> None:
+    """Check that all processes of the jobs succeeded.
+
+    Raises:
+        SpikeSepError: one failed.
+    """
     for job in ids:
         results = sorted(folder.glob(f"{job}_*_result.pkl"))
         statuses = [pickle.loads(path.read_bytes()) for path in results]
         if not statuses or any(status != ("success", 0) for status in statuses):
             raise SpikeSepError(
-                f"{name}, slurm job {job}: {_reason(folder, job)}; the same command goes on"
+                f"{name}, slurm job {job}: {_reason(folder, job)}; run the same command again to "
+                "resume"
             )
 
 
 def _reason(folder: Path, job: str) -> str:
-    """The last line on standard error that a command, rather than Slurm or submitit, has written."""
+    """Return the last error message of a command in the logs of a job."""
     logs = sorted(folder.glob(f"{job}_*_log.err"))
     lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-    told = [
+    messages = [
         line.partition(": error: ")[2]
         for line in lines
         if line.startswith("spikesep-") and ": error: " in line
     ]
-    return told[-1] if told else f"ended without a result; see {logs[0] if logs else folder}"
+    if messages:
+        return messages[-1]
+    return f"ended without a result; see {logs[0] if logs else folder}"
 
 
-def _whole(ids: list[str]) -> str:
+def _array_id(ids: list[str]) -> str:
+    """Return the id of the array that the jobs belong to."""
     return ids[0].partition("_")[0]
 
 
 def this_program() -> list[str]:
-    """The command line's beginning, as it must be to run it from anywhere."""
+    """Return the start of this command line, valid in any folder."""
     return [sys.executable, os.path.abspath(sys.argv[0])]

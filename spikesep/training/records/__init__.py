@@ -1,1 +1,1 @@
-"""What a run leaves on disk: checkpoints, history, figures, models."""
+"""Files of a training run: checkpoints, history, figures and models."""

@@ -1,4 +1,4 @@
-"""The state of a conversion on disk, which knows the run it is of."""
+"""Checkpoint of a conversion, which identifies the run it belongs to."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,80 +12,85 @@ from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning
 from spikesep.training.config import ConversionConfig
 from spikesep.training.records.run_folder import (
     first_difference,
+    flattened,
     hash_of_tensors,
     load_tensors,
     save_tensors,
 )
+from spikesep.training.renamed import migrated_record
 
-BEGUN = "begun"
-FREE = ("cache_gib", "cache_disk_gib")
-"""Settings that may change in between: the outcome does not depend on them."""
+RUN = "begun"
+"""Key of the checkpoint under which the run is described."""
+IRRELEVANT = "convert.cache."
+"""Prefix of the settings that do not affect the result and may change between starts."""
 
 
 class Checkpoint:
-    """One file with the state of a run, and what tells that run from others.
+    """The file with the state of a conversion.
 
     Args:
-        path: of the file.
-        model: before it is converted.
-        teacher: whose predictions it learns, if any.
+        path: the file.
+        model: the model before conversion.
+        teacher: the analog model whose predictions are the targets, if any.
         config: the settings.
-        others: what else the outcome depends on, plain values by name.
+        others: other values that the result depends on, by name.
     """
 
     def __init__(
         self,
         path: Path,
+        *,
         model: nn.Module,
         teacher: nn.Module | None,
         config: ConversionConfig,
         others: dict[str, Any],
     ):
         self.path = path
-        self.defaults = _settings(type(config)())
-        self.begun = {
-            "weights": _hash_of_weights(model),
-            "teacher": None if teacher is None else _hash_of_weights(teacher),
-            "ptl": _settings(config),
+        self._defaults = {"convert": asdict(type(config)())}
+        self._run = {
+            "weights": _hash_of_parameters(model),
+            "teacher": None if teacher is None else _hash_of_parameters(teacher),
+            "convert": asdict(config),
             **others,
         }
 
     def save(self, learning: ProgressiveTandemLearning) -> None:
-        """Write the state of the run as it is now, whole or not at all."""
-        save_tensors(self.path, {**learning.state_dict(), BEGUN: self.begun})
+        """Write the present state of the run atomically."""
+        save_tensors(self.path, {**learning.state_dict(), RUN: self._run})
 
-    def take_up(self, learning: ProgressiveTandemLearning, device: torch.device) -> None:
-        """Have the run go on from the state on disk.
+    def resume(self, learning: ProgressiveTandemLearning, device: torch.device) -> None:
+        """Restore the state in the file.
 
-        A setting that the version which began did not know is the same at its default, and a file
-        that does not say what it is of is taken if it fits.
+        A setting that the file lacks, as it was written by an earlier release, counts as having
+        its default. A file that does not describe its run is restored if its tensors fit.
 
         Raises:
-            SpikeSepError: the file is not whole, or it is of another run.
+            SpikeSepError: the file is incomplete or belongs to another run.
         """
-        state, remedy = (
-            load_tensors(self.path, device),
-            "give another folder, or delete it to begin anew",
-        )
-        if (begun := state.get(BEGUN)) is not None:
-            begun = begun | {"ptl": self.defaults | begun["ptl"]}
-            if different := first_difference(begun, self.begun):
+        state = load_tensors(self.path, device)
+        remedy = "give another folder, or delete it to start over"
+        if (run := state.get(RUN)) is not None:
+            before = flattened(self._defaults) | flattened(migrated_record(run, self.path))
+            if different := first_difference(_relevant(before), _relevant(flattened(self._run))):
                 raise SpikeSepError(
-                    f"{self.path.parent}: holds a conversion that was begun with {different}; {remedy}"
+                    f"{self.path.parent}: contains a conversion begun with {different}; {remedy}"
                 )
         try:
             learning.load_state_dict(state)
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise SpikeSepError(
-                f"{self.path.parent}: holds the conversion of another network; {remedy}"
+                f"{self.path.parent}: contains the conversion of another network; {remedy}"
             ) from error
 
 
-def _settings(config: ConversionConfig) -> dict[str, Any]:
-    return {name: value for name, value in asdict(config).items() if name not in FREE}
+def _relevant(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if not name.startswith(IRRELEVANT)}
 
 
-def _hash_of_weights(model: nn.Module) -> str:
-    """Of the parameters alone: the moments of a fresh network's norms are measured anew in each
-    call, and may differ in the last digit."""
+def _hash_of_parameters(model: nn.Module) -> str:
+    """Return a hash of the parameters.
+
+    Buffers are excluded: the statistics of a fresh network's norms are measured anew in each start
+    and may differ in the last digit.
+    """
     return hash_of_tensors(dict(model.named_parameters()))[:16]

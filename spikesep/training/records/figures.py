@@ -1,5 +1,6 @@
-"""Pictures of a conversion: how training went (the paper's Fig. 5) and what the layers' activations are (Fig. 1).
-Each is drawn for a light page or a dark one.
+"""Figures of a conversion: training history (the paper's Fig. 5) and activations (Fig. 1).
+
+Each is available for light and dark pages.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,67 +43,90 @@ def training_figure(
     lower_is_better: bool = False,
     dark: bool = False,
 ) -> None:
-    """The validation metric over the epochs of pre-training and of each conversion stage, as the paper's Fig. 5.
+    """Draw the validation metric over pre-training and conversion stages, as the paper's Fig. 5.
 
     Args:
-        history: in the order of training, at least one; it gives `valid_metric`.
-        path: a PNG file.
-        metric: its name and unit.
-        lower_is_better: the metric is an error.
-        dark: for a dark page.
+        history: the epochs in order, at least one.
+        path: the PNG file.
+        metric: name and unit of `valid_metric`.
+        lower_is_better: whether the metric is an error.
+        dark: whether the figure is for a dark page.
     """
     values = [row.valid_metric for row in history]
-    stages = [row.stage for row in history]
-    converted = [k for k, row in enumerate(history, start=1) if row.stage and row.epoch == 0]
-    starts = [k for k in range(len(stages)) if k == 0 or stages[k] != stages[k - 1]]
-    ends = [*starts[1:], len(stages)]
     with figure_file(path, (9.0, 3.6), dark=dark) as (figure, colours):
         axes = figure.subplots()
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            if number % 2:
-                axes.axvspan(start + 0.5, end + 0.5, color=colours["shade"], linewidth=0, zorder=0)
-            label = str(stages[start]) if stages[start] else "pre-training"
-            axes.text((start + end + 1) / 2, 1.02, label, ha="center", va="bottom", fontsize=8.5,
-                      color=colours["faint"], transform=axes.get_xaxis_transform())  # fmt: skip
+        _shade_stages(axes, [row.stage for row in history], colours)
         axes.plot(range(1, len(values) + 1), values, color=colours["line"], linewidth=1.4, zorder=3)
-        if converted:
-            axes.plot(converted, [values[k - 1] for k in converted], "o", color=colours["accent"], markersize=3.5,
-                      zorder=4, label="right after a layer's conversion")  # fmt: skip
-        if 0 in stages:
-            best = (min if lower_is_better else max)(
-                v for v, stage in zip(values, stages, strict=True) if stage == 0
-            )
+        _mark_conversions(axes, history, colours)
+        pretrained = [row.valid_metric for row in history if row.stage == 0]
+        if pretrained:
             axes.axhline(
-                best,
+                (min if lower_is_better else max)(pretrained),
                 color=colours["faint"],
                 linewidth=1,
                 linestyle=(0, (2, 3)),
                 label="best of pre-training",
             )
+        has_stages = any(row.stage for row in history)
         axes.set_xlim(0.5, len(values) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=3))
-        axes.set_xlabel(
-            "validation, once an epoch (above: the layer being converted)"
-            if any(stages)
-            else "epoch"
-        )
+        above = "validation, once an epoch (above: the layer being converted)"
+        axes.set_xlabel(above if has_stages else "epoch")
         axes.set_ylabel(f"validation {metric}")
         axes.grid(axis="y", color=colours["faint"], alpha=0.25, linewidth=0.6)
-        axes.legend(
-            loc="upper right" if lower_is_better else "lower right", frameon=False, fontsize=8.5
+        corner = "upper right" if lower_is_better else "lower right"
+        axes.legend(loc=corner, frameon=False, fontsize=8.5)
+
+
+def _shade_stages(axes: Axes, stages: Sequence[int], colours: dict[str, str]) -> None:
+    """Label the stages and shade every second one."""
+    starts = [k for k in range(len(stages)) if k == 0 or stages[k] != stages[k - 1]]
+    ends = [*starts[1:], len(stages)]
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if number % 2:
+            axes.axvspan(start + 0.5, end + 0.5, color=colours["shade"], linewidth=0, zorder=0)
+        axes.text(
+            (start + end + 1) / 2,
+            1.02,
+            str(stages[start]) if stages[start] else "pre-training",
+            ha="center",
+            va="bottom",
+            fontsize=8.5,
+            color=colours["faint"],
+            transform=axes.get_xaxis_transform(),
+        )
+
+
+def _mark_conversions(axes: Axes, history: Sequence[Epoch], colours: dict[str, str]) -> None:
+    """Mark the validation right after each layer's conversion."""
+    marked = {
+        k: row.valid_metric
+        for k, row in enumerate(history, start=1)
+        if row.stage and row.epoch == 0
+    }
+    if marked:
+        axes.plot(
+            list(marked),
+            list(marked.values()),
+            "o",
+            color=colours["accent"],
+            markersize=3.5,
+            zorder=4,
+            label="right after a layer's conversion",
         )
 
 
 def activation_figure(
     report: Sequence[dict[str, Any]], path: Path, n_steps: int, *, dark: bool = False
 ) -> None:
-    """Histogram of each layer's activations at calibration and, dotted, the bound a_u that was chosen; Fig. 1.
+    """Draw histograms of each layer's activations, with the upper bound a_u dotted, as Fig. 1.
 
     Args:
-        report: a layer each: `layer`, `threshold`, `percentile`, `histogram` with `edges` and `counts`.
-        path: a PNG file.
+        report: one entry per layer, with `layer`, `threshold`, `percentile`, and `histogram` with
+            `edges` and `counts`.
+        path: the PNG file.
         n_steps: N_s; a_u is N_s times the threshold.
-        dark: for a dark page.
+        dark: whether the figure is for a dark page.
     """
     n_columns = min((4, 3, 5), key=lambda n: -len(report) % n) if len(report) > 3 else len(report)
     n_rows = -(-len(report) // n_columns)
@@ -120,7 +144,10 @@ def activation_figure(
 def figure_file(
     path: Path, size: tuple[float, float], *, dark: bool = False
 ) -> Iterator[tuple[Figure, dict[str, str]]]:
-    """A figure in the page's colours, written to `path` at the end; no display and no global state."""
+    """Yield a figure and the page's colours; write it to `path` at the end.
+
+    Uses neither a display nor global state.
+    """
     colours = DARK if dark else LIGHT
     style = {
         "font.size": 9.5,
@@ -144,6 +171,7 @@ def figure_file(
 
 
 def _activations(axes: Axes, layer: dict[str, Any], n_steps: int, colours: dict[str, str]) -> None:
+    """Draw the histogram of one layer."""
     edges, counts = (np.asarray(layer["histogram"][name]) for name in ("edges", "counts"))
     bound = n_steps * layer["threshold"]
     axes.stairs(counts, edges, fill=True, color=colours["line"], alpha=0.85, baseline=0.5)
@@ -153,9 +181,17 @@ def _activations(axes: Axes, layer: dict[str, Any], n_steps: int, colours: dict[
     axes.set_ylim(bottom=0.5)
     axes.set_title(layer["layer"], fontsize=9, loc="left", color=colours["ink"])
     on_left = bound > 0.5 * edges[-1]
-    axes.annotate(f"{layer['percentile']:g} %", (bound, 0.93), xycoords=("data", "axes fraction"), fontsize=8,
-                  xytext=(-4 if on_left else 4, 0), textcoords="offset points", ha="right" if on_left else "left",
-                  va="top", color=colours["accent"])  # fmt: skip
+    axes.annotate(
+        f"{layer['percentile']:g} %",
+        (bound, 0.93),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if on_left else 4, 0),
+        textcoords="offset points",
+        fontsize=8,
+        ha="right" if on_left else "left",
+        va="top",
+        color=colours["accent"],
+    )
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.yaxis.set_major_locator(LogLocator(numticks=4))
     axes.yaxis.set_minor_locator(NullLocator())

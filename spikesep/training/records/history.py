@@ -1,9 +1,10 @@
-"""The record of a whole training, ANN and every conversion stage, a row an epoch: `history.csv` beside the models."""
+"""Training history: `history.csv`, a row per epoch of pre-training and of each conversion stage."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path
@@ -11,17 +12,18 @@ from spikesep.files import atomic_path
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row.
+    """A row of the history.
 
     Attributes:
         stage: 0 for pre-training, k for the conversion of the k-th layer.
-        epoch: within the stage, from 1; 0 is the layer right after conversion, before training.
-        train_loss: mean over the epoch; nan where nothing was trained.
-        valid_loss: of the network as it stands.
-        valid_metric: the task's figure of merit, from the validation loss (SI-SDR improvement in dB, accuracy, ...).
-        learning_rate: at the end of the epoch.
-        seconds: it took.
-        cut_at: epochs that were planned at most, where the time budget ended the stage with this one; 0 elsewhere.
+        epoch: number within the stage, from 1; 0 is the layer right after its conversion.
+        train_loss: mean training loss of the epoch; nan if nothing was trained.
+        valid_loss: validation loss.
+        valid_metric: validation metric (SI-SDR improvement in dB, accuracy, ...).
+        learning_rate: learning rate at the end of the epoch.
+        seconds: duration.
+        cut_at: maximum number of epochs of the stage, if the time budget ended it with this epoch;
+            otherwise 0.
     """
 
     stage: int
@@ -35,33 +37,33 @@ class Epoch:
 
 
 class History:
-    """A CSV file of `Epoch` rows in order; a row that was written before a restart is written over.
+    """A CSV file of `Epoch` rows in order.
 
     Args:
-        path: the file; it need not be there.
+        path: the file, which need not exist.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def read(self) -> list[Epoch]:
-        """All rows; none where there is no file.
+        """Return all rows; none if the file does not exist.
 
         Raises:
-            SpikeSepError: a row is broken.
+            SpikeSepError: a row is malformed.
         """
         if not self.path.exists():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
             try:
-                return [_epoch(row) for row in csv.DictReader(file)]
+                return [_parsed(row) for row in csv.DictReader(file)]
             except (KeyError, TypeError, ValueError) as error:
                 raise SpikeSepError(
-                    f"{self.path}: not a training history ({error}); delete it to start anew"
+                    f"{self.path}: not a training history ({error}); delete it to start over"
                 ) from error
 
     def add(self, row: Epoch) -> None:
-        """Append a row, dropping any that came at or after it in an earlier, broken run."""
+        """Append a row, replacing it and all later ones of an interrupted run."""
         rows = [old for old in self.read() if (old.stage, old.epoch) < (row.stage, row.epoch)]
         with (
             atomic_path(self.path) as temporary,
@@ -73,14 +75,14 @@ class History:
 
 
 def cut_short(rows: Sequence[Epoch]) -> list[str]:
-    """What a time budget ended before its schedule did: a sentence each for training and conversion.
+    """Return a sentence on training and one on conversion, if the time budget shortened them.
 
     Args:
-        rows: of the whole history.
+        rows: the whole history.
     """
     ann = [row for row in rows if row.stage == 0 and row.cut_at]
     stages = [row for row in rows if row.stage > 0 and row.cut_at]
-    told = [
+    sentences = [
         f"Training was stopped by its time budget in epoch {row.epoch} of {row.cut_at}."
         for row in ann[-1:]
     ]
@@ -88,13 +90,18 @@ def cut_short(rows: Sequence[Epoch]) -> list[str]:
         last = max(row.stage for row in rows)
         untrained = sum(row.epoch == 0 for row in stages)
         rest = f", {untrained} of them to none at all" if untrained else ""
-        told.append(
-            f"The time budget of conversion cut short the training of {len(stages)} of {last} stages{rest}."
+        sentences.append(
+            f"The time budget of conversion cut short the training of {len(stages)} of {last} "
+            f"stages{rest}."
         )
-    return told
+    return sentences
 
 
-def _epoch(row: dict[str, str]) -> Epoch:
-    """A row as it was written; older files lack the newest columns."""
+def _parsed(row: dict[str, str]) -> Epoch:
+    """Return a row of a file, which lacks the newest columns if it is of an earlier release."""
     known = [f for f in fields(Epoch) if f.name in row or f.default is MISSING]
-    return Epoch(**{f.name: f.type(row[f.name]) for f in known})
+    values: dict[str, Any] = {f.name: _TYPES[f.name](row[f.name]) for f in known}
+    return Epoch(**values)
+
+
+_TYPES = {f.name: int if f.name in ("stage", "epoch", "cut_at") else float for f in fields(Epoch)}

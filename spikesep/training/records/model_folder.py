@@ -1,57 +1,40 @@
-"""A saved model: tensors in safetensors and settings as JSON, in a folder, or all in one `.safetensors` file. Nothing
-in it is executed, and what was changed, cut off or made by something else is refused by name.
+"""Saved models: tensors in safetensors and settings in JSON, in a folder or a single file.
+
+Nothing in a model is executed. Files that were modified, truncated or made by other programs are
+refused by name.
 """
 
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, write_json, write_text
 from spikesep.spiking.conversion.fixed_point import check_fixed_point
 from spikesep.spiking.integers import dequantized
-from spikesep.training.convert import ConvertibleModel
+from spikesep.training.conversion.model import ConvertibleModel
+from spikesep.training.records.model_files import (
+    CONFIG,
+    FILE_SUFFIX,
+    SavedModel,
+    read_config,
+    read_file,
+    read_folder,
+    write_model,
+)
 from spikesep.training.records.run_folder import hash_of_tensors
 
-CONFIG, TENSORS, REPORT, CARD = "config.json", "model.safetensors", "report.json", "README.md"
-MODEL_FOLDER = frozenset({CONFIG, TENSORS, REPORT, CARD})
-FILE_SUFFIX = ".safetensors"
 VERSIONS = (2, 3)
-"""Of the format, that are read. Version 1 had no checksum: a model of it could have changed without notice. Version 2
-has no bits, and is still written for a model without any."""
-LARGEST_TEXT = 1 << 20
-"""Bytes: more than any settings or card has, and few enough to be parsed in no time."""
-LARGEST_HEADER = 8 << 20
-"""Bytes of a safetensors header: names of tensors and, in one file, settings, report and card."""
+"""Versions of the format that can be read. Version 1 had no checksum, so that changes went
+unnoticed. Version 2 has no packed bits and is still written for models without boolean tensors."""
 
 Model = TypeVar("Model", bound=ConvertibleModel)
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """What a folder or file holds.
-
-    Attributes:
-        settings: the format, what the unconverted model is built from (`model`), how it was converted, the checksum.
-        tensors: by name.
-        report: of the conversion, a layer each.
-        card: Markdown for people.
-    """
-
-    settings: dict[str, Any]
-    tensors: dict[str, Tensor] = field(repr=False)
-    report: list[dict] | None = None
-    card: str | None = None
 
 
 def save_model(
@@ -59,42 +42,39 @@ def save_model(
     path: str | Path,
     kind: str,
     settings: dict[str, Any],
+    *,
     report: list[dict] | None = None,
     card: str | None = None,
     half: bool = False,
 ) -> None:
-    """Write a folder of `config.json`, `model.safetensors` and, if given, `report.json` and `README.md`; or, where
-    `path` ends in `.safetensors`, one file with all of that. It appears whole or not at all.
+    """Write `config.json`, `model.safetensors` and, if given, `report.json` and `README.md`.
+
+    If `path` ends in `.safetensors`, write one file with all of them. The write is atomic.
 
     Args:
-        model: analog, or in any stage of conversion but those of a network that was pruned as a whole.
-        path: what stood there is replaced.
-        kind: of model, a name.
-        settings: what the unconverted model is built from.
-        report: of the conversion, a layer each.
-        card: a description for people, Markdown.
-        half: keep 16 bits of each kernel of an analog network; who reads it computes with the rounded ones.
+        model: a model in any stage of conversion, unless it is pruned and not yet converted.
+        path: folder or file, which is replaced.
+        kind: name of the kind of model.
+        settings: settings to build the unconverted model from.
+        report: conversion report, one entry per layer.
+        card: model card, Markdown.
+        half: store the kernels of an analog network in float16; readers compute with the rounded
+            ones.
 
     Raises:
-        SpikeSepError: by half, a layer of the network is converted, or a weight is past what 16 bits hold.
+        SpikeSepError: with `half`, a layer is converted or a weight exceeds the range of float16.
     """
     if half and model.network.n_converted:
         raise SpikeSepError(
-            f"{path}: a network that spikes would fire other spikes by half (16 bits); save it whole"
+            f"{path}: a spiking network would fire other spikes with weights of 16 bits; save it "
+            "in full"
         )
     state = model.state_dict()
     for key, _ in _weights_of_integers(model):
         del state[key]
     tensors = {name: to_bits(tensor.detach().cpu().contiguous()) for name, tensor in state.items()}
     if half:
-        tensors = {
-            name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()
-        }
-        for name, tensor in tensors.items():
-            if not tensor.isfinite().all():
-                raise SpikeSepError(
-                    f"{path}: {name} has weights past 65504, the most of 16 bits; save it whole"
-                )
+        tensors = _halved(tensors, path)
     has_bits = any(tensor.dtype == torch.bool for tensor in state.values())
     version = VERSIONS[1] if has_bits else VERSIONS[0]
     settings = {
@@ -102,25 +82,36 @@ def save_model(
         "model": settings,
         **model.network.conversion_settings(),
     }
-    saved = SavedModel({**settings, "sha256": checksum(settings, tensors)}, tensors, report, card)
-    (_write_file if Path(path).suffix == FILE_SUFFIX else _write_folder)(saved, Path(path))
+    settings |= {"sha256": checksum(settings, tensors)}
+    write_model(SavedModel(settings, tensors, report, card), Path(path))
+
+
+def _halved(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    halved = {
+        name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()
+    }
+    for name, tensor in halved.items():
+        if not tensor.isfinite().all():
+            raise SpikeSepError(
+                f"{path}: {name} has weights beyond 65504, the maximum of 16 bits; save it in full"
+            )
+    return halved
 
 
 def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:
-    """Read what `save_model` wrote, in inference mode; `build` makes the unconverted model from its settings.
+    """Return a saved model, in inference mode.
+
+    Args:
+        path: folder or file.
+        kind: name of the kind of model.
+        build: returns the unconverted model for its settings.
 
     Raises:
-        SpikeSepError: there is nothing, or not a whole, unchanged model of this kind.
+        SpikeSepError: there is no complete and unchanged model of this kind.
     """
     saved = read_model(path, kind)
     try:
-        with torch.device("meta"), Undrawn():  # sizes without memory: settings may claim any
-            claimed = sum(
-                tensor.numel() for tensor in build(saved.settings["model"]).state_dict().values()
-            )
-        held = sum(tensor.numel() for tensor in saved.tensors.values())
-        if claimed > 4 * held + 1000:  # norms that were folded are no longer there
-            raise ValueError(f"its settings speak of {claimed:,} numbers, it holds {held:,}")
+        _check_size(saved, build)
         model = build(saved.settings["model"])
         model.network.restore_conversion(saved.settings)
         model.load_state_dict(_state_of(model, saved.tensors))
@@ -137,159 +128,83 @@ def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Mo
     ) as error:
         reason = str(error).splitlines()[0]
         raise SpikeSepError(
-            f"{path}: not a whole {_what(kind)} ({reason}); train or copy it again"
+            f"{path}: not a complete {_noun(kind)} ({reason}); train or copy it again"
         ) from error
     return model.eval()
 
 
-class Undrawn(TorchFunctionMode):
-    """Where weights that are thrown away are not drawn: on the device `meta` that would load torch's compiler first."""
+def _check_size(saved: SavedModel, build: Callable[[dict[str, Any]], Model]) -> None:
+    """Check the size of the model before memory is allocated: settings may claim any.
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Leave the tensor as it is."""
-        if function in (Tensor.normal_, Tensor.uniform_):
+    Raises:
+        ValueError: the settings describe a larger model than the tensors.
+    """
+    with torch.device("meta"), SkipInit():
+        state = build(saved.settings["model"]).state_dict()
+    claimed = sum(tensor.numel() for tensor in state.values())
+    held = sum(tensor.numel() for tensor in saved.tensors.values())
+    if claimed > 4 * held + 1000:  # folded norms have no tensors
+        raise ValueError(f"its settings describe {claimed:,} numbers, it contains {held:,}")
+
+
+class SkipInit(TorchFunctionMode):
+    """Skip the random initialization of weights, which on `meta` would load torch's compiler."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Return the tensor unchanged."""
+        if func in (Tensor.normal_, Tensor.uniform_):
             return args[0]
-        return function(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 def read_model(path: str | Path, kind: str) -> SavedModel:
-    """Read a folder or file as it stands, and see that it is of this kind and as it was written.
+    """Return the contents of a model folder or file after checking kind and checksum.
 
     Raises:
-        SpikeSepError: there is nothing, it cannot be read, is something else, or has changed since it was saved.
+        SpikeSepError: there is no model, it cannot be read, is of another kind, or was modified.
     """
     path = Path(path)
     if path.is_dir():
-        settings = read_settings(path, kind)
-        tensors, _ = _read_tensors(_inside(path, TENSORS))
-        report = (
-            _read_json(_inside(path, REPORT), LARGEST_HEADER) if (path / REPORT).exists() else None
-        )
-        card = _read_text(_inside(path, CARD)) if (path / CARD).exists() else None
-        saved = SavedModel(settings, tensors, report, card)
+        saved = read_folder(path, read_settings(path, kind))
     elif path.is_file():
-        saved = _read_file(path, kind)
+        saved = read_file(path)
+        _check_format(saved.settings, kind, path)
     else:
         raise SpikeSepError(
-            f"{path}: no such model; give its folder, which holds {CONFIG}, or its {FILE_SUFFIX} file"
+            f"{path}: no such model; give its folder, which contains {CONFIG}, or its "
+            f"{FILE_SUFFIX} file"
         )
     _check_tensors(saved, path)
     return saved
 
 
 def read_settings(folder: Path, kind: str) -> dict[str, Any]:
-    """The settings alone of a model of this kind, in a format that is known.
+    """Return the settings in a model folder after checking kind and format.
 
     Raises:
-        SpikeSepError: they are not there, or of something else.
+        SpikeSepError: they are missing, or of another kind or format.
     """
-    return _checked(_read_json(_inside(folder, CONFIG)), kind, folder / CONFIG)
+    settings = read_config(folder)
+    _check_format(settings, kind, folder / CONFIG)
+    return settings
 
 
-def _checked(settings: Any, kind: str, path: Path) -> dict[str, Any]:
-    name, _, version = str(
-        settings.get("format") if isinstance(settings, dict) else None
-    ).partition("/")
+def _check_format(settings: Any, kind: str, path: Path) -> None:
+    """Check that settings are of a model of this kind in a known version of the format."""
+    found = str(settings.get("format") if isinstance(settings, dict) else None)
+    name, _, version = found.partition("/")
     if name != kind:
-        raise SpikeSepError(f"{path}: not a SpikeSep {_what(kind)}; give one that spikesep wrote")
+        raise SpikeSepError(f"{path}: not a SpikeSep {_noun(kind)}; give one that spikesep wrote")
     if version == "1":
         raise SpikeSepError(
-            f"{path}: is of format 1, which has no checksum to see changes by; train the model again"
+            f"{path}: is of format 1, which has no checksum to detect changes; train the model "
+            "again"
         )
     if version not in map(str, VERSIONS):
         known = f"{VERSIONS[0]} to {VERSIONS[-1]}"
         raise SpikeSepError(
-            f"{path}: is of format {version}, known are {known}; take a newer SpikeSep"
+            f"{path}: is of format {version}, known are {known}; install a newer SpikeSep"
         )
-    return settings
-
-
-def checksum(settings: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the settings, but for a checksum among them, and of all tensors' names, types, shapes and bytes."""
-    rest = {key: value for key, value in settings.items() if key != "sha256"}
-    return hash_of_tensors(tensors, json.dumps(rest, sort_keys=True).encode())
-
-
-def to_bits(tensor: Tensor) -> Tensor:
-    """A tensor of bool as bits, eight in a byte of uint8 [n / 8]; any other as it is."""
-    return torch.from_numpy(np.packbits(tensor.numpy())) if tensor.dtype == torch.bool else tensor
-
-
-def from_bits(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The bool of this shape that `to_bits` took."""
-    return (
-        torch.from_numpy(np.unpackbits(tensor.numpy(), count=math.prod(shape))).view(shape).bool()
-    )
-
-
-def _what(kind: str) -> str:
-    return kind.removeprefix("spikesep-")
-
-
-def _weights_of_integers(model: ConvertibleModel) -> list[tuple[str, str]]:
-    """The float weights that a file need not hold, and where their integers are, by name."""
-    layers = [
-        f"network.layers.{name}"
-        for name, layer in model.network.layers.items()
-        if layer.fixed is not None
-    ]
-    return [(f"{name}.synapse.weight", f"{name}.fixed") for name in layers]
-
-
-def _state_of(model: ConvertibleModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's whole state from what was saved, or a ValueError that names the tensor that cannot be."""
-    state = dict(tensors)
-    wanted = model.state_dict()
-    for key, prefix in _weights_of_integers(model):
-        if state[f"{prefix}.weight"].dtype != torch.int8:
-            raise ValueError(f"{prefix}.weight is not of int8")
-        state[key] = dequantized(state[f"{prefix}.weight"], state[f"{prefix}.scale"])
-    for key, tensor in wanted.items():
-        if key not in state:
-            raise ValueError(f"{key} is missing")
-        if (state[key].dtype, tensor.dtype) == (torch.float16, torch.float32):  # saved by half
-            state[key] = state[key].float()
-        in_bits = (state[key].dtype, tensor.dtype) == (torch.uint8, torch.bool)
-        if in_bits and state[key].shape == (math.ceil(tensor.numel() / 8),):
-            state[key] = from_bits(state[key], tensor.shape)
-        if (state[key].dtype, state[key].shape) != (tensor.dtype, tensor.shape):
-            found, expected = (f"{t.dtype} {list(t.shape)}" for t in (state[key], tensor))
-            raise ValueError(f"{key} is of {found}, not {expected}")
-    for key in state.keys() - wanted.keys():
-        raise ValueError(f"{key} is no tensor of it")
-    return state
-
-
-def _write_folder(saved: SavedModel, folder: Path) -> None:
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        write_json(temporary / CONFIG, saved.settings)
-        if saved.report is not None:
-            write_json(temporary / REPORT, saved.report)
-        if saved.card is not None:
-            write_text(temporary / CARD, saved.card)
-        (temporary / TENSORS).write_bytes(save(saved.tensors))
-
-
-def _write_file(saved: SavedModel, path: Path) -> None:
-    about = {"config": json.dumps(saved.settings)}
-    if saved.report is not None:
-        about["report"] = json.dumps(saved.report)
-    if saved.card is not None:
-        about["card"] = saved.card
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(saved.tensors, about))
-
-
-def _read_file(path: Path, kind: str) -> SavedModel:
-    tensors, about = _read_tensors(path)
-    if "config" not in about:
-        raise SpikeSepError(
-            f"{path}: holds no settings of a model; give a file of spikesep-export, or the model's folder"
-        )
-    settings = _checked(_parse(about["config"], path), kind, path)
-    report = _parse(about["report"], path) if "report" in about else None
-    return SavedModel(settings, tensors, report, about.get("card"))
 
 
 def _check_tensors(saved: SavedModel, path: Path) -> None:
@@ -300,64 +215,71 @@ def _check_tensors(saved: SavedModel, path: Path) -> None:
             )
     if saved.settings.get("sha256") != checksum(saved.settings, saved.tensors):
         raise SpikeSepError(
-            f"{path}: is not as it was saved (its checksum differs); copy or download it again"
+            f"{path}: was modified after it was saved (its checksum differs); copy or download it "
+            "again"
         )
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """A file of a folder; a link may not lead out of it. The cache of the hub links to its own store beside."""
-    path = folder / name
-    if not path.is_file():
-        raise SpikeSepError(f"{path}: no such file; give a whole model folder")
-    home = folder.resolve()
-    home = home.parents[1] if home.parent.name == "snapshots" else home
-    if not path.resolve().is_relative_to(home):
-        raise SpikeSepError(
-            f"{path}: is a link to {path.resolve()}, outside of its folder; put a copy in its place"
-        )
-    return path
+def checksum(settings: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of the settings, except a checksum among them, and of all tensors."""
+    rest = {key: value for key, value in settings.items() if key != "sha256"}
+    return hash_of_tensors(tensors, json.dumps(rest, sort_keys=True).encode())
 
 
-def _read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
-    if path.stat().st_size > largest:
-        raise SpikeSepError(
-            f"{path}: has more than {largest:,} bytes, which no model's has; give one that spikesep wrote"
-        )
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise SpikeSepError(f"{path}: cannot be read ({error}); copy it again") from error
+def to_bits(tensor: Tensor) -> Tensor:
+    """Return a boolean tensor packed into uint8 [n / 8], any other unchanged."""
+    return torch.from_numpy(np.packbits(tensor.numpy())) if tensor.dtype == torch.bool else tensor
 
 
-def _read_json(path: Path, largest: int = LARGEST_TEXT) -> Any:
-    return _parse(_read_text(path, largest), path)
+def from_bits(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the boolean tensor of this shape that `to_bits` packed."""
+    bits = np.unpackbits(tensor.numpy(), count=math.prod(shape))
+    return torch.from_numpy(bits).view(shape).bool()
 
 
-def _parse(text: str, path: Path) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpikeSepError(f"{path}: holds no readable JSON ({error}); copy it again") from error
+def _noun(kind: str) -> str:
+    return kind.removeprefix("spikesep-")
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and the texts in its header."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            if start == b"version ":  # https://git-lfs.github.com/spec/v1
-                raise SpikeSepError(
-                    f"{path}: a Git LFS pointer, not the tensors; run `git lfs pull` where it was cloned"
-                )
-            length = int.from_bytes(start, "little")
-            if length > LARGEST_HEADER and (start[:4] == b"PK\x03\x04" or start[:1] == b"\x80"):
-                raise ValueError("it is a pickle, which could run code and is never read")
-            if not 2 <= length <= LARGEST_HEADER:
-                raise ValueError(f"its header would have {length:,} bytes")
-            header = file.read(length)
-            return load(start + header + file.read()), json.loads(header).get("__metadata__", {})
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SpikeSepError(
-            f"{path}: not a whole safetensors file ({reason}); train or copy it again"
-        ) from error
+def _weights_of_integers(model: ConvertibleModel) -> list[tuple[str, str]]:
+    """Return the names of weights that need not be saved, with the prefix of their integers."""
+    layers = [
+        f"network.layers.{name}"
+        for name, layer in model.network.layers.items()
+        if layer.fixed is not None
+    ]
+    return [(f"{name}.synapse.weight", f"{name}.fixed") for name in layers]
+
+
+def _state_of(model: ConvertibleModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the model's state dict from the saved tensors.
+
+    Raises:
+        ValueError: a tensor is missing, superfluous, or of another dtype or shape.
+    """
+    state = dict(tensors)
+    wanted = model.state_dict()
+    for key, prefix in _weights_of_integers(model):
+        if state[f"{prefix}.weight"].dtype != torch.int8:
+            raise ValueError(f"{prefix}.weight is not int8")
+        state[key] = dequantized(state[f"{prefix}.weight"], state[f"{prefix}.scale"])
+    for key, tensor in wanted.items():
+        if key not in state:
+            raise ValueError(f"{key} is missing")
+        state[key] = _unpacked(state[key], tensor)
+        if (state[key].dtype, state[key].shape) != (tensor.dtype, tensor.shape):
+            found, expected = (f"{t.dtype} {list(t.shape)}" for t in (state[key], tensor))
+            raise ValueError(f"{key} is {found}, not {expected}")
+    for key in state.keys() - wanted.keys():
+        raise ValueError(f"there is no tensor {key} in the model")
+    return state
+
+
+def _unpacked(saved: Tensor, wanted: Tensor) -> Tensor:
+    """Return a saved tensor in the dtype and shape of the model's, if it is float16 or bits."""
+    if (saved.dtype, wanted.dtype) == (torch.float16, torch.float32):
+        return saved.float()
+    is_packed = (saved.dtype, wanted.dtype) == (torch.uint8, torch.bool)
+    if is_packed and saved.shape == (math.ceil(wanted.numel() / 8),):
+        return from_bits(saved, wanted.shape)
+    return saved

@@ -1,6 +1,4 @@
-"""The folder of an experiment: which settings made it, so that a run goes on only with what it began with, and its
-checkpoints.
-"""
+"""Records of a run: the settings it was begun with, and tensors on disk."""
 
 import hashlib
 import io
@@ -14,81 +12,90 @@ from torch import Tensor
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, read_json, write_json
+from spikesep.training.renamed import migrated_record
 
 
 def claim(folder: Path, stage: str, settings: dict[str, Any]) -> None:
-    """Note the settings of a stage when it first begins; later, see that they are the same.
+    """Record the settings of a stage when it first starts; later, check that they are the same.
 
-    A setting that the version which began did not know is the same at its default.
+    A setting that the record lacks, as it was written by an earlier release, counts as having its
+    default.
 
     Args:
-        folder: of the experiment.
-        stage: its name.
-        settings: plain values, and records (dataclasses) whose defaults those of new settings are.
+        folder: folder of the experiment.
+        stage: name of the stage.
+        settings: plain values, and dataclasses, whose defaults are used as described.
 
     Raises:
-        SpikeSepError: the folder was made with other settings; the first that differs is named.
+        SpikeSepError: the stage was begun with other settings; names the first that differs.
     """
     path = folder / "settings" / f"{stage}.json"
-    records = {key: value for key, value in settings.items() if is_dataclass(value)}
-    settings = settings | {key: asdict(record) for key, record in records.items()}
+    configs = {key: value for key, value in settings.items() if is_dataclass(value)}
+    settings = settings | {key: asdict(config) for key, config in configs.items()}
     if not path.exists():
         write_json(path, settings)
         return
-    defaults = _flat({key: asdict(type(record)()) for key, record in records.items()})
-    different = first_difference(defaults | _flat(read_json(path)), settings)
+    defaults = flattened({key: asdict(type(config)()) for key, config in configs.items()})
+    before = flattened(migrated_record(read_json(path), path))
+    different = first_difference(defaults | before, settings)
     if different:
         raise SpikeSepError(
             f"{folder}: stage {stage} was begun with {different}; "
-            "take another --tag, or delete the folder to start anew"
+            "give another --tag, or delete the folder to start over"
         )
 
 
 def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The first setting by name that differs, as `name = before, not now`; None where all agree."""
-    before, now = _flat(before), _flat(now)
+    """Return the first differing setting as `name = before, not now`; None if all are equal."""
+    before, now = flattened(before), flattened(now)
     for key in sorted(before | now):
         if before.get(key) != now.get(key):
             return f"{key} = {before.get(key)}, not {now.get(key)}"
     return None
 
 
+def flattened(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one mapping with dotted names; tuples become lists."""
+    if isinstance(settings, dict):
+        return {
+            name: value
+            for key, item in settings.items()
+            for name, value in flattened(item, f"{prefix}.{key}" if prefix else key).items()
+        }
+    return {prefix: list(settings) if isinstance(settings, tuple) else settings}
+
+
 def save_tensors(path: Path, state: Any) -> None:
-    """Write what `torch.load` reads, whole or not at all."""
-    written = io.BytesIO()  # straight to a full disk, torch would fail with no word of it
+    """Write `state` with `torch.save`, atomically.
+
+    Raises:
+        SpikeSepError: the disk is full.
+    """
+    # Through memory: when the disk is full, torch.save to a file fails without naming the cause.
+    written = io.BytesIO()
     torch.save(state, written)
     with atomic_path(path) as temporary:
         temporary.write_bytes(written.getbuffer())
 
 
 def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read what `save_tensors` wrote.
+    """Return what `save_tensors` wrote.
 
     Raises:
-        SpikeSepError: it is not whole.
+        SpikeSepError: the file is incomplete.
     """
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
         raise SpikeSepError(
-            f"{path}: not a whole checkpoint; remove it, with its folder, to begin anew"
+            f"{path}: not a complete checkpoint; delete it, with its folder, to start over"
         ) from error
 
 
 def hash_of_tensors(tensors: dict[str, Tensor], start: bytes = b"") -> str:
-    """SHA-256 of all tensors' names, types, shapes and bytes, in order of their names."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes of all tensors, sorted by name."""
     digest = hashlib.sha256(start)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {
-            k: v
-            for key, item in value.items()
-            for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()
-        }
-    return {prefix: list(value) if isinstance(value, tuple) else value}

@@ -1,1 +1,1 @@
-"""Time budgets, and progress."""
+"""Time budgets and progress displays."""

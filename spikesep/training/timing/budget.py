@@ -1,4 +1,4 @@
-"""Time budgets: the clock of a command over all its starts, the pace of its steps, and the shares of stages."""
+"""Time budgets: time spent over all starts of a command, step times, and shares of stages."""
 
 import math
 import time
@@ -8,20 +8,20 @@ from typing import Any
 from spikesep.training.timing.progress import duration
 
 WARM_UP = 3
-"""Steps that are not counted: in the first, libraries choose and compile what they compute with."""
+"""Steps that are not timed, as libraries tune and compile during the first."""
 ENOUGH = 5
-"""Steps that give a pace, or as many as take ENOUGH_SECONDS."""
+"""Timed steps after which the step time is known, unless they take ENOUGH_SECONDS before."""
 ENOUGH_SECONDS = 20.0
 OPENING_VALIDATIONS = 5.0
-"""How many validations it takes as long as to begin a stage, until that is measured; about that of debian-2mix."""
+"""Duration of a stage before its training, in validations, until measured; from debian-2mix."""
 
 
 class Budget:
-    """The time that a command may take, over all its starts.
+    """Time that a command may take, over all its starts.
 
     Args:
-        minutes: of the whole command; None for any number.
-        began: when this start began, by `time.monotonic()`; None for now.
+        minutes: budget; None for no limit.
+        began: start of the present start, by `time.monotonic()`; None for now.
     """
 
     def __init__(self, minutes: float | None, began: float | None = None):
@@ -31,16 +31,16 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """Seconds, in this start and those before."""
+        """Time spent in this start and earlier ones, s."""
         return self._before + time.monotonic() - self._began
 
     def resume(self, spent: float) -> None:
-        """Count what earlier starts spent."""
+        """Add the time spent in earlier starts, s."""
         self._before = spent
 
 
 class Pace:
-    """Seconds a step takes, once the first few are over."""
+    """Mean duration of a step, without the first few."""
 
     def __init__(self):
         self._seen = self._counted = 0
@@ -48,11 +48,11 @@ class Pace:
         self._last = time.monotonic()
 
     def start(self) -> None:
-        """A step begins; what was before it is not counted."""
+        """Start timing the next step."""
         self._last = time.monotonic()
 
     def step(self) -> None:
-        """A step has ended, and the next begins."""
+        """Stop timing a step and start timing the next."""
         now, self._seen = time.monotonic(), self._seen + 1
         if self._seen > WARM_UP:
             self._counted += 1
@@ -61,26 +61,26 @@ class Pace:
 
     @property
     def is_known(self) -> bool:
-        """Whether enough steps were measured."""
+        """Whether enough steps were timed."""
         return self._counted >= ENOUGH or (self._counted > 0 and self._seconds >= ENOUGH_SECONDS)
 
     @property
     def seconds(self) -> float:
-        """Of a step, on average; nan where none was measured."""
+        """Mean duration of a step, s; nan if none was timed."""
         return self._seconds / self._counted if self._counted else math.nan
 
 
 class StageClock:
-    """The clock of a conversion: its budget is shared out among the stages by the steps that each may train.
+    """Shares the time budget of a conversion among its stages, in proportion to their steps.
 
-    What a stage leaves, by its patience or because it began early, the later ones have. The time in which the later
-    stages convert their layers is set aside, as far as it can be foreseen. Once a stage finds no time to train, none
-    after it trains either. Stages count from 0.
+    Time that a stage does not use is left to the later ones. Time for validation and for the
+    conversion of the later layers is set aside as far as it can be estimated. Once a stage has no
+    time to train, no later one trains either. Stages count from 0.
 
     Args:
-        budget: of the conversion.
-        most: of each stage, the most epochs and the steps of one.
-        at_end: validations that what comes after the last stage takes as long as.
+        budget: budget of the conversion.
+        most: maximum number of epochs and steps per epoch of each stage.
+        at_end: duration of what follows the last stage, in validations.
     """
 
     def __init__(self, budget: Budget, most: Sequence[tuple[int, int]], at_end: float = 0.0):
@@ -90,24 +90,31 @@ class StageClock:
         self.steps = [epochs * steps for epochs, steps in most]
         self.batches = [steps for _, steps in most]
         self.validation = 0.0
-        """Seconds of the last validation."""
+        """Duration of the last validation, s."""
         self.is_over = False
-        """Whether no stage trains any more."""
-        self._pace, self._said = Pace(), False
-        self._stage: int | None = None  # the one whose share is set
-        self._began, self._deadline = 0.0, math.inf  # of its training, by the budget
-        self._opened = 0.0  # when the layer of a stage began to be converted
-        self._opening: float | None = (
-            None  # seconds from there to its training, but in the first stage
-        )
-        self._done, self._broke_off = (0, 0), False  # stage, and steps of it; within an epoch
+        """Whether no further stage trains."""
+        self._pace, self._has_told = Pace(), False
+        # Of the present stage: its number, start and end of its training, by the budget.
+        self._stage: int | None = None
+        self._began, self._deadline = 0.0, math.inf
+        # Start of the stage's conversion, and duration from there to its training (not the first's)
+        self._opened = 0.0
+        self._opening: float | None = None
+        # Stage and number of steps trained in it, and whether it was stopped within an epoch.
+        self._done, self._broke_off = (0, 0), False
 
     def open(self) -> None:
-        """A stage begins to convert its layer."""
+        """Note that a stage starts to convert its layer."""
         self._opened = self.budget.spent
 
     def cuts_short(self, stage: int, finished: bool) -> bool:
-        """Whether time ends a stage that is validated: before its schedule does, or within its last epoch."""
+        """Return whether time ends a stage after a validation.
+
+        Args:
+            stage: the stage.
+            finished: whether its schedule has ended; then time ended it only if it did so within
+                the last epoch.
+        """
         if self._stage != stage:
             self._share(stage)
         return self._broke_off if finished else self.is_spent
@@ -119,44 +126,44 @@ class StageClock:
 
     @property
     def share_spent(self) -> float:
-        """Share of the stage's time that is over; 0 without a budget."""
+        """Fraction of the stage's time that is spent; 0 without a budget."""
         if math.isinf(self._deadline):
             return 0.0
         return min(1.0, (self.budget.spent - self._began) / max(1e-9, self._deadline - self._began))
 
     def start(self, stage: int, epoch: int) -> None:
-        """An epoch begins to train."""
+        """Note that an epoch starts to train."""
         self._done, self._broke_off = (stage, (epoch - 1) * self.batches[stage]), False
         self._pace.start()
 
     def step(self) -> bool:
-        """A step is done; the first that give a pace say how long all of it will take.
+        """Count a step; print an estimate of the total time once the step time is known.
 
         Returns:
-            Whether the epoch must end here.
+            Whether the epoch must end now.
         """
         self._pace.step()
         stage, done = self._done
         self._done = stage, done + 1
-        if not self._said and self._pace.is_known:
-            self._said = True
-            print(self._foreseen(), flush=True)
+        if not self._has_told and self._pace.is_known:
+            self._has_told = True
+            print(self._estimate(), flush=True)
         self._broke_off = self.is_spent and (done + 1) % self.batches[stage] > 0
         return self._broke_off
 
     def title(self, stage: int) -> str:
-        """Which of the stages it is."""
+        """Return `stage K/N`."""
         return f"stage {stage + 1}/{len(self.steps)}"
 
     def left(self) -> str:
-        """The time that is left, for people; nothing where it cannot be known yet."""
+        """Return the remaining time as text; empty if it is not known yet."""
         if not self._pace.is_known:
             return ""
         seconds = min(self._seconds_left(), max(0.0, self.budget.seconds - self.budget.spent))
         return f"at most {duration(seconds)} left"
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint, plain values."""
+        """Return the state for a checkpoint, plain values."""
         return {
             "spent": self.budget.spent,
             "stage": self._stage,
@@ -166,7 +173,7 @@ class StageClock:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on by the clock of an earlier start."""
+        """Continue with the clock of an earlier start."""
         self.budget.resume(state["spent"])
         self._stage, self._began, self._deadline = state["stage"], state["began"], state["deadline"]
         self.is_over = state["is_over"]
@@ -179,42 +186,38 @@ class StageClock:
         to_come = len(self.steps) - stage - 1
         fixed = (1 + to_come + self.at_end) * self.validation + to_come * self._seconds_to_open()
         free = self.budget.seconds - now
-        free -= (
-            min(fixed, free / 2) if stage == 0 else fixed
-        )  # the first stage matters most, and is only guessed at
+        # The first stage matters most, and before it the fixed times are rough estimates.
+        free -= min(fixed, free / 2) if stage == 0 else fixed
         self.is_over = self.is_over or free <= 0
-        planned = sum(self.steps[stage:])
         self._stage = stage
+        planned = sum(self.steps[stage:])
         if self.is_over:
             self._deadline = now
+        elif planned and math.isfinite(free):
+            self._deadline = now + free * self.steps[stage] / planned
         else:
-            self._deadline = (
-                now + free * self.steps[stage] / planned
-                if planned and math.isfinite(free)
-                else math.inf
-            )
+            self._deadline = math.inf
 
     def _seconds_to_open(self) -> float:
-        """Of a later stage, before it trains."""
+        """Return the duration of a later stage before its training, s."""
         return OPENING_VALIDATIONS * self.validation if self._opening is None else self._opening
 
     def _seconds_left(self) -> float:
-        """Of the whole conversion, by the pace of its steps, if no patience ends a stage."""
+        """Return the remaining time at the present pace if no stage ends early, s."""
         stage, done = self._done
         steps = sum(self.steps[stage:]) - done
         later = range(stage + 1, len(self.steps))
-        validations = (
-            self.epochs[stage] - done // self.batches[stage] + sum(self.epochs[k] for k in later)
-        )
+        epochs_left = self.epochs[stage] - done // self.batches[stage]
+        validations = epochs_left + sum(self.epochs[k] for k in later) + self.at_end
         opening = len(later) * self._seconds_to_open()
-        return steps * self._pace.seconds + (validations + self.at_end) * self.validation + opening
+        return steps * self._pace.seconds + validations * self.validation + opening
 
-    def _foreseen(self) -> str:
+    def _estimate(self) -> str:
         seconds = self.budget.spent + self._seconds_left()
         text = f"conversion takes at most about {duration(seconds)} on this processor"
         if seconds > self.budget.seconds:
             text += (
-                f"; its time budget (ptl.max_minutes) is {duration(self.budget.seconds)}, shared by the stages: "
-                "some will train less"
+                f"; its time budget (convert.max_minutes) is {duration(self.budget.seconds)}, "
+                "shared by the stages: some will train less"
             )
         return text

@@ -1,4 +1,4 @@
-"""How a long command tells what it is doing: a bar on a terminal, elsewhere a line every half minute."""
+"""Progress display of a long command: a bar on a terminal, otherwise a line every half minute."""
 
 import sys
 import time
@@ -10,17 +10,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 INTERVAL = 25.0
-"""Seconds between two lines: under 30 even where the machine is busy."""
+"""Seconds between two lines; keeps them under 30 s apart on a loaded machine."""
 
 
 class Progress:
-    """Tells how far the current phase of a command has come, while the context lasts.
+    """Displays the progress of the present phase of a command, within a `with` block.
 
-    Lines come from a thread of their own, so that none is late, however long a step takes.
+    Lines are printed by a separate thread, so that long steps do not delay them.
 
     Args:
-        bar: draw a bar where standard error is a terminal; false where somebody else does.
-        quiet: say nothing; for all processes of a training but the first.
+        bar: whether to draw a bar if standard error is a terminal; false if another does.
+        quiet: whether to print nothing; for all training processes but the first.
     """
 
     def __init__(self, *, bar: bool = True, quiet: bool = False):
@@ -40,10 +40,10 @@ class Progress:
         """Begin a phase.
 
         Args:
-            title: of the phase.
-            total: units of work, where that is known.
-            unit: their name.
-            left: what to say of the time that is left; by default, that of this phase.
+            title: title of the phase.
+            total: units of work, if known.
+            unit: name of the unit, plural.
+            left: returns the text on the remaining time; None for that of the phase.
         """
         self._phase = title, total, unit, left
         self._done, self._began = 0, time.monotonic()
@@ -51,13 +51,13 @@ class Progress:
             self._bar.reset(self._bar.task_ids[0], description=title, total=total)
 
     def advance(self, n: int = 1) -> None:
-        """Count n units of work as done."""
+        """Count n units of work."""
         self._done += n
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], n)
 
     def line(self) -> str:
-        """What there is to say now."""
+        """Return the present progress as a line."""
         title, total, unit, left = self._phase
         done, seconds = self._done, time.monotonic() - self._began
         parts = []
@@ -86,7 +86,7 @@ class Progress:
             self._bar.add_task(self._phase[0], total=self._phase[1])
             self._bar.start()
         else:
-            self._thread = Thread(target=self._tell, daemon=True)
+            self._thread = Thread(target=self._print_lines, daemon=True)
             self._thread.start()
         return self
 
@@ -97,14 +97,14 @@ class Progress:
         if self._thread is not None:
             self._thread.join()
 
-    def _tell(self) -> None:
+    def _print_lines(self) -> None:
         while not self._over.wait(INTERVAL):
             sys.stdout.write(self.line() + "\n")
             sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `45 s`, `12 min`, `3.5 h`."""
+    """Return a duration as text, such as `45 s`, `12 min` or `3.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

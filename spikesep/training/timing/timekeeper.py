@@ -1,4 +1,4 @@
-"""The clock of pre-training: how long it will take, how far it has come, and its end where a budget is spent."""
+"""Clock of pre-training: estimates, progress, and the end when the time budget is spent."""
 
 import math
 import time
@@ -13,100 +13,99 @@ from spikesep.training.timing.budget import Budget, Pace
 from spikesep.training.timing.progress import Progress, duration
 
 if TYPE_CHECKING:
-    from spikesep.training.pretrain import PretrainTask
+    from spikesep.training.pretraining.task import PretrainTask
 
 MARGIN = 1.2
-"""Of a validation's foreseen time, so that it ends within the budget."""
+"""Factor on the estimated duration of a validation, so that it ends within the budget."""
 
 
 class TimeKeeper(pl.Callback):
-    """Ends training within an epoch when no more than the validation fits into the budget.
+    """Stops training within an epoch when the budget only leaves time for the validation.
 
     Args:
-        config: the schedule.
-        budget: of the command.
-        valid_loader: timed before training starts.
-        progress: is told of every step.
+        config: the settings.
+        budget: budget of the command.
+        valid_loader: validation batches; one is timed before training starts.
+        progress: display of the progress.
     """
 
     def __init__(
         self, config: PretrainConfig, budget: Budget, valid_loader: DataLoader, progress: Progress
     ):
-        self.config, self.budget, self.valid_loader, self.progress = (
-            config,
-            budget,
-            valid_loader,
-            progress,
-        )
-        self._pace, self._step = Pace(), 0.0  # seconds, of a step
-        self._said = False
-        self._validating = 0.0  # since when
+        self.config = config
+        self.budget = budget
+        self.valid_loader = valid_loader
+        self.progress = progress
+        self._pace = Pace()
+        self._step_seconds = 0.0
+        self._has_told = False
+        self._validation_began = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
-        """Take up the clock of earlier starts, and time a validation."""
+        """Add the time of earlier starts and estimate the duration of a validation."""
         self.budget.resume(task.spent_seconds)
         if not task.finished and not task.reserved_seconds:
             task.reserved_seconds = MARGIN * self._seconds_to_validate(trainer, task)
-        self._tick(trainer, task)
+        self._update(trainer, task)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
-        """Say which epoch it is."""
+        """Display the epoch."""
         title = f"epoch {trainer.current_epoch + 1}/{self.config.epochs}"
         self.progress.begin(title, task.steps_per_epoch, left=lambda: self._left(trainer, task))
         self._pace.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, task: "PretrainTask", *args) -> None:
-        """Let the clock go on; end training when it has run out."""
+        """Count a step; stop training when the budget is spent."""
         self._pace.step()
         self.progress.advance()
-        self._tick(trainer, task)
-        if not self._said and self._pace.is_known:
-            self._say(trainer, task)
-        self._end_in_time(trainer, task)
+        self._update(trainer, task)
+        if not self._has_told and self._pace.is_known:
+            self._tell_estimate(trainer, task)
+        self._stop_in_time(trainer, task)
 
     def on_validation_start(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
-        """Time it."""
-        self._validating = time.monotonic()
+        """Start timing the validation."""
+        self._validation_began = time.monotonic()
         self.progress.begin(f"epoch {trainer.current_epoch + 1}/{self.config.epochs}, validation")
 
     def on_validation_batch_end(self, *args) -> None:
-        """Count it."""
+        """Count a batch."""
         self.progress.advance()
 
     def on_validation_end(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
-        """Set aside as much for the next."""
-        task.reserved_seconds = MARGIN * (time.monotonic() - self._validating)
-        self._tick(trainer, task)
+        """Reserve the duration of this validation for the next."""
+        task.reserved_seconds = MARGIN * (time.monotonic() - self._validation_began)
+        self._update(trainer, task)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
-        """No further epoch where it could not be validated."""
-        self._end_in_time(trainer, task)
+        """Start no further epoch that could not be validated."""
+        self._stop_in_time(trainer, task)
 
-    def _tick(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
+    def _update(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
+        """Give the task the present times: those of the first process in all processes."""
         task.spent_seconds = self.budget.spent
-        self._step = self._pace.seconds if self._pace.is_known else 0.0
-        if (
-            self.config.max_minutes and trainer.world_size > 1
-        ):  # one clock for all: the rate and the end follow it
-            now = task.spent_seconds, task.reserved_seconds, self._step
-            task.spent_seconds, task.reserved_seconds, self._step = trainer.strategy.broadcast(now)
+        self._step_seconds = self._pace.seconds if self._pace.is_known else 0.0
+        if self.config.max_minutes and trainer.world_size > 1:
+            now = task.spent_seconds, task.reserved_seconds, self._step_seconds
+            now = trainer.strategy.broadcast(now)
+            task.spent_seconds, task.reserved_seconds, self._step_seconds = now
 
-    def _end_in_time(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
-        needed = task.spent_seconds + self._step + task.reserved_seconds
+    def _stop_in_time(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
+        needed = task.spent_seconds + self._step_seconds + task.reserved_seconds
         if needed <= self.budget.seconds or self._steps_left(trainer, task) == 0:
             return
         if not task.cut_short and not trainer.should_stop and trainer.is_global_zero:
-            epoch = f"epoch {trainer.current_epoch + 1} of {self.config.epochs}"
             print(
-                f"stopping in {epoch}: the time budget of {self.config.max_minutes:g} minutes is spent",
+                f"stopping in epoch {trainer.current_epoch + 1} of {self.config.epochs}: the time "
+                f"budget of {self.config.max_minutes:g} minutes is spent",
                 flush=True,
             )
         task.cut_short = task.cut_short or not trainer.should_stop
         trainer.should_stop = True
 
-    def _say(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
-        """How long all of it takes on this processor, and whether that fits."""
-        self._said = True
+    def _tell_estimate(self, trainer: pl.Trainer, task: "PretrainTask") -> None:
+        """Print an estimate of the total time, and of the epochs that the budget allows."""
+        self._has_told = True
         seconds = task.spent_seconds + self._seconds_left(trainer, task)
         most = "at most " if self.config.schedule == "plateau" else ""
         text = f"{most}about {duration(seconds)} on this processor"
@@ -115,33 +114,35 @@ class TimeKeeper(pl.Callback):
             done = trainer.global_step / task.steps_per_epoch
             epochs = done + share * (self.config.epochs - done)
             text += (
-                f" for all {self.config.epochs} epochs; the time budget of {self.config.max_minutes:g} minutes "
-                f"(ann.max_minutes) ends training after about {epochs:.1f}"
+                f" for all {self.config.epochs} epochs; the time budget of "
+                f"{self.config.max_minutes:g} minutes (train.max_minutes) ends training after "
+                f"about {epochs:.1f}"
             )
         if trainer.is_global_zero:
             print(f"training takes {text}", flush=True)
 
     def _left(self, trainer: pl.Trainer, task: "PretrainTask") -> str:
+        """Return the remaining time as text; empty if it is not known yet."""
         if not self._pace.is_known:
             return ""
-        seconds = min(
-            self._seconds_left(trainer, task), max(0.0, self.budget.seconds - task.spent_seconds)
-        )
+        within_budget = max(0.0, self.budget.seconds - task.spent_seconds)
+        seconds = min(self._seconds_left(trainer, task), within_budget)
         return f"{'at most ' if self.config.schedule == 'plateau' else ''}{duration(seconds)} left"
 
     def _seconds_left(self, trainer: pl.Trainer, task: "PretrainTask") -> float:
-        """By the pace of the steps, validations included, however many of them patience leaves."""
+        """Return the remaining time for all epochs at the present pace, with validations, s."""
         steps = self._steps_left(trainer, task)
-        return (
-            steps * self._pace.seconds
-            + math.ceil(steps / task.steps_per_epoch) * task.reserved_seconds / MARGIN
-        )
+        validations = math.ceil(steps / task.steps_per_epoch)
+        return steps * self._pace.seconds + validations * task.reserved_seconds / MARGIN
 
     def _steps_left(self, trainer: pl.Trainer, task: "PretrainTask") -> int:
         return self.config.epochs * task.steps_per_epoch - trainer.global_step
 
     def _seconds_to_validate(self, trainer: pl.Trainer, task: "PretrainTask") -> float:
-        """By one batch, the second time it is predicted: in the first, libraries choose how."""
+        """Estimate the duration of a validation from one batch.
+
+        The batch is predicted twice, as libraries tune and compile during the first time.
+        """
         training = task.model.training
         with (
             torch.random.fork_rng(devices=[]),
@@ -150,6 +151,7 @@ class TimeKeeper(pl.Callback):
         ):
             x, _ = trainer.strategy.batch_to_device(next(iter(self.valid_loader)))
             task.model.eval()
+            begun = time.monotonic()
             for _ in range(2):
                 begun = time.monotonic()
                 task.model(x).float().sum().item()

@@ -9,6 +9,8 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import write_wav
 from spikesep.separation.audio.levels import active_level
 from spikesep.separation.config import (
+    DynamicMixingConfig,
+    MixingConfig,
     RecipeConfig,
     SeparatorConfig,
     SpeechConversionConfig,
@@ -204,10 +206,10 @@ def test_what_cannot_serve_is_named(table, tmp_path):
 
 
 def test_settings_that_contradict_each_other_are_refused():
-    with pytest.raises(SpikeSepError, match="on_the_fly"):
-        SpeechPretrainConfig(speeds=[0.9, 1.0])
+    with pytest.raises(SpikeSepError, match=r"mixing\.dynamic\.examples"):
+        DynamicMixingConfig(speeds=[0.9, 1.0])
     with pytest.raises(SpikeSepError, match=r"0\.5 to 2"):
-        SpeechPretrainConfig(on_the_fly=10, speeds=[3.0])
+        DynamicMixingConfig(examples=10, speeds=[3.0])
 
 
 def test_a_model_is_trained_and_converted_without_a_training_mixture_on_disk(
@@ -217,10 +219,9 @@ def test_a_model_is_trained_and_converted_without_a_training_mixture_on_disk(
     assert not (experiment.data / "tr").exists()
     recipe = RecipeConfig(
         model=SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2]),
-        ann=SpeechPretrainConfig(
-            on_the_fly=6, speeds=[0.95, 1.05], epochs=2, batch_size=2, segment_seconds=0.5
-        ),
-        ptl=SpeechConversionConfig(
+        mixing=MixingConfig(dynamic=DynamicMixingConfig(examples=6, speeds=[0.95, 1.05])),
+        train=SpeechPretrainConfig(epochs=2, batch_size=2, segment_seconds=0.5),
+        convert=SpeechConversionConfig(
             segment_seconds=0.5,
             train_segments=4,
             valid_segments=2,

@@ -8,7 +8,7 @@ import yaml
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
 from spikesep.separation.data.corpora.table import Utterance, write_table
-from spikesep.separation.experiment import hash_of_lists
+from spikesep.separation.experiment_data import hash_of_lists
 from spikesep.separation.model.card import HOROWITZ, Energy, model_card
 from spikesep.separation.model.separator import load_separator
 from spikesep.separation.scoring.score import hash_of_model
@@ -49,7 +49,7 @@ def scored(experiment):
         "ann": {"epochs": 2},
     }
     write_json(exp / "settings" / "ann.json", trained)
-    write_json(exp / "settings" / "snn.json", {"seed": 5, "ptl": {"n_steps": 4, "weight_bits": 8}})
+    write_json(exp / "settings" / "snn.json", {"seed": 5, "convert": {"n_steps": 4, "weight_bits": 8}})
     voices = [("anna", "f", "tr"), ("ben", "m", "tr"), ("anna", "f", "cv"), ("carl", "u", "tt")]
     rows = [
         Utterance(f"{who}-{split}{k}", data / f"{who}{split}{k}.wav", who, sex, split, 1800.0)
@@ -144,7 +144,7 @@ def test_the_text_says_how_it_was_made(scored):
         "Scored with `spikesep-score --exp exp/x`; python 3.11.1, torch 2.11.0, spikesep 0.1.0; Abacus 9, 2 cores."
         in card
     )
-    assert 'ptl: {"n_steps": 4, "weight_bits": 8}' in card
+    assert 'convert: {"n_steps": 4, "weight_bits": 8}' in card
     assert "seed 5" in card
     assert "in one channel at 8000 Hz" in card
     assert "4 time steps, float32 weights" in card

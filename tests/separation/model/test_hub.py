@@ -307,7 +307,7 @@ def test_nothing_is_pushed_under_what_is_no_name(hub, name):
 def test_what_is_no_whole_model_is_not_pushed(hub):
     folder = make(Path("model"))
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1])
-    assert "not a whole safetensors file" in the_refusal(folder, "org/name", call=push_to_hub)
+    assert "not a complete safetensors file" in the_refusal(folder, "org/name", call=push_to_hub)
     assert hub.calls == []
 
 

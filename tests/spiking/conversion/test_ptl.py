@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from helpers.regression import RegressionTrainer
 from torch import nn
 
 from spikesep.errors import SpikeSepError
@@ -22,51 +23,6 @@ def make_network():
     for _ in range(20):
         network(torch.rand(64, 6))
     return network.eval()
-
-
-class Trainer:
-    """Gradient descent on a fixed regression; validation losses can be dictated instead."""
-
-    def __init__(self, network, losses=()):
-        self.network = network
-        self.x = torch.rand(128, 6, generator=torch.Generator().manual_seed(1))
-        self.y = torch.stack([self.x.sum(1), self.x[:, 0]], 1)
-        self.losses = list(losses)
-        self.calls = []
-
-    def advance(self, stage):
-        self.calls.append(("advance", stage))
-
-    def activations(self, stage):
-        with torch.no_grad():
-            self.network.eval()
-            yield self.network[stage](self.network.propagate(self.x, 0, stage)).value
-
-    def begin(self, stage):
-        self.optimizer = torch.optim.Adam(
-            [p for p in self.network.parameters() if p.requires_grad], 1e-2
-        )
-
-    def train_epoch(self, stage, epoch):
-        self.network.train()
-        loss = (self.network(self.x) - self.y).square().mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
-
-    def validate(self, stage):
-        if self.losses:
-            return self.losses.pop(0)
-        self.network.eval()
-        with torch.no_grad():
-            return float((self.network(self.x) - self.y).square().mean())
-
-    def state_dict(self):
-        return {"optimizer": copy.deepcopy(self.optimizer.state_dict())}
-
-    def load_state_dict(self, state):
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def learn(network, trainer, **settings):
@@ -97,7 +53,9 @@ def test_a_stage_ends_after_its_last_epoch():
 def test_all_layers_spike_in_the_end_and_training_has_helped():
     network = make_network()
     seen = []
-    learning = learn(network, Trainer(network), max_epochs=40, patience=40, on_epoch=seen.append)
+    learning = learn(
+        network, RegressionTrainer(network), max_epochs=40, patience=40, on_epoch=seen.append
+    )
     learning.run()
     assert [layer.mode for layer in network.layers.values()] == ["spiking"] * 3
     assert learning.stage == 3
@@ -107,7 +65,7 @@ def test_all_layers_spike_in_the_end_and_training_has_helped():
 
 def test_the_best_weights_of_a_stage_are_restored():
     network = make_network()
-    trainer = Trainer(network, losses=[5.0, 1.0, 2.0, 3.0, *[9.0] * 20])
+    trainer = RegressionTrainer(network, losses=[5.0, 1.0, 2.0, 3.0, *[9.0] * 20])
     snapshots = {}
 
     def on_epoch(progress):
@@ -128,7 +86,7 @@ def test_the_best_weights_of_a_stage_are_restored():
 def test_converting_without_training_keeps_a_better_start():
     """Epoch 0 is a candidate: fine-tuning that never helps leaves the converted weights."""
     network = make_network()
-    trainer = Trainer(network, losses=[1.0, 2.0, 3.0] * 3)
+    trainer = RegressionTrainer(network, losses=[1.0, 2.0, 3.0] * 3)
     starts = {}
 
     def on_epoch(progress):
@@ -149,7 +107,7 @@ def test_frozen_weights_statistics_and_thresholds_do_not_move_in_later_stages():
     def on_stage(stage):
         frozen[stage] = copy.deepcopy(network[stage].state_dict())
 
-    learn(network, Trainer(network), on_stage=on_stage).run()
+    learn(network, RegressionTrainer(network), on_stage=on_stage).run()
     for stage, before in frozen.items():
         after = network[stage].state_dict()
         assert before.keys() == after.keys()
@@ -162,7 +120,7 @@ def test_statistics_of_analog_layers_go_on_until_their_own_stage():
     moved = []
     learn(
         network,
-        Trainer(network),
+        RegressionTrainer(network),
         on_stage=lambda s: moved.append(s == 0 and network[2].norm.running_mean.clone()),
     ).run()
     assert not torch.equal(before, moved[0])
@@ -171,7 +129,7 @@ def test_statistics_of_analog_layers_go_on_until_their_own_stage():
 def test_no_training_converts_all_layers_at_once():
     network = make_network()
     weights = copy.deepcopy(network.readout.state_dict())
-    learn(network, Trainer(network), max_epochs=0).run()
+    learn(network, RegressionTrainer(network), max_epochs=0).run()
     assert network.n_converted == 3
     assert all(torch.equal(v, weights[k]) for k, v in network.readout.state_dict().items())
 
@@ -179,7 +137,7 @@ def test_no_training_converts_all_layers_at_once():
 @pytest.mark.parametrize("stop_at", [(0, 0), (0, 2), (1, 0), (1, 3), (2, 1)])
 def test_a_run_stopped_after_any_epoch_ends_as_an_unbroken_one(stop_at):
     unbroken = make_network()
-    learn(unbroken, Trainer(unbroken), max_epochs=4).run()
+    learn(unbroken, RegressionTrainer(unbroken), max_epochs=4).run()
 
     class StopError(Exception):
         pass
@@ -192,11 +150,11 @@ def test_a_run_stopped_after_any_epoch_ends_as_an_unbroken_one(stop_at):
             raise StopError
 
     network = make_network()
-    first = learn(network, Trainer(network), max_epochs=4, on_epoch=on_epoch)
+    first = learn(network, RegressionTrainer(network), max_epochs=4, on_epoch=on_epoch)
     with pytest.raises(StopError):
         first.run()
     network = make_network()
-    second = learn(network, Trainer(network), max_epochs=4)
+    second = learn(network, RegressionTrainer(network), max_epochs=4)
     second.load_state_dict(saved)
     second.run()
     assert [c.upper_bound for c in second.choices] == pytest.approx(
@@ -217,7 +175,7 @@ def test_the_threshold_is_the_percentile_over_the_window():
 
 def test_the_report_says_what_conversion_left():
     network = make_network()
-    learning = learn(network, trainer := Trainer(network), max_epochs=0, percentile=100.0)
+    learning = learn(network, trainer := RegressionTrainer(network), max_epochs=0, percentile=100.0)
     learning.run()
     reports = conversion_report(network, [trainer.x[:64], trainer.x[64:]], learning.choices)
     assert [r.layer for r in reports] == ["0", "1", "2"]
@@ -238,7 +196,7 @@ def test_a_silent_layer_is_named():
     network = make_network()
     torch.nn.init.constant_(network[1].norm.bias, -100.0)
     with pytest.raises(SpikeSepError, match="layer 1: no activation lies above zero"):
-        learn(network, Trainer(network)).run()
+        learn(network, RegressionTrainer(network)).run()
 
 
 def test_a_percentile_that_falls_among_the_zeros_is_refused():
@@ -257,7 +215,7 @@ def test_a_layer_keeps_the_threshold_that_it_learned_to_round_with(discretize):
         if progress.epoch == 0:
             begun[progress.stage] = [float(layer.threshold) for layer in network.layers.values()]
 
-    learning = learn(network, Trainer(network), discretize=discretize, on_epoch=watch)
+    learning = learn(network, RegressionTrainer(network), discretize=discretize, on_epoch=watch)
     learning.run()
     kept = [begun[k][k] == begun[0][k] for k in range(3)]
     assert kept == [True, discretize, discretize]

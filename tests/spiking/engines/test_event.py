@@ -1,3 +1,7 @@
+import os
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,5 +45,14 @@ def test_lists_hold_the_channels_that_fire_in_order(
             np.testing.assert_array_equal(found, np.flatnonzero(spikes[step, row]))
 
 
-def test_only_processors_have_features():
-    assert not kernels.has("no-such-feature")
+FLAGS = {"avx2": "avx2", "avx512bw": "avx512bw", "avx512vbmi2": "avx512_vbmi2"}
+"""Names of features in LLVM and in Linux."""
+
+
+@pytest.mark.parametrize("feature", FLAGS)
+def test_features_are_those_of_the_processor(feature):
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    if flags is None or {"NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"} & set(os.environ):
+        pytest.skip("the features of the processor are not known here, or overridden")
+    assert kernels.has(feature) == (FLAGS[feature] in flags[1].split())

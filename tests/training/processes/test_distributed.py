@@ -1,4 +1,4 @@
-"""Training by several processes on this machine's cores (gloo), each a run of the same command."""
+"""Training by several processes on the CPU (gloo), each a run of the same command."""
 
 import csv
 import os
@@ -25,7 +25,7 @@ from spikesep.training.records.history import History
 
 
 class Pairs:
-    """A collating function that needs the whole batch, and leaves it as it is."""
+    """A collating function that asks for the whole batch and leaves it unchanged."""
 
     whole_batch = True
 
@@ -34,7 +34,7 @@ class Pairs:
 
 
 class Mixing(Pairs):
-    """One in which an example's target depends on the whole batch."""
+    """A collating function in which targets depend on the whole batch."""
 
     def __call__(self, examples):
         x, y = super().__call__(examples)
@@ -42,11 +42,11 @@ class Mixing(Pairs):
 
 
 def command(folder: Path, n_processes: int, batch_size: int, stop_at: int, stop_by: int) -> None:
-    """Train a network with batch norm on 42 examples, 23 for validation: neither is a multiple of anything."""
+    """Train a network with batch norm on 42 examples, with 23 for validation."""
     torch.manual_seed(0)
     x, y = torch.rand(65, 3, 5, dtype=torch.float32), torch.rand(65, 1)
-    y[42:60] += 2  # so that a mean of unequal shares' means would be another
-    # No bias before a norm: its gradient is rounding alone, which Adam would blow up.
+    y[42:60] += 2  # so that an unweighted mean of the processes' means would differ
+    # No bias before a norm: its gradient is rounding error, which Adam would amplify.
     model = nn.Sequential(
         nn.Conv1d(3, 4, 3, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1)
     )
@@ -57,8 +57,8 @@ def command(folder: Path, n_processes: int, batch_size: int, stop_at: int, stop_
         steps += prediction.requires_grad
         if steps == stop_at and stop_by == signal.SIGKILL:
             os.kill(0, stop_by)  # all processes of the group
-        if steps == stop_at and stop_by == signal.SIGTERM and distributed.place()[0] == 0:
-            os.kill(os.getpid(), stop_by)  # the first alone
+        if steps == stop_at and stop_by == signal.SIGTERM and distributed.rank_and_size()[0] == 0:
+            os.kill(os.getpid(), stop_by)  # the first process only
         return (prediction - target).square().mean()
 
     train = DataLoader(TensorDataset(x[:42], y[:42]), batch_size, collate_fn=Mixing())
@@ -75,9 +75,9 @@ def command(folder: Path, n_processes: int, batch_size: int, stop_at: int, stop_
         valid,
         config,
         folder / "ann",
-        history,
-        lambda p, t, value: -value,
-        launch,
+        history=history,
+        metric=lambda p, t, value: -value,
+        launch=launch,
     )
     if "LOCAL_RANK" not in os.environ or os.environ["LOCAL_RANK"] == "0":
         torch.save(model.state_dict(), folder / "model.pt")
@@ -122,7 +122,7 @@ def assert_same_training(folder, other):
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_two_processes_learn_what_one_does_also_after_a_kill(alone, tmp_path):
+def test_two_processes_equal_one_even_after_a_kill(alone, tmp_path):
     killed = run(
         tmp_path, 2, stop_at=9
     )  # six steps an epoch, of 8, 8, 8, 8, 8 and 2 examples: in the second
@@ -135,7 +135,7 @@ def test_two_processes_learn_what_one_does_also_after_a_kill(alone, tmp_path):
     assert_same_training(alone, tmp_path)
 
 
-def test_a_process_that_is_asked_to_end_ends_and_so_do_the_others(alone, tmp_path):
+def test_sigterm_ends_all_processes(alone, tmp_path):
     ended = run(
         tmp_path, 2, stop_at=9, stop_by=signal.SIGTERM
     )  # it returns when nobody holds the output any more
@@ -145,7 +145,7 @@ def test_a_process_that_is_asked_to_end_ends_and_so_do_the_others(alone, tmp_pat
     assert_same_training(alone, tmp_path)
 
 
-def test_a_batch_that_does_not_divide_and_another_number_of_processes_make_no_difference(tmp_path):
+def test_uneven_batches_and_number_of_processes_do_not_matter(tmp_path):
     one, several = tmp_path / "one", tmp_path / "several"
     assert run(one, 1, batch_size=7).returncode == 0
     assert run(several, 1, batch_size=7, stop_at=8).returncode == -9
@@ -155,10 +155,10 @@ def test_a_batch_that_does_not_divide_and_another_number_of_processes_make_no_di
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
-def test_every_example_is_taken_by_one_process(n, monkeypatch):
+def test_each_example_belongs_to_one_process(n, monkeypatch):
     taken, rows = Counter(), Counter()
     for rank in range(n):
-        monkeypatch.setattr(distributed, "place", lambda rank=rank: (rank, n))
+        monkeypatch.setattr(distributed, "rank_and_size", lambda rank=rank: (rank, n))
         for batch in OwnExamples(BatchSampler(range(42), 8, drop_last=False)):
             taken.update(batch)
         whole = DataLoader(
@@ -173,10 +173,10 @@ def test_every_example_is_taken_by_one_process(n, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "shape"), [(nn.BatchNorm1d, (6, 3, 7)), (nn.BatchNorm2d, (6, 3, 4, 5))]
 )
-def test_a_shared_norm_is_the_norm_of_all_examples_and_so_are_its_gradients(
+def test_shared_norm_and_its_gradients_equal_those_of_the_whole_batch(
     kind, shape, affine, monkeypatch
 ):
-    """Two processes in turn: what one adds to a sum, the other receives. Shares of four and of two examples."""
+    """Two threads act as processes, with four and two examples."""
     torch.manual_seed(0)
     x, grad = torch.randn(shape) * 3 + 5, torch.randn(shape)
     whole, norms = kind(3, affine=affine), [kind(3, affine=affine) for _ in range(2)]
@@ -187,7 +187,7 @@ def test_a_shared_norm_is_the_norm_of_all_examples_and_so_are_its_gradients(
     inputs = [part.clone().requires_grad_() for part in (x, x[:4], x[4:])]
     expected = whole(inputs[0])
     expected.backward(grad)
-    monkeypatch.setattr(distributed, "place", lambda: (0, 2))
+    monkeypatch.setattr(distributed, "rank_and_size", lambda: (0, 2))
     meeting, sums = threading.Barrier(2), {}
 
     def add(rank, value):
@@ -203,7 +203,7 @@ def test_a_shared_norm_is_the_norm_of_all_examples_and_so_are_its_gradients(
     def process(rank, own):
         ranks.rank = rank
         found = norms[rank](inputs[1 + rank])
-        # Called by hand: autograd's one thread would wait for itself.
+        # Called directly: autograd's single thread would deadlock.
         of_inputs = distributed._Normalize.backward(found.grad_fn, grad[own])
         inputs[1 + rank].grad = of_inputs[0]
         return found.detach(), of_inputs[1:3]
@@ -222,10 +222,10 @@ def test_a_shared_norm_is_the_norm_of_all_examples_and_so_are_its_gradients(
         torch.testing.assert_close(norm.running_var, whole.running_var)
 
 
-def test_more_processes_than_examples_of_a_batch_are_refused(tmp_path):
+def test_more_processes_than_examples_are_refused(tmp_path):
     loader = DataLoader(TensorDataset(torch.rand(9, 1), torch.rand(9, 1)), 2)
     config, launch = PretrainConfig(batch_size=2), LaunchConfig(n_processes=3)
-    with pytest.raises(SpikeSepError, match=r"--ann.batch_size: 2 examples for 3 processes"):
+    with pytest.raises(SpikeSepError, match=r"--train.batch_size: 2 examples for 3 processes"):
         pretrain(
             nn.Linear(1, 1),
             None,
@@ -233,9 +233,9 @@ def test_more_processes_than_examples_of_a_batch_are_refused(tmp_path):
             loader,
             config,
             tmp_path,
-            History(tmp_path / "h"),
-            float,
-            launch,
+            history=History(tmp_path / "h"),
+            metric=lambda p, t, value: value,
+            launch=launch,
         )
 
 

@@ -1,4 +1,4 @@
-"""Jobs on a real Slurm of this one machine; where Slurm is not installed, nothing here can be tried."""
+"""Jobs on a Slurm cluster of this machine; skipped if Slurm is not installed."""
 
 import csv
 import json
@@ -31,8 +31,8 @@ pytest.importorskip("submitit", reason="submitit is not installed: pip install '
 
 SMALL = """\
 model: {n_filters: 16, n_channels: 16, dilations: [1, 2]}
-ann: {epochs: 60, batch_size: 4, segment_seconds: 0.5, precision: float32}
-ptl: {max_epochs: 1, train_segments: 6, valid_segments: 4, segment_seconds: 0.5}
+train: {epochs: 60, batch_size: 4, segment_seconds: 0.5, precision: float32}
+convert: {max_epochs: 1, train_segments: 6, valid_segments: 4, segment_seconds: 0.5}
 scoring: {metrics: []}
 """
 
@@ -100,7 +100,7 @@ def job_of(exp, name):
     return json.loads((exp / "slurm" / f"{name}.json").read_text())["jobs"][0]
 
 
-def test_a_preempted_and_a_requeued_training_goes_on_and_its_submitter_may_be_killed(slurm, recipe):
+def test_preempted_requeued_and_resubmitted_training_resumes(slurm, recipe):
     on_slurm = ("--launch.launcher", "slurm", "--launch.n_processes", "2")
     exp = recipe / "preempted"
     submitter = start(recipe, slurm, "train", "preempted", *on_slurm)
@@ -128,17 +128,17 @@ def test_a_preempted_and_a_requeued_training_goes_on_and_its_submitter_may_be_ki
     end(start(recipe, slurm, "train", "unbroken"))
     found, expected = curve(exp), curve(recipe / "unbroken")
     assert len(found) == len(expected) == 60
-    # dB; two processes round otherwise than one
+    # in dB; several processes round differently
     assert all(
         row == pytest.approx(other, rel=1e-5, abs=1e-3)
         for row, other in zip(found, expected, strict=True)
     )
     log = next((exp / "slurm").glob("*_0_log.out")).read_text()
-    assert log.count("effective batch") == 3  # it was begun three times
+    assert log.count("effective batch") == 3  # it was started three times
 
 
-def test_scores_of_jobs_are_those_of_one_process(slurm, recipe):
-    end(start(recipe, slurm, "train", "scored", "--ann.epochs", "1"))
+def test_sharded_scores_equal_those_of_one_process(slurm, recipe):
+    end(start(recipe, slurm, "train", "scored", "--train.epochs", "1"))
     end(start(recipe, slurm, "convert", "scored", "--launch.launcher", "slurm"))
     end(
         start(
@@ -150,7 +150,7 @@ def test_scores_of_jobs_are_those_of_one_process(slurm, recipe):
     assert (recipe / "scored" / "scores.csv").read_bytes() == scores
 
 
-def test_a_job_that_fails_is_one_line_with_its_reason(slurm, recipe):
+def test_failed_job_error_is_one_line_with_its_reason(slurm, recipe):
     process = start(recipe, slurm, "convert", "untrained", "--launch.launcher", "slurm")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
@@ -158,7 +158,7 @@ def test_a_job_that_fails_is_one_line_with_its_reason(slurm, recipe):
     assert len(errors.strip().splitlines()) == 1
 
 
-def test_a_partition_that_is_not_there_is_one_line(slurm, recipe):
+def test_unknown_partition_error_is_one_line(slurm, recipe):
     process = start(
         recipe,
         slurm,

@@ -11,7 +11,7 @@ def row(stage, epoch, loss=1.0):
     return Epoch(stage, epoch, loss, loss, -loss, 1e-3, 2.5)
 
 
-def test_rows_come_back_as_they_were(tmp_path):
+def test_rows_are_read_as_written(tmp_path):
     history = History(tmp_path / "history.csv")
     rows = [row(0, 1), row(0, 2, 0.1234567890123), row(1, 0)]
     for r in rows:
@@ -19,7 +19,7 @@ def test_rows_come_back_as_they_were(tmp_path):
     assert history.read() == rows
 
 
-def test_an_epoch_done_again_takes_the_place_of_all_that_came_after_it(tmp_path):
+def test_repeated_epoch_replaces_itself_and_all_later_ones(tmp_path):
     history = History(tmp_path / "history.csv")
     for key in ((0, 1), (0, 2), (1, 0), (1, 1)):
         history.add(row(*key))
@@ -31,27 +31,27 @@ def test_an_epoch_done_again_takes_the_place_of_all_that_came_after_it(tmp_path)
     ]
 
 
-def test_what_was_not_trained_is_nan(tmp_path):
+def test_untrained_epoch_has_nan_as_training_loss(tmp_path):
     history = History(tmp_path / "history.csv")
     history.add(row(1, 0, math.nan))
     assert math.isnan(history.read()[0].train_loss)
 
 
-def test_there_is_no_history_before_the_first_epoch(tmp_path):
+def test_missing_history_is_empty(tmp_path):
     assert History(tmp_path / "history.csv").read() == []
 
 
 @pytest.mark.parametrize(
     "text", ["stage,epoch\n1,2\n", "stage,epoch,train_loss,valid_loss,valid_metric\nx\n"]
 )
-def test_a_broken_history_is_named(tmp_path, text):
+def test_malformed_history_is_named(tmp_path, text):
     path = tmp_path / "history.csv"
     path.write_text(text)
     with pytest.raises(SpikeSepError, match=r"history\.csv: not a training history"):
         History(path).read()
 
 
-def test_a_history_without_the_newest_column_is_read(tmp_path):
+def test_history_without_the_newest_column_is_read(tmp_path):
     path = tmp_path / "history.csv"
     History(path).add(row(0, 1))
     path.write_text(
@@ -61,7 +61,7 @@ def test_a_history_without_the_newest_column_is_read(tmp_path):
     assert History(path).read() == [row(0, 1)]
 
 
-def test_what_a_time_budget_cut_short_is_told(tmp_path):
+def test_shortened_training_and_conversion_are_reported(tmp_path):
     history = History(tmp_path / "history.csv")
     whole = [row(0, 11), row(1, 0), row(1, 6), row(2, 1)]
     assert cut_short(whole) == []
@@ -75,5 +75,6 @@ def test_what_a_time_budget_cut_short_is_told(tmp_path):
         history.add(one)
     assert cut_short(history.read()) == [
         "Training was stopped by its time budget in epoch 12 of 40.",
-        "The time budget of conversion cut short the training of 2 of 3 stages, 1 of them to none at all.",
+        "The time budget of conversion cut short the training of 2 of 3 stages, "
+        "1 of them to none at all.",
     ]

@@ -22,17 +22,17 @@ def colour(name: str, palette=figures.LIGHT) -> np.ndarray:
 
 
 def columns_of(image: np.ndarray, name: str, share: float = 0.0) -> np.ndarray:
-    """The columns in which more than this share of a picture is of a colour."""
+    """Columns of an image in which more than this fraction has a colour."""
     return np.flatnonzero((np.abs(image - colour(name)).sum(-1) < 12).mean(0) > share)
 
 
 def test_every_second_stage_is_shaded(tmp_path):
     figures.training_figure(HISTORY, tmp_path / "t.png", "SI-SDRi (dB)")
     shaded = columns_of(pixels(tmp_path / "t.png"), "shade", share=0.1)
-    assert np.sum(np.diff(shaded) > 50) == 1  # stages 1 and 3: two strips with one wide gap
+    assert np.sum(np.diff(shaded) > 50) == 1  # stages 1 and 3: two strips with a gap
 
 
-def test_pre_training_alone_is_drawn_without_a_strip(tmp_path):
+def test_pre_training_alone_is_not_shaded(tmp_path):
     figures.training_figure(
         [row for row in HISTORY if row.stage == 0], tmp_path / "t.png", "SI-SDRi (dB)"
     )
@@ -42,7 +42,7 @@ def test_pre_training_alone_is_drawn_without_a_strip(tmp_path):
 
 
 @pytest.mark.parametrize("lower_is_better", [False, True])
-def test_the_best_of_pre_training_is_the_best_of_its_metric(tmp_path, monkeypatch, lower_is_better):
+def test_line_marks_the_best_of_pre_training(tmp_path, monkeypatch, lower_is_better):
     lines = []
     monkeypatch.setattr(Axes, "axhline", lambda axes, height, **how: lines.append(height))
     monkeypatch.setattr(Axes, "legend", lambda axes, **how: None)
@@ -51,9 +51,9 @@ def test_the_best_of_pre_training_is_the_best_of_its_metric(tmp_path, monkeypatc
     assert lines == [min(values) if lower_is_better else max(values)]
 
 
-def test_the_dotted_line_stands_at_the_upper_bound(tmp_path):
+def test_dotted_line_marks_the_upper_bound(tmp_path):
     places = {}
-    for n_steps in (4, 8):  # a_u is 1 and 2, of 3
+    for n_steps in (4, 8):  # a_u is 1 and 2, on an axis to 3
         figures.activation_figure([LAYER], tmp_path / f"{n_steps}.png", n_steps)
         image = pixels(tmp_path / f"{n_steps}.png")
         bars = columns_of(image[image.shape[0] // 2 :], "faint")
@@ -69,12 +69,12 @@ def test_any_number_of_layers_is_drawn(tmp_path, n_layers):
     assert columns_of(pixels(tmp_path / "a.png"), "accent").size
 
 
-def test_a_dark_figure_has_a_dark_ground(tmp_path):
+def test_dark_figure_has_a_dark_background(tmp_path):
     figures.training_figure(HISTORY, tmp_path / "t.png", "SI-SDRi (dB)", dark=True)
     assert (pixels(tmp_path / "t.png")[2, 2] == colour("page", figures.DARK)).all()
 
 
-def test_the_validation_right_after_each_conversion_is_marked(tmp_path):
+def test_validation_right_after_a_conversion_is_marked(tmp_path):
     figures.training_figure(HISTORY, tmp_path / "t.png", "SI-SDRi (dB)")
     image = pixels(tmp_path / "t.png")[:, : 1440 * 2 // 3]  # without the legend
     marked = columns_of(image, "accent")

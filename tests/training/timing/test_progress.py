@@ -18,7 +18,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_line_has_the_rate_and_the_time_that_is_left(clock):
+def test_line_contains_rate_and_remaining_time(clock):
     told = Progress()
     told.begin("epoch 2/9", 100)
     assert told.line() == "epoch 2/9: 0/100 steps"
@@ -33,7 +33,7 @@ def test_a_line_has_the_rate_and_the_time_that_is_left(clock):
     assert told.line() == "starting"
 
 
-def test_off_a_terminal_lines_come_whatever_the_command_waits_for(monkeypatch, capsys):
+def test_lines_are_printed_regularly_without_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(progress, "INTERVAL", 0.01)
     with Progress() as told:
         told.begin("epoch 1/2", 3)
@@ -45,13 +45,13 @@ def test_off_a_terminal_lines_come_whatever_the_command_waits_for(monkeypatch, c
             said += capsys.readouterr().out
     assert progress.INTERVAL < 30
     time.sleep(0.05)
-    assert capsys.readouterr().out.count("\n") <= 1  # none once it is over
+    assert capsys.readouterr().out.count("\n") <= 1  # none after the block
 
 
 @pytest.mark.parametrize(
     ("options", "draws"), [({}, True), ({"bar": False}, False), ({"quiet": True}, False)]
 )
-def test_on_a_terminal_there_is_a_bar(monkeypatch, capsys, options, draws):
+def test_bar_is_drawn_on_a_terminal(monkeypatch, capsys, options, draws):
     screen = io.StringIO()
     monkeypatch.setattr(progress, "INTERVAL", 0.01)
     monkeypatch.setattr(progress, "Console", lambda **_: Console(file=screen, force_terminal=True))
@@ -66,18 +66,18 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch, capsys, options, draws):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(45.2, "45 s"), (90, "2 min"), (3600, "60 min"), (12600, "3.5 h")]
 )
-def test_durations_are_said_as_people_say_them(seconds, text):
+def test_durations_have_readable_units(seconds, text):
     assert duration(seconds) == text
 
 
-def test_a_pace_is_that_of_the_steps_after_the_first(clock):
+def test_pace_ignores_the_first_steps(clock):
     pace = Pace()
     for seconds in (50, 20, 10):
         clock.seconds += seconds
         pace.step()
     assert not pace.is_known
     clock.seconds += 1000
-    pace.start()  # what came between
+    pace.start()  # excludes the time since the last step
     for _ in range(5):
         clock.seconds += 2
         pace.step()
@@ -85,13 +85,13 @@ def test_a_pace_is_that_of_the_steps_after_the_first(clock):
     assert pace.seconds == 2
 
 
-def test_stages_share_a_budget_by_their_steps_and_leave_what_they_do_not_need(clock):
+def test_stages_share_the_budget_in_proportion_to_their_steps(clock):
     stages = StageClock(Budget(10), [(6, 100), (1, 100), (1, 100)], at_end=2)
     stages.validation = 10
     clock.seconds = 20
     stages.open()
     assert not stages.cuts_short(0, False)
-    # 600 s less 20 that are spent, five validations and twice five to begin the other stages: 430.
+    # 600 s, less 20 s spent, five validations, and five validations for each later stage: 430 s.
     assert stages.share_spent == 0
     clock.seconds = 20 + 430 * 6 / 8 - 1
     assert stages.share_spent == pytest.approx(1, abs=0.01)
@@ -102,7 +102,7 @@ def test_stages_share_a_budget_by_their_steps_and_leave_what_they_do_not_need(cl
     stages.open()
     clock.seconds += 30
     assert not stages.cuts_short(1, False)
-    # 227.5 s are left, less four validations and another 30 to begin: half of 157.5 is its own.
+    # 227.5 s left, less four validations and 30 s for the last stage: half of 157.5 s.
     stages.start(1, 1)
     clock.seconds += 78
     assert not stages.step()

@@ -11,6 +11,8 @@ from spikesep.separation.data.corpora.screening import Surveyed
 from spikesep.separation.data.corpora.table import Utterance, speaker_id
 
 LEAST_OF_EACH_SEX = 2
+CLOSED_SHARE = 0.1
+"""Fraction of the utterances of each seen speaker that is held out for the closed condition."""
 HELD_OUT_SHARE = 0.1
 """Of all voices, where a corpus does not say which ones are for the open condition."""
 
@@ -40,9 +42,9 @@ def assign_splits(
         raise SpikeSepError(
             f"corpus {config.name}: {len(seen)} voices are left to train on; two are needed, add speakers"
         )
-    closed, notices = _closed_ids(seen, config.closed_share, sexes, chance)
+    closed, notices = _closed_ids(seen, CLOSED_SHARE, sexes, chance)
     table = []
-    for item in _limited(surveyed, config.max_seconds_per_speaker):
+    for item in surveyed:
         speaker = item.recording.speaker
         split = "tt" if speaker in unseen else "cv" if item.utt_id in closed else "tr"
         table.append(
@@ -132,10 +134,6 @@ def _closed_ids(
     seen: dict[str, list[Surveyed]], share: float, sexes: dict[str, str], chance: random.Random
 ) -> tuple[set[str], list[str]]:
     """Utterance ids of `cv`: `share` of each voice, at least one of a voice that has two."""
-    if not 0 < share < 1:
-        raise SpikeSepError(
-            f"--corpus.closed_share: {share} must lie between 0 and 1; 0.1 is usual"
-        )
     closed, voices = set(), set()
     for speaker in sorted(seen):
         ids = _shuffled((item.utt_id for item in seen[speaker]), chance)
@@ -154,19 +152,6 @@ def _closed_ids(
         "which training does not hear"
     )
     return {item.utt_id for speaker in own for item in seen[speaker]}, [notice]
-
-
-def _limited(surveyed: list[Surveyed], max_seconds: float) -> list[Surveyed]:
-    """At most `max_seconds` of each voice, longest files first; all where it is 0."""
-    if not max_seconds:
-        return surveyed
-    taken, kept = Counter(), []
-    for item in sorted(surveyed, key=lambda item: (-item.duration, item.utt_id)):
-        speaker = item.recording.speaker
-        if taken[speaker] + item.duration <= max_seconds:
-            taken[speaker] += item.duration
-            kept.append(item)
-    return kept
 
 
 def _shuffled(names, chance: random.Random) -> list[str]:

@@ -1,0 +1,1 @@
+"""Training loop of a conversion: examples, calibration, cached spikes, schedules."""
