@@ -107,7 +107,7 @@ def test_a_second_run_says_what_is_there(recipe):
     ended = run(recipe, "--config", "conf/tiny.yaml", "--stop-stage", "4")
     assert ended.returncode == 0, ended.stderr
     for said in (
-        "utterances are listed as asked",
+        "utterances are listed with these settings",
         "ann is there and complete",
         "snn is there and complete",
         "unchanged",
@@ -199,10 +199,10 @@ def test_every_config_of_every_recipe_is_accepted(name):
 
 def test_the_default_recipe_leaves_time_for_all_that_has_no_budget():
     """Training and conversion take at most 21 of 25 minutes, however slow the processor."""
-    from spikesep.cli.common import recipe_of, recipe_parser
+    from spikesep.cli.common import to_recipe, recipe_parser
 
     parser = recipe_parser("x", "y", exp=False)
-    recipe = recipe_of(
+    recipe = to_recipe(
         parser.instantiate(parser.parse_args(["--config", str(RECIPE / "conf" / "default.yaml")]))
     )
     assert recipe.ann.max_minutes + recipe.ptl.max_minutes <= 21

@@ -29,7 +29,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("argv", "message"), WRONG.items(), ids=WRONG)
-def test_a_setting_that_cannot_be_is_one_line_and_status_2(tmp_path, capsys, argv, message):
+def test_invalid_setting_is_one_line_and_status_2(tmp_path, capsys, argv, message):
     with pytest.raises(SystemExit) as ended:
         main(["--exp", str(tmp_path / "exp"), "--data", str(tmp_path), *argv.split()])
     assert ended.value.code == 2
@@ -46,15 +46,13 @@ CONFIGS = {
     "epochs: 3": "c.yaml: there is no setting epochs; did you mean ann.epochs?",
     "qqqqq: 3": "c.yaml: there is no setting qqqqq",
     "ann: [1": "c.yaml: cannot be read as YAML",
-    "hello": "c.yaml: holds no settings",
+    "hello": "c.yaml: contains no settings",
 }
 
 
 @pytest.mark.parametrize(("content", "message"), CONFIGS.items(), ids=CONFIGS)
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte-order mark"])
-def test_a_config_that_cannot_serve_is_told_by_its_name_and_the_nearest_setting(
-    tmp_path, capsys, content, message, mark
-):
+def test_invalid_config_is_named_with_a_suggestion(tmp_path, capsys, content, message, mark):
     config = tmp_path / "c.yaml"
     config.write_text(mark + content)
     with pytest.raises(SystemExit) as ended:
@@ -70,7 +68,7 @@ def test_a_config_that_cannot_serve_is_told_by_its_name_and_the_nearest_setting(
     "command",
     ["prepare", "train", "convert", "score", "demo", "infer", "export", "serve", "vision"],
 )
-def test_every_command_explains_itself(command, capsys):
+def test_every_command_has_a_help_text(command, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"spikesep.cli.{command}").main(["--help"])
     assert ended.value.code == 0
@@ -83,7 +81,9 @@ IMAGE_WRONG = {
     "train --ptl.qat_bits 4 --ptl.method tandem": "imposed by ptl alone",
     "train --ptl.pruning refit": "gives up inputs past --ptl.fan_in",
     "train --ptl.synops_budget 1 --ptl.qat_bits 4": "give one of them",
-    "train --ptl.synops_budget 1 --ptl.discretize false": "is allotted by ptl.method ptl with ptl.discretize",
+    "train --ptl.synops_budget 1 --ptl.discretize false": (
+        "is allotted by ptl.method ptl with ptl.discretize"
+    ),
     "train --images.valid_share 1": "images.valid_share",
     "train --experiment.n_seeds 0": "experiment.n_seeds",
     "train --experiment.vary {ptl.speed: [1]}": "ptl.speed",
@@ -94,9 +94,7 @@ IMAGE_WRONG = {
 
 
 @pytest.mark.parametrize(("argv", "message"), IMAGE_WRONG.items(), ids=IMAGE_WRONG)
-def test_a_setting_of_the_image_tasks_that_cannot_be_is_one_line_and_status_2(
-    tmp_path, capsys, argv, message
-):
+def test_invalid_image_setting_is_one_line_and_status_2(tmp_path, capsys, argv, message):
     words = argv.split(" ", 2) if "{" in argv else argv.split()
     with pytest.raises(SystemExit) as ended:
         image_main(["--exp", str(tmp_path / "exp"), "--data", str(tmp_path), *words])
@@ -107,7 +105,7 @@ def test_a_setting_of_the_image_tasks_that_cannot_be_is_one_line_and_status_2(
     assert "\n" not in error
 
 
-def test_a_doubt_is_one_line_and_told_once(tmp_path, capsys):
+def test_warning_is_one_line_and_printed_once(tmp_path, capsys):
     path = tmp_path / "two\nlines.wav"
     path.write_bytes(wav_bytes(bytes(4000), riff=0, data=0))
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.separators import tiny_config
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
@@ -23,7 +24,7 @@ from spikesep.training.records.history import History
 
 RECIPE = RecipeConfig(
     mixing=MixingConfig(snr_db=(0, 5)),
-    model=SeparatorConfig(n_filters=8, n_channels=8, dilations=[1, 2], identity="sum"),
+    model=tiny_config(n_filters=8, identity="sum"),
     ann=SpeechPretrainConfig(epochs=1, segment_seconds=0.5, batch_size=2),
     ptl=SpeechConversionConfig(
         max_epochs=1, patience=1, segment_seconds=0.5, train_segments=3, valid_segments=2

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.separators import tiny_config
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import write_wav
 from spikesep.separation.audio.levels import active_level
 from spikesep.separation.config import (
     RecipeConfig,
-    SeparatorConfig,
     SpeechConversionConfig,
     SpeechPretrainConfig,
 )
@@ -216,7 +216,7 @@ def test_a_model_is_trained_and_converted_without_a_training_mixture_on_disk(
     write_table(experiment.data / UTTERANCES, table)
     assert not (experiment.data / "tr").exists()
     recipe = RecipeConfig(
-        model=SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2]),
+        model=tiny_config(),
         ann=SpeechPretrainConfig(
             on_the_fly=6, speeds=[0.95, 1.05], epochs=2, batch_size=2, segment_seconds=0.5
         ),

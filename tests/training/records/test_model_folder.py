@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from helpers.separators import tiny_separator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
@@ -22,15 +23,7 @@ CARD = "---\nlicense: mit\n---\n# Zwei Stimmen 語\n"
 
 
 def separator() -> Separator:
-    torch.manual_seed(0)
-    model = Separator(
-        SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity="sum")
-    ).eval()
-    for layer in model.network.layers.values():
-        layer.convert(0.2, Coding(4))
-        layer.freeze()
-    to_fixed_point(model.network, [model.encode(torch.randn(1, 800))[0]])
-    return model
+    return tiny_separator("fixed", n_steps=4, n_channels=12, identity="sum")
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +78,7 @@ def test_a_file_needs_nothing_beside_it(whole, tmp_path):
 
 
 def test_which_inputs_were_given_up_is_kept_in_bits(tmp_path):
-    torch.manual_seed(0)
-    model = Separator(SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2])).eval()
+    model = tiny_separator(n_channels=12)
     limits = HardwareLimits(fan_in=7)
     for layer in model.network.layers.values():
         layer.convert(0.2, Coding(4), limits=limits)
