@@ -253,7 +253,7 @@ def _separate_pipe(settings: "InferenceSettings", options: Namespace) -> dict[st
         overwrite=options.overwrite,
     )
     if options.live:
-        report = separate_live_input(settings, output, recording, options.raw, _tell)
+        report = separate_live_input(settings, output, recording, raw_rate=options.raw, tell=_tell)
     else:
         with _progress_bar("standard input") as on_progress:
             report = separate_standard_input(settings, output, options.raw, on_progress)

@@ -75,7 +75,7 @@ class Batch:
             except SpikeSepError as error:
                 self._invalid[target] = str(error)
         written = [file for target in files if self._is_due(target) for file in files[target]]
-        check_output_files(written, relative_paths, report, overwrite or resume)
+        check_output_files(written, relative_paths, report=report, overwrite=overwrite or resume)
         self._folders = {file.parent for voices in files.values() for file in voices}
 
     def _voice_files(self, target: Target) -> list[Path]:

@@ -79,7 +79,7 @@ class PipeOutput:
         names = track_names(self.settings.channels, n_channels)
         n_speakers = cached_model(self.settings).n_speakers
         files = self.target.voice_files(names, n_speakers) if self.target else []
-        check_output_files(files, [], self.report, self.overwrite)
+        check_output_files(files, [], report=self.report, overwrite=self.overwrite)
         return files
 
     def open(self, sound: Sound) -> tuple[list[str], Sink]:
@@ -141,6 +141,7 @@ def separate_live_input(
     settings: InferenceSettings,
     output: PipeOutput,
     recording: str,
+    *,
     raw_rate: int | None,
     tell: Callable[[str], object],
 ) -> Report:
@@ -167,7 +168,7 @@ def separate_live_input(
         )
     elapsed = time.perf_counter() - begun
     report = {"recording": recording, "voices": names, "latency": latency}
-    report |= separation_report(settings, sound, channels, separation, elapsed)
+    report |= separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
     return report | ({"broken_off": separation.broken_off} if separation.broken_off else {})
 
 

@@ -53,7 +53,7 @@ def separate_to_sink(
     Raises:
         SpikeSepError: the recording is unreadable, or memory or disk space runs out.
     """
-    model, begun = cached_model(settings), time.perf_counter()
+    begun = time.perf_counter()
 
     def progress(seconds: float) -> None:
         if on_progress:
@@ -65,9 +65,9 @@ def separate_to_sink(
             for block in blocks:
                 append(block)
 
-    try:
+    with _memory_errors():
         separation = separate_sound(
-            model,
+            cached_model(settings),
             sound,
             spool_folder,
             write,
@@ -76,11 +76,19 @@ def separate_to_sink(
             on_progress=progress,
             channels=channels,
         )
+    elapsed = time.perf_counter() - begun
+    return separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn errors of memory allocation into a SpikeSepError with a remedy."""
+    try:
+        yield
     except (RuntimeError, MemoryError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
         raise SpikeSepError("not enough memory; give a shorter --segment") from error
-    return separation_report(settings, sound, channels, separation, time.perf_counter() - begun)
 
 
 def separate_sound(

@@ -34,6 +34,7 @@ def separation_report(
     settings: InferenceSettings,
     sound: Sound,
     channels: Channels,
+    *,
     separation: Separation,
     elapsed: float,
 ) -> Report:

@@ -61,7 +61,7 @@ def model_card(
         *usage_section(address, model.kind),
         *(scores_section(results) if results else []),
         *(cost_section(results["cost"], energy) if results else []),
-        *provenance_section(exp, model.kind, results, data, made),
+        *provenance_section(exp, model.kind, results=results, data=data, made=made),
         *limits_section(model, results),
     ]
     head = _front_matter(model, name, results, license, languages)

@@ -136,7 +136,12 @@ def cost_section(cost: dict[str, Any], energy: Energy) -> list[str]:
 
 
 def provenance_section(
-    exp: Path, kind: str, results: dict[str, Any] | None, data: Path | None, made: str
+    exp: Path,
+    kind: str,
+    *,
+    results: dict[str, Any] | None,
+    data: Path | None,
+    made: str,
 ) -> list[str]:
     """State data, training times, versions and settings; empty if nothing is known."""
     names = ("ann", "snn") if kind == "snn" else ("ann",)

@@ -138,7 +138,6 @@ def make_example(
     unprocessed = " / ".join(
         format_score(lambda s=source: metrics.si_sdr(mixed, s), "si_sdr") for source in sources
     )
-    mixture_scores = [("SI-SDR", unprocessed + UNIT["si_sdr"])]
     condition = f"{results.CONDITIONS[choice.condition]} condition"
     return Example(
         choice=choice,
@@ -146,7 +145,11 @@ def make_example(
         seconds=len(mixed) / sample_rate,
         sample_rate=sample_rate,
         mixture=Clip(
-            "mixture", "Mixture", f"the mixture, example {number}", audio(mixed), mixture_scores
+            key="mixture",
+            label="Mixture",
+            description=f"the mixture, example {number}",
+            audio=audio(mixed),
+            scores=[("SI-SDR", unprocessed + UNIT["si_sdr"])],
         ),
         voices=[
             _voice(k + 1, sex, {name: wave[k] for name, wave in waves.items()}, sample_rate, audio)
@@ -180,7 +183,15 @@ def _voice(
             label = results.METHODS[name]
             scores = voice_scores(wave, waves["source"], sample_rate)
         description = f"voice {number}, {'reference' if name == 'source' else label}"
-        clips.append(Clip(f"voice{number}-{name}", label, description, audio(wave), scores))
+        clips.append(
+            Clip(
+                key=f"voice{number}-{name}",
+                label=label,
+                description=description,
+                audio=audio(wave),
+                scores=scores,
+            )
+        )
     title = f"Voice {number}"
     return (f"{title}, {SEXES[sex]}" if SEXES[sex] else title), clips
 

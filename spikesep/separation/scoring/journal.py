@@ -54,6 +54,12 @@ def read_journals(paths: Iterable[Path], key: str) -> dict[UtteranceKey, dict[st
     return finished
 
 
+def remove_journals(paths: Iterable[Path]) -> None:
+    """Delete journals, which are of no use once scoring is complete."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def open_journal(
     path: Path, key: str, finished: dict[UtteranceKey, dict[str, Any]]

@@ -24,6 +24,7 @@ from spikesep.separation.scoring.journal import (
     journal_path,
     open_journal,
     read_journals,
+    remove_journals,
     utterance_key,
 )
 from spikesep.separation.scoring.utterance import Record, score_all
@@ -70,45 +71,49 @@ def score_experiment(
 ) -> dict[str, Any] | None:
     """Score `exp/ann` and `exp/snn` on `data/cv` and `data/tt`.
 
-    Writes `results.json`, `scores.csv`, `RESULTS.md` and `figures/` to `exp`.
-
     Args:
         data: folder of the Kaldi data directories.
-        exp: folder of the two models.
+        exp: folder of the two models; receives `results.json`, `scores.csv`, `RESULTS.md` and
+            `figures/`.
         config: the metrics.
         n_jobs: processes; 0 uses all cores, 1 computes in this process.
-        seed: recorded in the results; scoring itself is deterministic.
+        seed, command: recorded in the results; scoring itself is deterministic.
         redo: score finished utterances again.
-        command: recorded in the results.
         shard: score only this part, into its journal.
 
     Returns:
         The contents of `results.json`; None for a shard.
 
     Raises:
-        SpikeSepError: a model, a list or an audio file is missing or unreadable, or a process died.
+        SpikeSepError: a model or file is missing or unreadable, or a process died.
     """
     inputs = find_inputs(data, exp, config)
-    journal = journal_path(exp, shard and shard.name)
+    journal = journal_path(exp, shard.name if shard else None)
     journals = [journal] if shard else find_journals(exp)
     finished = {} if redo else read_journals(journals, inputs.key)
-    jobs = [(name, mixture) for name, group in inputs.mixtures.items() for mixture in group]
-    jobs = jobs[shard.number - 1 :: shard.of] if shard else jobs
+    jobs = _jobs(inputs, shard)
     waiting = _waiting(jobs, finished)
     with open_journal(journal, inputs.key, finished) as append:
-        for record in score_all(waiting, exp, inputs.key, tuple(config.metrics), n_jobs):
+        for record in score_all(
+            waiting, exp, key=inputs.key, metrics=tuple(config.metrics), n_jobs=n_jobs
+        ):
             append(record)
             finished[utterance_key(record)] = record
     if shard:
         return None
     records = [finished[condition, mixture.utt_id] for condition, mixture in jobs]
     found = _summarize(records, exp, config, inputs)
-    heard = closed_voices_heard(data, inputs.mixtures["closed"])
-    found |= {"seed": seed, "command": command, "closed_voices_heard": heard}
+    found["closed_voices_heard"] = closed_voices_heard(data, inputs.mixtures["closed"])
+    found |= {"seed": seed, "command": command}
     _write(found, records, exp, config.metrics)
-    for path in journals:
-        path.unlink(missing_ok=True)
+    remove_journals(journals)
     return found
+
+
+def _jobs(inputs: Inputs, shard: Shard | None) -> list[tuple[str, Mixture]]:
+    """List the conditions and mixtures of a shard, or all of them."""
+    jobs = [(name, mixture) for name, group in inputs.mixtures.items() for mixture in group]
+    return jobs[shard.number - 1 :: shard.of] if shard else jobs
 
 
 def _waiting(

@@ -86,7 +86,12 @@ def load_models(exp: Path) -> dict[str, Separator]:
 
 
 def score_all(
-    jobs: list[tuple[str, Mixture]], exp: Path, key: str, metrics: tuple[str, ...], n_jobs: int
+    jobs: list[tuple[str, Mixture]],
+    exp: Path,
+    *,
+    key: str,
+    metrics: tuple[str, ...],
+    n_jobs: int,
 ) -> Iterator[Record]:
     """Yield the record of each job as it finishes.
 

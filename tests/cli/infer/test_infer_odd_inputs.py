@@ -134,6 +134,22 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
     return bytes(content)
 
 
+def make_output(out, path, chance: random.Random):
+    """Put an obstacle where the output folder should be, or none; return the folder to give."""
+    state = chance.choice(["fine"] * 8 + ["a file", "below a file", "read-only", "taken"])
+    if state in ("a file", "below a file"):
+        out.write_text("precious")
+        out = out / "deep" if state == "below a file" else out
+    elif state == "read-only":
+        out.mkdir()
+        out.chmod(0o500)
+        # Root may write anywhere but there.
+        out = out if os.geteuid() else type(out)("/proc/spikesep")
+    elif state == "taken" and len(path.name) < 200:
+        (out / f"{path.stem}_spk2.wav").mkdir(parents=True)
+    return out
+
+
 def make_input(folder, number: int) -> list[str]:
     """Create an input in the folder; return the arguments of the command."""
     chance = random.Random(number)
@@ -166,19 +182,7 @@ def make_input(folder, number: int) -> list[str]:
         path.write_bytes(bytes(8) + b'{"format": 1}')
     argument = str(path.parent / "*.w?v") if kind == "pattern" else str(path)
     argument = str(path.parent) if chance.random() < 0.1 else argument
-    out = folder / "out"
-    place = chance.choice(["fine"] * 8 + ["a file", "below a file", "read-only", "taken"])
-    if place in ("a file", "below a file"):
-        out.write_text("precious")
-        out = out / "deep" if place == "below a file" else out
-    elif place == "read-only":
-        out.mkdir()
-        out.chmod(0o500)
-        out = (
-            out if os.geteuid() else type(out)("/proc/spikesep")
-        )  # root may write anywhere but there
-    elif place == "taken" and len(name) < 200:
-        (out / f"{path.stem}_spk2.wav").mkdir(parents=True)
+    out = make_output(folder / "out", path, chance)
     level = chance.choice(["match-mix", "peak", "none"])
     return [
         f"--out-dir={out}",
