@@ -199,7 +199,7 @@ def test_every_config_of_every_recipe_is_accepted(name):
 
 def test_the_default_recipe_leaves_time_for_all_that_has_no_budget():
     """Training and conversion take at most 21 of 25 minutes, however slow the processor."""
-    from spikesep.cli.common import to_recipe, recipe_parser
+    from spikesep.cli.common import recipe_parser, to_recipe
 
     parser = recipe_parser("x", "y", exp=False)
     recipe = to_recipe(

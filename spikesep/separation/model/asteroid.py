@@ -31,7 +31,7 @@ class SpikeSepModel(BaseModel):
         self.eval()
 
     @classmethod
-    def of(cls, separator: Separator) -> "SpikeSepModel":
+    def from_separator(cls, separator: Separator) -> "SpikeSepModel":
         """Copy a separator; for a `Model`, pass its `separator`."""
         model = cls(separator.network.conversion_settings(), **asdict(separator.config))
         model.separator.load_state_dict(separator.state_dict())
@@ -50,7 +50,7 @@ class SpikeSepModel(BaseModel):
         """
         if isinstance(pretrained_model_conf_or_path, dict):
             return super().from_pretrained(pretrained_model_conf_or_path, *args, **kwargs)
-        return cls.of(load_separator(find_model(pretrained_model_conf_or_path)))
+        return cls.from_separator(load_separator(find_model(pretrained_model_conf_or_path)))
 
     def forward(self, wav: Tensor) -> Tensor:
         """Separate mixtures [B, T] or [B, 1, T] to [B, n_speakers, T], or [T] to [n_speakers, T].

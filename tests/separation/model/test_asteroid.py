@@ -20,11 +20,11 @@ def separator(request):
 
 @pytest.fixture
 def model():
-    return SpikeSepModel.of(tiny_separator("fixed", n_steps=4, identity="sum"))
+    return SpikeSepModel.from_separator(tiny_separator("fixed", n_steps=4, identity="sum"))
 
 
 def test_model_is_a_base_model(separator):
-    model = SpikeSepModel.of(separator)
+    model = SpikeSepModel.from_separator(separator)
     assert isinstance(model, BaseModel)
     assert model.sample_rate == 8000
     assert model.in_channels is None
@@ -35,7 +35,7 @@ def test_model_is_a_base_model(separator):
 def test_forward_accepts_the_shapes_of_asteroid(separator, shape):
     wav = torch.randn(shape)
     with torch.no_grad():
-        out = SpikeSepModel.of(separator)(wav)
+        out = SpikeSepModel.from_separator(separator)(wav)
         expected = separator(wav.reshape(-1, 800))
     assert torch.equal(out, expected[0] if wav.ndim == 1 else expected)
 
@@ -76,7 +76,7 @@ def test_overlap_add_runs_on_the_model(model):
 
 
 def test_serialized_model_is_loaded_unchanged(separator):
-    model = SpikeSepModel.of(separator)
+    model = SpikeSepModel.from_separator(separator)
     wav = torch.randn(2, 800)
     for again in (
         SpikeSepModel.from_pretrained(model.serialize()),
@@ -101,13 +101,13 @@ def test_from_pretrained_never_unpickles(separator, tmp_path, monkeypatch):
     save_separator(separator, tmp_path / "model")
     wav = torch.randn(800)
     again = SpikeSepModel.from_pretrained(str(tmp_path / "model"))
-    assert torch.equal(again(wav), SpikeSepModel.of(separator)(wav))
+    assert torch.equal(again(wav), SpikeSepModel.from_separator(separator)(wav))
     with pytest.raises(SpikeSepError, match=r"nowhere\.pth"):
         SpikeSepModel.from_pretrained(str(tmp_path / "nowhere.pth"))
 
 
 def test_copy_is_independent_of_the_separator(separator):
-    model = SpikeSepModel.of(separator)
+    model = SpikeSepModel.from_separator(separator)
     with torch.no_grad():
         model.separator.norm.gain.zero_()
     assert (separator.norm.gain == 1).all()
