@@ -1,6 +1,6 @@
-"""Check an installation: versions, processor, engines, codecs, and one second of separation.
+"""Checks of an installation: versions, processor, engines, codecs, and one second of separation.
 
-Each check yields findings. A finding that is broken names its remedy.
+Each check yields findings. A broken one names its remedy.
 """
 
 import importlib
@@ -23,18 +23,18 @@ from packaging.utils import canonicalize_name
 from spikesep.provenance import available_cores, processor_name
 
 LOCK = Path(__file__).parent.parent / "requirements.lock"
-"""The locked versions, in a checkout; an installed package has none."""
+"""The locked versions, which exist in a checkout only."""
 EXTRAS = {
     "train": ("asteroid", "recipes and scoring"),
     "slurm": ("submitit", "jobs on a cluster"),
     "bench": ("spikingjelly", "benchmarks"),
 }
-"""A package that an extra alone brings, and what the extra is for."""
+"""A package that only this extra installs, and the purpose of the extra."""
 IMPORTS = {
     "": ["torch", "numpy", "scipy", "numba", "soundfile", "av", "safetensors", "huggingface_hub"],
     "train": [
-        "torchaudio", "torchvision", "asteroid", "pytorch_lightning", "torchmetrics", "pesq", "pystoi",
-        "librosa", "matplotlib", "pyloudnorm",
+        "torchaudio", "torchvision", "asteroid", "pytorch_lightning", "torchmetrics", "pesq",
+        "pystoi", "librosa", "matplotlib", "pyloudnorm",
     ],
 }  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -46,15 +46,15 @@ class Finding:
 
     Attributes:
         status: `ok`, `note` (works, but worth knowing) or `broken`.
-        what: the finding, with its remedy where it is broken.
+        what: the finding, with a remedy if it is broken.
     """
 
     status: str
     what: str
 
 
-def examine() -> Iterator[Finding]:
-    """Yield the findings of all checks, in order, as they are made."""
+def run_checks() -> Iterator[Finding]:
+    """Run all checks in order; yield each finding as it is made."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python, _requirements, _lock, _imports, _processor, _accelerator, _codecs, _browser,
         _engines, _separation,
@@ -77,7 +77,7 @@ def _python() -> Iterator[Finding]:
 
 
 def installed_version(name: str) -> str | None:
-    """Version of an installed distribution; None where it is not there."""
+    """Return the version of an installed distribution; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -85,7 +85,7 @@ def installed_version(name: str) -> str | None:
 
 
 def _requirements() -> Iterator[Finding]:
-    """Compare what is installed with what the package declares."""
+    """Compare installed versions with the requirements of the package."""
     declared = [Requirement(line) for line in requires("spikesep") or []]
     faults = {extra: unmet(declared, extra) for extra in ("", *EXTRAS)}
     if not faults[""]:
@@ -103,7 +103,7 @@ def _requirements() -> Iterator[Finding]:
 
 
 def unmet(requirements: list[Requirement], extra: str = "") -> list[str]:
-    """Name each requirement of an extra (or of the core) that the environment does not meet."""
+    """List the requirements of an extra (or of the core) that the environment does not meet."""
     faults = []
     for requirement in requirements:
         marker = requirement.marker
@@ -119,7 +119,7 @@ def unmet(requirements: list[Requirement], extra: str = "") -> list[str]:
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
-    """Version of each package that a lock pins for this platform and Python, by canonical name."""
+    """Return the versions that a lock pins for this platform and Python, by canonical name."""
     pins = re.findall(r"^([A-Za-z0-9._-]+==[^\\\n]+)", lock.read_text(encoding="utf-8"), re.M)
     found = {}
     for pin in map(Requirement, pins):
@@ -129,7 +129,7 @@ def locked_versions(lock: Path) -> dict[str, str]:
 
 
 def lock_differences(lock: Path) -> list[str]:
-    """Name each package whose installed version is not the locked one."""
+    """List the packages whose installed version is not the locked one."""
     return [
         f"{name} {found or 'missing'} (locked: {wanted})"
         for name, wanted in sorted(locked_versions(lock).items())
@@ -139,7 +139,7 @@ def lock_differences(lock: Path) -> list[str]:
 
 def _lock() -> Iterator[Finding]:
     if not LOCK.is_file():
-        yield Finding("note", "no requirements.lock here: not a checkout, versions are not locked")
+        yield Finding("note", "no requirements.lock: not a checkout, versions are not locked")
         return
     differences = lock_differences(LOCK)
     if not differences:
@@ -156,7 +156,7 @@ def _imports() -> Iterator[Finding]:
     for name in (name for extra in extras for name in IMPORTS[extra]):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the libraries' own
+                warnings.simplefilter("ignore")  # libraries warn about each other
                 importlib.import_module(name)
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
@@ -219,15 +219,15 @@ def _codecs() -> Iterator[Finding]:
 
 def _browser() -> Iterator[Finding]:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    missing = "no Chromium: the tests of pages are skipped; Debian: apt-get install chromium"
+    missing = "no Chromium: tests of the pages are skipped; Debian: apt-get install chromium"
     yield Finding("ok" if found else "note", f"browser for tests: {found}" if found else missing)
 
 
 def _engines() -> Iterator[Finding]:
-    """Run the shipped network on both CPU engines and compare the potentials to the bit."""
+    """Run the shipped network on both CPU engines and compare the potentials bit by bit."""
     import torch
 
-    from spikesep.separation.inference.separate import load_model
+    from spikesep.separation.inference.in_memory import load_model
 
     separator = load_model().separator
     features = torch.randn(
@@ -239,7 +239,7 @@ def _engines() -> Iterator[Finding]:
         with torch.inference_mode():
             outputs[engine] = separator.network(features)
     if torch.equal(outputs["dense"], outputs["event"]):
-        yield Finding("ok", "engines dense and event: the same potentials to the bit")
+        yield Finding("ok", "engines dense and event: the same potentials, bit by bit")
     else:
         yield Finding("broken", "engines dense and event differ; report this with the lines above")
 
@@ -247,7 +247,7 @@ def _engines() -> Iterator[Finding]:
 def _separation() -> Iterator[Finding]:
     import numpy as np
 
-    from spikesep.separation.inference.separate import load_model
+    from spikesep.separation.inference.in_memory import load_model
 
     model, rng = load_model(), np.random.default_rng(0)
     wave = rng.normal(0, 0.05, model.sample_rate).astype(np.float32)
@@ -255,6 +255,6 @@ def _separation() -> Iterator[Finding]:
     voices = model.separate(wave, model.sample_rate)
     seconds = time.perf_counter() - begun
     if len(voices) < 2 or not np.isfinite(np.asarray(voices)).all():
-        yield Finding("broken", "separating one second of noise gives no voices; report this")
+        yield Finding("broken", "separating one second of noise returned no voices; report this")
         return
     yield Finding("ok", f"separated one second of sound in {seconds:.2f} s with the shipped model")

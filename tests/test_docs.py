@@ -8,7 +8,7 @@ import shlex
 from dataclasses import fields
 
 import pytest
-from conftest import make_experiment
+from helpers.experiments import make_experiment
 from helpers.paths import ROOT
 
 from spikesep.files import write_json

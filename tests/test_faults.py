@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import soundfile
-from conftest import write_mixtures
+from helpers.experiments import write_mixtures
 
 from spikesep.cli import convert, demo, prepare, score, train
 from spikesep.files import work_in

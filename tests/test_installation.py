@@ -1,4 +1,4 @@
-"""What is installed, against the lock and what the package declares; and the doctor that says so."""
+"""Installed versions, compared with the lock and the declared requirements; and the doctor."""
 
 import re
 import tomllib
@@ -20,26 +20,26 @@ def declared(extra: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if not line.startswith("spikesep")]
 
 
-def test_the_environment_is_the_locked_one():
+def test_environment_is_the_locked_one():
     if differences := doctor.lock_differences(doctor.LOCK):
         pytest.skip(f"not the locked environment: {', '.join(differences)}")
     assert len(LOCKED) > 100
 
 
 @pytest.mark.parametrize("extra", ["", "train", "slurm", "dev"])
-def test_the_lock_has_a_version_that_pyproject_admits_of_every_requirement(extra):
+def test_lock_satisfies_every_requirement(extra):
     for requirement in declared(extra):
         assert LOCKED[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_every_locked_file_has_a_hash_and_no_index_is_named():
+def test_lock_has_hashes_and_no_index():
     text = doctor.LOCK.read_text()
     pins = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.M)[1:]
     assert all("--hash=sha256:" in pin for pin in pins)
     assert "://" not in text
 
 
-def test_binaries_that_load_as_a_set_are_pinned_exactly():
+def test_torch_packages_are_pinned_exactly():
     pins = {r.name: str(r.specifier) for r in declared("train")}
     assert {pins[name][:2] for name in ("torch", "torchaudio", "torchvision")} == {"=="}
     assert not any("*" in pins[name] for name in ("torch", "torchaudio", "torchvision"))
@@ -52,7 +52,7 @@ def test_every_requirement_excludes_the_next_major_version(extra):
         assert operators & {"==", "<"} or requirement.name == "packaging", requirement
 
 
-def test_unmet_requirements_are_named(monkeypatch):
+def test_unmet_requirements_are_listed(monkeypatch):
     requirements = [
         Requirement(line)
         for line in ("numpy<1", "no-such-package", "pesq<0; extra == 'train'", "scipy>=1")
@@ -64,7 +64,7 @@ def test_unmet_requirements_are_named(monkeypatch):
     assert len(doctor.unmet(requirements, "train")) == 1
 
 
-def test_the_lock_is_read_for_this_platform(tmp_path):
+def test_lock_is_read_for_this_platform(tmp_path):
     lock = tmp_path / "requirements.lock"
     lock.write_text(
         "numpy==1.0 \\\n    --hash=sha256:00\n    # via x\n"
@@ -77,7 +77,7 @@ def test_the_lock_is_read_for_this_platform(tmp_path):
     assert differences[1].startswith("numpy ")
 
 
-def test_the_doctor_finds_this_installation_well(capsys):
+def test_doctor_finds_nothing_broken_here(capsys):
     with pytest.raises(SystemExit) as stop:
         doctor_main([])
     printed = capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_the_doctor_finds_this_installation_well(capsys):
     assert "engines dense and event: the same" in printed
 
 
-def test_a_check_that_fails_is_a_broken_finding_and_status_1(monkeypatch, capsys):
+def test_failed_check_is_a_broken_finding_and_status_1(monkeypatch, capsys):
     monkeypatch.setitem(doctor.IMPORTS, "", ["no_such_module"])
     with pytest.raises(SystemExit) as stop:
         doctor_main([])

@@ -1,4 +1,4 @@
-"""What other systems lack or do otherwise, as far as it can be had on this one."""
+"""Differences of other systems, as far as they can be simulated on this one."""
 
 import os
 import subprocess
@@ -21,8 +21,10 @@ if __name__ == "__main__":
     from spikesep.cli import {module}
     {module}.main(sys.argv[1:])
 """
-"""Runs a command without file locks, with spawned processes, where Linux's own calls are missing and no
-text file is opened in the locale's encoding, which on Windows is not UTF-8."""
+"""Runs a command without file locks and Linux-only functions, with spawned processes.
+
+Opening text files in the encoding of the locale, which is not UTF-8 on Windows, is an error.
+"""
 
 
 def run_elsewhere(module: str, tmp_path: Path, *arguments: object, **variables: str):
@@ -41,7 +43,7 @@ def run_elsewhere(module: str, tmp_path: Path, *arguments: object, **variables: 
 
 
 @pytest.mark.slow
-def test_recordings_are_separated_elsewhere_by_spawned_processes_and_in_an_ascii_locale(tmp_path):
+def test_separation_by_spawned_processes_in_an_ascii_locale(tmp_path):
     time = np.arange(8000) / 8000
     for name in ("Gespr\u00e4ch", "\u8a71"):
         write_wav(tmp_path / f"{name}.wav", (0.3 * np.sin(2000 * time)).astype(np.float32), 8000)
@@ -54,7 +56,7 @@ def test_recordings_are_separated_elsewhere_by_spawned_processes_and_in_an_ascii
 
 
 @pytest.mark.slow
-def test_a_corpus_is_prepared_elsewhere(tmp_path):
+def test_corpus_preparation_by_spawned_processes(tmp_path):
     rng = np.random.default_rng(0)
     for k in range(8):
         for n in range(3):
@@ -67,7 +69,7 @@ def test_a_corpus_is_prepared_elsewhere(tmp_path):
                 8000,
             )
     options = ["--corpus.name", "folder", "--corpus.root", "corpus", "--launch.n_jobs", 2]
-    options += ["--corpus.as_published", "true"]  # tones would be left out as no speech
+    options += ["--corpus.as_published", "true"]  # otherwise tones would be excluded as non-speech
     for command in ("corpus", "mixtures"):
         counts = ["--mixing.n_train", 40, "--mixing.n_closed", 4, "--mixing.n_open", 4]
         done = run_elsewhere("prepare", tmp_path, command, "--data", "data", *options, *counts)

@@ -1,4 +1,4 @@
-"""What adapts to a processor, tried on one that has less than this one: the libraries are told to leave the rest."""
+"""Code that adapts to the processor, run with its instructions masked down to AVX2."""
 
 import hashlib
 import json
@@ -8,18 +8,24 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_mixtures
+from helpers.experiments import write_mixtures
 from helpers.paths import ROOT
 
-HASWELL = "+avx,+avx2,+bmi,+bmi2,+cmov,+cx16,+cx8,+f16c,+fma,+fsgsbase,+fxsr,+invpcid,+lzcnt,+mmx,+movbe,+pclmul,"
-HASWELL += "+popcnt,+rdrnd,+sahf,+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3,+xsave,+xsaveopt"
+HASWELL = (
+    "+avx,+avx2,+bmi,+bmi2,+cmov,+cx16,+cx8,+f16c,+fma,+fsgsbase,+fxsr,+invpcid,+lzcnt,+mmx,"
+    "+movbe,+pclmul,+popcnt,+rdrnd,+sahf,+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3,+xsave,+xsaveopt"
+)
 AVX2 = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "ATEN_CPU_CAPABILITY": "avx2",
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": HASWELL,
 }
-TESTS = ("spiking/engines/test_engines.py", "spiking/engines/test_event.py", "training/test_optimizer.py")
+TESTS = (
+    "spiking/engines/test_engines.py",
+    "spiking/engines/test_event.py",
+    "training/test_optimizer.py",
+)
 
 
 def has_avx2() -> bool:
@@ -30,7 +36,7 @@ def has_avx2() -> bool:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not has_avx2(), reason="this processor cannot do as one with AVX2 does"),
+    pytest.mark.skipif(not has_avx2(), reason="this processor has no AVX2"),
 ]
 
 
@@ -39,7 +45,7 @@ def run(argv, **environment):
     return subprocess.run(argv, cwd=ROOT, env=given, capture_output=True, text=True)
 
 
-def test_engines_lists_of_spikes_and_optimizers_pass_their_tests_with_avx2():
+def test_engines_and_optimizers_pass_their_tests_with_avx2():
     argv = [
         sys.executable,
         "-m",
@@ -53,7 +59,7 @@ def test_engines_lists_of_spikes_and_optimizers_pass_their_tests_with_avx2():
     assert " passed" in ended.stdout
 
 
-def test_a_recipe_runs_with_avx2_and_its_network_fires_the_same_spikes_here(tmp_path):
+def test_recipe_runs_with_avx2_and_fires_the_same_spikes_here(tmp_path):
     ended = run([sys.executable, __file__, tmp_path])
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
@@ -63,21 +69,23 @@ def test_a_recipe_runs_with_avx2_and_its_network_fires_the_same_spikes_here(tmp_
 
 
 def recipe(folder: Path) -> None:
-    """Train, convert and score a tiny network, by all that a recipe can choose."""
+    """Train, convert and score a tiny network."""
+
+    from helpers.separators import tiny_config
+
     from spikesep.separation.config import (
         RecipeConfig,
         ScoringConfig,
-        SeparatorConfig,
         SpeechConversionConfig,
         SpeechPretrainConfig,
     )
     from spikesep.separation.experiment import convert_snn, train_ann
-    from spikesep.separation.scoring.score import score
+    from spikesep.separation.scoring.score import score_experiment
 
     for number, name in enumerate(("tr", "cv", "tt")):
         write_mixtures(folder / "data" / name, seed=number)
     config = RecipeConfig(
-        model=SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity="sum"),
+        model=tiny_config(identity="sum"),
         train=SpeechPretrainConfig(
             epochs=2, segment_seconds=0.5, batch_size=2, optimizer="muon", schedule="cosine"
         ),
@@ -85,11 +93,12 @@ def recipe(folder: Path) -> None:
     )
     train_ann(folder / "data", folder / "exp", config)
     convert_snn(folder / "data", folder / "exp", config)
-    score(folder / "data", folder / "exp", ScoringConfig(metrics=[], max_utterances=1), n_jobs=1)
+    scoring = ScoringConfig(metrics=[], max_utterances=1)
+    score_experiment(folder / "data", folder / "exp", scoring, n_jobs=1)
 
 
 def spikes(own: Path) -> dict[str, str]:
-    """A digest of all spikes that a network and the shipped one fire, on each engine."""
+    """Hash all spikes of a network and of the shipped one, on each engine."""
     import torch
 
     from spikesep.separation.model.hub import find_model

@@ -107,7 +107,7 @@ def test_second_run_repeats_nothing(recipe):
     ended = run(recipe, "--config", "conf/tiny.yaml", "--stop-stage", "4")
     assert ended.returncode == 0, ended.stderr
     for said in (
-        "utterances are listed as asked",
+        "utterances are listed with these settings",
         "ann is there and complete",
         "snn is there and complete",
         "unchanged",
@@ -199,10 +199,10 @@ def test_every_config_is_accepted(name):
 
 def test_default_recipe_leaves_time_for_the_other_stages():
     """Training and conversion take at most 21 of 25 minutes on any processor."""
-    from spikesep.cli.common import recipe_of, recipe_parser
+    from spikesep.cli.common import recipe_parser, to_recipe
 
     parser = recipe_parser("x", "y", exp=False)
-    recipe = recipe_of(
+    recipe = to_recipe(
         parser.instantiate(parser.parse_args(["--config", str(RECIPE / "conf" / "default.yaml")]))
     )
     assert recipe.train.max_minutes + recipe.convert.max_minutes <= 21

@@ -1,4 +1,4 @@
-"""The wheel in an empty environment: no extra, no compiler, a recording separated."""
+"""The wheel in an empty environment, without extras and without a compiler."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def bin_folder(tmp_path_factory):
-    """The commands of an environment that has the wheel and what it requires, and nothing else."""
+    """Install the wheel and its requirements, and nothing else; return the folder of commands."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     tracked = run("git", "ls-files", "-zco", "--exclude-standard", cwd=ROOT).stdout.split("\0")
@@ -56,7 +56,7 @@ def bin_folder(tmp_path_factory):
     return python.parent
 
 
-def test_the_wheel_separates_a_file_without_extras_or_a_compiler(bin_folder, tmp_path):
+def test_wheel_separates_a_file(bin_folder, tmp_path):
     time = np.arange(16000) / 8000
     soundfile.write(tmp_path / "talk.flac", 0.3 * np.sin(2000 * time * (1 + 0.1 * time)), 8000)
     done = run(bin_folder / "spikesep-infer", tmp_path / "talk.flac", "--out-dir", tmp_path)
@@ -65,7 +65,7 @@ def test_the_wheel_separates_a_file_without_extras_or_a_compiler(bin_folder, tmp
     assert not done.stderr
 
 
-def test_commands_that_train_name_the_extra_that_they_need(bin_folder, tmp_path):
+def test_training_names_the_missing_extra(bin_folder, tmp_path):
     options = ["--config", ROOT / "egs/debian-2mix/conf/tiny.yaml", "--exp", tmp_path / "exp"]
     done = run(bin_folder / "spikesep-train", *options, "--data", tmp_path / "data", cwd=tmp_path)
     assert done.returncode == 2
@@ -73,7 +73,7 @@ def test_commands_that_train_name_the_extra_that_they_need(bin_folder, tmp_path)
     assert "pip install 'spikesep[train]'" in done.stderr
 
 
-def test_the_doctor_finds_the_core_well_and_the_extra_missing(bin_folder, tmp_path):
+def test_doctor_reports_the_missing_extra(bin_folder, tmp_path):
     done = run(bin_folder / "spikesep-doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "pip install 'spikesep[train]'" in done.stdout

@@ -157,7 +157,7 @@ BUSY = """
 import os, sys, time
 sys.path[:0] = {path!r}
 from pathlib import Path
-from spikesep.cli.common import unwinding
+from spikesep.cli.common import exit_on_signal
 from spikesep.files import atomic_path, work_in
 from spikesep.separation.parallel import Workers
 
@@ -171,7 +171,7 @@ def work(number):
             pass
     return bytes(number % 7 * 100_000)
 
-with unwinding(), work_in(folder), Workers(3) as workers:
+with exit_on_signal(), work_in(folder), Workers(3) as workers:
     print(flush=True)
     while True:
         for _ in workers.map(work, range(200), "x", chunk=2):

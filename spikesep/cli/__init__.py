@@ -1,1 +1,1 @@
-"""One thin file a command: parse, call, print."""
+"""Commands: one thin file each, which parses options, calls the package and prints."""

@@ -1,4 +1,4 @@
-"""`spikesep-convert`: turn the trained separator into spiking neurons (stage 3)."""
+"""`spikesep-convert`: convert the trained separator to spiking neurons (stage 3)."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from spikesep.cli.common import recipe_of, recipe_parser, run
+from spikesep.cli.common import recipe_parser, run, to_recipe
 from spikesep.training.processes.slurm import Resources
 
 
@@ -14,13 +14,13 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = recipe_parser(
         "spikesep-convert",
-        "Convert the separator by progressive tandem learning; a stopped run goes on.",
+        "Convert the separator by progressive tandem learning. An interrupted run resumes.",
     )
     parser.add_argument(
         "--from-ann",
         type=Path | None,
         default=None,
-        help="analog separator to convert; --exp may have no other",
+        help="analog separator to convert, if --exp contains none",
     )
     parser.add_argument(
         "--from-snn",
@@ -28,17 +28,18 @@ def main(argv: list[str] | None = None) -> None:
         nargs="+",
         default=[],
         metavar="DIR",
-        help="what an earlier conversion made of this analog separator, to train further; of several, their mean",
+        help="result of an earlier conversion of this analog separator, to train further; with "
+        "several, training starts from their average",
     )
     run(parser, convert, argv, lambda launch: Resources(gpus=min(1, launch.n_gpus)))
 
 
 def convert(options) -> None:
-    """Call stage 3 and print the report a layer."""
+    """Run stage 3 and print its report, one row per layer."""
     began = time.monotonic()
     from spikesep.separation.experiment import convert_snn
 
-    recipe = recipe_of(options)
+    recipe = to_recipe(options)
     folder, reports = convert_snn(
         options.data, options.exp, recipe, options.from_ann, options.from_snn, began
     )

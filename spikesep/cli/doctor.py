@@ -6,26 +6,28 @@ from spikesep.cli.common import run
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, examine, print a line a finding."""
+    """Entry point."""
     parser = ArgumentParser(
         prog="spikesep-doctor",
-        description="Check the installation: versions, processor, accelerator, codecs, engines, and one second of "
-        "separation. Exit status 1 if something is broken. Begin a bug report with what it prints.",
+        description="Check the installation: versions, processor, accelerator, codecs, engines, "
+        "and the separation of one second of sound. The exit status is 1 if something is broken. "
+        "Please begin bug reports with the output.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    run(parser, _doctor, argv)
+    run(parser, doctor, argv)
 
 
-def _doctor(options: Namespace) -> int:
+def doctor(options: Namespace) -> int:
+    """Run all checks and print one line per finding; return 1 if something is broken."""
     from spikesep import __version__
-    from spikesep.doctor import examine
+    from spikesep.doctor import run_checks
 
     print(f"SpikeSep {__version__}")
     n_broken = 0
-    for finding in examine():
+    for finding in run_checks():
         print(f"{finding.status:>6}  {finding.what}", flush=True)
         n_broken += finding.status == "broken"
     if n_broken:
-        print(f"{n_broken} findings need mending; each line names the remedy")
+        print(f"findings to be fixed: {n_broken}; each line names the remedy")
     return 1 if n_broken else 0

@@ -2,23 +2,28 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from spikesep.cli.common import add_model_options, complain, quiet_libraries, run, unwinding
+from spikesep.cli.common import add_model_options, exit_on_signal, print_error, quiet_libraries, run
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json
-from spikesep.separation.inference.targets import MICROPHONE, STDIN, find_recordings
+from spikesep.separation.inference.inputs import MICROPHONE, STDIN, find_recordings
+
+if TYPE_CHECKING:
+    from spikesep.separation.inference import on_disk
+    from spikesep.separation.inference.settings import InferenceSettings
 
 PROG = "spikesep-infer"
 SEGMENT, LIVE_SEGMENT = 10.0, 0.5
-"""Seconds. Of longer ones the memory is given back to the system and asked for anew each time."""
+"""Default lengths of the network's blocks in seconds. For much longer ones, the allocator returns
+the memory to the system after each block, which is slow."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,117 +34,136 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=PROG,
-        description="Separate the voices of recordings of any length into <stem>_spk1.wav, <stem>_spk2.wav; where two "
-        "recordings share a stem, into <name>_spk1.wav. Any sample rate is brought to the model's and back. A folder "
-        "stands for the audio files in it and below, except the output of an earlier run; its layout is "
-        "kept. With -, a recording comes from standard input, and its voices go to standard output: one wav stream of "
-        "16 bits, a channel a voice; messages go to standard error. Exit status: 0 if all was separated, 2 if a "
-        "recording was not or an option is wrong, 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP.",
+        description="Separate the voices of recordings of any length and sample rate into "
+        "<stem>_spk1.wav, <stem>_spk2.wav; recordings that share a stem get <name>_spk1.wav. "
+        "A folder stands for the audio files in it and below, except the output of an earlier run; "
+        "its layout is kept. With -, a recording is read from standard input and its voices are "
+        "written to standard output as one 16-bit WAV stream with a channel per voice; messages go "
+        "to standard error. Exit status: 0 if everything was separated; 2 if a recording was not, "
+        "or an option is wrong; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP.",
         exit_on_error=False,
         allow_abbrev=False,
     )
+    _add_input_options(parser)
+    add_model_options(parser)
+    _add_network_options(parser)
+    _add_output_options(parser)
+    return parser
+
+
+def _add_input_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "recordings",
         nargs="+",
         type=str,
         metavar="FILE",
-        help="files (wav, flac, ogg, mp3, m4a, gsm, SPHERE, ...), pipes, folders, quoted patterns such as "
-        "'talks/**/*.wav'; - for standard input; with --live, mic for the microphone",
-    )
-    add_model_options(parser)
-    parser.add_argument(
-        "--steps",
-        type=int | None,
-        default=None,
-        metavar="N",
-        help="time steps of the spiking network, in place of those it was trained with: fewer cost less and round "
-        "coarser; thresholds are scaled, so that neurons stand for as much at most",
-    )
-    parser.add_argument(
-        "--out-dir",
-        type=Path | None,
-        default=None,
-        help="where the voices go; here, and for - standard output",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue a batch: skip recordings whose voices all exist and are no older than the recording, "
-        "whatever model and options made them; replace partial or older voices of the others",
+        help="files (wav, flac, ogg, mp3, m4a, gsm, SPHERE, ...), pipes, folders, or quoted "
+        "patterns such as 'talks/**/*.wav'; - for standard input; with --live, mic for the "
+        "microphone",
     )
     parser.add_argument(
         "--channels",
         type=Literal["mix", "each"] | int,
         default="mix",
         metavar="{mix,each,N}",
-        help="separate the average of all channels (or the strongest if they cancel each other), each channel "
-        "by itself into <stem>_ch1_spk1.wav and so on, or channel N, counted from 1",
-    )
-    parser.add_argument(
-        "--level",
-        type=Literal["match-mix", "peak", "none"],
-        default="match-mix",
-        help="of the voices: adding up to the mixture, each to a peak of 0.9, or as they come; never clipped",
-    )
-    parser.add_argument(
-        "--segment",
-        type=float | None,
-        default=None,
-        metavar="SECONDS",
-        help=f"length of the network's blocks, which bounds memory: {SEGMENT:g}, with --live {LIVE_SEGMENT:g}; what "
-        "comes out does not depend on it",
-    )
-    parser.add_argument(
-        "--engine",
-        type=Literal["auto", "dense", "event", "gpu"],
-        default="auto",
-        help="how the spiking layers run; in fixed-point form the voices are the same to the bit",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes that share the files; 0: all cores",
+        help="what to separate: the average of all channels (or the strongest channel if they "
+        "cancel each other), each channel by itself into <stem>_ch1_spk1.wav and so on, or "
+        "channel N, counted from 1",
     )
     parser.add_argument(
         "--live",
         action="store_true",
-        help="give voices while - (a wav stream, or --raw) or mic goes on, with a latency that is said at the start: a "
-        "block, the context it depends on, and resampling; levels rest on what was heard so far; Ctrl-C or SIGTERM "
-        "ends it",
+        help="separate - (a WAV stream, or --raw) or mic while it continues; the latency, printed "
+        "at the start, is one block, its context, and resampling; output levels follow what was "
+        "heard so far; Ctrl-C or SIGTERM ends it",
     )
     parser.add_argument(
         "--raw",
         type=int | None,
         default=None,
         metavar="RATE",
-        help="- is bare 16-bit samples, mono, at RATE Hz",
+        help="read - as headerless 16-bit mono samples at RATE Hz",
+    )
+
+
+def _add_network_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--steps",
+        type=int | None,
+        default=None,
+        metavar="N",
+        help="number of time steps of the spiking network (default: as trained); fewer steps cost "
+        "less and quantize more coarsely; thresholds are rescaled so that the largest value a "
+        "neuron can represent stays the same",
     )
     parser.add_argument(
-        "--json", type=Path | None, default=None, metavar="FILE", help="write a report"
+        "--engine",
+        type=Literal["auto", "dense", "event", "gpu"],
+        default="auto",
+        help="implementation of the spiking layers; the voices of fixed-point models are identical "
+        "on all of them",
     )
-    return parser
+    parser.add_argument(
+        "--segment",
+        type=float | None,
+        default=None,
+        metavar="SECONDS",
+        help="length of the network's blocks, which bounds memory but does not change the voices "
+        f"(default: {SEGMENT:g}, with --live {LIVE_SEGMENT:g})",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of processes that separate files in parallel; 0 uses all cores",
+    )
+
+
+def _add_output_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--out-dir",
+        type=Path | None,
+        default=None,
+        help="output folder (default: the current one; for -, standard output)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue a batch: skip recordings whose voices all exist and are no older than the "
+        "recording, whatever model and options they were made with; replace partial or older "
+        "voices of the others",
+    )
+    parser.add_argument(
+        "--level",
+        type=Literal["match-mix", "peak", "none"],
+        default="match-mix",
+        help="output level of the voices: such that they add up to the mixture, each at a peak of "
+        "0.9, or as the network returns them; never clipped",
+    )
+    parser.add_argument(
+        "--json", type=Path | None, default=None, metavar="FILE", help="write a JSON report"
+    )
 
 
 def infer(options: Namespace) -> int:
-    """Separate all recordings; name those that fail and return status 2 if any did."""
-    segment = _checked_segment(options)
-    with quiet_libraries(), unwinding():
-        from spikesep.separation.inference.batch import Settings, model_of
+    """Separate all recordings; report those that fail and return status 2 if any did."""
+    _check(options)
+    with quiet_libraries(), exit_on_signal():
+        from spikesep.separation.inference.settings import InferenceSettings, cached_model
         from spikesep.spiking.spike_trains.kernels import when_compiling
 
-        chosen = (
-            options[name] for name in ("model", "network", "steps", "engine", "device", "level")
+        names = ("model", "network", "steps", "engine", "device", "level", "channels")
+        settings = InferenceSettings(
+            **{name: options[name] for name in names}, segment=_segment(options)
         )
-        settings = Settings(*chosen, segment, options.channels)
-        model_of.cache_clear()  # it may have changed since another call in this process
+        cached_model.cache_clear()  # the files may have changed since an earlier call
         with when_compiling(_tell_compiling) if sys.stderr.isatty() else nullcontext():
-            from_pipe = options.live or options.recordings == [STDIN]
-            reports = (
-                [_from_pipe(settings, options)] if from_pipe else _from_files(settings, options)
-            )
+            if options.live or options.recordings == [STDIN]:
+                reports = [_separate_pipe(settings, options)]
+            else:
+                reports = _separate_files(settings, options)
         if options.json:
             write_json(options.json, reports)
     failed = sum("error" in report or "broken_off" in report for report in reports)
@@ -148,16 +172,16 @@ def infer(options: Namespace) -> int:
     return 2 if failed else 0
 
 
-def _checked_segment(options: Namespace) -> float:
-    """Check the options before anything is loaded; return the block length in seconds."""
-    segment = (
-        options.segment
-        if options.segment is not None
-        else LIVE_SEGMENT
-        if options.live
-        else SEGMENT
-    )
-    pipes = [name for name in options.recordings if name == STDIN]
+def _segment(options: Namespace) -> float:
+    if options.segment is not None:
+        return options.segment
+    return LIVE_SEGMENT if options.live else SEGMENT
+
+
+def _check(options: Namespace) -> None:
+    """Check values and combinations of options before anything is loaded."""
+    segment = _segment(options)
+    has_stdin = STDIN in options.recordings
     if not (segment > 0 and math.isfinite(segment)):
         raise SpikeSepError(f"--segment {segment:g}: give a positive number of seconds")
     if options.steps is not None and not 1 <= options.steps <= 1024:
@@ -170,36 +194,40 @@ def _checked_segment(options: Namespace) -> float:
         raise SpikeSepError(f"--jobs {options.jobs}: give 0, for all cores, or more")
     if options.live and options.recordings not in ([STDIN], [MICROPHONE]):
         raise SpikeSepError("--live: give - or mic, and nothing else; files need no --live")
-    if pipes and len(options.recordings) > 1:
+    if has_stdin and len(options.recordings) > 1:
         raise SpikeSepError("-: standard input is separated alone; give files in another call")
     if options.raw is not None and (options.recordings != [STDIN] or options.raw < 1):
         raise SpikeSepError(f"--raw {options.raw}: give the rate in Hz of -, standard input")
-    if options.resume and (options.overwrite or pipes or options.live):
+    if options.resume and (options.overwrite or has_stdin or options.live):
         raise SpikeSepError(
             "--resume: continues a batch of files; leave out --overwrite, --live and -"
         )
-    return segment
 
 
-def _from_files(settings, options: Namespace) -> list[dict]:
+def _separate_files(settings: "InferenceSettings", options: Namespace) -> list[dict[str, Any]]:
     """Separate files, folders and patterns; return their reports."""
     from spikesep.separation.inference.batch import Batch
 
     out = options.out_dir or Path(".")
     found = find_recordings(options.recordings, out)
-    batch = Batch(found.places, out, settings, options.json, options.overwrite, options.resume)
+    batch = Batch(
+        found.relative_paths,
+        out,
+        settings,
+        report=options.json,
+        overwrite=options.overwrite,
+        resume=options.resume,
+    )
     total, reports = len(batch.targets), []
-    if note := found.left_out():
+    if note := found.describe_left_out():
         _tell(note)
     if batch.skipped:
-        _tell(
-            f"--resume: {len(batch.skipped)} of {total} recordings skipped, their voices are there"
-        )
+        _tell(f"--resume: {len(batch.skipped)} of {total} recordings skipped, their voices exist")
     try:
-        with closing(batch.run(options.jobs, _bar)) as separated:
+        with closing(batch.run(options.jobs, _progress_bar)) as separated:
             for report in separated:
                 reports.append(report)
-                _tell_report(report)
+                _print_report(report)
     except (KeyboardInterrupt, SystemExit) as ended:
         _tell(
             f"stopped after {len(reports)} of {total} recordings; --resume continues with the rest"
@@ -208,39 +236,46 @@ def _from_files(settings, options: Namespace) -> list[dict]:
     return reports
 
 
-def _from_pipe(settings, options: Namespace) -> dict:
+def _separate_pipe(settings: "InferenceSettings", options: Namespace) -> dict[str, Any]:
     """Separate standard input or the microphone; return its report."""
-    from spikesep.separation.inference.live import Outlet, separate_going_on, separate_whole
+    from spikesep.separation.inference.live import (
+        PipeOutput,
+        separate_live_input,
+        separate_standard_input,
+    )
 
     (recording,) = options.recordings
-    outlet = Outlet(recording, settings, options.out_dir, options.json, options.overwrite)
+    output = PipeOutput(
+        recording,
+        settings,
+        out=options.out_dir,
+        report=options.json,
+        overwrite=options.overwrite,
+    )
     if options.live:
-        report = separate_going_on(settings, outlet, recording, options.raw, _tell)
+        report = separate_live_input(settings, output, recording, raw_rate=options.raw, tell=_tell)
     else:
-        with _bar("standard input") as on_progress:
-            report = separate_whole(settings, outlet, options.raw, on_progress)
-    _tell_report(report)
+        with _progress_bar("standard input") as on_progress:
+            report = separate_standard_input(settings, output, options.raw, on_progress)
+    _print_report(report)
     if "broken_off" in report:
-        complain(PROG, f"{report['broken_off']} (what came before is separated)")
+        print_error(PROG, f"{report['broken_off']} (everything before that is separated)")
     return report
 
 
-def _tell_report(report: dict) -> None:
-    """Print one line per recording, to standard error if the voices go to standard output."""
-    from spikesep.separation.inference.batch import line_of
+def _print_report(report: dict[str, Any]) -> None:
+    """Print one line per recording, on standard error if the voices go to standard output."""
+    from spikesep.separation.inference.report import format_report
 
     if "error" in report:
-        complain(PROG, report["error"])
+        print_error(PROG, report["error"])
     elif "skipped" not in report:
-        print(
-            line_of(report),
-            file=sys.stderr if report["voices"] == [STDIN] else sys.stdout,
-            flush=True,
-        )
+        file = sys.stderr if report["voices"] == [STDIN] else sys.stdout
+        print(format_report(report), file=file, flush=True)
 
 
 def _tell(line: str) -> None:
-    from spikesep.separation.inference.batch import printable
+    from spikesep.separation.inference.report import printable
 
     print(printable(f"{PROG}: {line}"), file=sys.stderr)
 
@@ -250,8 +285,8 @@ def _tell_compiling() -> None:
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Callable[[float, float | None, float], None]]:
-    """Show a progress bar on a terminal; yield its update of seconds, total, real-time factor."""
+def _progress_bar(title: str) -> Iterator["on_disk.Progress"]:
+    """Show a progress bar on a terminal; yield the function that updates it."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),

@@ -1,16 +1,18 @@
-"""`spikesep-prepare corpus` lists the utterances of a corpus; `spikesep-prepare mixtures` mixes them and writes the
-data directories. A second run says what is there already, and mends what is missing of it.
+"""`spikesep-prepare`: list the utterances of a corpus, then render mixtures of them (stage 1).
+
+Both tasks check what exists already and complete what is missing.
 """
 
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
+from spikesep.cli.common import exit_on_signal, recipe_parser, run, to_recipe
 from spikesep.errors import SpikeSepError
 from spikesep.files import hash_of_files, write_json
 from spikesep.separation.data.corpora import list_utterances
@@ -26,48 +28,85 @@ from spikesep.separation.data.preparation import MadeSet, check_procedure, make_
 from spikesep.training.renamed import is_record
 
 SETTINGS = "settings.json"
+MAX_SPEAKERS_SHOWN = 40
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `spikesep-prepare`."""
-    run(_parser(), _prepare, argv)
+    """Entry point."""
+    run(_parser(), prepare, argv)
 
 
 def _parser() -> ArgumentParser:
     parser = recipe_parser(
-        "spikesep-prepare", "Find or fetch a corpus; make mixtures of it.", exp=False
+        "spikesep-prepare",
+        "List or download a corpus, and render mixtures of it.",
+        exp=False,
     )
     parser.add_argument(
-        "task", choices=["corpus", "mixtures"], help="list utterances, or mix those that are listed"
+        "task",
+        choices=["corpus", "mixtures"],
+        help="list the utterances of the corpus, or mix listed utterances",
     )
     parser.add_argument(
         "--downloads",
         type=Path | None,
         default=None,
-        help="folder of fetched corpora; beside --data",
+        help="folder for downloaded corpora (default: downloads beside --data)",
     )
     return parser
 
 
-def _prepare(options: Namespace) -> None:
-    recipe = recipe_of(options)
+def prepare(options: Namespace) -> None:
+    """Run the task that `options.task` names."""
+    recipe = to_recipe(options)
     check_procedure(recipe)
     if recipe.model.n_speakers != recipe.mixing.n_speakers:
         raise SpikeSepError(
-            f"--model.n_speakers {recipe.model.n_speakers}: mixtures would be of {recipe.mixing.n_speakers}; "
-            "give --mixing.n_speakers and --model.n_speakers the same number"
+            f"--model.n_speakers {recipe.model.n_speakers}: mixtures would have "
+            f"{recipe.mixing.n_speakers} voices; give --mixing.n_speakers and --model.n_speakers "
+            "the same number"
         )
-    with unwinding():  # apt-get ends with it, and scratch files are removed
+    with exit_on_signal():  # ends child processes and removes scratch files
         if options.task == "corpus":
             prepare_corpus(options)
         else:
-            prepare_mixtures(options)
+            _print_mixtures(make_mixtures(options.data, recipe))
 
 
 def prepare_corpus(options: Namespace) -> None:
-    """Write `<data>/local/utterances.tsv`, unless it is there, made by these settings, and all its files are too."""
+    """Write `<data>/local/utterances.tsv`, unless one with these settings and all files exists."""
     path = options.data / UTTERANCES
     stamp = path.with_name(SETTINGS)
+    settings = _corpus_settings(options)
+    if path.exists() and is_record(stamp, settings):
+        table = read_table(path)
+        n_missing = sum(not row.path.is_file() for row in table)
+        if not n_missing:
+            print(
+                f"{path}: {len(table)} utterances are listed with these settings (remove the file "
+                "to list them again)"
+            )
+            _print_speakers(table)
+            return
+        print(f"{path}: {n_missing} of its recordings are missing; listing the corpus again")
+    table, notices = list_utterances(
+        options.corpus,
+        options.downloads or options.data.resolve().parent / "downloads",
+        options.seed,
+        options.launch.n_jobs,
+        options.mixing.n_speakers,
+    )
+    stamp.unlink(missing_ok=True)
+    write_table(path, table)
+    write_json(stamp, settings)
+    for notice in notices:
+        print(f"note: {notice}")
+    print(f"{path}: {len(table)} utterances")
+    _print_speakers(table)
+
+
+def _corpus_settings(options: Namespace) -> dict[str, Any]:
+    """Collect the settings that decide which utterances are listed."""
     settings = {
         "seed": options.seed,
         "corpus": asdict(options.corpus),
@@ -76,48 +115,19 @@ def prepare_corpus(options: Namespace) -> None:
     if options.corpus.lists:
         lists = find_lists(options.corpus.lists, options.mixing.n_speakers)
         settings["lists"] = hash_of_files([path for paths in lists.values() for path in paths])
-    if path.exists() and is_record(stamp, settings):
-        table = read_table(path)
-        lost = sum(not row.path.is_file() for row in table)
-        if not lost:
-            print(
-                f"{path}: {len(table)} utterances are listed as asked (to list them anew, remove the file)"
-            )
-            _print_voices(table)
-            return
-        print(f"{path}: {lost} of its recordings are gone; listing the corpus anew")
-    downloads = options.downloads or options.data.resolve().parent / "downloads"
-    listing = (
-        options.corpus,
-        downloads,
-        options.seed,
-        options.launch.n_jobs,
-        options.mixing.n_speakers,
-    )
-    table, notices = list_utterances(*listing)
-    stamp.unlink(missing_ok=True)
-    write_table(path, table)
-    write_json(stamp, settings)
-    for notice in notices:
-        print(f"note: {notice}")
-    print(f"{path}: {len(table)} utterances")
-    _print_voices(table)
+    return settings
 
 
-def prepare_mixtures(options: Namespace) -> None:
-    """Write the mixtures and the data directories `<data>/{tr,cv,tt}/`."""
-    _print_mixtures(make_mixtures(options.data, recipe_of(options)))
-
-
-def _print_voices(table: list[Utterance]) -> None:
+def _print_speakers(table: list[Utterance]) -> None:
+    """Print the number of utterances per speaker and split, or only the sums if there are many."""
     shown = Table("speaker", "sex", *SPLITS, "minutes", title="utterances")
     for column in shown.columns[2:]:
         column.justify = "right"
-    voices = sorted({(row.speaker, row.sex) for row in table})
-    for speaker, sex in voices if len(voices) <= 40 else []:
+    speakers = sorted({(row.speaker, row.sex) for row in table})
+    for speaker, sex in speakers if len(speakers) <= MAX_SPEAKERS_SHOWN else []:
         own = [row for row in table if row.speaker == speaker]
         shown.add_row(speaker, sex, *_counts(own))
-    shown.add_row(f"all {len(voices)}", "", *_counts(table))
+    shown.add_row(f"all {len(speakers)}", "", *_counts(table))
     Console().print(shown)
 
 
@@ -130,6 +140,7 @@ def _counts(rows: list[Utterance]) -> list[str]:
 
 
 def _print_mixtures(made: list[MadeSet]) -> None:
+    """Print the number of mixtures and speakers of each set."""
     shown = Table(
         "set", "version", "mixtures", "same sex", "different", "speakers", title="mixtures"
     )

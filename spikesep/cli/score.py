@@ -1,4 +1,4 @@
-"""`spikesep-score`: score the mixture, the analog and the spiking network, on heard and unheard voices."""
+"""`spikesep-score`: score the mixtures, the analog and the spiking network (stage 4)."""
 
 import shlex
 import sys
@@ -15,53 +15,54 @@ PROG = "spikesep-score"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, score, print the table."""
+    """Entry point."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = recipe_parser(
-        PROG, "Score both networks; leaves results.json, scores.csv and RESULTS.md in --exp."
+        PROG,
+        "Score both networks, and write results.json, scores.csv and RESULTS.md to --exp. An "
+        "interrupted run resumes.",
     )
-    parser.add_argument("--redo", action="store_true", help="score again what is scored already")
+    parser.add_argument(
+        "--redo", action="store_true", help="score again even if scores of the same inputs exist"
+    )
     parser.add_argument(
         "--shard",
         type=str | None,
         default=None,
         metavar="I/N",
-        help="score part I of N only; run without it to finish",
+        help="score only part I of N; once all parts are scored, run without it to finish",
     )
-    run(
-        parser,
-        lambda options: _score(options, shlex.join([PROG, *argv])),
-        argv,
-        lambda launch: Resources(),
-    )
+    command = shlex.join([PROG, *argv])
+    run(parser, lambda options: score(options, command), argv, lambda launch: Resources())
 
 
-def _score(options: Namespace, command: str) -> None:
-    from spikesep.separation.scoring import (
-        results,
-        score,  # brings torch
-    )
+def score(options: Namespace, command: str) -> None:
+    """Score unless complete scores exist, and print the table."""
+    from spikesep.separation.scoring import results  # imports torch
+    from spikesep.separation.scoring.inputs import is_scored
+    from spikesep.separation.scoring.score import Shard, score_experiment
 
     data, exp, config = options.data, options.exp, options.scoring
-    shard = score.Shard.parse(options.shard) if options.shard else None
-    if not options.redo and score.is_scored(data, exp, config):
+    shard = Shard.parse(options.shard) if options.shard else None
+    if not options.redo and is_scored(data, exp, config):
         found = read_json(exp / "results.json")
         print(
-            f"{exp / 'results.json'}: complete, and models, data and metrics are unchanged; --redo scores again"
+            f"{exp / 'results.json'}: complete, and models, data and metrics are unchanged; "
+            "--redo scores again"
         )
     else:
-        found = score.score(
+        found = score_experiment(
             data,
             exp,
             config,
-            options.launch.n_jobs,
-            options.seed,
+            n_jobs=options.launch.n_jobs,
+            seed=options.seed,
             redo=options.redo,
             command=command,
             shard=shard,
         )
-        if shard:
-            print(f"{exp}: part {shard.number} of {shard.of} is scored")
+        if found is None:
+            print(f"{exp}: part {options.shard.replace('/', ' of ')} is scored")
             return
         print(f"{exp / 'RESULTS.md'}: written, with results.json and scores.csv")
     Console().print(results.terminal_table(found))

@@ -1,6 +1,4 @@
-"""`spikesep-vision TASK`: the stages of an image recipe: prepare the images, train the analog networks, convert them,
-score them, write the report.
-"""
+"""`spikesep-vision TASK`: run one stage of an image recipe."""
 
 import shlex
 import sys
@@ -9,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
+from spikesep.cli.common import exit_on_signal, recipe_parser, run, to_recipe
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json, write_text
 from spikesep.vision.config import ImageRecipe
@@ -22,47 +20,60 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = recipe_parser(
-        PROG, "Run one stage of an image recipe; a stopped run goes on.", ImageRecipe
-    )
-    parser.add_argument("task", choices=TASKS, help="the stage")
-    parser.add_argument(
-        "--downloads", type=Path | None, default=None, help="folder of fetched files; beside --data"
+        PROG, "Run one stage of an image recipe. An interrupted run resumes.", ImageRecipe
     )
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="where `report` leaves its files"
+        "task",
+        choices=TASKS,
+        help="prepare the images, train the analog networks, convert them, score all networks, or "
+        "write the report",
     )
     parser.add_argument(
-        "--command", default="", help="recorded beside the results; this command if not given"
+        "--downloads",
+        type=Path | None,
+        default=None,
+        help="folder for downloaded files (default: downloads beside --data)",
     )
-    run(parser, lambda options: _act(options, shlex.join([PROG, *argv])), argv)
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder to which `report` writes its files",
+    )
+    parser.add_argument(
+        "--command",
+        default="",
+        help="command recorded in the results (default: this one)",
+    )
+    command = shlex.join([PROG, *argv])
+    run(parser, lambda options: run_stage(options, command), argv)
 
 
-def _act(options: Namespace, command: str) -> None:
-    recipe = recipe_of(options, ImageRecipe)
+def run_stage(options: Namespace, command: str) -> None:
+    """Run the stage that `options.task` names."""
+    recipe = to_recipe(options, ImageRecipe)
     launch = recipe.launch
     if launch.launcher != "local" or launch.local_processes * launch.n_nodes > 1:
         raise SpikeSepError(
             "--launch: image tasks run in one process, local, on at most one accelerator"
         )
     if options.task == "prepare":
-        from spikesep.vision.preparation import prepare_images  # brings torch
-
-        downloads = options.downloads or options.data.resolve().parent / "downloads"
-        with unwinding():
-            print(f"{prepare_images(recipe.images, options.data, downloads)}: there and whole")
-        return
-    from spikesep.vision import runs
-
-    stages = {
-        "train": runs.train_all,
-        "convert": runs.convert_all,
-        "score": runs.score_all,
-        "report": None,
-    }
-    if options.task != "report":
-        stages[options.task](recipe, options.data, options.exp)
-    else:
+        _prepare(recipe, options)
+    elif options.task == "report":
         _report(recipe, options, options.command or command)
+    else:
+        from spikesep.vision import runs
+
+        stages = {"train": runs.train_all, "convert": runs.convert_all, "score": runs.score_all}
+        stages[options.task](recipe, options.data, options.exp)
+
+
+def _prepare(recipe: ImageRecipe, options: Namespace) -> None:
+    from spikesep.vision.preparation import prepare_images  # imports torch
+
+    downloads = options.downloads or options.data.resolve().parent / "downloads"
+    with exit_on_signal():
+        print(f"{prepare_images(recipe.images, options.data, downloads)}: complete")
 
 
 def _report(recipe: ImageRecipe, options: Namespace, command: str) -> None:

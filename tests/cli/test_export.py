@@ -15,7 +15,8 @@ def export(*argv) -> int:
     return ended.value.code
 
 
-def the_line(capsys) -> str:
+def error_line(capsys) -> str:
+    """Return the error message, which must be one line."""
     error = capsys.readouterr().err.strip()
     assert error.startswith("spikesep-export: error:")
     assert "\n" not in error
@@ -24,15 +25,15 @@ def the_line(capsys) -> str:
 
 @pytest.mark.parametrize("network", ["snn", "ann"])
 @pytest.mark.parametrize("name", ["duo", "duo.safetensors"])
-def test_a_model_goes_out_with_report_and_card(kept_experiment, tmp_path, capsys, name, network):
+def test_model_is_exported_with_report_and_card(kept_experiment, tmp_path, capsys, name, network):
     exp = kept_experiment.exp
     assert (
         export("--exp", exp, "--network", network, "--out", tmp_path / name, "--license", "mit")
         == 0
     )
-    told = capsys.readouterr().out
-    assert f"{tmp_path / name}: the {network}" in told
-    assert "has no scores" in told
+    printed = capsys.readouterr().out
+    assert f"{tmp_path / name}: the {network}" in printed
+    assert "has no scores" in printed
     saved, mixture = read_model(tmp_path / name, KIND), torch.randn(500)
     assert "# duo\n" in saved.card
     assert f"--model {name} " in saved.card
@@ -46,10 +47,8 @@ def test_a_model_goes_out_with_report_and_card(kept_experiment, tmp_path, capsys
 @pytest.mark.parametrize(
     ("network", "usage"), [("snn", "--model duo --out-dir"), ("ann", "--model duo --network ann")]
 )
-def test_the_card_takes_a_name_and_the_words_of_who_made_the_model(
-    kept_experiment, tmp_path, network, usage
-):
-    (tmp_path / "made.md").write_text("Of larks, by `./run.sh`.\n")
+def test_card_contains_name_and_text_of_the_author(kept_experiment, tmp_path, network, usage):
+    (tmp_path / "made.md").write_text("From larks, with `./run.sh`.\n")
     options = [
         "--network",
         network,
@@ -62,11 +61,11 @@ def test_the_card_takes_a_name_and_the_words_of_who_made_the_model(
     ]
     assert export("--exp", kept_experiment.exp, *options) == 0
     card = read_model(tmp_path / "model", KIND).card
-    assert "## How it was made\n\nOf larks, by `./run.sh`.\n\n" in card
+    assert "## How it was made\n\nFrom larks, with `./run.sh`.\n\n" in card
     assert usage in card
 
 
-def test_a_missing_text_of_the_making_is_one_line(kept_experiment, tmp_path, capsys):
+def test_missing_text_file_is_one_line(kept_experiment, tmp_path, capsys):
     options = [
         "--exp",
         kept_experiment.exp,
@@ -76,11 +75,11 @@ def test_a_missing_text_of_the_making_is_one_line(kept_experiment, tmp_path, cap
         tmp_path / "nowhere.md",
     ]
     assert export(*options) == 2
-    assert "nowhere.md" in the_line(capsys)
+    assert "nowhere.md" in error_line(capsys)
     assert not (tmp_path / "model").exists()
 
 
-def test_a_single_file_separates(kept_experiment, tmp_path):
+def test_exported_file_separates(kept_experiment, tmp_path):
     file = tmp_path / "duo.safetensors"
     assert export("--exp", kept_experiment.exp, "--out", file) == 0
     mixture = next((kept_experiment.data / "tt" / "wav").glob("*-mix.wav"))
@@ -90,7 +89,7 @@ def test_a_single_file_separates(kept_experiment, tmp_path):
     assert (tmp_path / f"{mixture.stem}_spk2.wav").exists()
 
 
-def test_it_goes_to_the_hub_from_where_it_was_written_or_from_nowhere(
+def test_model_is_pushed_with_or_without_a_local_copy(
     kept_experiment, tmp_path, capsys, monkeypatch
 ):
     pushed = []
@@ -117,32 +116,29 @@ def test_it_goes_to_the_hub_from_where_it_was_written_or_from_nowhere(
     assert "--model org/duo " in pushed[1][0]
     assert (tmp_path / "local" / "README.md").read_text() == pushed[1][0]
     assert (
-        capsys.readouterr().out.count("hub:org/duo: is on the hub; --model org/duo takes it") == 2
+        capsys.readouterr().out.count("hub:org/duo: is on the hub; load it with --model org/duo")
+        == 2
     )
 
 
-def test_what_stands_there_is_replaced_only_if_asked_and_only_a_model(
-    kept_experiment, tmp_path, capsys
-):
+def test_only_models_are_replaced_and_only_on_request(kept_experiment, tmp_path, capsys):
     argv = ("--exp", kept_experiment.exp, "--out", tmp_path / "x")
     assert export(*argv) == 0
     assert export(*argv) == 2
-    assert "--overwrite" in the_line(capsys)
+    assert "--overwrite" in error_line(capsys)
     assert export(*argv, "--overwrite") == 0
     (tmp_path / "x" / "notes.txt").write_text("of the model")
     assert export(*argv, "--overwrite") == 2
-    assert "holds notes.txt, too" in the_line(capsys)
+    assert "also contains notes.txt" in error_line(capsys)
     assert (tmp_path / "x" / "notes.txt").read_text() == "of the model"
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "diary.txt").write_text("dear")
     assert export("--exp", kept_experiment.exp, "--out", tmp_path / "home", "--overwrite") == 2
-    assert "so it is not replaced" in the_line(capsys)
+    assert "so it is not replaced" in error_line(capsys)
     assert (tmp_path / "home" / "diary.txt").read_text() == "dear"
 
 
-def test_an_analog_network_goes_out_by_half_and_a_spiking_one_does_not(
-    kept_experiment, tmp_path, capsys
-):
+def test_only_analog_networks_are_exported_with_16_bits(kept_experiment, tmp_path, capsys):
     exp = kept_experiment.exp
     assert export("--exp", exp, "--network", "ann", "--out", tmp_path / "half", "--half") == 0
     kept = read_model(tmp_path / "half", KIND).tensors
@@ -156,7 +152,7 @@ def test_an_analog_network_goes_out_by_half_and_a_spiking_one_does_not(
     assert not torch.equal(rounded.separate(mixture), original.separate(mixture))
     capsys.readouterr()
     assert export("--exp", exp, "--out", tmp_path / "snn", "--half") == 2
-    assert the_line(capsys).startswith("spikesep-export: error: --half: ")
+    assert error_line(capsys).startswith("spikesep-export: error: --half: ")
     assert not (tmp_path / "snn").exists()
     with torch.no_grad():
         original.network.readout.synapse.weight[0] = 1e5
@@ -165,10 +161,10 @@ def test_an_analog_network_goes_out_by_half_and_a_spiking_one_does_not(
     assert not (tmp_path / "large").exists()
 
 
-def test_nowhere_to_go_and_nothing_to_take_are_told(kept_experiment, tmp_path, capsys):
+def test_missing_destination_or_model_is_reported(kept_experiment, tmp_path, capsys):
     assert export("--exp", kept_experiment.exp) == 2
-    assert "give --out" in the_line(capsys)
+    assert "give --out" in error_line(capsys)
     assert export("--exp", tmp_path / "nothing", "--out", tmp_path / "x") == 2
-    assert "nothing/snn: no such model" in the_line(capsys)
+    assert "nothing/snn: no such model" in error_line(capsys)
     assert not (tmp_path / "x").exists()
     assert not (tmp_path / "nothing").exists()

@@ -29,7 +29,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("argv", "message"), WRONG.items(), ids=WRONG)
-def test_a_setting_that_cannot_be_is_one_line_and_status_2(tmp_path, capsys, argv, message):
+def test_invalid_setting_is_one_line_and_status_2(tmp_path, capsys, argv, message):
     with pytest.raises(SystemExit) as ended:
         main(["--exp", str(tmp_path / "exp"), "--data", str(tmp_path), *argv.split()])
     assert ended.value.code == 2
@@ -52,9 +52,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize(("content", "message"), CONFIGS.items(), ids=CONFIGS)
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte-order mark"])
-def test_a_config_that_cannot_serve_is_told_by_its_name_and_the_nearest_setting(
-    tmp_path, capsys, content, message, mark
-):
+def test_invalid_config_is_named_with_a_suggestion(tmp_path, capsys, content, message, mark):
     config = tmp_path / "c.yaml"
     config.write_text(mark + content)
     with pytest.raises(SystemExit) as ended:
@@ -70,7 +68,7 @@ def test_a_config_that_cannot_serve_is_told_by_its_name_and_the_nearest_setting(
     "command",
     ["prepare", "train", "convert", "score", "demo", "infer", "export", "serve", "vision"],
 )
-def test_every_command_explains_itself(command, capsys):
+def test_every_command_has_a_help_text(command, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"spikesep.cli.{command}").main(["--help"])
     assert ended.value.code == 0
@@ -94,9 +92,7 @@ IMAGE_WRONG = {
 
 
 @pytest.mark.parametrize(("argv", "message"), IMAGE_WRONG.items(), ids=IMAGE_WRONG)
-def test_a_setting_of_the_image_tasks_that_cannot_be_is_one_line_and_status_2(
-    tmp_path, capsys, argv, message
-):
+def test_invalid_image_setting_is_one_line_and_status_2(tmp_path, capsys, argv, message):
     words = argv.split(" ", 2) if "{" in argv else argv.split()
     with pytest.raises(SystemExit) as ended:
         image_main(["--exp", str(tmp_path / "exp"), "--data", str(tmp_path), *words])
@@ -107,7 +103,7 @@ def test_a_setting_of_the_image_tasks_that_cannot_be_is_one_line_and_status_2(
     assert "\n" not in error
 
 
-def test_a_doubt_is_one_line_and_told_once(tmp_path, capsys):
+def test_warning_is_one_line_and_printed_once(tmp_path, capsys):
     path = tmp_path / "two\nlines.wav"
     path.write_bytes(wav_bytes(bytes(4000), riff=0, data=0))
 

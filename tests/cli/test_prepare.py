@@ -107,7 +107,9 @@ def test_a_second_run_says_so_and_changes_nothing(tmp_path, prepare):
     times = {
         path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*") if path.is_file()
     }
-    assert "are listed as asked (to list them anew, remove the file)" in prepare("corpus")
+    assert "are listed with these settings (remove the file to list them again)" in prepare(
+        "corpus"
+    )
     assert prepare("mixtures").count("mixtures are there as asked (to mix them anew, remove") == 3
     assert contents(tmp_path / "data") == before
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -201,7 +203,7 @@ def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus
     prepare("corpus", "--corpus.root", str(own))
     (own / "ann" / "0.wav").unlink()
     said = prepare("corpus", "--corpus.root", str(own))
-    assert "1 of its recordings are gone" in said
+    assert "1 of its recordings are missing" in said
     assert "31 utterances" in said
 
 
@@ -219,7 +221,10 @@ def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus
             "--mixing.n_speakers 3: the balanced procedure mixes two",
         ),
         (["corpus", "--mixing.n_speakers", "1"], "--mixing.n_speakers 1: a mixture has at least 2"),
-        (["corpus", "--model.n_speakers", "3"], "--model.n_speakers 3: mixtures would be of 2"),
+        (
+            ["corpus", "--model.n_speakers", "3"],
+            "--model.n_speakers 3: mixtures would have 2 voices",
+        ),
         (["corpus", "--mixing.modes", "[max]"], "--mixing.modes: max; balanced has cut"),
         (["corpus", "--mixing.n_open", "0"], "ask for at least one"),
         (

@@ -13,7 +13,7 @@ def command(module, experiment, *more) -> int:
     return stopped.value.code
 
 
-def test_scoring_prints_the_table_and_a_second_run_says_that_it_is_complete(experiment, capsys):
+def test_second_run_reports_complete_scores(experiment, capsys):
     assert command(score, experiment, *OPTIONS) == 0
     first = capsys.readouterr().out
     assert "RESULTS.md: written" in first
@@ -31,28 +31,28 @@ def test_scoring_prints_the_table_and_a_second_run_says_that_it_is_complete(expe
     assert (experiment.exp / "RESULTS.md").read_text() != "old"
 
 
-def test_other_data_is_scored_anew_and_said(experiment, capsys):
+def test_changed_data_is_scored_again(experiment, capsys):
     command(score, experiment, *OPTIONS)
     path = read_data_dir(experiment.data / "tt")[0].mixture
     write_wav(path, read_audio(path)[::-1], 8000)
     capsys.readouterr()
     assert command(score, experiment, *OPTIONS) == 0
-    said = capsys.readouterr().out
-    assert f"results.json: of other data; scoring anew with {experiment.data}" in said
-    assert "RESULTS.md: written" in said
+    printed = capsys.readouterr().out
+    assert f"results.json: belongs to other data; scoring again with {experiment.data}" in printed
+    assert "RESULTS.md: written" in printed
     assert command(score, experiment, *OPTIONS) == 0
     assert "complete, and models, data and metrics are unchanged" in capsys.readouterr().out
 
 
-def test_without_a_list_of_sexes_there_are_scores_without_rows_of_them(experiment, capsys):
+def test_unknown_sexes_leave_overall_scores(experiment, capsys):
     for name in ("cv", "tt"):
         (experiment.data / name / "utt2sexes").unlink()
         (experiment.data / name / "spk2utt").unlink()
     assert command(score, experiment, *OPTIONS) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     report = (experiment.exp / "RESULTS.md").read_text()
-    assert "Overall" in said
-    for text in (said, report):
+    assert "Overall" in printed
+    for text in (printed, report):
         assert "Same" not in text
         assert "Diff" not in text
     assert "closed 4, open 4." in report
@@ -60,7 +60,7 @@ def test_without_a_list_of_sexes_there_are_scores_without_rows_of_them(experimen
     assert command(demo, experiment) == 0
 
 
-def test_a_missing_conversion_is_one_line_that_names_it(experiment, capsys):
+def test_missing_conversion_is_one_line(experiment, capsys):
     (experiment.exp / "snn" / "config.json").unlink()
     assert command(score, experiment, *OPTIONS) == 2
     error = capsys.readouterr().err
@@ -68,7 +68,7 @@ def test_a_missing_conversion_is_one_line_that_names_it(experiment, capsys):
     assert error.count("\n") == 1
 
 
-def test_the_listening_page_wants_scores_first_and_then_says_where_it_is(experiment, capsys):
+def test_listening_page_requires_scores(experiment, capsys):
     assert command(demo, experiment) == 2
     assert "spikesep-score" in capsys.readouterr().err
     command(score, experiment, *OPTIONS)

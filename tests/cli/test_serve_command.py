@@ -10,34 +10,32 @@ import urllib.request
 import numpy as np
 import pytest
 import soundfile
-import torch
+from helpers.separators import tiny_separator
 
 from spikesep.cli.serve import main
-from spikesep.separation.config import SeparatorConfig
-from spikesep.separation.model.separator import Separator, save_separator
+from spikesep.separation.model.separator import save_separator
 
-# A shell has what it starts in the background ignore SIGINT, and so do the tests that it starts there.
+# Shells let background processes ignore SIGINT, and tests started there inherit it.
 HEED_SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 COMMAND = [sys.executable, "-c", HEED_SIGINT + "from spikesep.cli.serve import main; main()"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    save_separator(Separator(SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2])), folder)
+    save_separator(tiny_separator(), folder)
     return folder
 
 
 def start(model, temporary) -> subprocess.Popen:
-    """`spikesep-serve`, with only its own lines on standard error."""
+    """Start `spikesep-serve` without warnings of Python on standard error."""
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONWARNINGS": "ignore"}
     options = ["--model", str(model), "--port", "0", "--no-browser"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*COMMAND, *options], env=environment, **pipes)
 
 
-def test_it_says_where_it_is_and_ends_cleanly_on_either_signal_with_nothing_left(tmp_path, model):
+def test_service_prints_its_address_and_ends_on_signals(tmp_path, model):
     started = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         (tmp_path / number.name).mkdir()
@@ -54,7 +52,7 @@ def test_it_says_where_it_is_and_ends_cleanly_on_either_signal_with_nothing_left
         assert not list((tmp_path / number.name).iterdir())
 
 
-def test_killed_in_the_middle_of_a_recording_it_leaves_nothing(tmp_path, model):
+def test_killed_service_leaves_no_files(tmp_path, model):
     process = start(model, tmp_path)
     url = re.match(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
     connection = http.client.HTTPConnection("127.0.0.1", int(url[1]), timeout=60)
@@ -79,7 +77,7 @@ def test_killed_in_the_middle_of_a_recording_it_leaves_nothing(tmp_path, model):
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
-def test_a_wrong_option_is_one_line_and_status_2(model, capsys, argv, message):
+def test_invalid_option_is_one_line_and_status_2(model, capsys, argv, message):
     with pytest.raises(SystemExit) as ended:
         main(["--model", str(model), "--no-browser", *argv])
     assert ended.value.code == 2

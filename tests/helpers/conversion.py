@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 from spikesep.training import convert as convert_module
 from spikesep.training.config import CacheConfig, ConversionConfig, SynopsConfig
 from spikesep.training.conversion import tandem_trainer

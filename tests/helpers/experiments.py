@@ -1,58 +1,77 @@
-"""A tiny speech experiment: its recipe, its mixtures, and records of earlier releases."""
+"""Tiny experiments: mixtures of tones, and two untrained models."""
 
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
 
-from spikesep.files import read_json, write_json
-from spikesep.separation.config import (
-    MixingConfig,
-    RecipeConfig,
-    SeparatorConfig,
-    SpeechConversionConfig,
-    SpeechPretrainConfig,
-)
+import numpy as np
+import pytest
 
-RECIPE = RecipeConfig(
-    mixing=MixingConfig(snr_db=(0, 5)),
-    model=SeparatorConfig(n_filters=8, n_channels=8, dilations=[1, 2], identity="sum"),
-    train=SpeechPretrainConfig(epochs=1, segment_seconds=0.5, batch_size=2),
-    convert=SpeechConversionConfig(
-        max_epochs=1, patience=1, segment_seconds=0.5, train_segments=3, valid_segments=2
-    ),
-)
+RATE = 8000
 
 
-def converting(**settings):
-    """The recipe with other settings of the conversion."""
-    return replace(RECIPE, convert=replace(RECIPE.convert, **settings))
+@dataclass(frozen=True)
+class Experiment:
+    """A tiny corpus of mixtures and two untrained models, of which the second is converted.
+
+    Attributes:
+        data: folder of the Kaldi data directories `cv` and `tt`.
+        exp: folder of the models `ann` and `snn`.
+    """
+
+    data: Path
+    exp: Path
 
 
-def training(**settings):
-    """The recipe with other settings of the training."""
-    return replace(RECIPE, train=replace(RECIPE.train, **settings))
+def make_experiment(folder: Path) -> Experiment:
+    """Make an experiment of four mixtures per condition, two models, a history and a report."""
+    pytest.importorskip("torch")
+    from spikesep.files import write_json
+    from spikesep.separation.model.separator import save_separator
+    from spikesep.training.records.history import Epoch, History
+
+    from .separators import tiny_separator, to_spiking
+
+    data, exp = folder / "data", folder / "exp"
+    for number, name in enumerate(("cv", "tt")):
+        write_mixtures(data / name, seed=number)
+    model = tiny_separator()
+    save_separator(model, exp / "ann")
+    save_separator(to_spiking(model, n_steps=4, threshold=0.5), exp / "snn")
+    history = History(exp / "history.csv")
+    for stage, epoch in ((0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (3, 0)):
+        history.add(Epoch(stage, epoch, -1.0, -1.0, stage + 0.1 * epoch, 1e-3, 2.0))
+    histogram = {"edges": [0.0, 1.0, 2.0, 3.0], "counts": [90, 9, 1]}
+    report = [
+        {"layer": f"layer{k}", "threshold": 0.5, "percentile": 99.0, "histogram": histogram}
+        for k in range(3)
+    ]
+    write_json(exp / "snn" / "report.json", report)
+    return Experiment(data, exp)
 
 
-def link_data(experiment, folder):
-    """A data folder with `tr` and `cv` of a tiny corpus."""
-    folder.mkdir()
-    (folder / "tr").symlink_to(experiment.data / "tt")
-    (folder / "cv").symlink_to(experiment.data / "cv")
-    return folder
+def write_mixtures(folder: Path, seed: int, n: int = 4, seconds: float = 0.9) -> None:
+    """Write a data directory of `n` mixtures, alternately of different and of the same sex.
 
+    Voices are tones in syllables; the first voice is lower than the second.
+    """
+    from spikesep.separation.audio.files import write_wav
+    from spikesep.separation.data.kaldi import Mixture, write_data_dir
 
-def write_old_settings(exp):
-    """Rewrite an experiment's settings as the release before they were renamed wrote them."""
-    for stage, section in (("ann", "train"), ("snn", "convert")):
-        path = exp / "settings" / f"{stage}.json"
-        settings = read_json(path)
-        own, dynamic = settings.pop(section), settings.pop("mixing.dynamic")
-        dynamic["on_the_fly"] = dynamic.pop("examples")
-        dynamic["by_amount"] = dynamic.pop("speaker_weighting")
-        own["clip_norm"] = 5.0
-        if stage == "ann":
-            settings["ann"] = own | dynamic
-        else:
-            budget, cache = own.pop("budget"), own.pop("cache")
-            own |= {"optimizer": "adam", "cache_gib": cache["memory_gib"]}
-            own |= {"synops_budget": budget["synops"], "synops_weight": budget["synops_weight"]}
-            settings |= {"ptl": own | {"cache_disk_gib": cache["disk_gib"]}, **dynamic}
-        write_json(path, settings)
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * RATE)) / RATE
+    mixtures = []
+    for k in range(n):
+        sources = [
+            0.2
+            * np.sin(2 * np.pi * rng.uniform(low, 2 * low) * time * (1 + 0.1 * time))
+            * np.sin(9 * time + k) ** 2
+            + 0.01 * rng.normal(size=time.size)
+            for low in (200, 900)
+        ]
+        utt = f"anna_{'ben' if k % 2 == 0 else 'clara'}-{k}"
+        paths = [folder / "wav" / f"{utt}-{part}.wav" for part in ("mix", "s1", "s2")]
+        for path, samples in zip(paths, (sum(sources), *sources), strict=True):
+            write_wav(path, samples.astype(np.float32), RATE)
+        speakers, sexes = tuple(utt.partition("-")[0].split("_")), ("f", "m" if k % 2 == 0 else "f")
+        mixtures.append(Mixture(utt, paths[0], tuple(paths[1:]), speakers, sexes))
+    write_data_dir(folder, mixtures)

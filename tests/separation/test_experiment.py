@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.experiments import RECIPE, converting, link_data, training, write_old_settings
+from helpers.recipes import RECIPE, converting, link_data, training, write_old_settings
 
 from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import read_json, write_json

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.experiments import RECIPE, converting, link_data
+from helpers.recipes import RECIPE, converting, link_data
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.experiment import convert_snn, train_ann

@@ -6,10 +6,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from queue import Empty, Full, Queue
 
 import numpy as np
 
@@ -18,35 +18,29 @@ from spikesep.files import remove_abandoned
 from spikesep.separation.audio.downmix import Channels, pick, watched
 from spikesep.separation.audio.files import Sound, checked, to_pcm16
 from spikesep.separation.audio.wav import read_samples, read_wav_header
-from spikesep.separation.inference.batch import (
+from spikesep.separation.inference.in_memory import Model
+from spikesep.separation.inference.inputs import STDIN, Source, spooled
+from spikesep.separation.inference.microphone import microphone_sound
+from spikesep.separation.inference.on_disk import (
     Progress,
-    Report,
-    Settings,
     Sink,
-    Source,
-    facts,
-    kept,
-    model_of,
-    separate,
+    open_streams,
+    separate_to_sink,
+    track_names,
 )
-from spikesep.separation.inference.recordings import (
-    Separation,
-    open_files,
-    open_pipe,
-    streams_of,
-    tracks_of,
+from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
+from spikesep.separation.inference.outputs import (
+    Target,
+    check_output_files,
+    open_voice_files,
+    open_wav_stream,
 )
-from spikesep.separation.inference.separate import Level, LevelMeter, Model, total_cost, with_gains
-from spikesep.separation.inference.streaming import aligned_tracks
-from spikesep.separation.inference.targets import STDIN, Target, check_files
-
-MICROPHONE_BLOCK, MOST_DELAY = 0.02, 10.0
-"""Seconds that a microphone gives at once; that wait for the computer, before any are lost."""
-MOST_SILENCE = 3.0
-"""Seconds without a sample after which a microphone is gone: a quiet one still gives zeros."""
+from spikesep.separation.inference.report import Report, Separation, separation_report
+from spikesep.separation.inference.settings import InferenceSettings, cached_model
+from spikesep.separation.inference.streaming import separate_tracks, total_cost
 
 
-class Outlet:
+class PipeOutput:
     """Output of a piped recording: one file per voice, or one WAV stream with a channel per voice.
 
     Args:
@@ -63,45 +57,48 @@ class Outlet:
     def __init__(
         self,
         recording: str,
-        settings: Settings,
+        settings: InferenceSettings,
+        *,
         out: Path | None,
         report: Path | None,
         overwrite: bool,
     ):
         self.settings, self.report, self.overwrite = settings, report, overwrite
-        self.target = out and Target(
-            Path(recording), str(out / ("stdin" if recording == STDIN else recording))
-        )
-        choice = settings.channels
-        files = self._files(
-            choice if isinstance(choice, int) else 1
-        )  # of `each`, the number is not known yet
+        stem = "stdin" if recording == STDIN else recording
+        self.target = Target(Path(recording), str(out / stem)) if out else None
+        channels = settings.channels
+        # With `each`, the number of channels is not known yet.
+        files = self._voice_files(channels if isinstance(channels, int) else 1)
         for file in files[:1]:
             remove_abandoned(file.parent)
-        if not self.target and sys.stdout.isatty():
-            raise SpikeSepError(
-                "standard output is a terminal; send it to a program or a file, or give --out-dir"
-            )
-        if not self.target and getattr(sys.stdout, "name", "") == os.devnull:  # see cli.common
-            raise SpikeSepError(
-                "standard output is closed; send it to a program or a file, or give --out-dir"
-            )
+        if not self.target:
+            _check_standard_output()
 
-    def _files(self, n_channels: int) -> list[Path]:
-        names = tracks_of(self.settings.channels, n_channels)
-        files = self.target.voices(names, model_of(self.settings).n_speakers) if self.target else []
-        check_files(files, [], self.report, self.overwrite)
+    def _voice_files(self, n_channels: int) -> list[Path]:
+        """List the output files, after checking them; none for standard output."""
+        names = track_names(self.settings.channels, n_channels)
+        n_speakers = cached_model(self.settings).n_speakers
+        files = self.target.voice_files(names, n_speakers) if self.target else []
+        check_output_files(files, [], report=self.report, overwrite=self.overwrite)
         return files
 
-    def of(self, sound: Sound) -> tuple[list[str], Sink]:
-        """Return the names of the voices and the sink that writes them."""
-        if files := self._files(sound.channels):
-            return [str(file) for file in files], partial(open_files, files)
-        n_voices = (
-            len(tracks_of(self.settings.channels, sound.channels))
-            * model_of(self.settings).n_speakers
-        )
-        return [STDIN], partial(open_pipe, sys.stdout.buffer, n_voices)
+    def open(self, sound: Sound) -> tuple[list[str], Sink]:
+        """Return the names of the output files of a recording and the sink that writes them."""
+        if files := self._voice_files(sound.channels):
+            return [str(file) for file in files], partial(open_voice_files, files)
+        n_tracks = len(track_names(self.settings.channels, sound.channels))
+        n_voices = n_tracks * cached_model(self.settings).n_speakers
+        return [STDIN], partial(open_wav_stream, sys.stdout.buffer, n_voices)
+
+
+def _check_standard_output() -> None:
+    """Raise SpikeSepError if standard output is closed or a terminal."""
+    remedy = "send it to a program or a file, or give --out-dir"
+    if sys.stdout.isatty():
+        raise SpikeSepError(f"standard output is a terminal; {remedy}")
+    # The command opens /dev/null in place of closed streams.
+    if getattr(sys.stdout, "name", "") == os.devnull:
+        raise SpikeSepError(f"standard output is closed; {remedy}")
 
 
 def standard_input() -> BufferedReader:
@@ -110,62 +107,76 @@ def standard_input() -> BufferedReader:
     Raises:
         SpikeSepError: it is closed or a terminal.
     """
+    remedy = "give a file, or send it in: spikesep-infer - < recording.wav"
     if sys.stdin is None:
-        raise SpikeSepError(
-            "-: standard input is closed; give a file, or send it in: spikesep-infer - < recording.wav"
-        )
+        raise SpikeSepError(f"-: standard input is closed; {remedy}")
     if sys.stdin.isatty():
-        raise SpikeSepError(
-            "-: standard input is a terminal; give a file, or send it in: spikesep-infer - < recording.wav"
-        )
+        raise SpikeSepError(f"-: standard input is a terminal; {remedy}")
     return sys.stdin.buffer
 
 
-def separate_whole(
-    settings: Settings, outlet: Outlet, raw_rate: int | None, on_progress: Progress | None
+def separate_standard_input(
+    settings: InferenceSettings,
+    output: PipeOutput,
+    raw_rate: int | None,
+    on_progress: Progress | None,
 ) -> Report:
     """Separate a recording from standard input, spooled because levels depend on all of it."""
-    with kept(standard_input()) as file:
-        sound, heard = Source(file, raw_rate).listen(settings)
-        names, sink = outlet.of(sound)
-        place = Path(names[0]).parent if outlet.target else Path(tempfile.gettempdir())
-        report = separate(settings, sound, heard, place, sink, on_progress)
+    with spooled(standard_input()) as file:
+        sound, channels = Source(file, raw_rate).open_audible(settings.channels)
+        names, sink = output.open(sound)
+        spool_folder = Path(names[0]).parent if output.target else Path(tempfile.gettempdir())
+        report = separate_to_sink(
+            settings,
+            sound,
+            channels,
+            sink=sink,
+            spool_folder=spool_folder,
+            on_progress=on_progress,
+        )
     return {"recording": STDIN, "voices": names, **report}
 
 
-def separate_going_on(
-    settings: Settings,
-    outlet: Outlet,
+def separate_live_input(
+    settings: InferenceSettings,
+    output: PipeOutput,
     recording: str,
+    *,
     raw_rate: int | None,
     tell: Callable[[str], object],
 ) -> Report:
     """Separate standard input or the microphone live; `tell` receives messages for the user."""
-    sound = pipe_sound(standard_input(), raw_rate) if recording == STDIN else microphone_sound(tell)
+    is_stdin = recording == STDIN
+    sound = pipe_sound(standard_input(), raw_rate) if is_stdin else microphone_sound(tell)
+    model, channels = cached_model(settings), settings.channels
     try:
-        latency = streams_of(model_of(settings), sound, settings.segment, settings.channels)[
-            0
-        ].latency
+        latency = open_streams(model, sound, settings.segment, channels)[0].latency
     except SpikeSepError as error:
-        raise SpikeSepError(
-            f"{'standard input' if recording == STDIN else recording}: {error}"
-        ) from error
-    names, sink = outlet.of(sound)
-    tell(f"{sound.sample_rate} Hz, latency {latency:.2f} s and the time to compute")
-    begun, choice = time.perf_counter(), settings.channels
+        raise SpikeSepError(f"{'standard input' if is_stdin else recording}: {error}") from error
+    names, sink = output.open(sound)
+    tell(f"{sound.sample_rate} Hz, latency {latency:.2f} s plus computing time")
+    begun = time.perf_counter()
     with sink(sound.sample_rate, None) as append:
-        found = separate_live(
-            model_of(settings), sound, append, settings.level, settings.segment, choice, tell
+        separation = separate_live(
+            model,
+            sound,
+            append,
+            level=settings.level,
+            block_seconds=settings.segment,
+            channels=channels,
+            tell=tell,
         )
+    elapsed = time.perf_counter() - begun
     report = {"recording": recording, "voices": names, "latency": latency}
-    report |= facts(settings, sound, choice, found, time.perf_counter() - begun)
-    return report | ({"broken_off": found.broken_off} if found.broken_off else {})
+    report |= separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
+    return report | ({"broken_off": separation.broken_off} if separation.broken_off else {})
 
 
 def separate_live(
     model: Model,
     sound: Sound,
     write: Callable[[np.ndarray], None],
+    *,
     level: Level,
     block_seconds: float,
     channels: Channels = "mix",
@@ -173,7 +184,7 @@ def separate_live(
 ) -> Separation:
     """Separate a recording while it arrives, until it ends, fails, or is stopped by a signal.
 
-    Ctrl-C, SIGTERM and SIGHUP stop it. What was heard by then is kept.
+    Ctrl-C, SIGTERM and SIGHUP stop it; what arrived by then is kept.
 
     Gains follow what has been heard so far. They change gradually within a block, but at once where
     a voice would exceed full scale.
@@ -183,111 +194,63 @@ def separate_live(
         sound: the recording.
         write: receives voices, int16 [n, n_voices] ordered as in `separate_sound`, `Stream.latency`
             late.
-        level: see `spikesep.separation.separate.set_level`.
+        level: see `spikesep.separation.inference.output_level.set_level`.
         block_seconds: length of the network's blocks.
         channels: as in `Model.separate`, except that cancelling channels are only reported.
         tell: receives that report, once.
     """
-    streams = streams_of(model, sound, block_seconds, channels)
+    streams = open_streams(model, sound, block_seconds, channels)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
-    before, scale, faults = None, 1.0, []
+    previous: np.ndarray | None = None
+    scale, faults = 1.0, []
     blocks = until_stopped(sound.blocks, faults.append)
     if channels == "mix":
-        blocks = watched(
-            blocks,
-            sound.sample_rate,
-            lambda k: tell(
-                f"the channels are in opposite phase and cancel when averaged; give --channels {k}"
-            ),
-        )
-    for mixtures, estimates in aligned_tracks(streams, (pick(block, channels) for block in blocks)):
+        blocks = watched(blocks, sound.sample_rate, partial(_tell_cancelling, tell))
+    for mixtures, estimates in separate_tracks(streams, (pick(b, channels) for b in blocks)):
         meter.add(estimates, mixtures)
         gains, scale = meter.gains(level)
-        before = gains if before is None else before
-        share = np.linspace(0, 1, mixtures.shape[1], endpoint=False)
-        voices = with_gains(estimates, before[:, None] * (1 - share) + gains[:, None] * share)
+        voices = apply_gains(estimates, _ramp(previous, gains, mixtures.shape[1]))
         if np.abs(voices).max() > 1:
-            voices = with_gains(estimates, gains)
+            voices = apply_gains(estimates, gains)
         write(to_pcm16(voices).T)
         n_samples += mixtures.shape[1]
-        before = gains
-    return Separation(n_samples / sound.sample_rate, scale, total_cost(streams), "".join(faults))
+        previous = gains
+    seconds = n_samples / sound.sample_rate
+    return Separation(seconds, scale, total_cost(streams), "".join(faults))
+
+
+def _ramp(previous: np.ndarray | None, gains: np.ndarray, n: int) -> np.ndarray:
+    """Interpolate from the previous gains [n_voices] to the current ones; return [n_voices, n]."""
+    start = gains if previous is None else previous
+    share = np.linspace(0, 1, n, endpoint=False)
+    return start[:, None] * (1 - share) + gains[:, None] * share
+
+
+def _tell_cancelling(tell: Callable[[str], object], strongest: Channels) -> None:
+    tell(
+        f"the channels are in opposite phase and cancel when averaged; give --channels {strongest}"
+    )
 
 
 def pipe_sound(file: BufferedReader, raw_rate: int | None) -> Sound:
     """Read a WAV stream, or headerless 16-bit mono samples at `raw_rate` Hz, as it arrives.
 
     Raises:
-        SpikeSepError: it is empty, or no wav stream.
+        SpikeSepError: it is empty, or not a WAV stream.
     """
     if not raw_rate and not file.peek(1):
         raise SpikeSepError("standard input: is empty; check the program that writes to it")
     rate, channels, kind, size = (raw_rate, 1, "<i2", None) if raw_rate else read_wav_header(file)
-    return Sound(
-        rate, channels, None, checked("standard input", read_samples(file, channels, kind, size))
-    )
-
-
-def microphone_sound(tell: Callable[[str], object]) -> Sound:
-    """What the default microphone hears, until it is gone.
-
-    Args:
-        tell: is told, once, if the microphone's samples were not taken in time and some are lost.
-
-    Raises:
-        SpikeSepError: sounddevice is not installed, or finds no microphone.
-    """
-    try:
-        import sounddevice
-    except (ImportError, OSError) as error:  # the latter: without the PortAudio library
-        raise SpikeSepError(
-            f"mic: the microphone is heard through sounddevice, which cannot be loaded ({error}); "
-            "pip install sounddevice, or pipe it in: arecord -f S16_LE -r 16000 | spikesep-infer --live -"
-        ) from error
-    heard: Queue[np.ndarray] = Queue(round(MOST_DELAY / MICROPHONE_BLOCK))
-    lost = []
-
-    def hear(samples: np.ndarray, _n, _time, status) -> None:
-        missed = status.input_overflow
-        try:
-            heard.put_nowait(samples[:, 0].copy())
-        except Full:
-            missed = True
-        if missed and not lost:
-            lost.append(True)
-            tell("mic: some samples were lost; leave the computer less to do")
-
-    try:
-        rate = int(sounddevice.query_devices(kind="input")["default_samplerate"])
-        device = sounddevice.InputStream(
-            samplerate=rate,
-            channels=1,
-            dtype="float32",
-            blocksize=round(MICROPHONE_BLOCK * rate),
-            callback=hear,
-        )
-    except (sounddevice.PortAudioError, ValueError) as error:
-        raise SpikeSepError(f"mic: no microphone can be opened ({error}); plug one in") from error
-
-    def blocks() -> Iterator[np.ndarray]:
-        with device:
-            while True:
-                try:
-                    yield heard.get(timeout=MOST_SILENCE)[None]
-                except Empty:
-                    raise SpikeSepError(
-                        f"mic: nothing has come from the microphone for {MOST_SILENCE:g} s; plug it in"
-                    ) from None
-
-    return Sound(rate, 1, None, blocks())
+    samples = read_samples(file, channels, kind, size)
+    return Sound(rate, channels, None, checked("standard input", samples))
 
 
 class _StoppedError(Exception):
-    """A signal came while nothing else did."""
+    """A signal arrived while the next block was awaited."""
 
 
 def until_stopped(
-    blocks: Iterator[np.ndarray], tell: Callable[[str], object]
+    blocks: Iterator[np.ndarray], on_fault: Callable[[str], object]
 ) -> Iterator[np.ndarray]:
     """Yield blocks until Ctrl-C, SIGTERM or SIGHUP, which end the recording normally.
 
@@ -295,46 +258,61 @@ def until_stopped(
 
     Args:
         blocks: float32 [channels, n] each.
-        tell: is told of a fault that ended them, once there were samples.
+        on_fault: receives the message of an error that ends the recording after its first samples.
 
     Raises:
-        SpikeSepError: of a fault before the first block.
+        SpikeSepError: an error ends the recording before its first samples.
     """
-    begun = stopped = waiting = False
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    has_samples = False
+    try:
+        with _stop_on_signal() as state:
+            while not state.stopped:
+                state.waiting = True
+                block = next(blocks, None)
+                state.waiting = False
+                if block is None:
+                    return
+                has_samples = has_samples or block.size > 0
+                yield block
+    except _StoppedError:
+        return
+    except SpikeSepError as error:
+        if not has_samples:
+            raise
+        on_fault(str(error))
+
+
+class _StopState:
+    """Whether a stop was requested, and whether the next block is being awaited."""
+
+    stopped = waiting = False
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[_StopState]:
+    """Let Ctrl-C, SIGTERM and SIGHUP request a stop; restore their handlers on the first one.
+
+    A signal that arrives while a block is awaited raises `_StoppedError`, as the wait may be long.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
+    state = _StopState()
 
-    def as_ever() -> None:
+    def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def stop(*_) -> None:
-        nonlocal stopped
-        stopped = True
-        as_ever()
-        if waiting:  # for who knows how long
+        state.stopped = True
+        restore()
+        if state.waiting:
             raise _StoppedError
 
     for number in before:
         signal.signal(number, stop)
     try:
-        while not stopped:
-            waiting = True
-            block = next(blocks, None)
-            waiting = False
-            if block is None:
-                return
-            begun = begun or block.size > 0
-            yield block
-    except _StoppedError:
-        return
-    except SpikeSepError as error:
-        if not begun:
-            raise
-        tell(str(error))
+        yield state
     finally:
-        as_ever()
+        restore()

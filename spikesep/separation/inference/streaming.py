@@ -1,8 +1,9 @@
-"""Separation of a signal that arrives in blocks of any size, with the result of one piece.
+"""Separation of a signal that arrives in blocks of any size, equal to separating it in one piece.
 
-    blocks -> Resampler -> blocks of the network, with the context their samples can depend on -> Resampler -> voices
+    blocks -> Resampler -> blocks of the network, with their context -> Resampler -> voices
 
-The network works on a grid of blocks that does not depend on how samples arrive; so neither does what comes out.
+The network works on a fixed grid of blocks, independent of how samples arrive. The estimates
+therefore do not depend on the sizes of the blocks pushed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,21 +27,23 @@ class Stream:
     """One recording on its way through a model: `push` its blocks, then `flush`.
 
     Args:
-        separator: analog or spiking, in inference mode.
-        sample_rate: of the recording, Hz.
-        block_seconds: of the network's blocks; longer ones cost less, as less context is computed twice.
+        separator: analog or spiking separator in inference mode.
+        sample_rate: sample rate of the recording in Hz.
+        block_seconds: length of the network's blocks. Longer ones cost less, as less context is
+            computed twice.
 
     Attributes:
-        cost: of the mask network so far.
+        cost: operations of the mask network so far.
 
     Raises:
-        ValueError: there is no recording of such a rate, or `block_seconds` is not positive.
+        ValueError: the sample rate is out of range, or `block_seconds` is not positive.
     """
 
     def __init__(self, separator: Separator, sample_rate: int, block_seconds: float = 0.5):
         if sample_rate != int(sample_rate) or not RATES[0] <= sample_rate <= RATES[1]:
             raise ValueError(
-                f"a sample rate of {sample_rate} Hz; it must be {RATES[0]} to {RATES[1]}, a whole number"
+                f"a sample rate of {sample_rate} Hz; it must be {RATES[0]} to {RATES[1]}, a whole "
+                "number"
             )
         if not 0 < block_seconds < float("inf"):
             raise ValueError(f"block_seconds must be positive, not {block_seconds}")
@@ -49,70 +52,70 @@ class Stream:
         self._separator = separator
         self._device = next(separator.parameters()).device
         stride, rate = separator.stride, separator.sample_rate
-        self._context = (
-            -(-separator.context // stride) * stride
-        )  # blocks begin on the grid of the encoder's frames
+        # Whole strides, so that blocks begin on the grid of the encoder's frames.
+        self._context = -(-separator.context // stride) * stride
         self._length = max(1, round(block_seconds * rate) // stride) * stride
-        self._inward, self._outward = (
-            Resampler(self.sample_rate, rate),
-            Resampler(rate, self.sample_rate),
-        )
+        self._to_model = Resampler(self.sample_rate, rate)
+        self._from_model = Resampler(rate, self.sample_rate)
         self._mixture = Window()
-        self._owed = 0  # estimates still to come
+        self._n_pending = 0  # samples pushed whose estimates were not returned yet
         self._flushed = False
 
     @property
     def latency(self) -> float:
-        """Seconds of signal after which the estimate of a sample comes at the latest; computing comes on top."""
+        """Largest delay of an estimate in seconds of signal; computing time comes on top."""
         core = (self._length + self._context) / self._separator.sample_rate
-        return self._inward.latency + core + self._outward.latency
+        return self._to_model.latency + core + self._from_model.latency
 
     def push(self, block: Wave) -> Wave:
-        """Take the next samples of the recording; give what can be said of the voices so far.
+        """Take the next samples of the recording and return the estimates available so far.
 
         Args:
-            block: [n] or [channels, n], any n, numpy or torch: float with full scale at 1, or
+            block: [n] or [channels, n], any n, NumPy or torch: float with full scale at 1, or
                 int16, int32 or uint8. Channels are averaged; push `block[0]` for the first alone.
-                The voices come in the same library.
+                The voices are returned in the same library.
 
         Returns:
-            [n_speakers, m], float32, the estimates that follow on those returned before; m may be 0. Their level is the
-            network's own, see `spikesep.separation.separate.set_level`.
+            Estimates [n_speakers, m], float32, that follow those returned before; m may be 0. They
+            keep the network's level; see `spikesep.separation.inference.output_level.set_level`.
 
         Raises:
-            ValueError: the block has another shape or type or holds NaN or Inf, or the stream was
-                flushed.
+            ValueError: the block has another shape or type or contains NaN or Inf, or the stream
+                was flushed.
         """
         if self._flushed:
             raise ValueError("this stream was flushed; open another for another recording")
-        samples = mono(np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block))
-        self._owed += len(samples)
-        self._mixture.push(self._inward.push(samples))
-        estimates = self._paid(self._outward.push(self._separated(last=False)))
-        return (
-            torch.from_numpy(estimates).to(block.device) if isinstance(block, Tensor) else estimates
-        )
+        samples = to_mono(np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block))
+        self._n_pending += len(samples)
+        self._mixture.push(self._to_model.push(samples))
+        estimates = self._trimmed(self._from_model.push(self._separate(last=False)))
+        if isinstance(block, Tensor):
+            return torch.from_numpy(estimates).to(block.device)
+        return estimates
 
     def flush(self) -> np.ndarray:
-        """The estimates that are still owed, [n_speakers, m]: the recording is at its end."""
+        """End the recording and return the remaining estimates, [n_speakers, m].
+
+        Raises:
+            ValueError: the stream was flushed before.
+        """
         if self._flushed:
             raise ValueError("this stream was flushed; open another for another recording")
         self._flushed = True
-        self._mixture.push(
-            self._inward.push(np.empty(0, np.float32))
-        )  # should nothing have come at all
-        self._mixture.push(self._inward.flush())
-        last = [self._outward.push(self._separated(last=True)), self._outward.flush()]
-        return self._paid(np.concatenate(last, axis=1))
+        nothing = np.empty(0, np.float32)
+        self._mixture.push(self._to_model.push(nothing))  # the resampler needs at least one push
+        self._mixture.push(self._to_model.flush())
+        last = [self._from_model.push(self._separate(last=True)), self._from_model.flush()]
+        return self._trimmed(np.concatenate(last, axis=1))
 
-    def _paid(self, estimates: np.ndarray) -> np.ndarray:
-        """Without the samples that resampling adds at the end."""
-        estimates = estimates[:, : self._owed]
-        self._owed -= estimates.shape[1]
+    def _trimmed(self, estimates: np.ndarray) -> np.ndarray:
+        """Cut off samples that resampling adds at the end."""
+        estimates = estimates[:, : self._n_pending]
+        self._n_pending -= estimates.shape[1]
         return estimates
 
-    def _separated(self, last: bool) -> np.ndarray:
-        """Estimates of the blocks whose context is there; at the end, of all that is left."""
+    def _separate(self, last: bool) -> np.ndarray:
+        """Separate all blocks whose context is complete; with `last`, everything that is left."""
         window, context, pieces = self._mixture, self._context, []
         while window.position < window.stop:
             stop = window.position + self._length
@@ -130,58 +133,58 @@ class Stream:
 
 
 class Resampler:
-    """`resample`, block by block: the blocks together are to the bit what it makes of one piece.
+    """Block-wise `resample`: the concatenated blocks equal `resample` of the whole to the bit.
 
     Args:
-        from_rate: Hz.
-        to_rate: Hz.
+        from_rate: input sample rate in Hz.
+        to_rate: output sample rate in Hz.
     """
 
     def __init__(self, from_rate: int, to_rate: int):
         common = np.gcd(from_rate, to_rate)
         self.rates = from_rate, to_rate
         self._up, self._down = int(to_rate // common), int(from_rate // common)
-        # Cells of `down` samples become `up`; every cell sees the same phases of the filter.
-        reach = (
-            0 if from_rate == to_rate else RESAMPLING_REACH * max(self._up, self._down) / self._up
-        )
-        self._context = -int(-reach // self._down) * self._down
+        # Each cell of `down` input samples becomes `up` output samples, with the same filter phases
+        # for every cell.
+        reach = RESAMPLING_REACH * max(self._up, self._down) / self._up
+        self._context = 0 if from_rate == to_rate else -int(-reach // self._down) * self._down
         self._input = Window()
 
     @property
     def latency(self) -> float:
-        """Seconds of signal for which a sample may have to wait."""
+        """Largest delay of a sample in seconds."""
         return 0.0 if self._up == self._down else (self._down + self._context) / self.rates[0]
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Samples [..., n] that come next; what is certain by then, [..., m] at the new rate."""
+        """Take the next samples [..., n]; return the samples [..., m] that are final by now."""
         self._input.push(samples)
-        whole = (self._input.stop - self._context) // self._down * self._down
-        if whole <= self._input.position:
+        stop = (self._input.stop - self._context) // self._down * self._down
+        if stop <= self._input.position:
             return samples[..., :0]
-        return self._until(whole, self._context)
+        return self._resample(stop, self._context)
 
     def flush(self) -> np.ndarray:
-        """What is left to say at the end."""
-        return self._until(self._input.stop, 0)
+        """End the signal and return the remaining samples."""
+        return self._resample(self._input.stop, 0)
 
-    def _until(self, stop: int, context: int) -> np.ndarray:
+    def _resample(self, stop: int, context: int) -> np.ndarray:
+        """Resample the input up to `stop`, with `context` samples after it."""
         window = self._input
         left, position = max(0, window.position - self._context), window.position
         if stop == position:
             return window.between(position, position)
-        made = resample(window.between(left, stop + context), *self.rates)
-        begin, end = ((place - left) * self._up for place in (position, stop))
+        resampled = resample(window.between(left, stop + context), *self.rates)
+        begin, end = (position - left) * self._up, (stop - left) * self._up
         window.advance(stop, self._context)
-        return made[..., begin // self._down : -(-end // self._down)]
+        return resampled[..., begin // self._down : -(-end // self._down)]
 
 
 class Window:
-    """The stretch of a signal [..., n] that is still needed, told by places in the whole signal.
+    """The part of a signal [..., n] that is still needed, addressed by sample index of the signal.
 
     Attributes:
-        position: up to where work is done.
-        stop: up to where samples have come.
+        position: samples before this index are processed.
+        stop: number of samples received.
     """
 
     def __init__(self):
@@ -189,82 +192,91 @@ class Window:
         self._pieces: list[np.ndarray] = []
 
     def push(self, samples: np.ndarray) -> None:
-        """Samples that come next."""
+        """Append the next samples."""
         self._pieces.append(samples)
         self.stop += samples.shape[-1]
 
     def between(self, start: int, stop: int) -> np.ndarray:
-        """The samples start..stop-1."""
+        """Return the samples start..stop-1."""
         if len(self._pieces) > 1:
             self._pieces = [np.concatenate(self._pieces, axis=-1)]
         return self._pieces[0][..., start - self._start : stop - self._start]
 
     def advance(self, position: int, context: int) -> None:
-        """Work is done up to `position`; of what came before, only `context` samples are needed still."""
+        """Mark samples before `position` as processed; keep only `context` of them."""
         self.position = position
         start = max(self._start, position - context)
         self._pieces = [self.between(start, self.stop).copy()]
         self._start = start
 
 
-def aligned(
+def separate_blocks(
     stream: Stream, blocks: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Push all blocks of a recording, and flush: its samples [m], averaged, beside their estimates [n_speakers, m]."""
+    """Push all blocks of a recording, then flush.
+
+    Yields:
+        Averaged samples [m] and the estimates of the same samples, [n_speakers, m].
+    """
     mixture = Window()
 
-    def beside(estimates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pair(estimates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         begin = mixture.position
         samples = mixture.between(begin, begin + estimates.shape[1])
         mixture.advance(begin + estimates.shape[1], 0)
         return samples, estimates
 
     for block in blocks:
-        samples = mono(block)
+        samples = to_mono(block)
         mixture.push(samples)
         estimates = stream.push(samples)
         if estimates.shape[1]:
-            yield beside(estimates)
+            yield pair(estimates)
     estimates = stream.flush()
     if estimates.shape[1]:
-        yield beside(estimates)
+        yield pair(estimates)
 
 
-def aligned_tracks(
+def separate_tracks(
     streams: list[Stream],
     blocks: Iterable[np.ndarray],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Run `aligned` on several signals of one recording, each with its own stream.
+    """Run `separate_blocks` on several signals of one recording, each with its own stream.
 
     Blocks [n_tracks, n] become samples [n_tracks, m] and estimates [n_tracks * n_speakers, m].
     """
 
-    def of_track(k: int, copy: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def track(k: int, copy: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         return (block[k] for block in copy)
 
     copies = tee(blocks, len(streams))
     pairs = [
-        aligned(stream, of_track(k, copy))
+        separate_blocks(stream, track(k, copy))
         for k, (stream, copy) in enumerate(zip(streams, copies, strict=True))
     ]
-    for together in zip(*pairs, strict=True):  # in step, as all have one sample rate
+    for together in zip(*pairs, strict=True):  # equal lengths, as all share one sample rate
         yield (
             np.stack([samples for samples, _ in together]),
             np.concatenate([voices for _, voices in together]),
         )
 
 
-def mono(samples: np.ndarray) -> np.ndarray:
-    """Average [channels, n], or take [n] as it is; see `sane`.
+def total_cost(streams: Iterable[Stream]) -> Cost:
+    """Add up the costs of streams."""
+    return sum((stream.cost for stream in streams), Cost())
+
+
+def to_mono(samples: np.ndarray) -> np.ndarray:
+    """Average samples [channels, n] to [n]; check and convert them as `to_channels` does.
 
     Raises:
-        ValueError: as `sane`.
+        ValueError: see `to_channels`.
     """
-    (samples,) = pick(sane(samples), "mix")
-    return np.require(samples, requirements=["C", "W"])  # writable, as torch wants it
+    (samples,) = pick(to_channels(samples), "mix")
+    return np.require(samples, requirements=["C", "W"])  # torch expects a writable array
 
 
-def sane(samples: np.ndarray) -> np.ndarray:
+def to_channels(samples: np.ndarray) -> np.ndarray:
     """Check samples [n] or [channels, n]; convert them to float32 [channels, n], full scale at 1.
 
     Raises:
@@ -277,5 +289,5 @@ def sane(samples: np.ndarray) -> np.ndarray:
     samples = np.atleast_2d(at_full_scale(samples))
     peak = np.abs(samples).max(initial=0.0)
     if not peak <= LOUDEST:
-        raise ValueError("the recording holds NaN or Inf, or samples past any scale")
+        raise ValueError("the recording contains NaN or Inf, or values far beyond full scale")
     return samples

@@ -1,4 +1,4 @@
-"""A separator as one of asteroid's models, for its `separate`, overlap-add, commands: all that take a `BaseModel`."""
+"""A separator as a model of asteroid, for all of its tools that accept a `BaseModel`."""
 
 from dataclasses import asdict
 from typing import Any
@@ -13,24 +13,26 @@ from spikesep.separation.model.separator import Separator, load_separator
 
 
 class SpikeSepModel(BaseModel):
-    """A separator, analog or spiking, that asteroid's tools know.
+    """An analog or spiking separator as an asteroid model.
 
     Args:
-        conversion: what of it is converted, as `SpikingNetwork.conversion_settings` says; None: nothing.
-        **config: the separator's sizes, those of `SeparatorConfig`.
+        conversion: conversion state of the network, from `SpikingNetwork.conversion_settings`;
+            None for an analog network.
+        **config: fields of `SeparatorConfig`.
     """
 
     def __init__(self, conversion: dict[str, Any] | None = None, **config):
         separator = Separator(SeparatorConfig(**config))
         separator.network.restore_conversion(conversion or separator.network.conversion_settings())
-        # None: asteroid then leaves the shape to `forward`; with 1 its `separate` takes no [T], and no batch [B, T].
+        # With in_channels=None asteroid leaves the shape to `forward`; with 1 its `separate` would
+        # reject [T] and [B, T].
         super().__init__(sample_rate=separator.sample_rate, in_channels=None)
         self.separator = separator
         self.eval()
 
     @classmethod
-    def of(cls, separator: Separator) -> "SpikeSepModel":
-        """A copy of a separator; of a `Model`, give its `separator`."""
+    def from_separator(cls, separator: Separator) -> "SpikeSepModel":
+        """Copy a separator; for a `Model`, pass its `separator`."""
         model = cls(separator.network.conversion_settings(), **asdict(separator.config))
         model.separator.load_state_dict(separator.state_dict())
         return model
@@ -39,19 +41,19 @@ class SpikeSepModel(BaseModel):
     def from_pretrained(
         cls, pretrained_model_conf_or_path: Any = None, *args, **kwargs
     ) -> "SpikeSepModel":
-        """From what `serialize` gave, or whatever `spikesep.load_model` takes: a folder, a file, a name.
+        """Load the output of `serialize`, or anything that `spikesep.load_model` accepts.
 
-        asteroid would unpickle a file; this does not.
+        Unlike asteroid, this does not unpickle files.
 
         Raises:
-            SpikeSepError: there is no such model, or it was changed.
+            SpikeSepError: the model does not exist, or its checksum does not match.
         """
         if isinstance(pretrained_model_conf_or_path, dict):
             return super().from_pretrained(pretrained_model_conf_or_path, *args, **kwargs)
-        return cls.of(load_separator(find_model(pretrained_model_conf_or_path)))
+        return cls.from_separator(load_separator(find_model(pretrained_model_conf_or_path)))
 
     def forward(self, wav: Tensor) -> Tensor:
-        """Voices [B, n_speakers, T] of mixtures [B, T] or [B, 1, T]; [n_speakers, T] of one mixture [T].
+        """Separate mixtures [B, T] or [B, 1, T] to [B, n_speakers, T], or [T] to [n_speakers, T].
 
         Raises:
             ValueError: `wav` has another shape; average or choose channels before.
@@ -60,13 +62,17 @@ class SpikeSepModel(BaseModel):
             wav = wav[:, 0]
         if wav.ndim not in (1, 2) or not wav.shape[-1]:
             raise ValueError(
-                f"a mixture is [T], [B, T] or [B, 1, T] and not empty; this one is {list(wav.shape)}"
+                "a mixture is [T], [B, T] or [B, 1, T] and not empty; this one is "
+                f"{list(wav.shape)}"
             )
         estimates = self.separator(torch.atleast_2d(wav).float())
         return estimates[0] if wav.ndim == 1 else estimates
 
     def serialize(self) -> dict[str, Any]:
-        """As asteroid's; versions are plain strings, for `torch.load` takes no other objects unless told to."""
+        """Serialize like asteroid, with versions as plain strings.
+
+        By default `torch.load` rejects other objects.
+        """
         conf = super().serialize()
         versions = conf["infos"]["software_versions"]
         conf["infos"]["software_versions"] = {
@@ -75,7 +81,7 @@ class SpikeSepModel(BaseModel):
         return conf
 
     def get_model_args(self) -> dict[str, Any]:
-        """What the constructor takes, for JSON."""
+        """Return the arguments of the constructor as JSON values."""
         return {
             "conversion": self.separator.network.conversion_settings(),
             **asdict(self.separator.config),

@@ -1,12 +1,13 @@
-"""Where a separator comes from: a folder, a file, an experiment, the one that is shipped, or the Hugging Face hub; and
-how it gets onto the hub. What comes from elsewhere is read by `spikesep.training.model_folder`, which runs nothing.
+"""Lookup of separators: local folders and files, shipped models, and the Hugging Face hub.
+
+Downloaded models are read by `spikesep.training.records.model_folder`, which executes nothing.
 """
 
 import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from spikesep import __version__
 from spikesep.errors import SpikeSepError
@@ -14,87 +15,86 @@ from spikesep.separation.model.separator import KIND, load_separator, save_separ
 from spikesep.training.records.model_files import CARD, CONFIG, REPORT, TENSORS
 from spikesep.training.records.model_folder import read_model, read_settings
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-"""Models that are shipped, each an experiment's `snn` and `ann`; the first by name is the default."""
+"""Folder of the shipped models, each an experiment with `snn` and `ann`. The first by name is the
+default."""
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+"""`org/name` or `org/name@revision`."""
 LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
 
 
 def find_model(
     name: str | Path | None = None, network: Literal["snn", "ann"] | None = None
 ) -> Path:
-    """The folder or file of a separator. What is here comes first, and only what cannot be here is asked of the hub.
+    """Find the folder or file of a separator; download it from the hub if it cannot be local.
 
     Args:
-        name: a model folder or `.safetensors` file; an experiment, which holds `snn` and `ann`; the name of a shipped
-            model; or `org/name` of the hub, with `@revision` for a branch, tag or commit. None: the shipped model.
-        network: which of an experiment's; by default the spiking one, if there.
+        name: a model folder or `.safetensors` file; an experiment, which contains `snn` and `ann`;
+            the name of a shipped model; or `org/name` on the hub, with `@revision` for a branch,
+            tag or commit. None for the default shipped model.
+        network: which network of an experiment; by default the spiking one, if present.
 
     Raises:
         SpikeSepError: there is none; the message says where it was looked for.
     """
     if name is None:
-        return _of_experiment(_shipped_default(), network)
+        return _find_in_experiment(_default_shipped(), network)
     shipped = _shipped()
     path = Path(name)
     path = shipped[str(name)] if str(name) in shipped and not path.exists() else path
     if path.is_file() or (path / CONFIG).is_file():
         return path
     if path.is_dir():
-        return _of_experiment(path, network)
-    on_hub = HUB_NAME.fullmatch(str(name))
-    looked = f"{name}: holds no model: no such folder or file"
-    if on_hub and not (folder := Path(on_hub[1]).parent).is_dir():
-        return _from_hub(*on_hub.groups(), f"{looked} here, and on the hub")
-    hub = (
-        f"not asked of the hub, as {folder} is a folder here"
-        if on_hub
-        else "no name on the hub (org/name)"
-    )
-    raise SpikeSepError(f"{looked}, not among the shipped ({', '.join(shipped) or 'none'}), {hub}")
+        return _find_in_experiment(path, network)
+    hub_name = HUB_NAME.fullmatch(str(name))
+    missing = f"{name}: contains no model: no such folder or file"
+    if hub_name and not Path(hub_name[1]).parent.is_dir():
+        return _download(*hub_name.groups(), f"{missing} here, and on the hub")
+    hub = "not a name on the hub (org/name)"
+    if hub_name:
+        hub = f"not looked up on the hub, as {Path(hub_name[1]).parent} is a folder here"
+    raise SpikeSepError(f"{missing}, not among the shipped ({', '.join(shipped) or 'none'}), {hub}")
 
 
 def push_to_hub(path: str | Path, name: str, private: bool = False) -> str:
-    """Put a separator on the Hugging Face hub, which makes the place if it is not there; returns its address.
+    """Upload a separator to the Hugging Face hub, and return its URL.
 
     Args:
-        path: a model folder or file; its card becomes the page.
-        name: `org/name`.
-        private: of a place that is made now.
+        path: a model folder or file; its card becomes the page of the repository.
+        name: repository, `org/name`; created if missing.
+        private: create the repository as a private one.
 
     Raises:
-        SpikeSepError: it is not a whole separator, or the hub does not take it.
+        SpikeSepError: the separator is incomplete, or the hub rejects it.
     """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     match = HUB_NAME.fullmatch(name)
     if match is None or match[2]:
-        raise SpikeSepError(f"{name}: is no name on the hub; give it as org/name")
+        raise SpikeSepError(f"{name}: is not a name on the hub; give it as org/name")
     model, saved, api = load_separator(path), read_model(path, KIND), _api()
     try:
         with TemporaryDirectory() as scratch:
-            save_separator(model, Path(scratch) / "model", saved.report, saved.card)
-            place = api.create_repo(name, private=private or None, exist_ok=True)
-            api.upload_folder(
-                repo_id=name,
-                folder_path=Path(scratch) / "model",
-                commit_message="Model of SpikeSep",
-            )
+            folder = Path(scratch) / "model"
+            save_separator(model, folder, saved.report, saved.card)
+            url = api.create_repo(name, private=private or None, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model of SpikeSep")
     except HfHubHTTPError as error:
-        refused = error.response.status_code in (401, 403)
-        remedy = (
-            f"{LOG_IN} as one who may write there"
-            if refused
-            else "give the same command again later"
-        )
+        remedy = "give the same command again later"
+        if error.response.status_code in (401, 403):
+            remedy = f"{LOG_IN} as a user who may write there"
         raise SpikeSepError(
-            f"{name}: the hub does not take it ({_first_line(error)}); {remedy}"
+            f"{name}: the hub rejects the upload ({_first_line(error)}); {remedy}"
         ) from error
     except (HTTPError, OSError, ValueError) as error:
         raise SpikeSepError(
-            f"{name}: cannot be put on the hub ({_first_line(error)}); {LOG_IN}, be online"
+            f"{name}: cannot be uploaded to the hub ({_first_line(error)}); check your connection "
+            f"and {LOG_IN}"
         ) from error
-    return str(place)
+    return str(url)
 
 
 def _shipped() -> dict[str, Path]:
@@ -103,66 +103,84 @@ def _shipped() -> dict[str, Path]:
     }
 
 
-def _shipped_default() -> Path:
+def _default_shipped() -> Path:
     for path in _shipped().values():
         return path
     raise SpikeSepError(
-        "--model: this installation has no shipped model; give a model folder or file, exp/<tag> of a recipe, or "
-        "org/name of the hub"
+        "--model: this installation has no shipped model; give a model folder or file, exp/<tag> "
+        "of a recipe, or org/name on the hub"
     )
 
 
-def _of_experiment(folder: Path, network: Literal["snn", "ann"] | None) -> Path:
+def _find_in_experiment(folder: Path, network: Literal["snn", "ann"] | None) -> Path:
     for kind in [network] if network else ["snn", "ann"]:
         if (folder / kind / CONFIG).is_file():
             return folder / kind
     raise SpikeSepError(
-        f"{folder}: holds no {network or 'model'}; give a folder with {CONFIG}, or the exp/<tag> folder of a recipe "
-        "that has finished"
+        f"{folder}: contains no {network or 'model'}; give a folder with {CONFIG}, or the "
+        "exp/<tag> folder of a recipe that has finished"
     )
 
 
-def _api():
+def _api() -> "HfApi":
     from huggingface_hub import HfApi
 
     return HfApi(library_name="spikesep", library_version=__version__)
 
 
-def _from_hub(repo: str, revision: str | None, looked: str) -> Path:
-    """The folder in the cache; its settings come first, so that nothing large is fetched that cannot be used."""
+def _download(repo: str, revision: str | None, missing: str) -> Path:
+    """Download a model into the cache of the hub, or take the cached copy, and return its folder.
+
+    The settings are downloaded and checked first, so that nothing large is fetched in vain.
+
+    Args:
+        repo: `org/name`.
+        revision: branch, tag or commit; None for the main branch.
+        missing: beginning of the error message.
+    """
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
     api, name = _api(), f"{repo}@{revision}" if revision else repo
-    offline = _why_offline(api, repo, revision, looked)
+    offline = _offline_reason(api, repo, revision, missing)
+    folder = Path()
     try:
         for files in ([CONFIG], [CONFIG, TENSORS, REPORT, CARD]):
-            found = api.snapshot_download(
-                repo, revision=revision, allow_patterns=files, local_files_only=offline is not None
-            )
-            if not (Path(found) / CONFIG).is_file():
-                raise SpikeSepError(
-                    f"{name}: is on the hub, but no model of SpikeSep: it has no {CONFIG}"
+            folder = Path(
+                api.snapshot_download(
+                    repo,
+                    revision=revision,
+                    allow_patterns=files,
+                    local_files_only=offline is not None,
                 )
-            read_settings(Path(found), KIND)
+            )
+            if not (folder / CONFIG).is_file():
+                raise SpikeSepError(
+                    f"{name}: is on the hub, but not a model of SpikeSep: it has no {CONFIG}"
+                )
+            read_settings(folder, KIND)
     except LocalEntryNotFoundError as error:
-        why = f"{offline}, and the cache has no whole copy of it; be online once, or give a folder or file"
-        raise SpikeSepError(f"{looked} nothing could be looked for: {why}") from error
+        raise SpikeSepError(
+            f"{missing} it could not be looked up: {offline}, and the cache has no complete copy "
+            "of it; go online once, or give a folder or file"
+        ) from error
     except (HTTPError, OSError, ValueError) as error:
         raise SpikeSepError(
-            f"{name}: cannot be fetched ({_first_line(error)}); give the same command again"
+            f"{name}: cannot be downloaded ({_first_line(error)}); give the same command again"
         ) from error
-    commit = Path(found).name[:12]
-    source = (
-        f"the hub's revision {commit}"
-        if offline is None
-        else f"{offline}; the cached revision {commit} is taken"
-    )
+    commit = folder.name[:12]
+    source = f"revision {commit} of the hub"
+    if offline is not None:
+        source = f"{offline}; using the cached revision {commit}"
     print(f"{name}: {source}", file=sys.stderr)
-    return Path(found)
+    return folder
 
 
-def _why_offline(api, repo: str, revision: str | None, looked: str) -> str | None:
-    """Ask the hub for the model: None where it is there, the reason where the hub does not answer."""
+def _offline_reason(api: "HfApi", repo: str, revision: str | None, missing: str) -> str | None:
+    """Ask the hub whether a model exists; if the hub does not answer, return why.
+
+    Raises:
+        SpikeSepError: the hub answers that it has no such model, or requires a login.
+    """
     from huggingface_hub import is_offline_mode
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -177,20 +195,18 @@ def _why_offline(api, repo: str, revision: str | None, looked: str) -> str | Non
         if error.response.status_code >= 500:
             return f"the hub is out of order ({_first_line(error)})"
         if isinstance(error, GatedRepoError):
-            reason = f"a model that asks for consent; give it on its page and {LOG_IN}"
+            reason = f"a gated model; accept its terms on its page and {LOG_IN}"
         elif isinstance(error, RevisionNotFoundError):
             reason = f"no revision {revision} of it"
         else:
             reason = f"no model of that name that you may read; if it is private, {LOG_IN}"
-        raise SpikeSepError(f"{looked} {reason}") from error
+        raise SpikeSepError(f"{missing} {reason}") from error
     except ValueError as error:
-        raise SpikeSepError(f"{looked} no such name can be ({_first_line(error)})") from error
+        raise SpikeSepError(f"{missing} the name is invalid ({_first_line(error)})") from error
     except (HTTPError, OSError) as error:
-        return (
-            "HF_HUB_OFFLINE is set"
-            if is_offline_mode()
-            else f"the hub cannot be reached ({_first_line(error)})"
-        )
+        if is_offline_mode():
+            return "HF_HUB_OFFLINE is set"
+        return f"the hub cannot be reached ({_first_line(error)})"
     return None
 
 

@@ -1,8 +1,10 @@
-"""The separator of the paper (section 6.3.2, Fig. 7B): encoder, channel norm, a stack of convolutions that estimates a
-mask for each speaker, decoder. The stack is a `SpikingNetwork`: it is trained analog and converted layer by layer.
+"""The separator of the paper (section 6.3.2, Fig. 7B): encoder, norm, mask network, decoder.
 
-    mixture [B, T] -> encoder -> w [B, N, K] -> channel norm -> stack -> sigmoid -> masks [B, S, N, K]
-                                 w * masks -> decoder -> estimates [B, S, T]
+The mask network is a `SpikingNetwork`: it is trained analog and converted layer by layer.
+
+    mixture [B, T] -> encoder -> w [B, N, K]
+    w -> channel norm -> mask network -> sigmoid -> masks [B, S, N, K]
+    w * masks -> decoder -> estimates [B, S, T]
 """
 
 from dataclasses import asdict
@@ -22,11 +24,16 @@ from spikesep.training.records.model_folder import load_model, save_model
 
 KIND = "spikesep-separator"
 RESIDUAL_GAIN = 0.5
-"""Of a norm beside a residual path, at first: each layer adds less than it hands on."""
+"""Initial gain of norms beside a residual path, so that a layer adds less than it passes on."""
 
 
 class ChannelNorm(nn.Module):
-    """Zero mean and unit variance over the channels of each frame, then a trainable gain and bias a channel."""
+    """Normalizes each frame over its channels, then applies a trainable gain and bias per channel.
+
+    Args:
+        n_channels: number of channels.
+        eps: added to the variance.
+    """
 
     def __init__(self, n_channels: int, eps: float = 1e-8):
         super().__init__()
@@ -35,11 +42,10 @@ class ChannelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, K] -> [B, N, K]."""
+        """Normalize [B, N, K]."""
         centred = x - x.mean(1, keepdim=True)
-        variance = centred.square().mean(
-            1, keepdim=True
-        )  # many times faster than torch.var over this dimension
+        # Many times faster than torch.var over this dimension.
+        variance = centred.square().mean(1, keepdim=True)
         return centred * torch.rsqrt(variance + self.eps) * self.gain + self.bias
 
 
@@ -47,7 +53,7 @@ class Separator(nn.Module):
     """A Conv-TasNet-like separator whose mask network can spike.
 
     Args:
-        config: its sizes.
+        config: sizes of the layers.
     """
 
     def __init__(self, config: SeparatorConfig):
@@ -62,58 +68,62 @@ class Separator(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Sample rate in Hz."""
         return self.config.sample_rate
 
     @property
     def context(self) -> int:
-        """Samples on either side of a sample that its estimates can depend on."""
+        """Number of samples on either side of a sample that its estimates can depend on."""
         frames = sum(d * (self.config.conv_kernel_size // 2) for d in self.config.dilations)
         return frames * self.stride + 2 * self.config.kernel_size
 
     @property
     def kind(self) -> str:
-        """`snn` once all layers of the stack spike, `ann` before."""
+        """`snn` if all layers of the mask network spike, else `ann`."""
         return "snn" if self.network.n_converted == len(self.network) else "ann"
 
     def forward(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
-        """Estimates [B, n_speakers, T] of the voices in mixture [B, T]."""
+        """Estimate the voices [B, n_speakers, T] in mixtures [B, T]."""
         features, context = self.encode(mixture)
         return self.decode(self.network(features, observe), context)
 
     def encode(self, mixture: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
-        """The stack's input [B, N, K]; and what `decode` needs: the encoded mixture [B, N, K] and T."""
+        """Return the input of the mask network [B, N, K] and the context for `decode`.
+
+        The context is the encoded mixture [B, N, K] and the number of samples T.
+        """
         encoded = F.relu(self.encoder(self._padded(mixture)[:, None]))
         return self.norm(encoded), (encoded, mixture.shape[-1])
 
     def decode(self, potential: Tensor, context: tuple[Tensor, int]) -> Tensor:
-        """Estimates [B, S, T] from the readout potential [B, S * N, K] and the context from `encode`."""
+        """Estimate voices [B, S, T] from readout potentials [B, S * N, K] and the context."""
         encoded, n_samples = context
         masks = torch.sigmoid(potential).unflatten(1, (self.config.n_speakers, -1))
         estimates = self.decoder((masks * encoded[:, None]).float())
         return estimates[..., self.stride : self.stride + n_samples]
 
     def front(self) -> list[nn.Module]:
-        """The modules that `encode` runs."""
+        """List the modules that `encode` runs."""
         return [self.encoder, self.norm]
 
     def separate(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
-        """Estimates [n_speakers, T] of the voices in mixture [T], in inference."""
+        """Estimate the voices [n_speakers, T] in one mixture [T], in inference mode."""
         with torch.inference_mode():
-            features, context = self.encode_alike(mixture[None])
+            features, context = self.encode_in_float64(mixture[None])
             return self.decode(self.network(features, observe), context)[0]
 
     def separate_with_cost(self, mixture: Tensor) -> tuple[Tensor, Cost]:
-        """`separate`, and what the stack cost."""
+        """Separate like `separate`; also return the cost of the mask network."""
         meter = CostMeter()
         return self.separate(mixture, meter), meter.cost
 
-    def encode_alike(self, mixture: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
-        """`encode` in float64, then rounded: a sample's features are the same in a block of any length.
+    def encode_in_float64(self, mixture: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
+        """Encode like `encode`, but in float64, and round the result to float32.
 
-        Sums in float32 depend in the last digit on the block around them, and one that does can tip a spike.
+        The features of a sample then do not depend on the length of the block around it. The last
+        digit of float32 sums would, which can add or remove a spike.
         """
-        if mixture.device.type == "mps":  # knows no float64
+        if mixture.device.type == "mps":  # has no float64
             return self.encode(mixture)
         filters = self.encoder.filterbank.filters().double()
         encoded = F.relu(
@@ -122,13 +132,16 @@ class Separator(nn.Module):
         return self.norm(encoded).float(), (encoded.float(), mixture.shape[-1])
 
     def _padded(self, mixture: Tensor) -> Tensor:
-        """Pad [B, T] so that every sample lies under two frames and the last frame is whole."""
+        """Pad [B, T] so that two frames cover every sample and the last frame is complete."""
         tail = -mixture.shape[-1] % self.stride
         return F.pad(mixture, (self.stride, self.stride + tail))
 
 
 def mask_network(config: SeparatorConfig) -> SpikingNetwork:
-    """Bottleneck 1x1 convolution, dilated convolutions, and the mask readout, [B, N, K] -> [B, S * N, K]."""
+    """Build the mask network, [B, N, K] -> [B, S * N, K].
+
+    It consists of a 1x1 bottleneck convolution, dilated convolutions, and the mask readout.
+    """
     n, c, k = config.n_filters, config.n_channels, config.conv_kernel_size
     layers = {"bottleneck": SpikingLayer(nn.Conv1d(n, c, 1, bias=False), nn.BatchNorm1d(c))}
     for i, d in enumerate(config.dilations):
@@ -148,15 +161,22 @@ def save_separator(
     card: str | None = None,
     half: bool = False,
 ) -> None:
-    """Write the model and, if given, the report of its conversion and its card, as a folder or one `.safetensors` file,
-    by half in 16 bits; see `spikesep.training.model_folder`."""
+    """Write a separator as a folder or a single `.safetensors` file.
+
+    Args:
+        model: the separator.
+        path: a folder, or a file that ends in `.safetensors`.
+        report: report of its conversion.
+        card: its model card.
+        half: store weights in 16 bits; see `spikesep.training.records.model_folder`.
+    """
     save_model(model, path, KIND, asdict(model.config), report=report, card=card, half=half)
 
 
 def load_separator(path: str | Path) -> Separator:
-    """Read what `save_separator` wrote, in inference mode. Nothing in it is executed.
+    """Load what `save_separator` wrote, in inference mode. No code from the model is executed.
 
     Raises:
-        SpikeSepError: there is none, or not a whole, unchanged separator.
+        SpikeSepError: it does not exist, is incomplete, or its checksum does not match.
     """
     return load_model(path, KIND, lambda settings: Separator(SeparatorConfig(**settings)))

@@ -1,4 +1,4 @@
-"""The listening page and the server that separates uploads."""
+"""The listening page of an experiment, and the server that separates uploaded recordings."""
 
 from spikesep.separation.pages.listening_page import build_page
 

@@ -1,4 +1,4 @@
-"""Templates, style sheet and scripts of both pages, as they lie in this package."""
+"""Templates, style sheet and scripts of both pages."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ from markupsafe import Markup
 
 from spikesep.separation.scoring import results
 
+LOADER = ChoiceLoader(
+    [PackageLoader("spikesep.separation.pages", folder) for folder in ("templates", "static")]
+)
 ENVIRONMENT = Environment(
-    loader=ChoiceLoader(
-        [PackageLoader("spikesep.separation.pages", folder) for folder in ("templates", "static")]
-    ),
+    loader=LOADER,
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -21,10 +22,10 @@ ENVIRONMENT.globals["source"] = lambda name: Markup(source(name))
 
 
 def source(name: str) -> str:
-    """The text of a file of this package."""
-    return ENVIRONMENT.loader.get_source(ENVIRONMENT, name)[0]
+    """Return the text of a template or static file."""
+    return LOADER.get_source(ENVIRONMENT, name)[0]
 
 
 def render(name: str, **context: Any) -> str:
-    """The template `name`, all text in `context` escaped."""
+    """Render a template; all text in the context is escaped."""
     return ENVIRONMENT.get_template(name).render(context)

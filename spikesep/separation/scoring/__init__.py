@@ -1,1 +1,1 @@
-"""Scores of a trained model on mixtures with known sources, and pages of results."""
+"""Scores of trained models on mixtures with known sources, and their tables."""

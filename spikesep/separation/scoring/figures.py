@@ -1,6 +1,4 @@
-"""Pictures of an experiment on speech: how training went, what the layers' activations are (the paper's Figs. 5 and 1),
-for a light page or a dark one.
-"""
+"""Figures of a speech experiment: training history and activations (Figs. 5 and 1 of the paper)."""
 
 from pathlib import Path
 
@@ -10,15 +8,17 @@ from spikesep.training.records.history import History
 
 
 def draw(exp: Path, folder: Path, *, dark: bool = False) -> list[Path]:
-    """Draw, into `folder`, `training.png` and `activations.png` of those inputs that are in `exp`; their paths."""
-    history, report, model = (
-        exp / "history.csv",
-        exp / "snn" / "report.json",
-        exp / "snn" / "config.json",
-    )
+    """Draw `training.png` and `activations.png` into a folder, and return the paths.
+
+    Args:
+        exp: folder of the experiment. A figure whose inputs are missing there is left out.
+        folder: output folder.
+        dark: draw for a dark page; file names then end in `-dark.png`.
+    """
+    report, model = exp / "snn" / "report.json", exp / "snn" / "config.json"
     suffix = "-dark.png" if dark else ".png"
     drawn = []
-    if epochs := History(history).read():
+    if epochs := History(exp / "history.csv").read():
         drawn.append(folder / f"training{suffix}")
         training_figure(epochs, drawn[-1], "SI-SDRi (dB)", dark=dark)
     if report.is_file() and model.is_file():

@@ -1,8 +1,8 @@
-"""How good an estimate of a voice is: SI-SDR, SDR, PESQ and STOI, over the best pairing of estimates with sources.
+"""Metrics of an estimated voice: SI-SDR, SDR, PESQ and STOI, for the best pairing with sources.
 
-SI-SDR is the paper's eq. 14 on signals whose means were removed. SDR is that of BSS Eval, which forgives a filter of
-512 taps. PESQ is ITU-T P.862.1 narrow-band (MOS-LQO); STOI lies between 0 and 1. What cannot be measured is nan, with
-the reason.
+SI-SDR is eq. 14 of the paper on signals without their means. SDR is that of BSS Eval, which allows
+for a filter with 512 taps. PESQ is narrow-band ITU-T P.862.1 (MOS-LQO); STOI is between 0 and 1. A
+metric that is not defined for a pair of signals is nan, with the reason.
 """
 
 import math
@@ -19,23 +19,27 @@ from pystoi import stoi as _stoi
 from torchmetrics.functional import scale_invariant_signal_distortion_ratio, signal_distortion_ratio
 
 DEFINITION = (
-    "SI-SDR is 10 log10(|αs|² / |αs − ŝ|²) with α = ⟨ŝ, s⟩ / |s|², on signals whose means were removed; "
-    "SI-SDRi is its gain over the unprocessed mixture"
+    "SI-SDR is 10 log10(|αs|² / |αs − ŝ|²) with α = ⟨ŝ, s⟩ / |s|², on signals whose means were "
+    "removed; SI-SDRi is its gain over the unprocessed mixture"
 )
 SDR_TAPS = 512
-SILENCE = 1e-9  # of a signal's norm: what is left after its mean was removed is rounding
+SILENCE = 1e-9
+"""Share of a signal's norm below which what is left without its mean is rounding."""
+WORST_SI_SDR = -1e3
+"""SI-SDR in dB that counts for undefined pairs when estimates are paired with sources."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one mixture: means over its sources.
+    """Scores of one mixture: means over its sources.
 
     Attributes:
         si_sdr, si_sdri, sdr: dB.
         pesq: MOS-LQO, 1 to 4.5.
         stoi: 0 to 1.
         permutation: `permutation[i]` is the estimate that belongs to source i.
-        refusals: why a metric is nan, by its name. A metric that was not asked for is nan without a reason.
+        undefined: reason why a requested metric is nan, by its name. Metrics that were not
+            requested are nan, too.
     """
 
     si_sdr: float
@@ -44,20 +48,21 @@ class Scores:
     pesq: float
     stoi: float
     permutation: tuple[int, ...]
-    refusals: dict[str, str] = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
 
 
-class RefusalError(Exception):
+class UndefinedMetricError(Exception):
     """A metric is not defined for these signals."""
 
 
 def si_sdr(estimate: np.ndarray, source: np.ndarray) -> float:
-    """Scale-invariant SDR of two signals [samples] without their means, eq. 14, in dB.
+    """Compute the scale-invariant SDR of two signals [samples] without their means, in dB.
 
-    Both are brought to unit norm first, so that the metric's own epsilon weighs the same at every level.
+    Both are scaled to unit norm first, so that the epsilon of torchmetrics has the same weight at
+    every level.
 
     Raises:
-        RefusalError: either is silent (or constant), or not finite.
+        UndefinedMetricError: either signal is silent, constant or not finite.
     """
     pair = [
         torch.from_numpy(_unit_norm(signal, name))
@@ -67,13 +72,14 @@ def si_sdr(estimate: np.ndarray, source: np.ndarray) -> float:
 
 
 def sdr(estimate: np.ndarray, source: np.ndarray) -> float:
-    """SDR of BSS Eval (version 3, 512 taps) of two signals [samples], in dB.
+    """Compute the SDR of BSS Eval (version 3, 512 taps) of two signals [samples], in dB.
 
     Raises:
-        RefusalError: either is silent, not finite or shorter than the filter, or the source too simple to solve for it.
+        UndefinedMetricError: either signal is silent, not finite or shorter than the filter, or the
+            filter cannot be solved for, as the source is too simple.
     """
     if len(source) < SDR_TAPS:
-        raise RefusalError(f"shorter than {SDR_TAPS} samples")
+        raise UndefinedMetricError(f"shorter than {SDR_TAPS} samples")
     _unit_norm(estimate, "estimate"), _unit_norm(source, "source")
     try:
         pair = (
@@ -81,53 +87,63 @@ def sdr(estimate: np.ndarray, source: np.ndarray) -> float:
         )
         return _finite(float(signal_distortion_ratio(*pair, filter_length=SDR_TAPS)))
     except torch.linalg.LinAlgError as error:
-        raise RefusalError("the source is too simple for a 512-tap filter") from error
+        raise UndefinedMetricError("the source is too simple for a 512-tap filter") from error
 
 
 def pesq(estimate: np.ndarray, source: np.ndarray, sample_rate: int) -> float:
-    """Narrow-band PESQ of two signals [samples] at 8 or 16 kHz, MOS-LQO.
+    """Compute narrow-band PESQ of two signals [samples] at 8 or 16 kHz, as MOS-LQO.
 
     Raises:
-        RefusalError: either is silent or not finite, the rate is another, or P.862 finds no utterance.
+        UndefinedMetricError: either signal is silent or not finite, the sample rate is another, or
+            P.862 detects no utterance.
     """
     if sample_rate not in (8000, 16000):
-        raise RefusalError(f"defined at 8000 and 16000 Hz, not {sample_rate}")
+        raise UndefinedMetricError(f"defined at 8000 and 16000 Hz, not {sample_rate}")
     _unit_norm(estimate, "estimate"), _unit_norm(source, "source")
     try:
         return _finite(float(_pesq(sample_rate, source, estimate, "nb")))
     except (PesqError, ValueError) as error:
         reason = error.args[0] if error.args else type(error).__name__
-        raise RefusalError(reason.decode() if isinstance(reason, bytes) else str(reason)) from error
+        reason = reason.decode() if isinstance(reason, bytes) else str(reason)
+        raise UndefinedMetricError(reason) from error
 
 
 def stoi(estimate: np.ndarray, source: np.ndarray, sample_rate: int) -> float:
-    """Short-time objective intelligibility of two signals [samples], 0 to 1.
+    """Compute the short-time objective intelligibility of two signals [samples], 0 to 1.
 
     Raises:
-        RefusalError: either is silent or not finite, or less than 0.4 s of the source is speech.
+        UndefinedMetricError: either signal is silent or not finite, or less than 0.4 s of the
+            source is speech.
     """
     _unit_norm(estimate, "estimate"), _unit_norm(source, "source")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "error", RuntimeWarning
-        )  # pystoi warns, and gives 1e-5, when it has too few frames
+        # With too few frames pystoi warns and returns 1e-5.
+        warnings.simplefilter("error", RuntimeWarning)
         try:
             return _finite(float(_stoi(source, estimate, sample_rate)))
         except (RuntimeWarning, ValueError) as error:
-            raise RefusalError("too little speech in the source") from error
+            raise UndefinedMetricError("too little speech in the source") from error
 
 
 def best_permutation(estimates: np.ndarray, sources: np.ndarray) -> tuple[int, ...]:
-    """The estimate of each source, so that the sum of SI-SDR is largest; both are [n_speakers, samples].
+    """Find the estimate of each source that maximizes the sum of SI-SDR.
 
-    A pair without an SI-SDR counts as the worst there is, so that a silent estimate is paired last.
+    A pair whose SI-SDR is undefined counts as the worst, so that silent estimates are paired last.
+
+    Args:
+        estimates: [n_speakers, samples].
+        sources: [n_speakers, samples].
+
+    Returns:
+        The index of the estimate of each source.
     """
     n = len(sources)
-    table = np.full((n, n), -1e3)
+    table = np.full((n, n), WORST_SI_SDR)
     for source in range(n):
         for estimate in range(n):
             value = _attempt(lambda e=estimate, s=source: si_sdr(estimates[e], sources[s]))
-            table[source, estimate] = value if isinstance(value, float) else -1e3
+            if isinstance(value, float):
+                table[source, estimate] = value
     return max(
         permutations(range(n)), key=lambda order: sum(table[i, e] for i, e in enumerate(order))
     )
@@ -146,8 +162,11 @@ def score_utterance(
         estimates: [n_speakers, samples], in any order.
         sources: [n_speakers, samples].
         mixture: [samples].
-        sample_rate: Hz.
-        metrics: of `sdr`, `pesq`, `stoi`, those to compute beside SI-SDR.
+        sample_rate: sample rate in Hz.
+        metrics: which of `sdr`, `pesq` and `stoi` to compute besides SI-SDR.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     estimates, sources, mixture = (
         np.asarray(signal, dtype=np.float64) for signal in (estimates, sources, mixture)
@@ -164,23 +183,22 @@ def score_utterance(
         "pesq": lambda: _mean(lambda e, s: pesq(e, s, sample_rate), pairs),
         "stoi": lambda: _mean(lambda e, s: stoi(e, s, sample_rate), pairs),
     }
-    wanted = {"si_sdr", "si_sdri", *metrics}
-    outcome = {
-        name: _attempt(measure) if name in wanted else math.nan
-        for name, measure in measures.items()
-    }
-    refusals = {
-        name: str(value) for name, value in outcome.items() if isinstance(value, RefusalError)
-    }
-    return Scores(**{name: math.nan if name in refusals else value for name, value in outcome.items()},
-                  permutation=order, refusals=refusals)  # fmt: skip
+    requested = {"si_sdr", "si_sdri", *metrics}
+    values, undefined = {}, {}
+    for name, measure in measures.items():
+        value = _attempt(measure) if name in requested else math.nan
+        if isinstance(value, UndefinedMetricError):
+            undefined[name] = str(value)
+            value = math.nan
+        values[name] = value
+    return Scores(**values, permutation=order, undefined=undefined)
 
 
-def _attempt(measure: Callable[[], float]) -> float | RefusalError:
+def _attempt(measure: Callable[[], float]) -> float | UndefinedMetricError:
     try:
         return measure()
-    except RefusalError as refusal:
-        return refusal
+    except UndefinedMetricError as error:
+        return error
 
 
 def _mean(
@@ -191,18 +209,22 @@ def _mean(
 
 def _finite(value: float) -> float:
     if not math.isfinite(value):
-        raise RefusalError("no finite value")
+        raise UndefinedMetricError("no finite value")
     return value
 
 
 def _unit_norm(signal: np.ndarray, name: str) -> np.ndarray:
-    """The signal in float64 without its mean, at unit norm; refused where nothing is left of it."""
+    """Subtract the mean of a signal and scale it to unit norm, in float64.
+
+    Raises:
+        UndefinedMetricError: the signal is empty, constant or not finite.
+    """
     signal = np.asarray(signal, dtype=np.float64)
     if not signal.size or not np.isfinite(signal).all():
-        raise RefusalError(f"the {name} is {'not finite' if signal.size else 'empty'}")
+        raise UndefinedMetricError(f"the {name} is {'not finite' if signal.size else 'empty'}")
     signal = signal / (np.abs(signal).max() or 1.0)
     centred = signal - signal.mean()
     norm = np.linalg.norm(centred)
     if norm <= SILENCE * np.linalg.norm(signal):
-        raise RefusalError(f"the {name} is silent")
+        raise UndefinedMetricError(f"the {name} is silent")
     return centred / norm

@@ -1,6 +1,6 @@
-"""From scores to a page: means in the groups of the paper's Table 4, and their rendering as Markdown and on a terminal.
+"""Means of scores in the groups of the paper's Table 4, as Markdown and as a terminal table.
 
-Nothing here computes a score; `scoring` does, and hands over one record an utterance.
+The scores themselves are computed in `utterance`, one record per mixture.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,21 +26,22 @@ DECIMALS = {"si_sdr": 1, "si_sdri": 1, "sdr": 1, "pesq": 2, "stoi": 3}
 
 
 def group_of(sexes: Sequence[str]) -> str | None:
-    """`same` where all voices are of one sex, `diff` where not; None where the sex of one is unknown."""
+    """Return `same` if all voices have the same sex, else `diff`; None if any sex is unknown."""
     if "u" in sexes:
         return None
     return "same" if len(set(sexes)) == 1 else "diff"
 
 
 def summarize(records: Sequence[dict], metrics: Iterable[str]) -> dict[str, Any]:
-    """Mean scores by condition, method, metric and group; the cost; the utterances that a metric refused.
+    """Compute mean scores by condition, method, metric and group, and the mean cost.
 
-    An utterance that a metric refused for one method is left out of that metric's mean for all of them, so that a
-    column compares the same utterances. A mean over no utterance is None.
+    An utterance for which a metric is undefined with one method is excluded from the means of that
+    metric for all methods, so that each column compares the same utterances. It is listed under
+    `refused`. A mean over no utterance is None.
     """
     names = ["si_sdr", "si_sdri", *metrics]
     refused = {
-        name: sorted(record["utt"] for record in records if _is_refused(record, name))
+        name: sorted(record["utt"] for record in records if _is_undefined(record, name))
         for name in names
     }
     summary: dict[str, Any] = {}
@@ -52,14 +53,14 @@ def summarize(records: Sequence[dict], metrics: Iterable[str]) -> dict[str, Any]
     summary["cost"] = mean_cost(records)
     summary["refused"] = {name: utts for name, utts in refused.items() if utts or name == "pesq"}
     summary["n_utterances"] = {
-        condition: {group: len(_members(records, condition, group)) for group in GROUPS}
+        condition: {group: len(_select(records, condition, group)) for group in GROUPS}
         for condition in CONDITIONS
     }
     return summary
 
 
 def mean_cost(records: Sequence[dict]) -> dict[str, Any]:
-    """Operations of the spiking separator for a second of audio, over all utterances."""
+    """Compute the operations of the spiking separator per second of audio, over all utterances."""
     seconds = sum(record["seconds"] for record in records)
     total = sum((Cost(**record["cost"]) for record in records), Cost())
     fewer = (
@@ -78,15 +79,15 @@ def mean_cost(records: Sequence[dict]) -> dict[str, Any]:
     }
 
 
-def groups_of(results: dict[str, Any]) -> dict[str, str]:
-    """The groups to show, with their titles: where the sexes of all voices are unknown, all utterances together."""
+def shown_groups(results: dict[str, Any]) -> dict[str, str]:
+    """Return the groups to show, with their titles; only `overall` if no sex is known."""
     counts = results["n_utterances"].values()
     known = any(count[group] for count in counts for group in ("diff", "same"))
     return GROUPS if known else {"overall": GROUPS["overall"]}
 
 
-def version_of(versions: dict[str, str]) -> str:
-    """`0.1.0`, with the commit if it was recorded: `0.1.0 (1234567)`."""
+def format_version(versions: dict[str, str]) -> str:
+    """Format the version with the commit, if recorded: `0.1.0 (1234567)`."""
     own, commit = versions["spikesep"], versions.get("commit", "")
     return (
         f"{own} ({commit[:7]}{'-dirty' if commit.endswith('-dirty') else ''})"
@@ -96,11 +97,11 @@ def version_of(versions: dict[str, str]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The whole of `RESULTS.md`."""
+    """Return the content of `RESULTS.md`."""
     metrics = _metrics(results)
-    groups = groups_of(results)
+    groups = shown_groups(results)
     head = ["Cond.", "Method"]
-    for name in metrics:  # as in Table 4, a metric's name stands over its first column
+    for name in metrics:  # as in Table 4, the first column of a metric has its name
         first, *others = groups.values()
         head += [f"{METRICS[name]} {first}", *others]
     rows = [[CONDITIONS[c], METHODS[m], *values] for c, m, values in table_rows(results, groups)]
@@ -111,8 +112,8 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def terminal_table(results: dict[str, Any]) -> Table:
-    """The same numbers for a terminal of 80 columns: a line each for Diff., Same and Overall, as `groups_of`."""
-    groups = groups_of(results)
+    """Return a table for a terminal with 80 columns, with one row per method and group."""
+    groups = shown_groups(results)
     caption = [
         "SI-SDR, SI-SDRi and SDR in dB; means over utterances",
         *results.get("cut_short", []),
@@ -139,7 +140,7 @@ def terminal_table(results: dict[str, Any]) -> Table:
 def table_rows(
     results: dict[str, Any], groups: Iterable[str] = GROUPS
 ) -> list[tuple[str, str, list[str]]]:
-    """Condition, method and the printed values of each metric and group, a row each."""
+    """Return rows of condition, method, and the formatted value of each metric and group."""
     return [
         (condition, method, [decimal(results[condition][method][name][group], name)
                              for name in _metrics(results) for group in groups])
@@ -148,22 +149,22 @@ def table_rows(
 
 
 def decimal(value: float | None, metric: str) -> str:
-    """A score as it is printed; an en dash where there is none."""
+    """Format a score; an en dash stands for None."""
     if value is None:
         return "–"
-    return f"{round(value, DECIMALS[metric]) + 0.0:.{DECIMALS[metric]}f}".replace(
-        "-", "−"
-    )  # + 0.0: no minus zero
+    rounded = round(value, DECIMALS[metric]) + 0.0  # turns -0.0 into 0.0
+    return f"{rounded:.{DECIMALS[metric]}f}".replace("-", "−")
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What must stand below the table, a paragraph each, in Markdown."""
+    """Return the notes below the table, one Markdown paragraph each."""
     cost, versions, machine = results["cost"], results["versions"], results["machine"]
     n = results["n_utterances"]
-    known = len(groups_of(results)) > 1
+    known = len(shown_groups(results)) > 1
     sexes = {c: f" ({n[c]['diff']} different sex, {n[c]['same']} same)" if known else "" for c in n}
     counts = ", ".join(f"{CONDITIONS[c].lower()} {n[c]['overall']}{sexes[c]}" for c in n)
     rates = ", ".join(f"{rate:.3f}" for rate in cost["firing_rate"])
+    command = f"Command: `{results['command']}`. " if results["command"] else ""
     synops, macs, analog = (
         f"{cost[f'{name}_per_second'] / 1e6:,.1f}" for name in ("synops", "macs", "analog_macs")
     )
@@ -171,27 +172,27 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"Means over utterances: {counts}. {_voices_note(results)}",
         *results.get("cut_short", []),
         f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is narrow-band P.862.1 (MOS-LQO).",
-        f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio {cost['synops_ratio']:.3f}: "
-        f"{synops} million synaptic operations for a second of audio, where the ANN's separator does "
-        f"{macs} million multiply-accumulates; {analog} million of these remain, in the spiking network's first layer."
-        f"{fewer_connections(cost)}",
-        f"Mean spikes a neuron and time step, layer by layer: {rates or 'none'}.",
-        *(_refusal_note(name, utts) for name, utts in results["refused"].items()),
-        f"Seed {results['seed']}. "
-        + (f"Command: `{results['command']}`. " if results["command"] else "")
-        + f"Python {versions['python']}, torch {versions['torch']}, spikesep {version_of(versions)}; "
-        f"{machine['processor']}, {machine['cores']} cores. Data {results['data_hash'][:12]}.",
+        f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio "
+        f"{cost['synops_ratio']:.3f}: {synops} million synaptic operations per second of audio, "
+        "where the ANN's separator does "
+        f"{macs} million multiply-accumulates; {analog} million of these remain, in the first "
+        f"layer of the spiking network.{pruning_note(cost)}",
+        f"Mean spikes per neuron and time step, layer by layer: {rates or 'none'}.",
+        *(_undefined_note(name, utts) for name, utts in results["refused"].items()),
+        f"Seed {results['seed']}. {command}Python {versions['python']}, torch {versions['torch']}, "
+        f"spikesep {format_version(versions)}; {machine['processor']}, {machine['cores']} cores. "
+        f"Data {results['data_hash'][:12]}.",
     ]
 
 
-def fewer_connections(cost: dict[str, Any]) -> str:
-    """What to say of a spiking network with fewer connections than its ANN has; nothing where it has all."""
+def pruning_note(cost: dict[str, Any]) -> str:
+    """Say how many connections pruning left the spiking network; empty if it was not pruned."""
     kept, macs = cost.get("kept_macs_per_second"), cost["macs_per_second"]
     if not kept:
         return ""
     return (
-        f" Conversion left the spiking network {kept / macs:.0%} of the ANN's connections; an ANN of these alone would "
-        f"do {kept / 1e6:,.1f} million."
+        f" Conversion left the spiking network {kept / macs:.0%} of the ANN's connections; an ANN "
+        f"with only these would do {kept / 1e6:,.1f} million."
     )
 
 
@@ -200,7 +201,7 @@ def _voices_note(results: dict[str, Any]) -> str:
         return "Closed: voices heard in training; open: voices never heard."
     return (
         "Closed: the validation set, which chose the best epochs; open: the test set. "
-        "In training, no voice of either was heard."
+        "No voice of either was heard in training."
     )
 
 
@@ -209,19 +210,22 @@ def closed_voices_heard(results: dict[str, Any]) -> bool:
     return results.get("closed_voices_heard", True)
 
 
-def _refusal_note(name: str, utts: list[str]) -> str:
+def _undefined_note(name: str, utts: list[str]) -> str:
     label = METRICS[name].removesuffix(" (dB)")
     if not utts:
-        return f"{label} refused no utterance."
+        return f"{label} is defined for every utterance."
     listed = ", ".join(f"`{utt}`" for utt in utts)
-    return f"{label} refused {len(utts)}, left out of its means for every method: {listed}."
+    return (
+        f"{label} is undefined for {len(utts)} utterances, which are excluded from its means for "
+        f"every method: {listed}."
+    )
 
 
 def _metrics(results: dict[str, Any]) -> list[str]:
     return [name for name in METRICS if name in results["closed"]["ann"]]
 
 
-def _members(records: Sequence[dict], condition: str, group: str) -> list[dict]:
+def _select(records: Sequence[dict], condition: str, group: str) -> list[dict]:
     return [
         r
         for r in records
@@ -235,11 +239,11 @@ def _means(records: Sequence[dict], method: str, name: str) -> dict[str, float |
         values = [
             record["scores"][method][name]
             for record in records
-            if not _is_refused(record, name) and group in ("overall", group_of(record["sexes"]))
+            if not _is_undefined(record, name) and group in ("overall", group_of(record["sexes"]))
         ]
         means[group] = sum(values) / len(values) if values else None
     return means
 
 
-def _is_refused(record: dict, name: str) -> bool:
+def _is_undefined(record: dict, name: str) -> bool:
     return any(name in scores["refused"] for scores in record["scores"].values())

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.separators import tiny_config
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import write_wav
@@ -12,7 +13,6 @@ from spikesep.separation.config import (
     DynamicMixingConfig,
     MixingConfig,
     RecipeConfig,
-    SeparatorConfig,
     SpeechConversionConfig,
     SpeechPretrainConfig,
 )
@@ -218,7 +218,7 @@ def test_a_model_is_trained_and_converted_without_a_training_mixture_on_disk(
     write_table(experiment.data / UTTERANCES, table)
     assert not (experiment.data / "tr").exists()
     recipe = RecipeConfig(
-        model=SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2]),
+        model=tiny_config(),
         mixing=MixingConfig(dynamic=DynamicMixingConfig(examples=6, speeds=[0.95, 1.05])),
         train=SpeechPretrainConfig(epochs=2, batch_size=2, segment_seconds=0.5),
         convert=SpeechConversionConfig(

@@ -10,29 +10,30 @@ import pytest
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.wav import read_samples
-from spikesep.separation.inference import live
-from spikesep.separation.inference.live import microphone_sound, pipe_sound, until_stopped
+from spikesep.separation.inference import microphone
+from spikesep.separation.inference.live import pipe_sound, until_stopped
+from spikesep.separation.inference.microphone import microphone_sound
 
 
-def test_the_microphone_is_asked_for_in_a_line(monkeypatch):
+def test_missing_sounddevice_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(SpikeSepError, match="pip install sounddevice"):
         microphone_sound(print)
 
 
-def test_the_microphone_is_heard_at_its_own_rate_until_it_is_gone(monkeypatch):
+def test_microphone_is_recorded_until_it_is_unplugged(monkeypatch):
     class Device:
-        hears = ((0.5, False), (0.25, True), (0.125, True))
+        signal = ((0.5, False), (0.25, True), (0.125, True))
 
         def __init__(self, samplerate, channels, dtype, blocksize, callback):
             assert (samplerate, channels, dtype, blocksize) == (48000, 1, "float32", 960)
             self.callback = callback
 
         def __enter__(self):
-            for level, overflow in self.hears:
+            for level, overflow in self.signal:
                 memory = np.full((960, 1), level, np.float32)
                 self.callback(memory, 960, None, SimpleNamespace(input_overflow=overflow))
-                memory[:] = 9  # PortAudio uses it again
+                memory[:] = 9  # PortAudio reuses its buffer
 
         def __exit__(self, *_):
             pass
@@ -46,23 +47,26 @@ def test_the_microphone_is_heard_at_its_own_rate_until_it_is_gone(monkeypatch):
             return {"default_samplerate": 48000.0}
 
     monkeypatch.setitem(sys.modules, "sounddevice", Module)
-    monkeypatch.setattr(live, "MOST_SILENCE", 0.01)
+    monkeypatch.setattr(microphone, "TIMEOUT", 0.01)
     told = []
     sound = microphone_sound(told.append)
     assert sound.sample_rate == 48000
     for level in (0.5, 0.25, 0.125):
         np.testing.assert_array_equal(next(sound.blocks), np.full((1, 960), level))
-    with pytest.raises(SpikeSepError, match="nothing has come from the microphone"):
+    with pytest.raises(SpikeSepError, match="no samples from the microphone"):
         next(sound.blocks)
     (lost,) = told
     assert "samples were lost" in lost
-    Device.hears, told[:] = [(0.5, False)] * 501, []  # 10.02 s wait, one block more than may
+    Device.signal, told[:] = (
+        [(0.5, False)] * 501,
+        [],
+    )  # 10.02 s, one block more than the buffer holds
     assert sum(1 for _ in until_stopped(microphone_sound(told.append).blocks, print)) == 500
     assert told == [lost]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_recording_and_the_next_one_is_as_ever(number):
+def test_signal_ends_a_recording_and_handlers_are_restored(number):
     before, seen, faults = signal.getsignal(number), [], []
     for block in until_stopped((np.array([k]) for k in range(10)), faults.append):
         seen.append(int(block[0]))
@@ -75,19 +79,19 @@ def test_a_signal_ends_a_recording_and_the_next_one_is_as_ever(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_recording_of_which_nothing_comes_any_more(number):
+def test_signal_ends_a_recording_that_delivers_nothing(number):
     end, source = os.pipe()
     with open(end, "rb") as pipe, open(source, "wb", buffering=0) as writing:
         writing.write(np.zeros(100, "<i2").tobytes())
         seen = until_stopped(read_samples(pipe, 1, "<i2", None), print)
         assert next(seen).shape == (1, 100)
-        impatience = threading.Timer(0.2, os.kill, (os.getpid(), number))
-        impatience.start()
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), number))
+        timer.start()
         assert list(seen) == []
-        impatience.join()
+        timer.join()
 
 
-def test_a_fault_ends_a_recording_once_it_has_begun():
+def test_error_after_the_first_samples_ends_a_recording():
     def blocks(*sizes):
         yield from map(np.zeros, sizes)
         raise SpikeSepError("unplugged")
@@ -100,7 +104,7 @@ def test_a_fault_ends_a_recording_once_it_has_begun():
             list(until_stopped(blocks(*nothing), faults.append))
 
 
-def test_a_hangup_that_is_ignored_ends_nothing():
+def test_ignored_sighup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
         blocks = until_stopped((np.array([k]) for k in range(3)), print)
@@ -111,6 +115,6 @@ def test_a_hangup_that_is_ignored_ends_nothing():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_an_empty_pipe_is_told_as_such():
+def test_empty_pipe_is_reported():
     with pytest.raises(SpikeSepError, match="standard input: is empty"):
         pipe_sound(io.BufferedReader(io.BytesIO()), None)

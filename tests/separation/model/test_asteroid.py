@@ -6,41 +6,25 @@ import torch
 from asteroid.dsp import LambdaOverlapAdd
 from asteroid.models import BaseModel
 from asteroid.separate import separate
+from helpers.separators import tiny_separator
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model.asteroid import SpikeSepModel
-from spikesep.separation.model.separator import Separator, save_separator
-from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.signal import Coding
-
-
-def make_separator(kind: str) -> Separator:
-    torch.manual_seed(0)
-    separator = Separator(
-        SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2], identity="sum")
-    ).eval()
-    if kind != "ann":
-        for layer in separator.network.layers.values():
-            layer.convert(0.2, Coding(4))
-            layer.freeze()
-    if kind == "fixed":
-        to_fixed_point(separator.network, [separator.encode(torch.randn(1, 800))[0]])
-    return separator
+from spikesep.separation.model.separator import save_separator
 
 
 @pytest.fixture(params=["ann", "snn", "fixed"])
 def separator(request):
-    return make_separator(request.param)
+    return tiny_separator(request.param, n_steps=4, identity="sum")
 
 
 @pytest.fixture
 def model():
-    return SpikeSepModel.of(make_separator("fixed"))
+    return SpikeSepModel.from_separator(tiny_separator("fixed", n_steps=4, identity="sum"))
 
 
-def test_it_is_a_base_model_with_the_separators_rate(separator):
-    model = SpikeSepModel.of(separator)
+def test_model_is_a_base_model(separator):
+    model = SpikeSepModel.from_separator(separator)
     assert isinstance(model, BaseModel)
     assert model.sample_rate == 8000
     assert model.in_channels is None
@@ -48,23 +32,23 @@ def test_it_is_a_base_model_with_the_separators_rate(separator):
 
 
 @pytest.mark.parametrize("shape", [(800,), (1, 800), (3, 800), (3, 1, 800)])
-def test_forward_gives_what_the_separator_gives_in_asteroids_shapes(separator, shape):
+def test_forward_accepts_the_shapes_of_asteroid(separator, shape):
     wav = torch.randn(shape)
     with torch.no_grad():
-        out = SpikeSepModel.of(separator)(wav)
+        out = SpikeSepModel.from_separator(separator)(wav)
         expected = separator(wav.reshape(-1, 800))
     assert torch.equal(out, expected[0] if wav.ndim == 1 else expected)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1, 2, 800), (1, 1, 1, 800)])
-def test_what_is_no_mixture_is_refused(model, shape):
+def test_other_shapes_are_rejected(model, shape):
     with pytest.raises(ValueError, match="a mixture is"):
         model(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(800,), (2, 800), (2, 1, 800)])
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
-def test_asteroids_separate_takes_arrays_and_tensors(model, shape, kind):
+def test_separate_accepts_arrays_and_tensors(model, shape, kind):
     wav = np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
     out = separate(model, kind(wav))
     assert isinstance(out, type(kind(wav)))
@@ -74,25 +58,25 @@ def test_asteroids_separate_takes_arrays_and_tensors(model, shape, kind):
         .numpy()
         .reshape(out.shape)
     )
-    scale = np.abs(wav).sum() / np.abs(plain).sum()  # asteroid's, of all voices together
+    scale = np.abs(wav).sum() / np.abs(plain).sum()  # asteroid scales all voices together
     np.testing.assert_allclose(np.asarray(out), plain * scale, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
-def test_asteroids_separate_writes_the_voices_of_a_file(model, tmp_path, rate):
+def test_separate_writes_the_voices_of_a_file(model, tmp_path, rate):
     soundfile.write(tmp_path / "mix.wav", np.random.default_rng(0).normal(0, 0.1, rate // 4), rate)
     model.separate(str(tmp_path / "mix.wav"), resample=True)
     for k in (1, 2):
         assert soundfile.info(tmp_path / f"mix_est{k}.wav").frames == rate // 4
 
 
-def test_asteroids_overlap_add_runs_on_it(model):
+def test_overlap_add_runs_on_the_model(model):
     chunks = LambdaOverlapAdd(model, n_src=2, window_size=400, hop_size=200)
     assert separate(chunks, torch.randn(1, 1, 2000)).shape == (1, 2, 2000)
 
 
-def test_what_is_serialized_comes_back_the_same(separator):
-    model = SpikeSepModel.of(separator)
+def test_serialized_model_is_loaded_unchanged(separator):
+    model = SpikeSepModel.from_separator(separator)
     wav = torch.randn(2, 800)
     for again in (
         SpikeSepModel.from_pretrained(model.serialize()),
@@ -103,7 +87,7 @@ def test_what_is_serialized_comes_back_the_same(separator):
         assert again.separator.kind == separator.kind
 
 
-def test_a_serialized_model_goes_through_asteroids_own_file_and_command(model, tmp_path):
+def test_serialized_model_works_with_the_command_of_asteroid(model, tmp_path):
     from asteroid.scripts.asteroid_cli import infer
 
     torch.save(model.serialize(), tmp_path / "model.pth")
@@ -112,20 +96,18 @@ def test_a_serialized_model_goes_through_asteroids_own_file_and_command(model, t
     assert (tmp_path / "mix_est2.wav").exists()
 
 
-def test_from_pretrained_takes_what_load_model_takes_and_never_unpickles(
-    separator, tmp_path, monkeypatch
-):
+def test_from_pretrained_never_unpickles(separator, tmp_path, monkeypatch):
     monkeypatch.setattr(asteroid.models.base_models.torch, "load", None)
     save_separator(separator, tmp_path / "model")
     wav = torch.randn(800)
     again = SpikeSepModel.from_pretrained(str(tmp_path / "model"))
-    assert torch.equal(again(wav), SpikeSepModel.of(separator)(wav))
+    assert torch.equal(again(wav), SpikeSepModel.from_separator(separator)(wav))
     with pytest.raises(SpikeSepError, match=r"nowhere\.pth"):
         SpikeSepModel.from_pretrained(str(tmp_path / "nowhere.pth"))
 
 
-def test_the_copy_shares_nothing_with_the_separator(separator):
-    model = SpikeSepModel.of(separator)
+def test_copy_is_independent_of_the_separator(separator):
+    model = SpikeSepModel.from_separator(separator)
     with torch.no_grad():
         model.separator.norm.gain.zero_()
     assert (separator.norm.gain == 1).all()

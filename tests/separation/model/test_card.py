@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import yaml
+from helpers.separators import to_spiking
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
@@ -11,8 +12,7 @@ from spikesep.separation.data.corpora.table import Utterance, write_table
 from spikesep.separation.experiment_data import hash_of_lists
 from spikesep.separation.model.card import HOROWITZ, Energy, model_card
 from spikesep.separation.model.separator import load_separator
-from spikesep.separation.scoring.score import hash_of_model
-from spikesep.spiking.signal import Coding
+from spikesep.separation.scoring.inputs import hash_of_model
 
 
 def scores(gain):
@@ -24,7 +24,7 @@ def scores(gain):
 
 @pytest.fixture
 def scored(experiment):
-    """With results of which every figure is another."""
+    """Return an experiment with results in which all figures differ."""
     exp, data = experiment.exp, experiment.data
     (data / "tr").mkdir()
     shutil.copy(data / "cv" / "utt2spk", data / "tr")
@@ -49,7 +49,9 @@ def scored(experiment):
         "ann": {"epochs": 2},
     }
     write_json(exp / "settings" / "ann.json", trained)
-    write_json(exp / "settings" / "snn.json", {"seed": 5, "convert": {"n_steps": 4, "weight_bits": 8}})
+    write_json(
+        exp / "settings" / "snn.json", {"seed": 5, "convert": {"n_steps": 4, "weight_bits": 8}}
+    )
     voices = [("anna", "f", "tr"), ("ben", "m", "tr"), ("anna", "f", "cv"), ("carl", "u", "tt")]
     rows = [
         Utterance(f"{who}-{split}{k}", data / f"{who}{split}{k}.wav", who, sex, split, 1800.0)
@@ -71,7 +73,7 @@ def front_matter(card):
 
 
 @pytest.mark.parametrize("network", ["ann", "snn"])
-def test_the_front_matter_has_what_the_hub_reads(scored, network):
+def test_front_matter_has_the_fields_of_the_hub(scored, network):
     head, _ = front_matter(card_of(scored, network, license="mit", languages=["en", "ru"]))
     assert (head["license"], head["language"], head["library_name"]) == (
         "mit",
@@ -95,7 +97,7 @@ def test_the_front_matter_has_what_the_hub_reads(scored, network):
     }
 
 
-def test_huggingface_hub_finds_the_card_sound(scored):
+def test_huggingface_hub_parses_the_card(scored):
     from huggingface_hub import ModelCard
 
     card = ModelCard(card_of(scored, license="mit"))
@@ -108,22 +110,21 @@ def test_huggingface_hub_finds_the_card_sound(scored):
     }
 
 
-def test_the_text_has_the_scores_of_both_networks_in_both_conditions(scored):
+def test_card_states_the_scores_of_both_networks(scored):
     card = card_of(scored)
     assert "| ANN | 7.3 | 2.13 | 0.773 | 2.5 | 1.65 | 0.725 |" in card
     assert "| SNN | 6.9 | 2.09 | 0.769 | 2.1 | 1.61 | 0.721 |" in card
     assert "Means over 31 and 37 mixtures. Closed: new mixtures of voices that were heard" in card
     assert (
-        "it gains 2.1 dB on voices that it never heard, 6.9 dB on those that it was trained on"
-        in card
+        "it gains 2.1 dB on voices that it never heard, 6.9 dB on those it was trained on" in card
     )
 
 
-def test_the_energy_is_an_estimate_with_its_source(scored):
+def test_card_estimates_energy_and_names_the_source(scored):
     card = card_of(scored)
     # 500 M * 4.6 pJ; 250 M * 0.9 pJ + 10 M * 4.6 pJ
     assert (
-        "An estimate of the energy of this arithmetic alone: 2.30 mJ for the ANN, 0.27 mJ for the SNN"
+        "Estimated energy of this arithmetic alone: 2.30 mJ for the ANN, 0.27 mJ for the SNN"
         in card
     )
     assert HOROWITZ.source in card
@@ -132,17 +133,17 @@ def test_the_energy_is_an_estimate_with_its_source(scored):
     assert "0.50 mJ for the ANN, 0.01 mJ for the SNN, at a dream." in other
 
 
-def test_the_text_says_how_it_was_made(scored):
+def test_card_states_data_times_and_settings(scored):
     card = card_of(scored, data=scored.data)
     assert "- training: 2 voices (women: 1, men: 1), 6 recordings, 3.0 h" in card
     assert "- open condition: 1 voices (unknown: 1), 3 recordings, 1.5 h" in card
     assert (
-        "Pre-training took 0 minutes (2 epochs). Conversion took 0 minutes (1 epochs of training in 3 stages)."
-        in card
+        "Pre-training took 0 minutes (2 epochs). Conversion took 0 minutes (1 epochs of training "
+        "in 3 stages)." in card
     )
     assert (
-        "Scored with `spikesep-score --exp exp/x`; python 3.11.1, torch 2.11.0, spikesep 0.1.0; Abacus 9, 2 cores."
-        in card
+        "Scored with `spikesep-score --exp exp/x`; python 3.11.1, torch 2.11.0, spikesep 0.1.0; "
+        "Abacus 9, 2 cores." in card
     )
     assert 'convert: {"n_steps": 4, "weight_bits": 8}' in card
     assert "seed 5" in card
@@ -150,17 +151,18 @@ def test_the_text_says_how_it_was_made(scored):
     assert "4 time steps, float32 weights" in card
 
 
-def test_what_is_not_known_is_left_out(experiment):
+def test_unknown_facts_are_left_out(experiment):
     (experiment.exp / "history.csv").unlink()
     head, text = front_matter(card_of(experiment))
     assert not {"license", "language", "metrics", "model-index"} & head.keys()
     assert not re.search(
-        r"SI-SDR|mJ|SynOps|synaptic operations|minutes|seed|voices \(|None|nan|Strangers", text
+        r"SI-SDR|mJ|SynOps|synaptic operations|minutes|seed|voices \(|None|nan|Unknown speakers",
+        text,
     )
     assert re.findall(r"^## (.*)$", text, re.M) == ["Use", "What it is not good for"]
 
 
-def test_a_metric_that_was_not_computed_or_refused_everything_is_left_out(scored):
+def test_metrics_without_means_are_left_out(scored):
     results = read_json(scored.exp / "results.json")
     for condition in ("closed", "open"):
         for method in ("mixture", "ann", "snn"):
@@ -173,7 +175,7 @@ def test_a_metric_that_was_not_computed_or_refused_everything_is_left_out(scored
     assert "| SNN | 6.9 | – | 2.1 | – |" in text
 
 
-def test_an_analog_network_tells_nothing_of_conversion(scored):
+def test_card_of_an_analog_network_omits_conversion(scored):
     card = card_of(scored, "ann")
     assert "Conversion took" not in card
     assert "Settings of the conversion" not in card
@@ -181,49 +183,45 @@ def test_an_analog_network_tells_nothing_of_conversion(scored):
     assert "it gains 2.5 dB" in card
 
 
-def test_a_training_that_began_with_another_model_says_so(scored):
+def test_card_states_that_training_started_from_another_model(scored):
     assert "another separator" not in card_of(scored)
     path = scored.exp / "settings" / "ann.json"
     write_json(path, read_json(path) | {"from_ann": "0123456789abcdef"})
-    assert "began with the weights of another separator" in card_of(scored)
+    assert "started from the weights of another separator" in card_of(scored)
 
 
-def test_a_conversion_that_began_with_another_says_so(scored):
-    assert "an earlier one" not in card_of(scored)
+def test_card_states_that_conversion_started_from_another(scored):
+    assert "an earlier conversion" not in card_of(scored)
     path = scored.exp / "settings" / "snn.json"
     write_json(path, read_json(path) | {"from_snn": "0123456789abcdef"})
-    assert "began with what an earlier one had made" in card_of(scored)
-    assert "an earlier one" not in card_of(scored, "ann")
+    assert "started from the result of an earlier conversion" in card_of(scored)
+    assert "an earlier conversion" not in card_of(scored, "ann")
 
 
-def test_scores_of_another_model_are_refused(scored):
+def test_scores_of_another_model_are_rejected(scored):
     config = scored.exp / "snn" / "config.json"
-    config.write_text(
-        json.dumps(read_json(config))
-    )  # the same settings in other bytes: not what was scored
+    config.write_text(json.dumps(read_json(config)))  # the same settings in other bytes
     with pytest.raises(SpikeSepError, match="was scored with another"):
         card_of(scored)
     assert "7.3" in card_of(scored, "ann")
 
 
-def test_data_are_known_by_the_conversion_where_the_analog_network_came_from_elsewhere(scored):
+def test_data_may_be_recorded_by_the_conversion_alone(scored):
     ann = scored.exp / "settings" / "ann.json"
     write_json(ann.with_name("snn.json"), read_json(ann))
     ann.unlink()
     assert "Recordings of single voices" in card_of(scored, data=scored.data)
 
 
-def test_data_that_it_was_not_trained_on_are_refused(scored):
+def test_other_data_are_rejected(scored):
     (scored.data / "tr" / "utt2spk").write_text("x y\n")
-    with pytest.raises(SpikeSepError, match="holds other mixtures than those"):
+    with pytest.raises(SpikeSepError, match="contains other mixtures than those"):
         card_of(scored, data=scored.data)
 
 
-def test_what_deferred_neurons_cost_is_said(scored):
+def test_card_states_the_latency_of_deferred_neurons(scored):
     model = load_separator(scored.exp / "ann")
-    for layer in model.network.layers.values():
-        layer.convert(0.5, Coding(n_steps=4, deferred=True))
-        layer.freeze()
+    to_spiking(model, n_steps=4, threshold=0.5, deferred=True)
     card = model_card(scored.exp, model, "Duo", "org/duo")
-    assert "costs a window of latency a layer" in card
+    assert "adds a latency of one window per layer" in card
     assert "deferred" not in card_of(scored)

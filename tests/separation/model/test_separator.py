@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from helpers.separators import tiny_separator, to_spiking
 from safetensors.torch import load_file, save_file
 
 from spikesep.errors import SpikeSepError
@@ -13,35 +14,27 @@ from spikesep.separation.model.separator import (
     save_separator,
 )
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.signal import Coding
 from spikesep.training.records.model_folder import checksum
 
-SMALL = SeparatorConfig(n_filters=16, n_channels=12, dilations=[1, 2, 4], identity="sum")
 
-
-def separator(config=SMALL, n_converted=0):
-    torch.manual_seed(0)
-    model = Separator(config)
-    for _ in range(3):
-        model(torch.randn(2, 800))
-    for k in range(n_converted):
-        model.network[k].convert(0.2, Coding(8))
-        model.network[k].freeze()
-    return model.eval()
+def separator(n_converted=0, **sizes):
+    """Build a tiny separator whose first layers are converted."""
+    sizes = {"dilations": [1, 2, 4], "identity": "sum"} | sizes
+    return to_spiking(tiny_separator(has_norm_statistics=True, **sizes), n_layers=n_converted)
 
 
 @pytest.mark.parametrize("n_samples", [1, 9, 10, 11, 20, 333, 8000])
-def test_estimates_are_as_long_as_the_mixture(n_samples):
+def test_estimates_have_the_length_of_the_mixture(n_samples):
     assert separator()(torch.randn(2, n_samples)).shape == (2, 2, n_samples)
 
 
 @pytest.mark.parametrize("n_speakers", [2, 3])
 def test_there_is_an_estimate_for_each_speaker(n_speakers):
-    config = SeparatorConfig(n_speakers=n_speakers, n_filters=8, n_channels=8, dilations=[1])
-    assert separator(config).separate(torch.randn(500)).shape == (n_speakers, 500)
+    model = separator(n_speakers=n_speakers)
+    assert model.separate(torch.randn(500)).shape == (n_speakers, 500)
 
 
-def test_the_default_is_the_network_of_the_paper():
+def test_default_is_the_network_of_the_paper():
     model = Separator(SeparatorConfig())
     assert model.encoder.filterbank.n_filters == 512
     assert (model.encoder.filterbank.kernel_size, model.stride) == (20, 10)
@@ -51,7 +44,7 @@ def test_the_default_is_the_network_of_the_paper():
     assert model.network.readout.synapse.out_channels == 2 * 512
 
 
-def test_channel_norm_is_that_of_each_frame_alone():
+def test_channel_norm_normalizes_each_frame():
     x = torch.randn(2, 16, 7, dtype=torch.float64)
     norm = ChannelNorm(16).double()
     torch.nn.init.normal_(norm.gain)
@@ -66,12 +59,12 @@ def test_channel_norm_is_that_of_each_frame_alone():
             torch.testing.assert_close(out[b, :, k], expected)
 
 
-def test_silence_comes_out_as_silence():
+def test_estimates_of_silence_are_silent():
     assert separator()(torch.zeros(1, 400)).abs().max() == 0
 
 
 @pytest.mark.parametrize("n_converted", [0, 4])
-def test_nothing_beyond_the_context_matters(n_converted):
+def test_estimates_depend_on_the_context_only(n_converted):
     model = separator(n_converted=n_converted)
     mixture = torch.randn(4000)
     changed = mixture.clone()
@@ -83,7 +76,7 @@ def test_nothing_beyond_the_context_matters(n_converted):
 
 
 @pytest.mark.parametrize("n_converted", [0, 2, 4])
-def test_a_saved_separator_comes_back_the_same(tmp_path, n_converted):
+def test_saved_separator_is_loaded_unchanged(tmp_path, n_converted):
     model = separator(n_converted=n_converted)
     save_separator(model, tmp_path / "model", report=[{"layer": "bottleneck"}])
     loaded = load_separator(tmp_path / "model")
@@ -97,7 +90,7 @@ def test_a_saved_separator_comes_back_the_same(tmp_path, n_converted):
     ]
 
 
-def test_a_saved_separator_in_fixed_point_form_comes_back_the_same_and_small(tmp_path):
+def test_a_saved_separator_in_fixed_point_form_is_loaded_unchanged_and_smaller(tmp_path):
     model = separator(n_converted=4)
     save_separator(model, tmp_path / "float")
     to_fixed_point(model.network, [model.encode(torch.randn(1, 800))[0]])
@@ -113,7 +106,7 @@ def test_a_saved_separator_in_fixed_point_form_comes_back_the_same_and_small(tmp
     assert sizes[1] < sizes[0]
 
 
-def test_integers_of_another_kind_or_range_are_refused(tmp_path):
+def test_integers_of_another_type_or_range_are_rejected(tmp_path):
     model = separator(n_converted=4)
     to_fixed_point(model.network, [model.encode(torch.randn(1, 800))[0]])
     save_separator(model, tmp_path / "model")
@@ -152,12 +145,12 @@ BREAKS = {
         f, model={"n_filters": 8, "n_channels": 8, "dilations": [1]}
     ),
     "too many layers": lambda f: break_config(f, n_converted=99),
-    "a coding that cannot be": lambda f: break_config(f, coding={"n_steps": -1}),
+    "invalid coding": lambda f: break_config(f, coding={"n_steps": -1}),
 }
 
 
 @pytest.mark.parametrize("damage", BREAKS.values(), ids=BREAKS)
-def test_a_damaged_model_is_refused_by_name(tmp_path, damage):
+def test_damaged_model_is_rejected_by_name(tmp_path, damage):
     folder = tmp_path / "model"
     save_separator(separator(n_converted=4), folder)
     damage(folder)
@@ -166,6 +159,6 @@ def test_a_damaged_model_is_refused_by_name(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_model_is_refused_by_name(tmp_path):
+def test_missing_model_is_rejected_by_name(tmp_path):
     with pytest.raises(SpikeSepError, match="nowhere: no such model;"):
         load_separator(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""The model that comes with the package: whole, small, the same on every engine, and able to tell voices apart."""
+"""The shipped model: small, identical on every engine, and able to separate voices."""
 
 import re
 
@@ -16,7 +16,7 @@ from spikesep.separation.model.hub import PRETRAINED, find_model
 LIBRISPEECH = SHARED / "corpora" / "LibriSpeech"
 FOLDER = find_model().parent
 HELD_OUT = ("1081", "1098", "2384", "1183", "307", "198", "2911", "2391")
-"""Speakers of `tt` in egs/free-2mix, seed 0: a man and a woman in turn."""
+"""Speakers of `tt` in egs/free-2mix with seed 0, alternately a man and a woman."""
 LEAST_GAIN_DB = 7.0
 
 
@@ -26,7 +26,10 @@ def model():
 
 
 def voice(seed, seconds=2.0):
-    """Syllables of harmonics over a gliding pitch, float32 at 8 kHz: enough like speech to drive a trained network."""
+    """Return syllables of harmonics with a gliding pitch, float32 at 8 kHz.
+
+    They resemble speech enough to drive a trained network.
+    """
     rng = np.random.default_rng(seed)
     time = np.arange(round(8000 * seconds)) / 8000
     pitch = rng.uniform(90, 250) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * time))
@@ -37,7 +40,7 @@ def voice(seed, seconds=2.0):
     )
 
 
-def test_it_is_small_spiking_and_in_8_bit_integers_and_its_analog_twin_is_there(model):
+def test_shipped_networks_are_small(model):
     sizes = {
         name: sum(path.stat().st_size for path in (FOLDER / name).iterdir())
         for name in ("snn", "ann")
@@ -51,7 +54,7 @@ def test_it_is_small_spiking_and_in_8_bit_integers_and_its_analog_twin_is_there(
     assert spikesep.load_model(network="ann").separator.config == model.separator.config
 
 
-def test_its_card_says_what_it_reaches_and_costs_and_what_it_is_not_good_for():
+def test_card_states_scores_costs_and_limits():
     card = (FOLDER / "snn" / "README.md").read_text(encoding="utf-8")
     for said in (
         "SI-SDR",
@@ -70,7 +73,7 @@ def test_its_card_says_what_it_reaches_and_costs_and_what_it_is_not_good_for():
     )
 
 
-def test_a_trained_network_fires_the_same_spikes_on_all_engines(model):
+def test_engines_fire_the_same_spikes(model):
     mixture = torch.from_numpy(voice(1) + voice(2))
     network, found = model.separator.network, {}
     for engine in ("dense", "event", "auto"):
@@ -91,8 +94,8 @@ def test_a_trained_network_fires_the_same_spikes_on_all_engines(model):
         assert layer.ran_on
 
 
-def test_its_spikes_cost_less_than_the_multiplications_of_its_twin(model):
-    """Over several mixtures, as it is scored; a dense one may cost a little more."""
+def test_spikes_cost_less_than_multiplications(model):
+    """Sum over several mixtures, as in scoring; a dense one may cost a little more."""
     costs = [model.separate_recording(voice(k) + voice(k + 1), 8000).cost for k in range(1, 9, 2)]
     assert 0 < sum(costs[1:], costs[0]).synops_ratio < 1
     assert max(cost.synops_ratio for cost in costs) < 1.1
@@ -101,8 +104,8 @@ def test_its_spikes_cost_less_than_the_multiplications_of_its_twin(model):
 @pytest.mark.skipif(
     not LIBRISPEECH.is_dir(), reason="no ../shared/corpora/LibriSpeech beside the checkout"
 )
-def test_it_separates_voices_that_its_training_never_heard(model):
-    """A few voices, of those that the recipe's seed holds out."""
+def test_held_out_voices_are_separated(model):
+    """Mix a few of the voices that the seed of the recipe holds out."""
     loss, gains, costs = NegativeSiSdr(), [], []
     files = [sorted(LIBRISPEECH.glob(f"*/{speaker}/*/*.flac"))[0] for speaker in HELD_OUT]
     sounds = [resample(samples, rate, 8000)[:32000] for samples, rate in map(soundfile.read, files)]

@@ -19,20 +19,15 @@ from spikesep.files import read_json
 from spikesep.separation.config import DemoConfig, ScoringConfig
 from spikesep.separation.model.separator import load_separator
 from spikesep.separation.pages import build_page
-from spikesep.separation.pages.listening_page import (
-    choose_examples,
-    raster_picture,
-    rasters,
-    render,
-    separate_watched,
-)
-from spikesep.separation.scoring import score
+from spikesep.separation.pages.examples import raster_picture, rasters, separate_with_counts
+from spikesep.separation.pages.listening_page import choose_examples, render
+from spikesep.separation.scoring.score import score_experiment
 from spikesep.spiking.signal import Signal
 from spikesep.training.records.history import History
 
 
 class Page(HTMLParser):
-    """Every address, every id, the elements with their attributes, and the text of a page."""
+    """The links, elements and text of a page."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -57,7 +52,8 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def scored(kept_experiment):
-    score.score(kept_experiment.data, kept_experiment.exp, ScoringConfig(metrics=["stoi"]), 1)
+    config = ScoringConfig(metrics=["stoi"])
+    score_experiment(kept_experiment.data, kept_experiment.exp, config, n_jobs=1)
     return kept_experiment
 
 
@@ -66,14 +62,14 @@ def page(scored) -> Page:
     return Page(build_page(scored.data, scored.exp, scored.exp / "demo", DemoConfig()))
 
 
-def test_the_page_is_one_file_that_holds_all_it_shows(scored, page):
+def test_page_is_a_single_file(scored, page):
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
     for link in page.links:
         assert link[1:] in ids if link.startswith("#") else link.startswith("data:"), link[:80]
     assert [path.name for path in (scored.exp / "demo").rglob("*")] == ["index.html"]
 
 
-def test_nothing_on_the_page_asks_a_network(page):
+def test_page_makes_no_network_requests(page):
     assert not re.search(
         r"https?:|(?:src|href|srcset)\s*=\s*[\"']//|@import|url\(|fetch\(", page.source
     )
@@ -99,9 +95,7 @@ def content(address, kind) -> bytes:
     return base64.b64decode(data, validate=True)
 
 
-def test_each_example_has_mixture_references_and_both_estimates_at_one_level_unclipped(
-    scored, page
-):
+def test_sounds_of_an_example_share_one_level(scored, page):
     assert len(page.all("article")) == 4  # closed and open, different and same sex
     found = sounds(page)
     assert len(found) == 4 * 7
@@ -117,7 +111,7 @@ def test_each_example_has_mixture_references_and_both_estimates_at_one_level_unc
     )
 
 
-def test_every_sound_has_its_button_and_every_button_its_sound(page):
+def test_every_sound_has_a_button(page):
     buttons = [
         (button["name"], button["value"])
         for button in page.all("input")
@@ -125,30 +119,30 @@ def test_every_sound_has_its_button_and_every_button_its_sound(page):
     ]
     keys = [sound["data-source"] for sound in page.all("audio")]
     assert [value for _, value in buttons if value != "both"] == keys
-    assert len(set(buttons)) == len(buttons) == 4 * (7 + 1)  # and one for both voices at once
+    assert len(set(buttons)) == len(buttons) == 4 * (7 + 1)  # one plays both voices
     assert all(
         button.get("aria-label") for button in page.all("input") if button["type"] == "radio"
     )
 
 
-def test_pictures_have_a_description(page):
+def test_pictures_have_descriptions(page):
     for image in page.all("img"):
         assert image["alt"]
         assert Image.open(io.BytesIO(content(image["src"], "image/png"))).width > 50
 
 
-def test_a_raster_shows_the_spikes_that_the_network_fires(scored):
-    """Against the layers run by hand, one after the other, and their spikes step by step."""
+def test_rasters_show_the_spikes_of_the_network(scored):
+    """Compare with the spikes of the layers, run one after the other."""
     model, rng = load_separator(scored.exp / "snn"), np.random.default_rng(0)
     mixture = (0.1 * rng.normal(size=7000)).astype(np.float32)
-    estimates, cost, counts = separate_watched(model, mixture)
+    estimates, cost, counts = separate_with_counts(model, mixture)
     np.testing.assert_array_equal(estimates, model.separate(torch.from_numpy(mixture)).numpy())
-    signal = Signal(model.encode_alike(torch.from_numpy(mixture)[None])[0])
+    signal = Signal(model.encode_in_float64(torch.from_numpy(mixture)[None])[0])
     for name, layer in model.network.layers.items():
         signal = layer(signal)
         np.testing.assert_array_equal(counts[name], signal.trains[0].spikes.sum(0)[0].numpy())
     shown = rasters(counts, cost)
-    assert [(raster.number, raster.of, raster.shown, raster.neurons) for raster in shown] == [
+    assert [(raster.number, raster.n_layers, raster.shown, raster.neurons) for raster in shown] == [
         (1, 3, 8, 8), (2, 3, 8, 8), (3, 3, 8, 8)
     ]  # fmt: skip
     for raster, count in zip(shown, counts.values(), strict=True):
@@ -160,9 +154,9 @@ def test_a_raster_shows_the_spikes_that_the_network_fires(scored):
         np.testing.assert_array_equal(image[..., 3], 17 * np.round(15 * (count / 4) ** 0.7))
 
 
-def test_a_large_raster_is_thinned_by_rows_and_averaged_over_time():
+def test_large_rasters_skip_rows_and_average_frames():
     counts = np.zeros((300, 5000), dtype=np.int32)
-    counts[3, :2500], counts[4] = 8, 8  # of 300 rows every third is shown
+    counts[3, :2500], counts[4] = 8, 8  # every third of 300 rows is shown
     image = np.asarray(Image.open(io.BytesIO(raster_picture(counts, 8))).convert("RGBA"))[..., 3]
     assert image.shape == (100, 1200)
     assert image[1, :600].min() == 255
@@ -170,16 +164,14 @@ def test_a_large_raster_is_thinned_by_rows_and_averaged_over_time():
     assert image[2:].max() == image[0].max() == 0
 
 
-def test_a_page_too_large_to_publish_is_one_line_that_says_what_to_lower(
-    scored, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("spikesep.separation.pages.listening_page.LARGEST_PAGE", 10_000)
+def test_too_large_page_is_rejected(scored, tmp_path, monkeypatch):
+    monkeypatch.setattr("spikesep.separation.pages.listening_page.MAX_PAGE_BYTES", 10_000)
     with pytest.raises(SpikeSepError, match=r"--demo\.examples_per_group 1: "):
         build_page(scored.data, scored.exp, tmp_path / "demo", DemoConfig())
     assert not list(tmp_path.iterdir())
 
 
-def test_headings_descend_one_level_at_a_time_and_tables_have_scoped_headers(page):
+def test_headings_are_nested_and_table_headers_scoped(page):
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -188,7 +180,7 @@ def test_headings_descend_one_level_at_a_time_and_tables_have_scoped_headers(pag
     assert all(th["scope"] in ("row", "col", "rowgroup", "colgroup") for th in page.all("th"))
 
 
-def test_the_numbers_on_the_page_are_those_of_the_results(scored, page):
+def test_page_shows_the_results(scored, page):
     found = read_json(scored.exp / "results.json")
     assert "Figure: training" in page.source
     value = f"{round(found['open']['snn']['stoi']['overall'], 3):.3f}"
@@ -204,44 +196,40 @@ def test_text_is_escaped(scored, page):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in source
 
 
-def test_what_a_budget_cut_short_is_said(experiment):
+def test_page_states_which_training_was_cut_short(experiment):
     history = History(experiment.exp / "history.csv")
     history.add(replace(history.read()[-1], cut_at=4))
-    found = score.score(
-        experiment.data, experiment.exp, ScoringConfig(metrics=[], max_utterances=2), 1
-    )
-    told = "The time budget of conversion cut short the training of 1 of 3 stages, 1 of them to none at all."
-    assert found["cut_short"] == [told]
-    assert told in (experiment.exp / "RESULTS.md").read_text()
-    assert told in render(found, [], {})
+    config = ScoringConfig(metrics=[], max_utterances=2)
+    found = score_experiment(experiment.data, experiment.exp, config, n_jobs=1)
+    (note,) = found["cut_short"]
+    assert note in (experiment.exp / "RESULTS.md").read_text()
+    assert note in render(found, [], {})
 
 
-def test_the_page_is_the_same_each_time(scored, page, tmp_path):
+def test_page_is_reproducible(scored, page, tmp_path):
     again = build_page(scored.data, scored.exp, tmp_path / "demo", DemoConfig())
     assert again.read_text(encoding="utf-8") == page.source
 
 
-def test_a_page_without_figures_links_to_none(experiment):
+def test_page_without_figures(experiment):
     (experiment.exp / "history.csv").unlink()
     (experiment.exp / "snn" / "report.json").unlink()
-    score.score(experiment.data, experiment.exp, ScoringConfig(metrics=[]), 1)
+    score_experiment(experiment.data, experiment.exp, ScoringConfig(metrics=[]), n_jobs=1)
     built = Page(build_page(experiment.data, experiment.exp, experiment.exp / "demo", DemoConfig()))
     assert "Figure: training" not in built.source
     assert "Figure: activations" not in built.source
 
 
-def test_scores_of_another_network_are_not_shown(scored, tmp_path):
+def test_scores_of_another_network_are_rejected(scored, tmp_path):
     exp = shutil.copytree(scored.exp, tmp_path / "exp")
     config = exp / "snn" / "config.json"
-    config.write_text(
-        json.dumps(read_json(config))
-    )  # the same settings in other bytes: not what was scored
+    config.write_text(json.dumps(read_json(config)))  # the same settings in other bytes
     with pytest.raises(SpikeSepError, match=r"was scored with another .*snn"):
         build_page(scored.data, exp, tmp_path / "page", DemoConfig())
     assert not (tmp_path / "page").exists()
 
 
-def test_without_scores_the_error_names_the_stage_and_nothing_is_left(experiment):
+def test_missing_scores_are_reported(experiment):
     with pytest.raises(SpikeSepError, match="spikesep-score"):
         build_page(experiment.data, experiment.exp, experiment.exp / "demo", DemoConfig())
     assert not (experiment.exp / "demo").exists()
@@ -251,7 +239,7 @@ def row(utt, condition, sexes, gain, method="snn") -> dict:
     return {"utt": utt, "condition": condition, "sexes": sexes, "method": method, "si_sdri": gain}
 
 
-def test_examples_are_the_median_of_their_group_by_the_gain_of_the_snn():
+def test_examples_are_the_median_of_their_group():
     rows = [
         row(f"u{k}", "open", "f-m", str(gain)) for k, gain in enumerate((9.0, -3.0, 4.0, 5.0, 1.0))
     ]
@@ -268,6 +256,6 @@ def test_examples_are_the_median_of_their_group_by_the_gain_of_the_snn():
     assert [c.utt for c in choose_examples(rows, 3)] == ["u4", "u2", "u3", "v"]
 
 
-def test_where_sexes_are_unknown_the_median_of_the_condition_is_taken():
+def test_examples_are_the_median_of_the_condition_if_sexes_are_unknown():
     rows = [row(f"u{k}", "open", "u-u", str(k)) for k in range(3)]
     assert [(c.utt, c.group) for c in choose_examples(rows, 1)] == [("u1", None)]

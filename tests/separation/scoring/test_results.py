@@ -58,16 +58,16 @@ def full(records=RECORDS, **more) -> dict:
     ("sexes", "group"),
     [("ff", "same"), ("mm", "same"), ("fm", "diff"), ("ffm", "diff"), ("fu", None), ("uu", None)],
 )
-def test_the_group_of_a_mixture_is_known_where_all_sexes_are(sexes, group):
+def test_group_is_known_if_all_sexes_are(sexes, group):
     assert results.group_of(sexes) == group
 
 
-def test_means_are_over_the_utterances_of_each_group_and_overall_takes_all():
+def test_overall_means_include_all_utterances():
     means = results.summarize(RECORDS, [])["closed"]["mixture"]["si_sdr"]
     assert means == {"diff": 1.0, "same": 3.0, "overall": 4.0}
 
 
-def test_a_refused_utterance_is_left_out_for_every_method_and_a_mean_over_none_is_null():
+def test_undefined_utterances_are_excluded_for_every_method():
     summary = results.summarize(RECORDS, [])
     assert summary["open"]["mixture"]["si_sdr"] == {"diff": None, "same": -6.0, "overall": -6.0}
     assert summary["open"]["snn"]["si_sdr"]["same"] == -4.0
@@ -75,7 +75,7 @@ def test_a_refused_utterance_is_left_out_for_every_method_and_a_mean_over_none_i
     assert summary["refused"] == {"si_sdr": ["e"]}
 
 
-def test_cost_is_a_second_of_audio():
+def test_cost_is_per_second_of_audio():
     cost = results.mean_cost(RECORDS)
     assert cost["macs_per_second"] == 50
     assert cost["synops_per_second"] == 20
@@ -85,13 +85,13 @@ def test_cost_is_a_second_of_audio():
     assert cost["n_steps"] == 8
 
 
-def test_the_report_says_which_share_of_the_connections_is_left():
+def test_report_states_the_share_of_remaining_connections():
     assert "connections" not in results.markdown(full())
     fewer = full() | {
         "cost": full()["cost"] | {"macs_per_second": 50e6, "kept_macs_per_second": 30e6}
     }
     assert (
-        "left the spiking network 60% of the ANN's connections; an ANN of these alone"
+        "left the spiking network 60% of the ANN's connections; an ANN with only these"
         in results.markdown(fewer)
     )
     records = [record | {"cost": record["cost"] | {"kept_macs": 60.0}} for record in RECORDS]
@@ -107,12 +107,12 @@ def test_the_report_says_which_share_of_the_connections_is_left():
         ("b" * 40 + "-dirty", "-dirty);"),
     ],
 )
-def test_the_report_names_the_commit_where_there_was_one(commit, said):
+def test_report_names_the_commit(commit, said):
     versions = full()["versions"] | ({"commit": commit} if commit else {})
     assert said in results.markdown(full(versions=versions))
 
 
-def test_the_report_has_a_row_for_each_condition_and_method_with_as_many_cells_as_the_head():
+def test_report_has_a_row_per_condition_and_method():
     report = results.markdown(full())
     table = [line for line in report.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 6
@@ -123,20 +123,22 @@ def test_the_report_has_a_row_for_each_condition_and_method_with_as_many_cells_a
     assert "| Open | Mixture | – | −6.0 | −6.0 | – | 0.0 | 0.0 |" in table
 
 
-def test_the_report_states_what_a_reader_needs_to_judge_it():
+def test_report_states_definitions_and_provenance():
     report = results.markdown(full())
-    for needed in ("means were removed", "N_s = 8", "SynOps ratio 0.400", "0.200, 0.100", "`e`", "Seed 3",
-                   "`spikesep-score --exp exp/paper`", "torch 2.11", "a processor, 4 cores"):  # fmt: skip
+    for needed in (
+        "means were removed", "N_s = 8", "SynOps ratio 0.400", "0.200, 0.100", "`e`", "Seed 3",
+        "`spikesep-score --exp exp/paper`", "torch 2.11", "a processor, 4 cores",
+    ):  # fmt: skip
         assert needed in report
 
 
-def test_a_value_that_rounds_to_zero_has_no_sign_and_a_missing_one_is_a_dash():
+def test_zero_has_no_sign_and_missing_values_are_a_dash():
     assert results.decimal(-0.01, "si_sdr") == "0.0"
     assert results.decimal(-0.06, "si_sdr") == "−0.1"
     assert results.decimal(None, "stoi") == "–"
 
 
-def test_the_terminal_table_fits_its_numbers_into_eighty_columns():
+def test_terminal_table_fits_into_80_columns():
     console = Console(width=80)
     with console.capture() as capture:
         console.print(results.terminal_table(full()))
@@ -146,10 +148,10 @@ def test_the_terminal_table_fits_its_numbers_into_eighty_columns():
     assert printed.count("Overall") == 6
 
 
-def test_closed_is_said_to_be_what_it_is(kept_experiment):
+def test_closed_voices_heard_reads_the_training_data(kept_experiment):
     from spikesep.separation.data.corpora.table import UTTERANCES, Utterance, write_table
     from spikesep.separation.data.kaldi import read_data_dir
-    from spikesep.separation.scoring.score import closed_voices_heard
+    from spikesep.separation.scoring.inputs import closed_voices_heard
 
     data = kept_experiment.data
     mixtures = read_data_dir(data / "cv")
@@ -157,14 +159,14 @@ def test_closed_is_said_to_be_what_it_is(kept_experiment):
     rows = [
         Utterance(f"{speaker}-1", Path("x.wav"), speaker, "f", "tr", 1.0) for speaker in speakers
     ]
-    assert closed_voices_heard(data, mixtures)  # nothing is known of training
+    assert closed_voices_heard(data, mixtures)  # training data unknown
     write_table(data / UTTERANCES, rows)
     assert closed_voices_heard(data, mixtures)
     write_table(data / UTTERANCES, rows[1:])
     assert not closed_voices_heard(data, mixtures)
 
 
-def test_what_a_budget_cut_short_stands_below_the_table():
+def test_report_states_which_training_was_cut_short():
     told = "Training was stopped by its time budget in epoch 12 of 40."
     assert told in results.markdown(full(cut_short=[told]))
     console = Console(width=80)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
@@ -16,17 +17,18 @@ from spikesep.separation.audio.files import read_audio, write_wav
 from spikesep.separation.config import ScoringConfig
 from spikesep.separation.data.kaldi import read_data_dir
 from spikesep.separation.model.separator import load_separator
-from spikesep.separation.scoring import metrics
-from spikesep.separation.scoring import score as scoring
+from spikesep.separation.scoring import metrics, utterance
+from spikesep.separation.scoring.inputs import is_scored
+from spikesep.separation.scoring.score import Shard, score_experiment
 
 QUICK = ScoringConfig(metrics=["stoi"])
 
 
 def score(experiment, config=QUICK, **options):
-    return scoring.score(experiment.data, experiment.exp, config, 1, 7, **options)
+    return score_experiment(experiment.data, experiment.exp, config, n_jobs=1, seed=7, **options)
 
 
-def test_results_have_the_keys_of_the_contract(experiment):
+def test_results_have_the_documented_keys(experiment):
     found = score(experiment, ScoringConfig(), command="spikesep-score --exp exp")
     assert read_json(experiment.exp / "results.json") == json.loads(json.dumps(found))
     for condition in ("closed", "open"):
@@ -36,7 +38,8 @@ def test_results_have_the_keys_of_the_contract(experiment):
             assert all(set(means) == {"diff", "same", "overall"} for means in method.values())
         assert found[condition]["mixture"]["si_sdri"]["overall"] == pytest.approx(0)
     assert set(found["cost"]) == {
-        "macs_per_second", "synops_per_second", "analog_macs_per_second", "synops_ratio", "firing_rate", "n_steps",
+        "macs_per_second", "synops_per_second", "analog_macs_per_second", "synops_ratio",
+        "firing_rate", "n_steps",
     }  # fmt: skip
     assert found["cost"]["n_steps"] == 4
     assert len(found["cost"]["firing_rate"]) == 3
@@ -47,7 +50,7 @@ def test_results_have_the_keys_of_the_contract(experiment):
     assert found["config"]["scoring"]["metrics"] == ["sdr", "pesq", "stoi"]
 
 
-def test_the_means_are_those_of_the_rows_and_the_rows_those_of_the_models(experiment):
+def test_means_and_rows_equal_scores_of_the_models(experiment):
     found = score(experiment)
     with (experiment.exp / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -65,25 +68,25 @@ def test_the_means_are_those_of_the_rows_and_the_rows_those_of_the_models(experi
     sources = np.stack([read_audio(path) for path in mixture.sources])
     mixed = read_audio(mixture.mixture)
     model = load_separator(experiment.exp / "snn")
-    estimates = model.separate(scoring.torch.from_numpy(mixed)).numpy()
+    estimates = model.separate(torch.from_numpy(mixed)).numpy()
     expected = metrics.score_utterance(estimates, sources, mixed, 8000, QUICK.metrics)
     assert float(chosen[0]["si_sdr"]) == pytest.approx(expected.si_sdr, abs=1e-3)
 
 
-def test_a_killed_run_goes_on_after_a_torn_line_with_the_same_results(experiment, monkeypatch):
+def test_killed_run_resumes_after_an_interrupted_line(experiment, monkeypatch):
     complete = score(experiment)
     journal = experiment.exp / "scores.partial.jsonl"
     assert not journal.exists()
     scored = []
-    true_scoring = scoring.score_mixture
+    original = utterance.score_mixture
 
-    def dies_at_the_fourth(condition, mixture, *rest):
+    def interrupt_at_the_fourth(condition, mixture, *rest):
         scored.append((condition, mixture.utt_id))
         if len(scored) == 4:
             raise KeyboardInterrupt
-        return true_scoring(condition, mixture, *rest)
+        return original(condition, mixture, *rest)
 
-    monkeypatch.setattr(scoring, "score_mixture", dies_at_the_fourth)
+    monkeypatch.setattr(utterance, "score_mixture", interrupt_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         score(experiment)
     text = journal.read_text()
@@ -91,15 +94,15 @@ def test_a_killed_run_goes_on_after_a_torn_line_with_the_same_results(experiment
     journal.write_text(text[:-20])
     resumed = score(experiment)
     assert resumed == complete
-    assert len(scored) == 4 + 6  # eight, less the two that were whole
+    assert len(scored) == 4 + 6  # all eight but two complete ones
 
 
-def test_shards_and_what_they_left_out_add_up_to_the_same_scores(experiment):
+def test_shards_yield_the_same_scores(experiment):
     alone = score(experiment)
     table = (experiment.exp / "scores.csv").read_bytes()
     (experiment.exp / "results.json").unlink()
-    for number in (1, 3):  # the second is left to the finish
-        assert score(experiment, shard=scoring.Shard.parse(f"{number}/3")) is None
+    for number in (1, 3):  # the last run scores the second
+        assert score(experiment, shard=Shard.parse(f"{number}/3")) is None
     journals = sorted(experiment.exp.glob("scores.partial*"))
     assert [path.name for path in journals] == [
         "scores.partial.1of3.jsonl",
@@ -113,13 +116,13 @@ def test_shards_and_what_they_left_out_add_up_to_the_same_scores(experiment):
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0"])
-def test_a_shard_that_cannot_be_is_refused(text):
+def test_invalid_shards_are_rejected(text):
     with pytest.raises(SpikeSepError, match="as 2/8"):
-        scoring.Shard.parse(text)
+        Shard.parse(text)
 
 
 @pytest.mark.parametrize("damage", ["rate", "cut off", "missing", "not audio"])
-def test_a_file_that_cannot_be_scored_is_named(experiment, damage):
+def test_bad_files_are_named(experiment, damage):
     path = read_data_dir(experiment.data / "tt")[2].sources[1]
     if damage == "rate":
         write_wav(path, read_audio(path), 16000)
@@ -134,7 +137,7 @@ def test_a_file_that_cannot_be_scored_is_named(experiment, damage):
     assert not (experiment.exp / "results.json").exists()
 
 
-def test_a_journal_of_other_models_is_not_used(experiment):
+def test_journal_of_other_models_is_ignored(experiment):
     journal = experiment.exp / "scores.partial.jsonl"
     journal.write_text(
         json.dumps({"key": "of other models"}) + "\n" + json.dumps({"condition": "closed"}) + "\n"
@@ -142,34 +145,34 @@ def test_a_journal_of_other_models_is_not_used(experiment):
     assert score(experiment)["n_utterances"]["closed"]["overall"] == 4
 
 
-def test_scores_are_complete_until_models_data_or_metrics_change(experiment):
+def test_scores_are_outdated_when_models_data_or_metrics_change(experiment):
     data, exp = experiment.data, experiment.exp
-    assert not scoring.is_scored(data, exp, QUICK)
+    assert not is_scored(data, exp, QUICK)
     score(experiment)
-    assert scoring.is_scored(data, exp, QUICK)
-    assert not scoring.is_scored(data, exp, ScoringConfig(metrics=["sdr"]))
+    assert is_scored(data, exp, QUICK)
+    assert not is_scored(data, exp, ScoringConfig(metrics=["sdr"]))
     mixture = read_data_dir(data / "cv")[0].mixture
     before = mixture.read_bytes()
     write_wav(mixture, 0.5 * read_audio(mixture), 8000)
-    assert not scoring.is_scored(data, exp, QUICK)
+    assert not is_scored(data, exp, QUICK)
     mixture.write_bytes(before)
-    assert scoring.is_scored(data, exp, QUICK)
+    assert is_scored(data, exp, QUICK)
     weights = exp / "snn" / "model.safetensors"
     weights.write_bytes((exp / "ann" / "model.safetensors").read_bytes())
-    assert not scoring.is_scored(data, exp, QUICK)
+    assert not is_scored(data, exp, QUICK)
 
 
-def test_a_pesq_refusal_is_counted_and_left_out_of_every_methods_mean(experiment, monkeypatch):
+def test_undefined_pesq_is_excluded_for_every_method(experiment, monkeypatch):
     bad = read_data_dir(experiment.data / "cv")[0]
     true_pesq = metrics._pesq
     reference = read_audio(bad.sources[0]).astype(np.float64)
 
-    def refuses_one(rate, source, estimate, mode):
+    def undefined_for_one(rate, source, estimate, mode):
         if np.array_equal(source, reference):
             raise metrics.PesqError(b"No utterances detected")
         return true_pesq(rate, source, estimate, mode)
 
-    monkeypatch.setattr(metrics, "_pesq", refuses_one)
+    monkeypatch.setattr(metrics, "_pesq", undefined_for_one)
     found = score(experiment, ScoringConfig(metrics=["pesq"]))
     assert found["refused"]["pesq"] == [bad.utt_id]
     with (experiment.exp / "scores.csv").open(newline="") as file:
@@ -183,7 +186,7 @@ def test_a_pesq_refusal_is_counted_and_left_out_of_every_methods_mean(experiment
     assert found["closed"]["ann"]["pesq"]["overall"] == pytest.approx(np.mean(rest), abs=1e-3)
 
 
-def test_a_silent_source_does_not_end_the_scoring(experiment):
+def test_silent_source_is_scored_as_undefined(experiment):
     silent = read_data_dir(experiment.data / "tt")[1]
     write_wav(silent.sources[0], np.zeros_like(read_audio(silent.mixture)), 8000)
     found = score(experiment)
@@ -191,43 +194,45 @@ def test_a_silent_source_does_not_end_the_scoring(experiment):
     assert found["open"]["snn"]["si_sdr"]["overall"] is not None
 
 
-def test_only_the_first_utterances_are_scored_where_so_told(experiment):
+def test_max_utterances_limits_scoring(experiment):
     found = score(experiment, ScoringConfig(metrics=[], max_utterances=1))
     assert found["n_utterances"]["open"] == {"diff": 1, "same": 0, "overall": 1}
     assert found["open"]["ann"]["si_sdr"]["same"] is None
 
 
 @pytest.mark.parametrize(("missing", "stage"), [("ann", "pre-training"), ("snn", "conversion")])
-def test_a_missing_model_is_an_error_that_names_its_stage(experiment, missing, stage):
+def test_missing_model_is_reported_with_its_stage(experiment, missing, stage):
     (experiment.exp / missing / "model.safetensors").unlink()
     with pytest.raises(SpikeSepError, match=stage):
         score(experiment)
 
 
-def test_sources_of_another_length_are_an_error_that_names_the_file(experiment):
+def test_sources_of_another_length_are_reported(experiment):
     mixture = read_data_dir(experiment.data / "tt")[0]
     write_wav(mixture.sources[1], read_audio(mixture.sources[1])[:-5], 8000)
     with pytest.raises(SpikeSepError, match=mixture.mixture.name):
         score(experiment)
 
 
-def test_figures_are_drawn_where_their_inputs_are(experiment):
+def test_figures_are_drawn(experiment):
     score(experiment)
     assert (experiment.exp / "figures" / "training.png").stat().st_size > 5000
     assert (experiment.exp / "figures" / "activations.png").stat().st_size > 5000
 
 
 @pytest.mark.slow
-def test_several_processes_give_the_same_results_and_end_with_a_killed_parent(experiment):
+def test_processes_give_the_same_results_and_end_with_a_killed_parent(experiment):
     alone = score(experiment)
     script = experiment.exp / "twice.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from spikesep.separation.scoring import score as scoring\n"
+        "from spikesep.separation.scoring.score import score_experiment\n"
         "from spikesep.separation.config import ScoringConfig\n"
         "if __name__ == '__main__':\n"
         f"    data, exp = Path({str(experiment.data)!r}), Path({str(experiment.exp)!r})\n"
-        "    scoring.score(data, exp, ScoringConfig(['stoi']), 2, 7, redo=True)\n"
+        "    score_experiment(\n"
+        "        data, exp, ScoringConfig(['stoi']), n_jobs=2, seed=7, redo=True\n"
+        "    )\n"
     )
     subprocess.run([sys.executable, script], check=True)
     together = read_json(experiment.exp / "results.json")
@@ -239,9 +244,8 @@ def test_several_processes_give_the_same_results_and_end_with_a_killed_parent(ex
     children: list[int] = []
     listing = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     deadline = time.monotonic() + 60
-    while (
-        len(children) < 3 and time.monotonic() < deadline and parent.poll() is None
-    ):  # two and the resource tracker
+    # Two workers and the resource tracker.
+    while len(children) < 3 and time.monotonic() < deadline and parent.poll() is None:
         time.sleep(0.05)
         children = [int(pid) for pid in listing.read_text().split()]
     parent.send_signal(signal.SIGKILL)

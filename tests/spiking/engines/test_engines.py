@@ -69,10 +69,7 @@ def plain_loop(layer, signal):
             elif isinstance(module, nn.Flatten):
                 x = x.flatten(1)
         s, weight = layer.synapse, fixed.weight.double()
-        if isinstance(s, nn.Linear):
-            z = x @ weight.T
-        else:
-            z = convolve(s, x, weight)
+        z = x @ weight.T if isinstance(s, nn.Linear) else convolve(s, x, weight)
         z = z.round() * 2 ** int(fixed.fraction) + across(fixed.bias)
         potential = across(fixed.initial) + z if potential is None else potential + z
         if waits:

@@ -8,8 +8,9 @@ from helpers.conversion import Examples, Model, convert, mean_square, trained
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.layer import Readout, SpikingLayer
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
 
 
 def test_front_is_frozen_and_readout_is_trained(tmp_path):

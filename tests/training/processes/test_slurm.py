@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import write_mixtures
+from helpers.experiments import write_mixtures
 from helpers.paths import ROOT
 
 SCRIPT = ROOT / "tools" / "slurm-here.sh"

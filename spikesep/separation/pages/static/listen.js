@@ -1,5 +1,4 @@
-// The listening page: the sounds lie in its audio elements, which a browser without scripts plays
-// as they are.
+// The listening page. Its sounds are in audio elements, which browsers without scripts can play.
 "use strict";
 
 function bytesOf(address) {

@@ -1,14 +1,14 @@
-// Waveforms and spectrograms, computed from samples as sharp as the screen shows them.
+// Waveforms and spectrograms, computed from samples at the resolution of the screen.
 "use strict";
 
-const RANGE = 70; // dB of a spectrogram, down from the loudest point of the first source
+const RANGE = 70; // dB shown below the loudest point of the first source
 const WINDOW = 0.032; // seconds
 const SCALES = {
   light: ["#fdfdfe", "#e3e9f3", "#b4c6e2", "#7698c9", "#40659f", "#213c6b", "#0d1730"],
   dark: ["#0d0f14", "#1c1838", "#49206b", "#8e2f6e", "#d3544d", "#f59d54", "#fdf0c0"],
 };
 
-// The largest magnitude and the root mean square of samples.
+// Peak and root mean square of samples.
 function levels(samples) {
   let peak = 0, energy = 0;
   for (const sample of samples) {
@@ -18,7 +18,7 @@ function levels(samples) {
   return { peak, rms: Math.sqrt(energy / Math.max(1, samples.length)) };
 }
 
-// The sum of sources, [samples, gain] each.
+// Mix sources, [samples, gain] each.
 function blend(sources) {
   const sum = new Float32Array(Math.max(...sources.map(([samples]) => samples.length)));
   for (const [samples, gain] of sources) {
@@ -27,7 +27,7 @@ function blend(sources) {
   return sum;
 }
 
-// Give a canvas as many pixels as the screen has for it, 1600 at most; null where it is not shown.
+// Resize a canvas to the pixels of the screen, at most 1600 wide; null if it is not shown.
 function fit(canvas) {
   const scale = Math.min(devicePixelRatio || 1, 2);
   const width = Math.min(1600, Math.round(canvas.clientWidth * scale));
@@ -37,7 +37,7 @@ function fit(canvas) {
   return canvas;
 }
 
-// Draw the samples from..to, which need not be whole numbers.
+// Draw the waveform of the samples from..to, which may be fractional.
 function drawWave(canvas, samples, from, to, peak, ink) {
   const { width, height } = canvas;
   const context = canvas.getContext("2d"), each = (to - from) / width;
@@ -57,7 +57,7 @@ function drawWave(canvas, samples, from, to, peak, ink) {
   }
 }
 
-// In-place Fourier transform of size 2^m, decimation in time.
+// Returns an in-place FFT of size 2^m, decimation in time.
 function transform(size) {
   const bits = Math.log2(size);
   const turn = Array.from({ length: size / 2 }, (_, k) => {
@@ -90,7 +90,7 @@ function transform(size) {
   };
 }
 
-// Log-magnitude spectrogram of the samples from..to, up to `top` Hz, a column for each pixel:
+// Log-magnitude spectrogram of the samples from..to, up to `top` Hz, one column per pixel:
 // {decibels [columns * bins], bins, loudest}.
 function spectrogram(samples, rate, columns, top, from = 0, to = samples.length) {
   const size = 2 ** Math.round(Math.log2(WINDOW * rate));
@@ -131,14 +131,14 @@ function drawSpectrogram(canvas, { decibels, bins }, loudest, scale) {
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
-// 256 colours between those of `scale`, as the words of an ImageData (all browsers run little
-// endian).
+// Interpolate 256 colours from `scale`, as 32-bit words of an ImageData (all browsers are
+// little-endian).
 function palette(scale) {
   const anchors = scale.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
   return Uint32Array.from({ length: 256 }, (_, level) => {
-    const place = (level / 255) * (anchors.length - 1);
-    const k = Math.min(anchors.length - 2, Math.floor(place)), next = anchors[k + 1];
-    const between = (from, c) => Math.round(from + (place - k) * (next[c] - from));
+    const position = (level / 255) * (anchors.length - 1);
+    const k = Math.min(anchors.length - 2, Math.floor(position)), next = anchors[k + 1];
+    const between = (from, c) => Math.round(from + (position - k) * (next[c] - from));
     const [r, g, b] = anchors[k].map(between);
     return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
   });
@@ -154,7 +154,7 @@ function clock(seconds) {
   return `${Math.floor(tenths / 600)}:${whole}.${tenths % 10}`;
 }
 
-// Ticks below the pictures, of `span` seconds from `left` on.
+// Draw time ticks below the pictures, for `span` seconds from `left` on.
 function drawTicks(axis, left, span) {
   const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300];
   const step = steps.find((seconds) => span / seconds <= 9) ?? 600;

@@ -1,13 +1,13 @@
-// The player of both pages: all sources of one recording run in step, and the chosen one is heard,
-// or several at once, as loud as their faders say. Nothing is fetched from anywhere.
+// The player of both pages. All sources of one recording play in sync; the chosen one is audible,
+// or several at the volumes of their faders. Nothing is fetched from a network.
 "use strict";
 
-const FADE = 0.02; // seconds from one source to another
-const BOTH = "both"; // value of the choice that plays what has a fader
-const SILENT = 1 / 32768; // of full scale: less than a step of 16 bits
-const CLOSEST = 0.05; // seconds that fill the width at the largest zoom
+const FADE = 0.02; // seconds of a crossfade
+const BOTH = "both"; // value of the choice that plays all sources with a fader
+const SILENT = 1 / 32768; // of full scale: one 16-bit step
+const CLOSEST = 0.05; // seconds shown at the largest zoom
 
-// The samples of an audio file: an AudioBuffer, at the rate given where browsers know it.
+// Decode an audio file to an AudioBuffer, at the given rate if the browser supports it.
 function decode(bytes, rate) {
   const context = new OfflineAudioContext(1, 1, Math.max(8000, Math.min(96000, rate)));
   return context.decodeAudioData(bytes);
@@ -15,10 +15,10 @@ function decode(bytes, rate) {
 
 class Player {
   static #context = null;
-  static #current = null; // the one that sounds
+  static #current = null; // the player that is playing
 
   // root: the element with the controls. buffers: an AudioBuffer for each of its radio buttons, by
-  // value; the first is the mixture. top: the highest frequency to show, Hz.
+  // value; the first is the mixture. top: the highest frequency shown, in Hz.
   constructor(root, buffers, top) {
     this.root = root;
     this.buffers = buffers;
@@ -30,20 +30,20 @@ class Player {
     this.output = null;
     this.gains = {};
     this.nodes = null; // while playing
-    this.offset = 0; // seconds: where it stands, or stood when it began to play
+    this.offset = 0; // seconds: position, or position when playback began
     this.zoom = 1;
-    this.left = 0; // seconds: where the pictures begin
-    this.decibels = {}; // of spectrograms, by source
+    this.left = 0; // seconds: start of the pictures
+    this.decibels = {}; // spectrograms, by source
     this.mixed = null; // samples of BOTH
-    this.frame = null; // asked for, to paint in
-    this.following = null; // asked for, to show the position in
+    this.frame = null; // requested for painting
+    this.following = null; // requested for showing the position
     this.#listen();
     this.#measure();
     this.zoomBy(1);
     this.choose((this.choices.find((input) => input.checked) ?? this.choices[0]).value);
     this.#moved();
     root.player = this;
-    root.tabIndex = -1; // a click anywhere in it leaves the keys with it
+    root.tabIndex = -1; // keeps the keyboard focus after a click
     root.classList.add("ready");
   }
 
@@ -72,7 +72,7 @@ class Player {
     this.resized.observe(this.view);
   }
 
-  // How loud the sources are: for the pictures, and in words.
+  // Measure the levels of the sources, for the pictures and as text.
   #measure() {
     const names = Object.keys(this.buffers);
     const measured = names.map((name) => [name, levels(this.#samples(name))]);
@@ -80,9 +80,9 @@ class Player {
     this.silent = measured[0][1].peak < SILENT;
     this.root.querySelector(".silent").hidden = !this.silent;
     for (const [name, { peak, rms }] of measured) {
-      const place = this.root.querySelector(`.level[data-source="${name}"]`);
+      const label = this.root.querySelector(`.level[data-source="${name}"]`);
       const words = `peak ${inDecibels(peak)}, mean ${inDecibels(rms)} dBFS`;
-      if (place) place.textContent = peak < SILENT ? "silent" : words;
+      if (label) label.textContent = peak < SILENT ? "silent" : words;
     }
   }
 
@@ -96,7 +96,7 @@ class Player {
     return Math.min(this.duration, this.offset + played);
   }
 
-  // Seconds that the pictures show.
+  // Seconds shown in the pictures.
   get span() {
     return this.duration / this.zoom;
   }
@@ -142,7 +142,7 @@ class Player {
     this.#moved();
   }
 
-  // Hear and see another source, at the same place.
+  // Switch to another source at the same position.
   choose(name) {
     this.source = name;
     for (const input of this.choices) input.checked = input.value === name;
@@ -151,15 +151,15 @@ class Player {
     this.draw();
   }
 
-  // Give a source another name.
+  // Rename a source.
   call(name, text) {
-    const places = this.root.querySelectorAll(`[data-called="${name}"]`);
-    for (const place of places) place.textContent = text;
+    const labels = this.root.querySelectorAll(`[data-called="${name}"]`);
+    for (const label of labels) label.textContent = text;
     this.choices.find((input) => input.value === name)?.setAttribute("aria-label", text);
     this.#describe();
   }
 
-  // Show more or less around the position, which stays where it is on the screen.
+  // Zoom around the position, which stays in place on the screen.
   zoomBy(factor) {
     const at = this.position, share = (at - this.left) / this.span;
     this.zoom = Math.min(Math.max(1, this.duration / CLOSEST), Math.max(1, this.zoom * factor));
@@ -177,7 +177,7 @@ class Player {
     this.paint = () => {};
   }
 
-  // Paint when the screen is next refreshed, once, however often it is asked for.
+  // Paint once at the next screen refresh, however often it is requested.
   draw() {
     this.frame ??= requestAnimationFrame(() => this.paint());
   }
@@ -186,7 +186,7 @@ class Player {
     this.frame = null;
     const wave = fit(this.view.querySelector(".wave"));
     const spectrum = fit(this.view.querySelector(".spectrum"));
-    if (!wave || !spectrum) return; // not on the screen
+    if (!wave || !spectrum) return; // not visible
     wave.dataset.voice = this.#chosen.dataset.voice;
     const ink = getComputedStyle(wave).color;
     drawWave(wave, this.#samples(this.source), ...this.#range, this.peak, ink);
@@ -211,7 +211,7 @@ class Player {
     return this.buffers[this.#first].sampleRate;
   }
 
-  // Samples that the pictures show: from, to.
+  // Samples shown in the pictures: from, to.
   get #range() {
     return [this.left * this.#rate, (this.left + this.span) * this.#rate];
   }
@@ -226,7 +226,7 @@ class Player {
     return (this.mixed ??= blend(sources.map((s) => [this.#samples(s), this.#gain(s)])));
   }
 
-  // How loud a source is to be.
+  // Target gain of a source.
   #gain(name) {
     if (this.source !== BOTH) return name === this.source ? 1 : 0;
     const fader = this.faders.find(({ dataset }) => dataset.source === name);
@@ -286,7 +286,7 @@ class Player {
     button.classList.toggle("on", this.playing);
   }
 
-  // One loop, however often it is asked for.
+  // Show the position at each refresh, in a single loop.
   #follow() {
     cancelAnimationFrame(this.following);
     if (!this.playing) return;
@@ -303,7 +303,7 @@ class Player {
     this.root.style.setProperty("--at", `${(100 * (at - this.left)) / this.span}%`);
   }
 
-  // Let the pictures begin at `seconds`, or as near as there is sound to fill them.
+  // Start the pictures at `seconds`, or as close as the length of the recording allows.
   #look(seconds) {
     this.left = Math.max(0, Math.min(this.duration - this.span, seconds));
     this.root.style.setProperty("--left", `${(-100 * this.left) / this.duration}%`);
@@ -320,7 +320,7 @@ class Player {
   #key(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target.matches("[type=text]")) return;
-    const own = event.target.matches("button, a, summary, [type=checkbox]"); // of the space bar
+    const own = event.target.matches("button, a, summary, [type=checkbox]"); // use the space bar themselves
     const choice = this.choices[Number(event.key) - 1];
     if (event.key === " " && !own) this.toggle();
     else if (event.key.match(/^[1-9]$/) && choice) {

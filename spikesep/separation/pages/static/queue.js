@@ -1,5 +1,5 @@
-// Recordings in a queue: one after the other goes to the program that served the page, and its
-// voices come back in the answer, behind lines that tell how far it is.
+// Queue of recordings. They are sent to the server one by one; each response contains progress
+// lines, then the voices.
 "use strict";
 
 const ACTS = {
@@ -10,14 +10,14 @@ const ACTS = {
 };
 
 class Entry {
-  // blob: the recording. name: of its file.
+  // blob: the recording. name: its file name.
   constructor(blob, name) {
     this.blob = blob;
     this.name = name;
     this.result = null; // {report, parts: {name: Blob}}
-    this.names = {}; // that voices were given
+    this.names = {}; // given to voices by the user
     this.row = document.querySelector("template.row").content.firstElementChild.cloneNode(true);
-    for (const place of this.row.querySelectorAll(".file, .of")) place.textContent = name;
+    for (const label of this.row.querySelectorAll(".file, .of")) label.textContent = name;
     this.bar = this.row.querySelector(".progress");
     this.bar.setAttribute("aria-label", `Separation of ${name}`);
     const acts = {
@@ -73,7 +73,7 @@ class Entry {
     const most = Number(document.querySelector(".drop").dataset.megabytes);
     if (size > most) {
       throw new Error(
-        `${this.name} has ${size.toFixed(1)} MB and ${most} MB is the most taken here; start ` +
+        `${this.name} has ${size.toFixed(1)} MB, and the limit is ${most} MB; start ` +
         `spikesep-serve with --max-megabytes ${Math.ceil(size)}, or use spikesep-infer`);
     }
     await this.blob.slice(0, 1).arrayBuffer().catch(() => {
@@ -122,7 +122,7 @@ const Queue = {
     return this.entries.filter(({ state }) => state === "done");
   },
 
-  // Work until nothing waits; the first that is done is shown.
+  // Separate until no entry is waiting; show the first one that finishes.
   async run() {
     if (this.running) return;
     this.running = true;
@@ -143,7 +143,7 @@ const Queue = {
   },
 };
 
-// Hand a recording to the program; what it answers: {report, parts}.
+// Send a recording to the server; returns {report, parts}.
 async function send(blob, name, signal, onShare) {
   const headers = {
     "Content-Type": "application/octet-stream",
@@ -152,14 +152,14 @@ async function send(blob, name, signal, onShare) {
   const request = fetch("/separate", { method: "POST", headers, body: blob, signal });
   const answer = await request.catch((error) => {
     if (error.name === "AbortError") throw error;
-    throw new Error("spikesep-serve does not answer any more; start it again");
+    throw new Error("spikesep-serve does not respond; start it again");
   });
   if (answer.ok) return receive(answer.body.getReader(), onShare);
   const told = (await answer.json().catch(() => ({}))).error;
-  throw new Error(told ?? `spikesep-serve answers ${answer.status}`);
+  throw new Error(told ?? `spikesep-serve responds with status ${answer.status}`);
 }
 
-// Read lines of JSON up to the one that tells the sizes of what is behind it.
+// Read JSON lines up to the one with the sizes of the files after it.
 async function receive(reader, onShare) {
   let rest = new Uint8Array(), last = null;
   const pieces = [];
@@ -183,7 +183,7 @@ async function receive(reader, onShare) {
 function taken(line, content) {
   const sizes = Object.entries(line?.parts ?? {});
   if (!line || content.size !== sizes.reduce((sum, [, size]) => sum + size, 0)) {
-    throw new Error("The answer of spikesep-serve broke off; try again, or start it again");
+    throw new Error("The response of spikesep-serve is incomplete; try again, or restart it");
   }
   const parts = {};
   let at = 0;

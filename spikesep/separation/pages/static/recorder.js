@@ -1,12 +1,11 @@
-// A recording by the microphone. The browser's own format is decoded by the browser, and goes into
-// the queue as wav.
+// Recording from the microphone. The browser decodes its own format; the queue receives a WAV file.
 "use strict";
 
 const Recorder = {
   button: document.querySelector(".record"),
   clock: document.querySelector(".recorded"),
   recorder: null,
-  asking: false, // the browser asks for leave
+  asking: false, // waiting for permission
   count: 0,
 
   async toggle() {
@@ -14,7 +13,7 @@ const Recorder = {
     if (this.asking) return;
     complain("");
     this.asking = true;
-    await this.begin().catch((error) => complain(`No recording: ${error.message}`));
+    await this.begin().catch((error) => complain(`Cannot record: ${error.message}`));
     this.asking = false;
   },
 
@@ -55,7 +54,7 @@ const Recorder = {
   },
 };
 
-// A wav file of one channel, 16 bits.
+// Encode samples as a 16-bit mono WAV file.
 function wav(samples, rate) {
   const size = 2 * samples.length, pcm = new DataView(new ArrayBuffer(size));
   samples.forEach((sample, n) => {

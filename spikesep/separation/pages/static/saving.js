@@ -1,11 +1,11 @@
-// Files that a page gives away: one sound, or several in a zip that stores them as they are.
+// Downloads: single files, or several in an uncompressed zip archive.
 "use strict";
 
 const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let bit = 0; bit < 8; bit++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
   return n >>> 0;
 });
-const LARGEST_ZIP = 2 ** 32 - 1; // bytes, without the extension of 64 bits
+const LARGEST_ZIP = 2 ** 32 - 1; // bytes, without the ZIP64 extension
 
 function crc32(bytes) {
   let crc = ~0;
@@ -13,7 +13,7 @@ function crc32(bytes) {
   return ~crc >>> 0;
 }
 
-// Numbers of [bytes, value] each, little end first.
+// Numbers, [bytes, value] each, in little-endian order.
 function packed(...numbers) {
   const content = new DataView(new ArrayBuffer(numbers.reduce((sum, [size]) => sum + size, 0)));
   let at = 0;
@@ -25,7 +25,7 @@ function packed(...numbers) {
   return content;
 }
 
-// A zip of files, [name, Blob] each. Names that come twice are numbered.
+// A zip archive of files, [name, Blob] each. Repeated names are numbered.
 async function zip(files) {
   const pieces = [], entries = [], taken = new Set();
   let at = 0, listed = 0;
@@ -43,7 +43,7 @@ async function zip(files) {
     at += 30 + name.length + blob.size;
     listed += 46 + name.length;
     if (at + listed > LARGEST_ZIP) {
-      throw new Error("Too much for one zip; save the voices one by one");
+      throw new Error("Too large for one zip; save the voices one by one");
     }
   }
   const n = entries.length / 2;
@@ -59,7 +59,7 @@ function unused(wanted, taken) {
   return name;
 }
 
-// Text as part of a file's name, on any system.
+// Turn text into a valid part of a file name on any system.
 function fileName(text) {
   const safe = text.replace(/[\u0000-\u001f\u007f\\/:*?"<>|]/g, "_").replace(/^\.+/, "");
   return safe.trim() || "voice";
@@ -70,5 +70,5 @@ function save(blob, name) {
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // once the browser has begun to read it
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // once the download has started
 }

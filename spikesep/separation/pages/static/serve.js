@@ -1,5 +1,5 @@
-// The page to try a model: recordings come in by dropping, choosing or speaking, their voices are
-// heard and saved. They stay in this page alone.
+// The page of spikesep-serve: recordings are dropped, chosen or recorded; their voices are played
+// and saved. They exist only in this page.
 "use strict";
 
 const root = document.querySelector(".player"), pick = document.querySelector(".pick");
@@ -16,11 +16,11 @@ function announce(text) {
 }
 
 function add(files) {
-  complain(files.length ? "" : "What was dropped is no file; save it as one, and drop that");
+  complain(files.length ? "" : "What was dropped is not a file; save it as a file and drop that");
   for (const file of files) Queue.add(file, file.name);
 }
 
-// Show the voices of an entry that is done.
+// Show the voices of a finished entry in the player.
 async function listen(entry) {
   const { report, parts } = entry.result, buffers = {};
   forget(heard);
@@ -32,7 +32,7 @@ async function listen(entry) {
   } catch (error) {
     return complain(`The browser cannot play ${entry.name}: ${error.message}`);
   }
-  if (heard !== entry) return; // another was chosen meanwhile
+  if (heard !== entry) return; // another entry was chosen meanwhile
   root.querySelector("h2").textContent = entry.name;
   root.querySelector(".report").textContent = report.summary;
   root.querySelector(".work").textContent = report.work;
@@ -47,7 +47,7 @@ async function listen(entry) {
   root.scrollIntoView({ block: "nearest" });
 }
 
-// Take an entry out of the player, if it is there.
+// Remove an entry from the player, if it is shown there.
 function forget(entry) {
   if (!entry || entry !== heard) return;
   heard = null;
@@ -60,9 +60,9 @@ function stemOf(entry) {
   return fileName(entry.name.replace(/\.[^.]*$/, ""));
 }
 
-// The voices of an entry: the name of a file, and a Blob each.
+// The voices of an entry, [file name, Blob] each.
 function voicesOf(entry) {
-  const voices = Object.entries(entry.result.parts).slice(1); // behind the mixture
+  const voices = Object.entries(entry.result.parts).slice(1); // after the mixture
   return voices.map(([source, part], k) => {
     const name = entry.names[source];
     return [`${stemOf(entry)}_${name ? fileName(name) : `spk${k + 1}`}.wav`, part];

@@ -1,4 +1,4 @@
-// Light or dark: as the system has it, until the button says otherwise. Paper is light.
+// Light or dark colours: those of the system until the button is used. Print is light.
 "use strict";
 
 const Theme = {
@@ -27,13 +27,13 @@ const Theme = {
     let kept = null;
     try {
       kept = localStorage.getItem("theme");
-    } catch { /* a page from the disk may be denied it */ }
+    } catch { /* may be denied to a page on disk */ }
     this.root.classList.add("script");
     document.querySelector("button.theme").addEventListener("click", () => {
       this.set(this.other);
       try {
         localStorage.setItem("theme", this.name);
-      } catch { /* it is forgotten, then */ }
+      } catch { /* not remembered */ }
     });
     this.system.addEventListener("change", () => this.show());
     let onScreen = null;

@@ -1,0 +1,61 @@
+"""Options that several commands share."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from jsonargparse import ArgumentParser, Namespace
+
+from spikesep.cli.common.config_file import ConfigFile, RecipeParser
+from spikesep.separation.config import RecipeConfig
+from spikesep.vision.config import ImageRecipe
+
+Recipe = TypeVar("Recipe", RecipeConfig, ImageRecipe)
+
+
+def recipe_parser(
+    command: str, description: str, kind: type[Recipe] = RecipeConfig, *, exp: bool = True
+) -> ArgumentParser:
+    """Build the parser of a recipe's command.
+
+    It takes `--config FILE.yaml`, `--section.key VALUE` for each setting of the recipe, `--data`,
+    and, unless `exp` is false, `--exp`.
+    """
+    parser = RecipeParser(
+        prog=command, description=description, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config", action=ConfigFile, help="YAML file of settings; later options override it"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder of the prepared data"
+    )
+    if exp:
+        parser.add_argument(
+            "--exp", type=Path, required=True, help="folder of the models and results"
+        )
+    parser.add_class_arguments(kind, None)
+    return parser
+
+
+def add_model_options(parser: ArgumentParser) -> None:
+    """Add `--model`, `--network` and `--device` to a command that uses a trained separator."""
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        default=None,
+        help="model folder or file, exp/<tag>, or org/name on the Hugging Face hub "
+        "(default: the shipped model)",
+    )
+    parser.add_argument(
+        "--network",
+        type=Literal["snn", "ann"] | None,
+        default=None,
+        help="which network of exp/<tag> to use (default: snn if present)",
+    )
+    parser.add_argument("--device", type=str, default="cpu", help="torch device: cpu, cuda, ...")
+
+
+def to_recipe(options: Namespace, kind: type[Recipe] = RecipeConfig) -> Recipe:
+    """Collect the settings of the recipe from the parsed options."""
+    return kind(**{f.name: options[f.name] for f in fields(kind)})

@@ -1,0 +1,262 @@
+"""Separation of recordings held in memory, at any sample rate and of any length."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.audio.downmix import Channels, audible_mix, pick, tracks
+from spikesep.separation.audio.files import read_channels
+from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
+from spikesep.separation.inference.streaming import (
+    Stream,
+    Wave,
+    separate_tracks,
+    to_channels,
+    total_cost,
+)
+from spikesep.separation.model.hub import find_model
+from spikesep.separation.model.separator import Separator, load_separator
+from spikesep.spiking.cost import Cost
+from spikesep.training.precision import exact_products
+
+CHUNK = 2**16
+"""Samples pushed into a stream at once."""
+MOST_CHANNELS = 64
+"""An array with more rows than this, and more rows than columns, is taken for a transposed one."""
+
+
+@dataclass(frozen=True)
+class Separated:
+    """Voices of one recording.
+
+    Attributes:
+        estimates: float32 [n_speakers, samples], or [channels, n_speakers, samples] with
+            `channels="each"`.
+        sample_rate: sample rate of the recording in Hz.
+        cost: operations of the mask network, summed over all blocks. With more than one block,
+            the context that neighboring blocks share is counted twice.
+        scale: common factor by which all voices were attenuated to stay within full scale; 1 if
+            they were not.
+        channels: what was separated: as requested, or the strongest channel if averaging cancels
+            them.
+    """
+
+    estimates: np.ndarray
+    sample_rate: int
+    cost: Cost
+    scale: float = 1.0
+    channels: Channels = "mix"
+
+
+class Model:
+    """A trained separator, ready for recordings. Calls leave no state behind.
+
+    Args:
+        separator: analog or spiking separator.
+        device: torch device to compute on.
+    """
+
+    def __init__(self, separator: Separator, device: str = "cpu"):
+        self.separator = separator.to(device).eval()
+        self.device = torch.device(device)
+        exact_products(self.device)
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate of the network in Hz; recordings at other rates are resampled."""
+        return self.separator.sample_rate
+
+    @property
+    def kind(self) -> str:
+        """`ann` or `snn`."""
+        return self.separator.kind
+
+    @property
+    def n_speakers(self) -> int:
+        """Number of voices per mixture."""
+        return self.separator.config.n_speakers
+
+    def separate(
+        self,
+        wave: Wave,
+        sample_rate: int | None = None,
+        level: Level = "match-mix",
+        segment_seconds: float = 30.0,
+        channels: Channels = "mix",
+    ) -> Wave:
+        """Separate the voices of a recording.
+
+        Args:
+            wave: [samples] or [channels, samples], NumPy or torch: float with full scale at 1, or
+                int16, int32 or uint8 as read from a WAV file. The voices are returned in the same
+                library, as floats.
+            sample_rate: sample rate of `wave` in Hz; None for that of the network.
+            level: see `spikesep.separation.inference.output_level.set_level`.
+            segment_seconds: length of the network's blocks, which bounds memory.
+            channels: `mix` separates the average of all channels, `each` every channel by itself,
+                and a number that channel, counted from 1. If the channels are in opposite phase and
+                cancel when averaged, `mix` takes the strongest one and warns.
+
+        Returns:
+            Voices [n_speakers, samples], or [channels, n_speakers, samples] for `each`, at
+            `sample_rate`, with full scale at 1.
+
+        Raises:
+            ValueError: `wave` has another shape ([samples, channels] for example) or type, is
+                empty, contains NaN or Inf, or lacks the channel.
+        """
+        is_tensor = isinstance(wave, Tensor)
+        samples = np.asarray(wave.detach().cpu() if is_tensor else wave)
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        result = self.separate_recording(samples, rate, level, segment_seconds, channels=channels)
+        if not is_tensor:
+            return result.estimates
+        estimates = torch.from_numpy(result.estimates).to(wave.device)
+        return estimates.to(wave.dtype) if wave.is_floating_point() else estimates
+
+    def separate_recording(
+        self,
+        samples: np.ndarray,
+        sample_rate: int,
+        level: Level = "match-mix",
+        segment_seconds: float = 30.0,
+        on_progress: Callable[[float], None] = lambda share: None,
+        channels: Channels = "mix",
+    ) -> Separated:
+        """Separate a recording like `separate`, and return its cost and scale as well.
+
+        `on_progress` receives the finished share, up to 1.
+        """
+        samples = to_channels(_checked(samples))
+        n_tracks = len(tracks(channels, len(samples)))
+        chosen = self._audible(samples, channels)
+        mixture = np.ascontiguousarray(pick(samples, chosen))
+        streams = [self.stream(sample_rate, segment_seconds) for _ in range(n_tracks)]
+        n, done = mixture.shape[1], 0
+        estimates = np.empty((n_tracks * self.n_speakers, n), np.float32)
+        chunks = (mixture[:, k : k + CHUNK] for k in range(0, n, CHUNK))
+        for _, voices in separate_tracks(streams, chunks):
+            estimates[:, done : done + voices.shape[1]] = voices
+            done += voices.shape[1]
+            on_progress(done / n)
+        meter = LevelMeter(self.n_speakers, n_tracks)
+        meter.add(estimates, mixture)
+        gains, scale = meter.gains(level)
+        leveled = apply_gains(estimates, gains)
+        leveled = leveled.reshape(n_tracks, -1, n) if channels == "each" else leveled
+        return Separated(leveled, streams[0].sample_rate, total_cost(streams), scale, chosen)
+
+    def _audible(self, samples: np.ndarray, channels: Channels) -> Channels:
+        """Return the requested channels, or the strongest one, with a warning, if they cancel."""
+        audible = audible_mix([samples]) if channels == "mix" else channels
+        if audible != channels:
+            warnings.warn(
+                "the channels are in opposite phase and cancel when averaged; separating the "
+                f"strongest, channel {audible}; choose with channels=1 or 'each'",
+                stacklevel=4,
+            )
+        return audible
+
+    def separate_files(
+        self,
+        paths: Iterable[str | Path],
+        level: Level = "match-mix",
+        segment_seconds: float = 30.0,
+        on_error: Callable[[Path, SpikeSepError], None] | None = None,
+        channels: Channels = "mix",
+    ) -> Iterator[tuple[Path, Separated]]:
+        """Separate audio files one by one; yield each path with its voices.
+
+        Args:
+            paths: audio files.
+            level: see `spikesep.separation.inference.output_level.set_level`.
+            segment_seconds: as in `separate`.
+            on_error: receives each file that cannot be separated, with the error, and the
+                remaining files are processed; None raises the error.
+            channels: as in `separate`.
+
+        Raises:
+            SpikeSepError: a file cannot be read.
+        """
+        for path in map(Path, paths):
+            try:
+                samples, sample_rate = read_channels(path)
+                separated = self.separate_recording(
+                    samples, sample_rate, level, segment_seconds, channels=channels
+                )
+            except (SpikeSepError, ValueError) as error:
+                is_named = isinstance(error, SpikeSepError)
+                named = error if is_named else SpikeSepError(f"{path}: {error}")
+                if on_error is None:
+                    raise named from error
+                on_error(path, named)
+            else:
+                yield path, separated
+
+    def stream(self, sample_rate: int | None = None, block_seconds: float = 0.5) -> Stream:
+        """Open a stream for a recording that arrives in blocks; voices keep the network's level.
+
+        Args:
+            sample_rate: sample rate of the recording in Hz; None for that of the network.
+            block_seconds: length of the network's blocks. Shorter blocks reduce latency;
+                longer ones cost less.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        return Stream(self.separator, rate, block_seconds)
+
+
+def _checked(samples: np.ndarray) -> np.ndarray:
+    """Return the samples of a recording.
+
+    Raises:
+        ValueError: the array is empty or looks transposed.
+    """
+    if samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], MOST_CHANNELS):
+        raise ValueError(
+            f"a recording is [channels, samples]; transpose this one of shape {samples.shape}"
+        )
+    if not samples.size:
+        raise ValueError("the recording is empty")
+    return samples
+
+
+def load_model(
+    path: str | Path | None = None,
+    network: Literal["snn", "ann"] | None = None,
+    device: str = "cpu",
+) -> Model:
+    """Load a trained separator. No code from the model is executed.
+
+    Args:
+        path: a model folder or `.safetensors` file, an experiment folder that contains `snn` and
+            `ann`, the name of a shipped model, or `org/name` of the Hugging Face hub, with
+            `@revision` for a certain version; None for the shipped model. Local files take
+            precedence over the hub.
+        network: which network of an experiment; by default the spiking one, if present. A single
+            model must be of this kind.
+        device: torch device, such as `cpu` or `cuda`.
+
+    Raises:
+        SpikeSepError: the model, the network or the device does not exist, or the model's checksum
+            does not match.
+    """
+    found = find_model(path, network)
+    separator = load_separator(found)
+    if network is not None and separator.kind != network:
+        raise SpikeSepError(
+            f"{found}: is of kind {separator.kind}, not {network}; leave --network out, or give "
+            "the other"
+        )
+    try:
+        return Model(separator, device)
+    except (RuntimeError, AssertionError) as error:
+        raise SpikeSepError(
+            f"--device {device}: cannot be used ({str(error).splitlines()[0]}); try cpu"
+        ) from error

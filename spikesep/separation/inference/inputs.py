@@ -1,0 +1,187 @@
+"""Recordings to separate: expansion of command-line arguments, and opening of files and pipes."""
+
+import glob
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from spikesep.errors import SpikeSepError
+from spikesep.files import room_for
+from spikesep.separation.audio.downmix import Channels, audible_mix
+from spikesep.separation.audio.files import AUDIO_SUFFIXES, Sound, open_sound
+
+STDIN, MICROPHONE = "-", "mic"
+VOICE_FILE = re.compile(r"_spk[1-9]\d*\.wav$")
+"""Suffix of output files."""
+
+
+@dataclass
+class FoundRecordings:
+    """Result of a search for recordings.
+
+    Attributes:
+        relative_paths: each recording and its path relative to the output folder.
+        ignored: number of files in the folders without an audio suffix, by suffix.
+        n_own_voices: number of files left out as output of an earlier run.
+    """
+
+    relative_paths: dict[Path, Path] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+    n_own_voices: int = 0
+
+    def describe_left_out(self) -> str:
+        """Describe in one line which files were left out; empty if none were."""
+        notes = []
+        if self.ignored:
+            kinds = ", ".join(
+                f"{suffix or 'no suffix'} {n}" for suffix, n in self.ignored.most_common(5)
+            )
+            notes.append(f"{_n_files(self.ignored.total())} without an audio suffix ({kinds})")
+        if self.n_own_voices:
+            notes.append(f"{_n_files(self.n_own_voices)} written by an earlier run")
+        if not notes:
+            return ""
+        return f"left out {' and '.join(notes)}; name a file to have it read"
+
+
+def find_recordings(arguments: Iterable[str], out: Path = Path(".")) -> FoundRecordings:
+    """Expand files, folders and glob patterns.
+
+    A folder expands to the audio files in it and its subfolders, except hidden ones, and keeps its
+    layout. A pattern expands to its matches (`**` spans folders) unless a file has that name. Both
+    skip what an earlier run wrote to `out`. An argument that expands to nothing is kept, so that
+    reading it fails with its name.
+    """
+    found = FoundRecordings()
+    seen = set()
+    for argument in arguments:
+        is_pattern = not os.path.lexists(argument) and glob.has_magic(argument)
+        for match in _matches(argument) if is_pattern else [Path(argument)]:
+            inside = _audio_files(match, found.ignored) if os.path.isdir(match) else []
+            for recording in inside or [match]:
+                real = os.path.realpath(recording)  # resolves even a link to itself
+                if real in seen:
+                    continue
+                seen.add(real)
+                if (inside or is_pattern) and _is_own_voice(real, match if inside else None, out):
+                    found.n_own_voices += 1
+                else:
+                    relative = recording.relative_to(match) if inside else Path(recording.name)
+                    found.relative_paths[recording] = relative
+    return found
+
+
+def _matches(pattern: str) -> list[Path]:
+    """Match a glob pattern; without a match, return the pattern itself."""
+    return [Path(match) for match in sorted(glob.glob(pattern, recursive=True))] or [Path(pattern)]
+
+
+def _audio_files(folder: Path, ignored: Counter[str]) -> list[Path]:
+    """List the audio files below a folder, and count the others by suffix."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if is_hidden or not path.is_file():
+            continue
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            found.append(path)
+        else:
+            ignored[path.suffix.lower()] += 1
+    return found
+
+
+def _is_own_voice(real: str, folder: Path | None, out: Path) -> bool:
+    """Whether a file found in `folder` (None: by a pattern) is one that this run would write.
+
+    Only its name and location count, as the recording it came from may be gone.
+    """
+    out_real = os.path.realpath(out)
+    if not VOICE_FILE.search(real) or not Path(real).is_relative_to(out_real):
+        return False
+    parent = Path(real).relative_to(out_real).parent
+    if folder is None:
+        return parent == Path(".")
+    folder_real = os.path.realpath(folder)
+    is_out_below = out_real != folder_real and Path(out_real).is_relative_to(folder_real)
+    return is_out_below or os.path.isdir(os.path.join(folder_real, parent))
+
+
+def is_pipe(recording: Path) -> bool:
+    """Whether a path is a FIFO, such as one of `mkfifo` or of the shell's `<(...)`."""
+    try:
+        return stat.S_ISFIFO(os.stat(recording).st_mode)
+    except OSError:
+        return False
+
+
+def _n_files(n: int) -> str:
+    return f"{n} file{'s' * (n != 1)}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording that can be read repeatedly.
+
+    Attributes:
+        file: a path or an open file.
+        raw_rate: sample rate in Hz of headerless 16-bit mono samples.
+    """
+
+    file: Path | IO[bytes]
+    raw_rate: int | None = None
+
+    def open(self) -> Sound:
+        """Open the recording at its start."""
+        if not isinstance(self.file, Path):
+            self.file.seek(0)
+        return open_sound(self.file, self.raw_rate)
+
+    def open_audible(self, channels: Channels) -> tuple[Sound, Channels]:
+        """Open the recording and choose the channels: those requested, unless averaging cancels."""
+        sound = self.open()
+        if channels != "mix" or sound.channels == 1:
+            return sound, channels
+        audible = audible_mix(sound.blocks)  # reads to the end
+        return self.open(), audible
+
+
+@contextmanager
+def open_source(recording: Path) -> Iterator[Source]:
+    """Open a file, or spool a pipe into one.
+
+    Raises:
+        SpikeSepError: it is empty or a folder.
+    """
+    if is_pipe(recording):
+        with recording.open("rb") as pipe, spooled(pipe) as file:
+            yield Source(file)
+    elif recording.is_dir():
+        raise SpikeSepError(
+            f"{recording}: a folder without audio files; give another folder, or name a file in it"
+        )
+    elif recording.is_file() and not recording.stat().st_size:
+        raise SpikeSepError(f"{recording}: is empty (0 bytes); copy or record it again")
+    else:
+        yield Source(recording)
+
+
+@contextmanager
+def spooled(pipe: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Copy a pipe into an unnamed temporary file.
+
+    Raises:
+        SpikeSepError: the pipe is empty, or the disk is full.
+    """
+    with room_for(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(pipe, file)
+        if not file.tell():
+            raise SpikeSepError("standard input: is empty; check the program that writes to it")
+        yield file

@@ -1,0 +1,188 @@
+"""Separation of recordings of any length in constant memory, from disk or a pipe into a sink."""
+
+import errno
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+
+from spikesep.errors import SpikeSepError
+from spikesep.files import room_for
+from spikesep.separation.audio.downmix import Channels, pick, tracks
+from spikesep.separation.audio.files import Sound, to_pcm16
+from spikesep.separation.inference.in_memory import Model
+from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
+from spikesep.separation.inference.report import Report, Separation, separation_report
+from spikesep.separation.inference.settings import InferenceSettings, cached_model
+from spikesep.separation.inference.streaming import Stream, separate_tracks, total_cost
+
+CHUNK = 2**16
+"""Samples of each voice that are read back from the spool at once."""
+
+Progress = Callable[[float, float | None, float], object]
+"""Receives finished seconds, total seconds if known, and the real-time factor."""
+Sink = Callable[[int, int | None], AbstractContextManager[Callable[[np.ndarray], None]]]
+"""Opens an output (sample rate in Hz, number of samples if known); yields a function that appends
+int16 [n, n_voices]."""
+
+
+def separate_to_sink(
+    settings: InferenceSettings,
+    sound: Sound,
+    channels: Channels,
+    *,
+    sink: Sink,
+    spool_folder: Path,
+    on_progress: Progress | None = None,
+) -> Report:
+    """Separate one recording into a sink and return its report entries.
+
+    Args:
+        settings: model and separation settings.
+        sound: the recording.
+        channels: channels to separate; see `Source.open_audible`.
+        sink: output for the voices.
+        spool_folder: folder for temporary estimates.
+        on_progress: receives the progress.
+
+    Raises:
+        SpikeSepError: the recording is unreadable, or memory or disk space runs out.
+    """
+    begun = time.perf_counter()
+
+    def progress(seconds: float) -> None:
+        if on_progress:
+            total = sound.length / sound.sample_rate if sound.length else None
+            on_progress(seconds, total, (time.perf_counter() - begun) / seconds)
+
+    def write(n_samples: int, blocks: Iterator[np.ndarray]) -> None:
+        with sink(sound.sample_rate, n_samples) as append:
+            for block in blocks:
+                append(block)
+
+    with _memory_errors():
+        separation = separate_sound(
+            cached_model(settings),
+            sound,
+            spool_folder,
+            write,
+            level=settings.level,
+            segment_seconds=settings.segment,
+            on_progress=progress,
+            channels=channels,
+        )
+    elapsed = time.perf_counter() - begun
+    return separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turn errors of memory allocation into a SpikeSepError with a remedy."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        raise SpikeSepError("not enough memory; give a shorter --segment") from error
+
+
+def separate_sound(
+    model: Model,
+    sound: Sound,
+    spool_folder: Path,
+    write: Callable[[int, Iterator[np.ndarray]], None],
+    *,
+    level: Level,
+    segment_seconds: float,
+    on_progress: Callable[[float], None] = lambda seconds: None,
+    channels: Channels = "mix",
+) -> Separation:
+    """Separate a recording like `Model.separate_recording`, in constant memory.
+
+    The output level depends on the whole recording, so estimates are first spooled to an unnamed
+    file: 4 bytes per sample and voice.
+
+    Args:
+        model: the separator.
+        sound: the recording.
+        spool_folder: folder of the spool; created if missing.
+        write: receives the number of samples and blocks of voices, int16 [n, n_voices], ordered by
+            channel.
+        level: see `spikesep.separation.inference.output_level.set_level`.
+        segment_seconds: length of the network's blocks.
+        on_progress: receives the finished seconds.
+        channels: as in `Model.separate`, except that `mix` averages even if channels cancel; see
+            `audible_mix`.
+
+    Raises:
+        SpikeSepError: the recording is unreadable or lacks the channel, or the disk is full.
+    """
+    streams = open_streams(model, sound, segment_seconds, channels)
+    meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
+    first = next(sound.blocks)  # before the folder is created, in case it cannot be read
+    with room_for(spool_folder), _open_spool(spool_folder) as spool:
+        blocks = (pick(block, channels) for block in chain([first], sound.blocks))
+        for mixtures, estimates in separate_tracks(streams, blocks):
+            meter.add(estimates, mixtures)
+            spool.write(np.ascontiguousarray(estimates.T).tobytes())
+            n_samples += mixtures.shape[1]
+            on_progress(n_samples / sound.sample_rate)
+        gains, scale = meter.gains(level)
+        spool.seek(0)
+        write(n_samples, _read_leveled(spool, gains))
+    return Separation(n_samples / sound.sample_rate, scale, total_cost(streams))
+
+
+def open_streams(
+    model: Model, sound: Sound, segment_seconds: float, channels: Channels = "mix"
+) -> list[Stream]:
+    """Open a stream for each signal to separate.
+
+    Raises:
+        SpikeSepError: the sample rate is out of range, or the recording lacks the channel.
+    """
+    names = track_names(channels, sound.channels)
+    try:
+        return [model.stream(sound.sample_rate, segment_seconds) for _ in names]
+    except ValueError as error:
+        raise SpikeSepError(f"{error}; export the recording at such a rate") from error
+
+
+def track_names(channels: Channels, n_channels: int) -> list[str]:
+    """Name the signals to separate; see `downmix.tracks`.
+
+    Raises:
+        SpikeSepError: the recording lacks the channel.
+    """
+    try:
+        return tracks(channels, n_channels)
+    except ValueError as error:
+        raise SpikeSepError(f"--{error}") from error
+
+
+@contextmanager
+def _open_spool(folder: Path) -> Iterator[IO[bytes]]:
+    """Open an unnamed temporary file in a folder, which is created if missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SpikeSepError(
+            f"{folder}: not writable ({error.strerror}); give another --out-dir"
+        ) from error
+    with spool:
+        yield spool
+
+
+def _read_leveled(spool: BinaryIO | IO[bytes], gains: np.ndarray) -> Iterator[np.ndarray]:
+    """Read the estimates back in blocks of int16 [n, n_voices], with their gains applied."""
+    n = len(gains)
+    while content := spool.read(4 * n * CHUNK):
+        yield to_pcm16(apply_gains(np.frombuffer(content, np.float32).reshape(-1, n).T, gains)).T

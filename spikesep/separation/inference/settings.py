@@ -1,0 +1,52 @@
+"""Model and separation settings of one run, shared by all worker processes."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.audio.downmix import Channels
+from spikesep.separation.inference.in_memory import Model, load_model
+from spikesep.separation.inference.output_level import Level
+from spikesep.spiking.conversion.time_steps import set_time_steps
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Settings from which any process can load the model and separate a recording.
+
+    Attributes:
+        model: see `load_model`; None for the shipped model.
+        network: `snn` or `ann`; None for the spiking one, if present.
+        steps: time steps of the spiking network; None for those it was trained with.
+        engine: engine of the spiking layers.
+        device: torch device.
+        level: output level; see `set_level`.
+        segment: length of the network's blocks in seconds.
+        channels: channels to separate.
+    """
+
+    model: str | None = None
+    network: str | None = None
+    steps: int | None = None
+    engine: str = "auto"
+    device: str = "cpu"
+    level: Level = "match-mix"
+    segment: float = 10.0
+    channels: Channels = "mix"
+
+
+@lru_cache(maxsize=1)
+def cached_model(settings: InferenceSettings) -> Model:
+    """Load the model of the settings, once per process.
+
+    Raises:
+        SpikeSepError: the model cannot be loaded, or cannot run with this number of time steps.
+    """
+    model = load_model(settings.model, settings.network, settings.device)
+    model.separator.network.use_engine(settings.engine)
+    if settings.steps is not None:
+        try:
+            set_time_steps(model.separator.network, settings.steps)
+        except ValueError as error:
+            raise SpikeSepError(f"--steps {settings.steps}: {error}; leave it out") from error
+    return model
