@@ -14,7 +14,7 @@ import soundfile
 from conftest import write_mixtures
 
 from spikesep.cli import convert, demo, prepare, score, train
-from spikesep.files import work_in
+from spikesep.files import lock_folder
 from spikesep.separation.audio.files import write_wav
 from spikesep.separation.data.kaldi import read_data_dir
 
@@ -125,7 +125,7 @@ def largest_file(size: int):
     ],
     ids=lambda v: getattr(v, "__name__", str(v)).rpartition(".")[2],
 )
-def test_a_disk_that_is_full_is_told_and_the_command_then_goes_on(place, capsys, command, size):
+def test_full_disk_is_reported_and_the_command_resumes(place, capsys, command, size):
     run_until(command)
     capsys.readouterr()
     with largest_file(size):
@@ -139,15 +139,15 @@ def test_a_disk_that_is_full_is_told_and_the_command_then_goes_on(place, capsys,
 @pytest.mark.parametrize(
     "command", [prepare, train, convert, score, demo], ids=lambda c: c.__name__.rpartition(".")[2]
 )
-def test_a_second_process_in_a_folder_is_refused(place, capsys, command):
-    with work_in(place / ("made" if command is prepare else "exp")):
+def test_second_process_in_a_folder_is_rejected(place, capsys, command):
+    with lock_folder(place / ("made" if command is prepare else "exp")):
         assert call(command) == 2
     assert "another process works in it" in the_line(capsys)
 
 
-def test_shards_work_side_by_side_and_their_sum_waits(place, capsys):
+def test_shards_run_side_by_side_and_exclude_their_sum(place, capsys):
     run_until(score)
-    with work_in(place / "exp", shared=True), work_in(place / "exp", part="-2of2"):
+    with lock_folder(place / "exp", shared=True), lock_folder(place / "exp", part="-2of2"):
         assert call(score, "--shard=1/2") == 0
         capsys.readouterr()
         assert call(score, "--shard=2/2") == 2
@@ -176,7 +176,7 @@ DAMAGES = ["missing", "cut off", "not audio", "a folder", "wrong rate", "shorter
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_training_names_a_file_that_cannot_serve_and_then_goes_on(place, capsys, damage):
+def test_training_names_an_unusable_file_and_resumes(place, capsys, damage):
     path = read_data_dir(place / "data" / "tr")[2].sources[1]
     kept = path.read_bytes()
     broken(path, damage)
@@ -187,7 +187,7 @@ def test_training_names_a_file_that_cannot_serve_and_then_goes_on(place, capsys,
     assert call(train) == 0
 
 
-def test_a_cut_off_recording_is_named_in_mixing(place, capsys):
+def test_mixing_names_a_truncated_recording(place, capsys):
     path = place / "voices" / "a-tr0.wav"
     table = place / "made" / "local" / "utterances.tsv"
     table.write_text(table.read_text().replace(str(table.parents[2]), str(place)))
@@ -201,7 +201,7 @@ def test_a_cut_off_recording_is_named_in_mixing(place, capsys):
 
 @pytest.mark.parametrize("name", ["wav.scp", "spk2.scp", "utt2spk", "utt2sexes"])
 @pytest.mark.parametrize("damage", ["empty", "short", "missing"])
-def test_a_list_that_is_empty_or_short_is_named(place, capsys, name, damage):
+def test_empty_or_short_list_is_named(place, capsys, name, damage):
     path = place / "data" / "tr" / name
     lines = path.read_text().splitlines(keepends=True)
     path.unlink() if damage == "missing" else path.write_text(
@@ -216,7 +216,7 @@ def test_a_list_that_is_empty_or_short_is_named(place, capsys, name, damage):
 
 
 @pytest.mark.parametrize("file", ["checkpoints/ann/last.ckpt", "settings/ann.json", "history.csv"])
-def test_a_file_of_the_experiment_that_was_cut_off_is_named(place, capsys, file):
+def test_truncated_experiment_file_is_named(place, capsys, file):
     assert call(train) == 0
     shutil.rmtree(place / "exp" / "ann")
     path = place / "exp" / file
@@ -227,7 +227,7 @@ def test_a_file_of_the_experiment_that_was_cut_off_is_named(place, capsys, file)
         assert str(file) in the_line(capsys)
 
 
-def test_a_model_that_was_cut_off_is_named(place, capsys):
+def test_truncated_model_is_named(place, capsys):
     run_until(score)
     path = place / "exp" / "snn" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-20])

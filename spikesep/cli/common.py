@@ -18,7 +18,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, get_loader
 from jsonargparse import ArgumentError as ParseError
 
 from spikesep.errors import SpikeSepError, SpikeSepWarning
-from spikesep.files import room_for, work_in
+from spikesep.files import explain_full_disk, lock_folder
 from spikesep.separation.config import RecipeConfig
 from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.processes.slurm import Resources, in_job, run_jobs, this_program
@@ -204,12 +204,12 @@ def _folder_of(options: Namespace) -> Iterator[None]:
     folder = options.get("exp") or options.get("data")
     with ExitStack() as stack:
         if folder:
-            stack.enter_context(room_for(folder))
+            stack.enter_context(explain_full_disk(folder))
         if folder and is_first_process():
             shard = options.get("shard")
-            stack.enter_context(work_in(folder, shared=bool(shard)))
+            stack.enter_context(lock_folder(folder, shared=bool(shard)))
             if shard:
-                stack.enter_context(work_in(folder, part=f"-{shard.replace('/', 'of')}"))
+                stack.enter_context(lock_folder(folder, part=f"-{shard.replace('/', 'of')}"))
         yield
 
 

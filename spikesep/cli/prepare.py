@@ -12,17 +12,17 @@ from rich.table import Table
 
 from spikesep.cli.common import recipe_of, recipe_parser, run, unwinding
 from spikesep.errors import SpikeSepError
-from spikesep.files import hash_of_files, is_json, write_json
+from spikesep.files import hash_files, json_file_equals, write_json
 from spikesep.separation.data.corpora import list_utterances
-from spikesep.separation.data.corpora.mixture_lists import find_lists
+from spikesep.separation.data.corpora.mixture_lists import find_mixture_lists
 from spikesep.separation.data.corpora.table import (
     SPLITS,
-    UTTERANCES,
+    UTTERANCE_TABLE,
     Utterance,
     read_table,
     write_table,
 )
-from spikesep.separation.data.preparation import MadeSet, check_procedure, make_mixtures
+from spikesep.separation.data.preparation import RenderedSet, check_procedure, make_mixtures
 
 SETTINGS = "settings.json"
 
@@ -65,7 +65,7 @@ def _prepare(options: Namespace) -> None:
 
 def prepare_corpus(options: Namespace) -> None:
     """Write `<data>/local/utterances.tsv`, unless it is there, made by these settings, and all its files are too."""
-    path = options.data / UTTERANCES
+    path = options.data / UTTERANCE_TABLE
     stamp = path.with_name(SETTINGS)
     settings = {
         "seed": options.seed,
@@ -73,9 +73,9 @@ def prepare_corpus(options: Namespace) -> None:
         "n_speakers": options.mixing.n_speakers,
     }
     if options.corpus.lists:
-        lists = find_lists(options.corpus.lists, options.mixing.n_speakers)
-        settings["lists"] = hash_of_files([path for paths in lists.values() for path in paths])
-    if path.exists() and is_json(stamp, settings):
+        lists = find_mixture_lists(options.corpus.lists, options.mixing.n_speakers)
+        settings["lists"] = hash_files([path for paths in lists.values() for path in paths])
+    if path.exists() and json_file_equals(stamp, settings):
         table = read_table(path)
         lost = sum(not row.path.is_file() for row in table)
         if not lost:
@@ -128,7 +128,7 @@ def _counts(rows: list[Utterance]) -> list[str]:
     ]
 
 
-def _print_mixtures(made: list[MadeSet]) -> None:
+def _print_mixtures(made: list[RenderedSet]) -> None:
     shown = Table(
         "set", "version", "mixtures", "same sex", "different", "speakers", title="mixtures"
     )

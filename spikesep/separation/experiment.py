@@ -13,19 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import hash_of_files, read_json, write_json
+from spikesep.files import hash_files, read_json, write_json
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.data.corpora.table import UTTERANCES, read_table
-from spikesep.separation.data.dataset import (
-    Collate,
-    CropList,
-    FixedCrops,
-    listen,
-    loader_of,
-    training_loader,
-)
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, read_table
+from spikesep.separation.data.dataset import CropList, FixedCrops, RandomCrops, crop_loader
 from spikesep.separation.data.dynamic_mixing import DynamicCrops
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
+from spikesep.separation.data.mixture_files import find_residuals
+from spikesep.separation.data.remixing import Collate
 from spikesep.separation.model.separator import Separator, load_separator, save_separator
 from spikesep.spiking.conversion.report import LayerReport, conversion_report
 from spikesep.spiking.conversion.spike_budget import match
@@ -298,7 +293,7 @@ def _stems_from(exp: Path, ann: Path) -> bool:
 
 
 def _hash_of_weights(*models: Path) -> str:
-    return hash_of_files(
+    return hash_files(
         [model / "model.safetensors" if model.is_dir() else model for model in models]
     )
 
@@ -313,7 +308,7 @@ def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mix
             raise SpikeSepError(
                 f"{data / name}: mixtures of {len(mixtures[0].sources)} speakers; set model.n_speakers accordingly"
             )
-        found[name], own = listen(mixtures, recipe.model.sample_rate)
+        found[name], own = find_residuals(mixtures, recipe.model.sample_rate)
         heard += own
     return found["tr"], found["cv"], heard
 
@@ -321,14 +316,12 @@ def _mixtures(data: Path, recipe: RecipeConfig) -> tuple[list[Mixture], list[Mix
 def _heard_on_the_fly(data: Path) -> str:
     """A hash of the training utterances: their names and lengths, and the files of up to 32 of them."""
     rows = sorted(
-        (row for row in read_table(data / UTTERANCES) if row.split == "tr"),
+        (row for row in read_table(data / UTTERANCE_TABLE) if row.split == "tr"),
         key=lambda row: row.utt_id,
     )
     names = " ".join(f"{row.utt_id} {row.duration:.6f}" for row in rows)
     some = rows[:: -(-len(rows) // 32)] if rows else []
-    return hashlib.sha256(names.encode()).hexdigest()[:16] + hash_of_files(
-        [row.path for row in some]
-    )
+    return hashlib.sha256(names.encode()).hexdigest()[:16] + hash_files([row.path for row in some])
 
 
 def _tell_residuals(data: Path, train: list[Mixture], valid: list[Mixture]) -> None:
@@ -362,12 +355,11 @@ def _random_crops(
     )
     n_workers = n_loader_workers(recipe.launch)
     if recipe.ann.on_the_fly:
-        return loader_of(
+        return crop_loader(
             _dynamic_crops(data, recipe, n_samples, seed), batch_size, seed, collate, n_workers
         )
-    return training_loader(
-        train, recipe.model.sample_rate, n_samples, batch_size, seed, collate, n_workers
-    )
+    crops = RandomCrops(train, recipe.model.sample_rate, n_samples, seed)
+    return crop_loader(crops, batch_size, seed, collate, n_workers)
 
 
 def _fixed_crops(
@@ -380,12 +372,20 @@ def _fixed_crops(
 
 
 def _dynamic_crops(data: Path, recipe: RecipeConfig, n_samples: int, seed: int) -> DynamicCrops:
-    rows = [row for row in read_table(data / UTTERANCES) if row.split == "tr"]
+    rows = [row for row in read_table(data / UTTERANCE_TABLE) if row.split == "tr"]
     ann, model = recipe.ann, recipe.model
     return DynamicCrops(
-        rows, ann.on_the_fly, model.n_speakers, model.sample_rate, n_samples, recipe.mixing.snr_db, ann.speeds,
-        ann.by_amount, ann.channel, seed,
-    )  # fmt: skip
+        rows,
+        ann.on_the_fly,
+        n_speakers=model.n_speakers,
+        sample_rate=model.sample_rate,
+        n_samples=n_samples,
+        snr_db=recipe.mixing.snr_db,
+        speeds=ann.speeds,
+        by_amount=ann.by_amount,
+        effects=ann.channel,
+        seed=seed,
+    )
 
 
 def _improvement(crops: FixedCrops, loss: NegativeSiSdr):
@@ -423,7 +423,7 @@ def _settings(data: Path, heard: str, recipe: RecipeConfig, *sections: str) -> d
     lie)."""
     mixtures = hash_of_lists(data)
     if recipe.ann.on_the_fly:
-        ids = [row.utt_id for row in read_table(data / UTTERANCES) if row.split == "tr"]
+        ids = [row.utt_id for row in read_table(data / UTTERANCE_TABLE) if row.split == "tr"]
         mixtures += f" {hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}"
     return {
         "seed": recipe.seed,
@@ -437,4 +437,4 @@ def _settings(data: Path, heard: str, recipe: RecipeConfig, *sections: str) -> d
 def hash_of_lists(data: Path) -> str:
     """Which mixtures of training and validation there are, not where they lie."""
     lists = [data / split / name for split in ("tr", "cv") for name in ("utt2spk", "mixtures.tsv")]
-    return hash_of_files([path for path in lists if path.exists()])
+    return hash_files([path for path in lists if path.exists()])

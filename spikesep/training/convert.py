@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from spikesep.files import room_for
+from spikesep.files import explain_full_disk
 from spikesep.spiking.conversion.equivalence import require_foldable
 from spikesep.spiking.conversion.fixed_point import require_fixed_point, to_fixed_point
 from spikesep.spiking.conversion.ptl import (
@@ -569,7 +569,7 @@ def in_unnamed_file(folder: Path, shape: tuple[int, ...]) -> Tensor:
         SpikeSepError: the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with room_for(folder / "spike cache"), TemporaryFile(dir=folder) as file:
+    with explain_full_disk(folder / "spike cache"), TemporaryFile(dir=folder) as file:
         os.posix_fallocate(
             file.fileno(), 0, math.prod(shape)
         )  # a map without a disk behind it kills who writes to it

@@ -25,7 +25,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json, work_in
+from spikesep.files import atomic_path, lock_folder, read_json
 from spikesep.training.sampling import EpochSampler
 from spikesep.vision.config import ImageDataConfig
 
@@ -287,7 +287,7 @@ def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path
     path = data / f"{config.name}.safetensors"
     if path.exists() and _whole_cache(path, config.name):
         return path
-    with work_in(downloads):  # experiments share it
+    with lock_folder(downloads):  # experiments share it
         tensors = {"mnist": _mnist, "cifar10": _cifar10}[config.name](config.root, downloads)
         if checksum(tensors) != SHA256[config.name]:
             raise SpikeSepError(

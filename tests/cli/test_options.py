@@ -121,5 +121,5 @@ def test_a_doubt_is_one_line_and_told_once(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("spikesep-x: ")
     assert line.endswith(
-        "two lines.wav: was never finished, its header gives no length; 0.12 s of sound are read"
+        "two lines.wav: was never finished, its header gives no length; 0.12 s of audio are read"
     )

@@ -18,7 +18,7 @@ from helpers.shorten import sphere_bytes
 
 from spikesep.cli.prepare import main
 from spikesep.errors import SpikeSepError
-from spikesep.files import work_in
+from spikesep.files import lock_folder
 from spikesep.separation.data.kaldi import validate_data_dir
 
 N_ROWS = 60
@@ -123,7 +123,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_recording_that_cannot_serve_is_named_and_mended(
+def test_unusable_recording_is_named_and_can_be_replaced(
     tree, copy, tmp_path, whole, capsys, name, n_jobs
 ):
     damage, said = DAMAGES[name]
@@ -156,7 +156,7 @@ def test_a_recording_that_cannot_serve_is_named_and_mended(
     ],
     ids=["empty", "short", "missing file", "two splits"],
 )  # fmt: skip
-def test_a_list_that_cannot_serve_is_named_and_leaves_nothing(copy, tmp_path, capsys, text, said):
+def test_invalid_list_is_named_and_leaves_no_files(copy, tmp_path, capsys, text, said):
     (copy / "lists" / "mix_2_spk_cv.txt").write_text(text)
     data = tmp_path / "data"
     assert prepare("corpus", copy, data) == 2
@@ -164,7 +164,7 @@ def test_a_list_that_cannot_serve_is_named_and_leaves_nothing(copy, tmp_path, ca
     assert not data.exists()
 
 
-def test_other_lists_in_the_same_folder_list_the_corpus_anew(copy, tmp_path, capsys):
+def test_changed_lists_are_noticed(copy, tmp_path, capsys):
     data = tmp_path / "data"
     path = copy / "lists" / "mix_2_spk_cv.txt"
     rows = path.read_text().splitlines(keepends=True)
@@ -179,14 +179,14 @@ def test_other_lists_in_the_same_folder_list_the_corpus_anew(copy, tmp_path, cap
     assert "tr: made with other settings" not in said
 
 
-def test_a_list_that_is_not_there_is_named(copy, tmp_path, capsys):
+def test_missing_list_is_named(copy, tmp_path, capsys):
     (copy / "lists" / "mix_2_spk_tt.txt").unlink()
     assert prepare("corpus", copy, tmp_path / "data") == 2
     assert "no mix_2_spk_tt.txt" in the_line(capsys)
 
 
 @pytest.mark.parametrize("root", ["lists", "wsj0/si_tr_s/01a", "nowhere"])
-def test_a_folder_that_is_not_wsj0_is_named(tree, tmp_path, capsys, root):
+def test_folder_without_wsj0_is_named(tree, tmp_path, capsys, root):
     with pytest.raises(SystemExit) as ended:
         main(
             [
@@ -214,7 +214,7 @@ def files_of_at_most(n_bytes):
 
 
 @pytest.mark.parametrize("n_bytes", [4000, 15000])
-def test_a_full_disk_is_told_and_the_command_then_goes_on(tree, tmp_path, whole, capsys, n_bytes):
+def test_full_disk_is_reported_and_mixing_resumes(tree, tmp_path, whole, capsys, n_bytes):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
     with files_of_at_most(n_bytes):
@@ -226,10 +226,10 @@ def test_a_full_disk_is_told_and_the_command_then_goes_on(tree, tmp_path, whole,
     assert contents(data) == whole
 
 
-def test_a_second_process_is_refused_and_disturbs_nothing(tree, tmp_path, whole, capsys):
+def test_second_process_is_rejected_without_side_effects(tree, tmp_path, whole, capsys):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
-    with work_in(data):
+    with lock_folder(data):
         assert prepare("mixtures", tree, data) == 2
         assert "another process works in it" in the_line(capsys)
     assert prepare("mixtures", tree, data) == 0
@@ -241,7 +241,7 @@ def n_wavs(folder):
     return sum(name.endswith(".wav") for _, _, names in os.walk(folder) for name in names)
 
 
-def test_killed_again_and_again_it_ends_with_the_same_files(tree, tmp_path, whole):
+def test_repeated_kills_do_not_change_the_files(tree, tmp_path, whole):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
     code = f"import sys; sys.path[:0] = {sys.path!r}; from spikesep.cli.prepare import main; main(sys.argv[1:])"
@@ -260,7 +260,7 @@ def test_killed_again_and_again_it_ends_with_the_same_files(tree, tmp_path, whol
         counts.append(n_wavs(data))
         end = time.monotonic() + 30
         while time.monotonic() < end:  # until its workers have let go
-            with suppress(SpikeSepError), work_in(data):
+            with suppress(SpikeSepError), lock_folder(data):
                 break
             time.sleep(0.05)
     assert 0 < counts[0] < len([name for name in whole if name.suffix == ".wav"])
@@ -272,9 +272,7 @@ def test_killed_again_and_again_it_ends_with_the_same_files(tree, tmp_path, whol
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_it_ends_at_once_and_leaves_no_process_no_lock_and_nothing_half_written(
-    tree, tmp_path, number
-):
+def test_termination_is_immediate_and_leaves_nothing(tree, tmp_path, number):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
     code = f"import sys; sys.path[:0] = {sys.path!r}; from spikesep.cli.prepare import main; main(sys.argv[1:])"
@@ -296,5 +294,5 @@ def test_told_to_end_it_ends_at_once_and_leaves_no_process_no_lock_and_nothing_h
     assert not [
         stat for group, stat in states if int(group) == process.pid and not stat.startswith("Z")
     ]
-    with work_in(data):
+    with lock_folder(data):
         assert not [path for path in data.rglob(".*") if path.name != ".lock"]

@@ -13,9 +13,9 @@ from typing import IO, Any
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import remove_abandoned, room_for
-from spikesep.separation.audio.downmix import Channels, audible_mix
-from spikesep.separation.audio.files import Sound, open_sound
+from spikesep.files import explain_full_disk, remove_abandoned
+from spikesep.separation.audio.downmix import Channels, choose_downmix
+from spikesep.separation.audio.files import AudioStream, open_audio
 from spikesep.separation.inference.recordings import (
     Separation,
     open_files,
@@ -122,7 +122,7 @@ class Batch:
         n_channels = self.settings.channels if isinstance(self.settings.channels, int) else 1
         if self.settings.channels == "each" and not is_pipe(target.recording):
             try:
-                n_channels = open_sound(target.recording).channels
+                n_channels = open_audio(target.recording).channels
             except Exception:  # reported when the recording is read
                 n_channels = 1
         return target.voices(
@@ -226,18 +226,18 @@ class Source:
     file: Path | IO[bytes]
     raw_rate: int | None = None
 
-    def open(self) -> Sound:
+    def open(self) -> AudioStream:
         """Open the recording at its start."""
         if not isinstance(self.file, Path):
             self.file.seek(0)
-        return open_sound(self.file, self.raw_rate)
+        return open_audio(self.file, self.raw_rate)
 
-    def listen(self, settings: Settings) -> tuple[Sound, Channels]:
+    def listen(self, settings: Settings) -> tuple[AudioStream, Channels]:
         """Open the recording and choose the channels: those asked for, unless averaging cancels."""
         sound = self.open()
         if settings.channels != "mix" or sound.channels == 1:
             return sound, settings.channels
-        heard = audible_mix(sound.blocks)  # reads to the end
+        heard = choose_downmix(sound.blocks)  # reads to the end
         return self.open(), heard
 
 
@@ -268,7 +268,7 @@ def kept(pipe: IO[bytes]) -> Iterator[IO[bytes]]:
     Raises:
         SpikeSepError: the pipe is empty, or the disk is full.
     """
-    with room_for(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+    with explain_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
         shutil.copyfileobj(pipe, file)
         if not file.tell():
             raise SpikeSepError("standard input: is empty; check the program that writes to it")
@@ -277,7 +277,7 @@ def kept(pipe: IO[bytes]) -> Iterator[IO[bytes]]:
 
 def separate(
     settings: Settings,
-    sound: Sound,
+    sound: AudioStream,
     heard: Channels,
     place: Path,
     sink: Sink,
@@ -320,7 +320,7 @@ def separate(
 
 
 def facts(
-    settings: Settings, sound: Sound, heard: Channels, found: Separation, spent: float
+    settings: Settings, sound: AudioStream, heard: Channels, found: Separation, spent: float
 ) -> Report:
     """Collect the report entries of a recording that took `spent` seconds to separate."""
     model = model_of(settings)

@@ -15,8 +15,8 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import remove_abandoned
-from spikesep.separation.audio.downmix import Channels, pick, watched
-from spikesep.separation.audio.files import Sound, checked, to_pcm16
+from spikesep.separation.audio.downmix import Channels, select_channels, watch_phase
+from spikesep.separation.audio.files import AudioStream, check_samples, to_pcm16
 from spikesep.separation.audio.wav import read_samples, read_wav_header
 from spikesep.separation.inference.batch import (
     Progress,
@@ -93,7 +93,7 @@ class Outlet:
         check_files(files, [], self.report, self.overwrite)
         return files
 
-    def of(self, sound: Sound) -> tuple[list[str], Sink]:
+    def of(self, sound: AudioStream) -> tuple[list[str], Sink]:
         """Return the names of the voices and the sink that writes them."""
         if files := self._files(sound.channels):
             return [str(file) for file in files], partial(open_files, files)
@@ -164,7 +164,7 @@ def separate_going_on(
 
 def separate_live(
     model: Model,
-    sound: Sound,
+    sound: AudioStream,
     write: Callable[[np.ndarray], None],
     level: Level,
     block_seconds: float,
@@ -193,14 +193,16 @@ def separate_live(
     before, scale, faults = None, 1.0, []
     blocks = until_stopped(sound.blocks, faults.append)
     if channels == "mix":
-        blocks = watched(
+        blocks = watch_phase(
             blocks,
             sound.sample_rate,
             lambda k: tell(
                 f"the channels are in opposite phase and cancel when averaged; give --channels {k}"
             ),
         )
-    for mixtures, estimates in aligned_tracks(streams, (pick(block, channels) for block in blocks)):
+    for mixtures, estimates in aligned_tracks(
+        streams, (select_channels(block, channels) for block in blocks)
+    ):
         meter.add(estimates, mixtures)
         gains, scale = meter.gains(level)
         before = gains if before is None else before
@@ -214,7 +216,7 @@ def separate_live(
     return Separation(n_samples / sound.sample_rate, scale, total_cost(streams), "".join(faults))
 
 
-def pipe_sound(file: BufferedReader, raw_rate: int | None) -> Sound:
+def pipe_sound(file: BufferedReader, raw_rate: int | None) -> AudioStream:
     """Read a WAV stream, or headerless 16-bit mono samples at `raw_rate` Hz, as it arrives.
 
     Raises:
@@ -223,12 +225,15 @@ def pipe_sound(file: BufferedReader, raw_rate: int | None) -> Sound:
     if not raw_rate and not file.peek(1):
         raise SpikeSepError("standard input: is empty; check the program that writes to it")
     rate, channels, kind, size = (raw_rate, 1, "<i2", None) if raw_rate else read_wav_header(file)
-    return Sound(
-        rate, channels, None, checked("standard input", read_samples(file, channels, kind, size))
+    return AudioStream(
+        rate,
+        channels,
+        None,
+        check_samples("standard input", read_samples(file, channels, kind, size)),
     )
 
 
-def microphone_sound(tell: Callable[[str], object]) -> Sound:
+def microphone_sound(tell: Callable[[str], object]) -> AudioStream:
     """What the default microphone hears, until it is gone.
 
     Args:
@@ -279,7 +284,7 @@ def microphone_sound(tell: Callable[[str], object]) -> Sound:
                         f"mic: nothing has come from the microphone for {MOST_SILENCE:g} s; plug it in"
                     ) from None
 
-    return Sound(rate, 1, None, blocks())
+    return AudioStream(rate, 1, None, blocks())
 
 
 class _StoppedError(Exception):

@@ -12,9 +12,9 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_file, room_for
-from spikesep.separation.audio.downmix import Channels, pick, tracks
-from spikesep.separation.audio.files import Sound, to_pcm16
+from spikesep.files import atomic_file, explain_full_disk
+from spikesep.separation.audio.downmix import Channels, channel_suffixes, select_channels
+from spikesep.separation.audio.files import AudioStream, to_pcm16
 from spikesep.separation.audio.wav import wav_header
 from spikesep.separation.inference.separate import Level, LevelMeter, Model, total_cost, with_gains
 from spikesep.separation.inference.streaming import Stream, aligned_tracks
@@ -43,7 +43,7 @@ class Separation:
 
 def separate_sound(
     model: Model,
-    sound: Sound,
+    sound: AudioStream,
     place: Path,
     write: Callable[[int, Iterator[np.ndarray]], None],
     level: Level,
@@ -73,8 +73,8 @@ def separate_sound(
     streams = streams_of(model, sound, segment_seconds, channels)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
     first = next(sound.blocks)  # a recording that cannot be read leaves no folder
-    with room_for(place), _spool(place) as spool:
-        blocks = (pick(block, channels) for block in chain([first], sound.blocks))
+    with explain_full_disk(place), _spool(place) as spool:
+        blocks = (select_channels(block, channels) for block in chain([first], sound.blocks))
         for mixtures, estimates in aligned_tracks(streams, blocks):
             meter.add(estimates, mixtures)
             spool.write(np.ascontiguousarray(estimates.T).tobytes())
@@ -87,7 +87,7 @@ def separate_sound(
 
 
 def streams_of(
-    model: Model, sound: Sound, segment_seconds: float, channels: Channels = "mix"
+    model: Model, sound: AudioStream, segment_seconds: float, channels: Channels = "mix"
 ) -> list[Stream]:
     """Open a stream for each signal to separate.
 
@@ -102,13 +102,13 @@ def streams_of(
 
 
 def tracks_of(channels: Channels, n_channels: int) -> list[str]:
-    """Name the signals to separate; see `channels.tracks`.
+    """Name the signals to separate; see `downmix.channel_suffixes`.
 
     Raises:
         SpikeSepError: the recording lacks the channel.
     """
     try:
-        return tracks(channels, n_channels)
+        return channel_suffixes(channels, n_channels)
     except ValueError as error:
         raise SpikeSepError(f"--{error}") from error
 

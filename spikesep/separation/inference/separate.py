@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.downmix import Channels, audible_mix, pick, tracks
+from spikesep.separation.audio.downmix import (
+    Channels,
+    channel_suffixes,
+    choose_downmix,
+    select_channels,
+)
 from spikesep.separation.audio.files import read_channels
 from spikesep.separation.inference.streaming import Stream, Wave, aligned_tracks, sane
 from spikesep.separation.model.hub import find_model
@@ -132,9 +137,9 @@ class Model:
         if not samples.size:
             raise ValueError("the recording is empty")
         samples = sane(samples)
-        n_tracks = len(tracks(channels, len(samples)))
+        n_tracks = len(channel_suffixes(channels, len(samples)))
         heard = self._heard(samples, channels)
-        mixture = np.ascontiguousarray(pick(samples, heard))
+        mixture = np.ascontiguousarray(select_channels(samples, heard))
         streams = [self.stream(sample_rate, segment_seconds) for _ in range(n_tracks)]
         estimates, done, n = (
             np.empty((n_tracks * self.n_speakers, mixture.shape[1]), np.float32),
@@ -155,7 +160,7 @@ class Model:
         return Separated(leveled, streams[0].sample_rate, total_cost(streams), scale, heard)
 
     def _heard(self, samples: np.ndarray, channels: Channels) -> Channels:
-        heard = audible_mix([samples]) if channels == "mix" else channels
+        heard = choose_downmix([samples]) if channels == "mix" else channels
         if heard != channels:
             warnings.warn(
                 "the channels are in opposite phase and cancel when averaged; separating the strongest, "

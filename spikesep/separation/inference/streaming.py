@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.audio.downmix import at_full_scale, pick
-from spikesep.separation.audio.files import LOUDEST, RATES
-from spikesep.separation.audio.resampling import RESAMPLING_REACH, resample
+from spikesep.separation.audio.downmix import select_channels, to_float32
+from spikesep.separation.audio.files import MAX_MAGNITUDE, SAMPLE_RATE_RANGE
+from spikesep.separation.audio.resampling import FILTER_HALF_WIDTH, resample
 from spikesep.separation.model.separator import Separator
 from spikesep.spiking.cost import Cost
 
@@ -38,9 +38,12 @@ class Stream:
     """
 
     def __init__(self, separator: Separator, sample_rate: int, block_seconds: float = 0.5):
-        if sample_rate != int(sample_rate) or not RATES[0] <= sample_rate <= RATES[1]:
+        if (
+            sample_rate != int(sample_rate)
+            or not SAMPLE_RATE_RANGE[0] <= sample_rate <= SAMPLE_RATE_RANGE[1]
+        ):
             raise ValueError(
-                f"a sample rate of {sample_rate} Hz; it must be {RATES[0]} to {RATES[1]}, a whole number"
+                f"a sample rate of {sample_rate} Hz; it must be {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]}, a whole number"
             )
         if not 0 < block_seconds < float("inf"):
             raise ValueError(f"block_seconds must be positive, not {block_seconds}")
@@ -143,7 +146,7 @@ class Resampler:
         self._up, self._down = int(to_rate // common), int(from_rate // common)
         # Cells of `down` samples become `up`; every cell sees the same phases of the filter.
         reach = (
-            0 if from_rate == to_rate else RESAMPLING_REACH * max(self._up, self._down) / self._up
+            0 if from_rate == to_rate else FILTER_HALF_WIDTH * max(self._up, self._down) / self._up
         )
         self._context = -int(-reach // self._down) * self._down
         self._input = Window()
@@ -260,7 +263,7 @@ def mono(samples: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: as `sane`.
     """
-    (samples,) = pick(sane(samples), "mix")
+    (samples,) = select_channels(sane(samples), "mix")
     return np.require(samples, requirements=["C", "W"])  # writable, as torch wants it
 
 
@@ -274,8 +277,8 @@ def sane(samples: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"a recording is [samples] or [channels, samples]; this one is {samples.shape}"
         )
-    samples = np.atleast_2d(at_full_scale(samples))
+    samples = np.atleast_2d(to_float32(samples))
     peak = np.abs(samples).max(initial=0.0)
-    if not peak <= LOUDEST:
+    if not peak <= MAX_MAGNITUDE:
         raise ValueError("the recording holds NaN or Inf, or samples past any scale")
     return samples

@@ -11,7 +11,7 @@ from typing import Any
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
-from spikesep.separation.data.corpora.table import UTTERANCES, read_table
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, read_table
 from spikesep.separation.experiment import hash_of_lists
 from spikesep.separation.model.separator import Separator
 from spikesep.separation.scoring.metrics import DEFINITION
@@ -298,7 +298,7 @@ def _voices(exp: Path, data: Path, trained: dict[str, Any]) -> str:
             f"{data}: holds other mixtures than those that {exp} was trained on; give theirs"
         )
     lines = []
-    rows = read_table(data / UTTERANCES)
+    rows = read_table(data / UTTERANCE_TABLE)
     for split, meaning in SPLITS.items():
         chosen = [row for row in rows if row.split == split]
         sexes = Counter(sex for _, sex in {(row.speaker, row.sex) for row in chosen})

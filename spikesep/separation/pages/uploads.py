@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import Sound, checked, open_sound, to_pcm16
+from spikesep.separation.audio.files import AudioStream, check_samples, open_audio, to_pcm16
 from spikesep.separation.audio.wav import wav_header
 from spikesep.separation.inference.recordings import Separation, separate_sound
 from spikesep.separation.inference.separate import Model
@@ -51,7 +51,7 @@ class Limits:
                 "or use spikesep-infer"
             )
 
-    def check_length(self, name: str, sound: Sound, n_samples: int) -> None:
+    def check_length(self, name: str, sound: AudioStream, n_samples: int) -> None:
         """Raise SpikeSepError if `n_samples` of each channel are more than may be read."""
         if n_samples > self.seconds * sound.sample_rate:
             reason = f"lasts longer than {self.seconds:g} s"
@@ -144,16 +144,16 @@ def read_upload(
     return Recording(name, sound.sample_rate, sound.channels, n_samples, peak, averaged)
 
 
-def _open(path: Path, name: str) -> Sound:
+def _open(path: Path, name: str) -> AudioStream:
     """Open an upload; bare GSM frames can be told by the name alone, which `path` does not have."""
     try:
-        return open_sound(path)
+        return open_audio(path)
     except SpikeSepError:
         if PurePath(name).suffix.lower() != ".gsm":
             raise
     form = {"format": "RAW", "subtype": "GSM610", "samplerate": GSM_RATE, "channels": 1}
     blocks = soundfile.blocks(str(path), PIECE, dtype="float32", always_2d=True, **form)
-    return Sound(GSM_RATE, 1, None, checked(name, (block.T for block in blocks)))
+    return AudioStream(GSM_RATE, 1, None, check_samples(name, (block.T for block in blocks)))
 
 
 def separate_upload(
@@ -185,7 +185,7 @@ def separate_upload(
 
     size = max(1, min(PIECE, int(segment_seconds * recording.sample_rate)))
     blocks = (block[None] for block in recording.blocks(size))
-    sound = Sound(recording.sample_rate, 1, recording.n_samples, blocks)
+    sound = AudioStream(recording.sample_rate, 1, recording.n_samples, blocks)
     return separate_sound(
         model, sound, Path(tempfile.gettempdir()), write, "match-mix", segment_seconds,
         lambda seconds: on_progress(seconds / recording.seconds),

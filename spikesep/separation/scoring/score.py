@@ -22,11 +22,11 @@ import torch
 
 import spikesep
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json, room_for, write_json, write_text
+from spikesep.files import atomic_path, explain_full_disk, read_json, write_json, write_text
 from spikesep.provenance import provenance
 from spikesep.separation.audio.files import read_channels
 from spikesep.separation.config import ScoringConfig
-from spikesep.separation.data.corpora.table import UTTERANCES, read_table
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, read_table
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
 from spikesep.separation.model.separator import load_separator
 from spikesep.separation.scoring import figures, results
@@ -346,7 +346,7 @@ def _open_journal(
     write_text(
         path, "".join(json.dumps(record) + "\n" for record in ({"key": key}, *finished.values()))
     )
-    with room_for(path), path.open("a", encoding="utf-8") as file:
+    with explain_full_disk(path), path.open("a", encoding="utf-8") as file:
 
         def append(record: dict) -> None:
             file.write(json.dumps(record) + "\n")
@@ -373,8 +373,8 @@ def _write_scores(path: Path, records: list[dict], metrics: Iterable[str]) -> No
 
 def closed_voices_heard(data: Path, mixtures: Iterable[Mixture]) -> bool:
     """Whether training heard the voices of the closed condition, as it did in the paper; in LibriMix it did not."""
-    if (data / UTTERANCES).is_file():
-        trained = {row.speaker for row in read_table(data / UTTERANCES) if row.split == "tr"}
+    if (data / UTTERANCE_TABLE).is_file():
+        trained = {row.speaker for row in read_table(data / UTTERANCE_TABLE) if row.split == "tr"}
     elif (data / "tr" / "utt2spk").is_file():
         trained = {
             speaker for mixture in read_data_dir(data / "tr") for speaker in mixture.speakers

@@ -15,9 +15,9 @@ from spikesep.separation.config import CorpusConfig
 from spikesep.separation.data.corpora import debian, espeak, folder, list_utterances
 from spikesep.separation.data.corpora.screening import (
     Recording,
-    Surveyed,
-    reason_not_speech,
-    survey_recordings,
+    ScreenedRecording,
+    rejection_reason,
+    screen_recordings,
 )
 from spikesep.separation.data.corpora.splits import assign_splits
 from spikesep.separation.data.corpora.table import Utterance, read_table, speaker_id, write_table
@@ -32,7 +32,7 @@ ON_OFF = (TIME * 4 % 1 < 0.5).astype(float)
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
     """Sentences of four synthetic voices, in memory: (samples, rate)."""
-    synthesizer = espeak._Synthesizer()
+    synthesizer = espeak.Synthesizer()
     voices = [
         voice
         for voice in espeak.VOICES
@@ -64,20 +64,20 @@ def hum(*frequencies):
         (NOISE * ON_OFF, "noise"),
     ],
 )
-def test_tones_noise_and_silence_are_not_speech(signal, reason):
+def test_tones_noise_and_silence_are_rejected(signal, reason):
     gain = 1.0 if reason == "silence" else 0.3 / np.abs(signal).max()
-    assert reason_not_speech((gain * signal).astype(np.float32), RATE) == reason
+    assert rejection_reason((gain * signal).astype(np.float32), RATE) == reason
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.02])
 @pytest.mark.parametrize("hiss", [0.0, 0.003])
-def test_speech_passes_loud_or_soft_clean_or_with_hiss(spoken, gain, hiss):
+def test_speech_is_accepted_loud_or_soft_clean_or_noisy(spoken, gain, hiss):
     for samples, rate in spoken:
         noise = hiss * np.random.default_rng(1).standard_normal(len(samples)).astype(np.float32)
-        assert reason_not_speech(gain * (samples + noise), rate) is None
+        assert rejection_reason(gain * (samples + noise), rate) is None
 
 
-def test_short_and_unreadable_files_and_copies_are_left_out_once_each(tmp_path, spoken):
+def test_short_and_unreadable_files_and_copies_are_rejected(tmp_path, spoken):
     (one, rate), (other, _) = spoken[:2]
     dither = np.random.default_rng(0).uniform(-1, 1, len(one)).astype(np.float32) / 20000
     write_wav(tmp_path / "a.wav", one, rate)
@@ -89,7 +89,7 @@ def test_short_and_unreadable_files_and_copies_are_left_out_once_each(tmp_path, 
     (tmp_path / "g-text.wav").write_text("no audio")
     (tmp_path / "h-link.wav").symlink_to(tmp_path / "e.wav")
     found = [Recording(path, path.stem, "ann", "f") for path in tmp_path.iterdir()]
-    kept, left_out = survey_recordings(found, 1.5, n_jobs=1)
+    kept, left_out = screen_recordings(found, 1.5, n_jobs=1)
     assert [item.utt_id for item in kept] == ["ann-a", "ann-e"]
     assert left_out == {"copy": 3, "short": 1, "unreadable": 1}
     assert kept[0].duration == len(one) / rate
@@ -97,22 +97,22 @@ def test_short_and_unreadable_files_and_copies_are_left_out_once_each(tmp_path, 
         Recording(path, path.stem, path.stem, "f")
         for path in (tmp_path / "a.wav", tmp_path / "c-dither.wav")
     ]
-    assert len(survey_recordings(others, 1.5, n_jobs=1)[0]) == 2  # two speakers: not ours to judge
+    assert len(screen_recordings(others, 1.5, n_jobs=1)[0]) == 2  # two speakers: not ours to judge
 
 
-def test_names_that_come_to_one_id_stay_apart(tmp_path, spoken):
+def test_names_that_reduce_to_one_id_are_numbered(tmp_path, spoken):
     found = []
     for (samples, rate), name in zip(spoken, ("é a", "e/a", "_a_", "é.a"), strict=False):
         path = tmp_path / f"{len(found)}.wav"
         write_wav(path, samples, rate)
         found.append(Recording(path, name, "ann", "f"))
-    kept, _ = survey_recordings(found, 0.5, n_jobs=1)
+    kept, _ = screen_recordings(found, 0.5, n_jobs=1)
     assert [item.utt_id for item in kept] == ["ann-a", "ann-e_a", "ann-a-2", "ann-a-3"]
 
 
 def surveyed(voices, per_voice=10, unseen=None):
     return [
-        Surveyed(
+        ScreenedRecording(
             Recording(Path(f"/{v}/{n}"), str(n), v, sex, unseen and v in unseen),
             f"{v}-{n}",
             2.0 + n,
@@ -127,7 +127,7 @@ MANY = {f"{sex}{n}": sex for sex in "fm" for n in range(6)}
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("per_voice", [1, 2, 3, 10])
-def test_no_utterance_is_in_two_splits_and_unseen_voices_are_in_tt_alone(seed, per_voice):
+def test_splits_are_disjoint_and_unseen_voices_are_in_tt_only(seed, per_voice):
     table, notices = assign_splits(surveyed(MANY, per_voice), CorpusConfig(name="folder"), seed)
     assert len({row.utt_id for row in table}) == len(table) == 12 * per_voice
     voices = {
@@ -145,20 +145,20 @@ def test_no_utterance_is_in_two_splits_and_unseen_voices_are_in_tt_alone(seed, p
         assert notices == []
 
 
-def test_the_closed_share_is_of_each_voice():
+def test_closed_share_applies_to_each_voice():
     table, _ = assign_splits(surveyed(MANY, 20), CorpusConfig(name="folder", closed_share=0.25), 0)
     for speaker in {row.speaker for row in table if row.split != "tt"}:
         assert sum(row.split == "cv" for row in table if row.speaker == speaker) == 5
 
 
-def test_splits_are_the_same_for_a_seed_whatever_the_order_of_the_files():
+def test_splits_depend_on_the_seed_and_not_on_the_order_of_files():
     config, found = CorpusConfig(name="folder"), surveyed(MANY)
     table = sorted(assign_splits(found, config, 1)[0], key=lambda row: row.utt_id)
     assert table == sorted(assign_splits(found[::-1], config, 1)[0], key=lambda row: row.utt_id)
     assert table != sorted(assign_splits(found, config, 2)[0], key=lambda row: row.utt_id)
 
 
-def test_a_corpus_and_a_config_may_name_the_unseen_voices():
+def test_unseen_voices_can_be_set_by_corpus_or_settings():
     table, _ = assign_splits(
         surveyed(MANY, unseen={"f0", "f1", "m0", "m1"}), CorpusConfig(name="folder"), 0
     )
@@ -171,14 +171,14 @@ def test_a_corpus_and_a_config_may_name_the_unseen_voices():
     assert {row.speaker for row in table if row.split != "tt"} == {"f4", "m4"}
 
 
-def test_voices_of_unknown_sex_are_held_out_too():
+def test_voices_of_unknown_sex_are_held_out():
     table, _ = assign_splits(
         surveyed({f"s{n}": "u" for n in range(5)}), CorpusConfig(name="folder"), 0
     )
     assert len({row.speaker for row in table if row.split == "tt"}) == 2
 
 
-def test_most_speech_of_a_voice_takes_long_files_first():
+def test_duration_limit_keeps_the_longest_files():
     table, _ = assign_splits(
         surveyed(MANY), CorpusConfig(name="folder", max_seconds_per_speaker=30.0), 0
     )
@@ -194,14 +194,14 @@ def test_most_speech_of_a_voice_takes_long_files_first():
         (MANY, {"unseen_speakers": ["f1", "f2"]}, "two male voices"),
         (MANY, {"unseen_speakers": ["f1", "m2"]}, "two female and two male voices"),
         (MANY, {"unseen_speakers": ["zoe"]}, "no usable speech of zoe"),
-        (MANY, {"unseen_speakers": ["f1"], "seen_speakers": ["f1"]}, "one side"),
+        (MANY, {"unseen_speakers": ["f1"], "seen_speakers": ["f1"]}, "remove it from one of them"),
         (MANY, {"closed_share": 0.0}, "closed_share"),
         ({"a": "f", "b": "f", "c": "f", "d": "m"}, {}, "two male voices"),
         ({"a": "f", "b": "f", "c": "m", "d": "m"}, {}, "0 voices are left to train"),
         ({"a": "u", "b": "u", "c": "u"}, {}, "1 voices are left to train"),
     ],
 )
-def test_too_few_voices_are_told_with_the_remedy(voices, settings, said):
+def test_invalid_choices_of_voices_are_one_line_errors(voices, settings, said):
     with pytest.raises(SpikeSepError, match=said):
         assign_splits(surveyed(voices), CorpusConfig(name="folder", **settings), 0)
 
@@ -209,7 +209,7 @@ def test_too_few_voices_are_told_with_the_remedy(voices, settings, said):
 ROW = Utterance("ann-1", Path("/x y/é.wav"), "ann", "f", "tr", 2.5)
 
 
-def test_a_table_reads_back_sorted(tmp_path):
+def test_table_round_trips_sorted(tmp_path):
     rows = [Utterance("bob-2", Path("b.wav"), "bob", "m", "tt", 1.234567), ROW]
     write_table(tmp_path / "t.tsv", rows)
     assert read_table(tmp_path / "t.tsv") == rows[::-1]
@@ -231,7 +231,7 @@ def test_a_table_reads_back_sorted(tmp_path):
         ("/x y/é.wav", "", ":2: the path is empty"),
     ],
 )
-def test_a_faulty_row_is_told_by_its_line(tmp_path, old, new, said):
+def test_invalid_rows_are_reported_with_their_line(tmp_path, old, new, said):
     write_table(tmp_path / "t.tsv", [ROW])
     text = (tmp_path / "t.tsv").read_text()
     assert old in text
@@ -240,9 +240,9 @@ def test_a_faulty_row_is_told_by_its_line(tmp_path, old, new, said):
         read_table(tmp_path / "t.tsv")
 
 
-def test_a_repeated_id_and_an_absent_or_empty_table_are_told(tmp_path):
+def test_repeated_ids_and_missing_or_empty_tables_are_errors(tmp_path):
     write_table(tmp_path / "t.tsv", [ROW, ROW])
-    with pytest.raises(SpikeSepError, match=r"t.tsv:3: .*twice"):
+    with pytest.raises(SpikeSepError, match=r"t.tsv:3: .*occurs twice"):
         read_table(tmp_path / "t.tsv")
     write_table(tmp_path / "t.tsv", [])
     with pytest.raises(SpikeSepError, match="lists no utterance"):
@@ -254,12 +254,12 @@ def test_a_repeated_id_and_an_absent_or_empty_table_are_told(tmp_path):
 @pytest.mark.parametrize(
     "path", ["/x/a\u2028b.wav", "/x/a\x85b.wav", "/x/a\x0cb.wav", "/x/a\rb.wav", "/x/ a\x1db .wav"]
 )
-def test_characters_that_end_no_line_may_stand_in_a_table(tmp_path, path):
+def test_table_can_hold_unusual_characters(tmp_path, path):
     write_table(tmp_path / "t.tsv", [replace(ROW, path=Path(path))])
     assert read_table(tmp_path / "t.tsv") == [replace(ROW, path=Path(path))]
 
 
-def test_a_table_that_windows_programs_wrote_is_read(tmp_path):
+def test_table_written_by_windows_programs_is_read(tmp_path):
     write_table(tmp_path / "t.tsv", [ROW])
     text = (tmp_path / "t.tsv").read_text().replace("\n", "\r\n")
     (tmp_path / "t.tsv").write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -267,7 +267,7 @@ def test_a_table_that_windows_programs_wrote_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\udcffb"], ids=["tab", "newline", "not UTF-8"])
-def test_a_recording_whose_name_no_list_can_hold_is_named_at_once(tmp_path, folder_corpus, name):
+def test_recordings_whose_path_no_list_can_hold_are_rejected(tmp_path, folder_corpus, name):
     path = folder_corpus / "spk_0" / "deep" / f"{name}.flac"
     shutil.copy(path.with_name("0.flac"), path)
     with pytest.raises(
@@ -282,7 +282,7 @@ def test_a_recording_whose_name_no_list_can_hold_is_named_at_once(tmp_path, fold
 @pytest.mark.parametrize(
     ("name", "cleaned"), [("tuxpaint-bg", "tuxpaintbg"), ("es_co", "esco"), ("é", ""), ("19", "19")]
 )
-def test_speaker_ids_are_letters_and_digits(name, cleaned):
+def test_speaker_ids_consist_of_letters_and_digits(name, cleaned):
     assert speaker_id(name) == cleaned
 
 
@@ -302,7 +302,7 @@ def folder_corpus(tmp_path, spoken):
     return root
 
 
-def test_a_folder_of_folders_becomes_a_table(tmp_path, folder_corpus):
+def test_each_folder_is_a_speaker(tmp_path, folder_corpus):
     config = CorpusConfig(name="folder", root=str(folder_corpus), min_seconds=0.5)
     table, notices = list_utterances(config, tmp_path, 0, 1)
     assert len(table) == 16
@@ -312,7 +312,7 @@ def test_a_folder_of_folders_becomes_a_table(tmp_path, folder_corpus):
     assert "spk0-deep_1" in {row.utt_id for row in table}
 
 
-def test_a_folder_takes_every_format_that_is_read(tmp_path):
+def test_every_readable_format_is_listed(tmp_path):
     names = {f"take{k}{suffix.upper()}" for k, suffix in enumerate(AUDIO_SUFFIXES)}
     for name in {*names, "notes.txt", "take.raw"}:
         touch = tmp_path / "anna" / name
@@ -323,7 +323,7 @@ def test_a_folder_takes_every_format_that_is_read(tmp_path):
     assert {".wav", ".m4a", ".amr", ".3gp", ".sph", ".wma"} <= set(AUDIO_SUFFIXES)
 
 
-def test_faults_of_a_folder_are_named(tmp_path, folder_corpus):
+def test_invalid_folders_are_one_line_errors(tmp_path, folder_corpus):
     def listing(**settings):
         return list_utterances(CorpusConfig(name="folder", **settings), tmp_path, 0, 1)
 
@@ -361,7 +361,7 @@ def librispeech(root, spoken, subsets):
     return CorpusConfig(name="librispeech", root=str(root), min_seconds=0.5)
 
 
-def test_test_subsets_of_librispeech_are_the_unseen_voices(tmp_path, spoken):
+def test_voices_of_test_subsets_are_unseen(tmp_path, spoken):
     config = librispeech(tmp_path, spoken, {"train-clean-100": "FFMM", "test-clean": "FFMM"})
     table, _ = list_utterances(config, tmp_path, 0, 1)
     assert {row.speaker for row in table if row.split == "tt"} == {"105", "106", "107", "108"}
@@ -369,9 +369,7 @@ def test_test_subsets_of_librispeech_are_the_unseen_voices(tmp_path, spoken):
     assert "101-101_7_0000" in {row.utt_id for row in table}
 
 
-def test_librispeech_without_test_subsets_holds_out_voices_and_needs_its_speaker_list(
-    tmp_path, spoken
-):
+def test_voices_are_held_out_without_test_subsets(tmp_path, spoken):
     config = librispeech(tmp_path, spoken, {"train-clean-100": "FFFFMMMM"})
     table, _ = list_utterances(config, tmp_path, 0, 1)
     assert sorted({row.speaker: row.sex for row in table if row.split == "tt"}.values()) == [
@@ -384,13 +382,11 @@ def test_librispeech_without_test_subsets_holds_out_voices_and_needs_its_speaker
     with pytest.raises(SpikeSepError, match=r"SPEAKERS.TXT:1: "):
         list_utterances(config, tmp_path, 0, 1)
     (tmp_path / "SPEAKERS.TXT").unlink()
-    with pytest.raises(SpikeSepError, match=r"SPEAKERS.TXT: not there"):
+    with pytest.raises(SpikeSepError, match=r"SPEAKERS.TXT: missing"):
         list_utterances(config, tmp_path, 0, 1)
 
 
-def test_corpora_together_keep_the_unseen_voices_that_one_names_and_hold_out_others_of_the_other(
-    tmp_path, spoken
-):
+def test_combined_corpora_keep_or_draw_their_own_unseen_voices(tmp_path, spoken):
     config = librispeech(tmp_path / "a", spoken, {"train-clean-100": "FFMM", "test-clean": "FFMM"})
     for number, name in enumerate(["ann", "bea", "cid", "dov", "eve", "fay"]):
         for n, (samples, rate) in enumerate(spoken[:2]):
@@ -409,10 +405,10 @@ def test_corpora_together_keep_the_unseen_voices_that_one_names_and_hold_out_oth
         list_utterances(replace(config, also=[f"folder:{tmp_path / 'empty'}"]), tmp_path, 0, 1)
 
 
-def test_another_corpus_leaves_the_voices_held_out_of_the_first_as_they_were():
+def test_adding_a_corpus_keeps_the_unseen_voices_of_the_first():
     def surveyed(corpus, n):
         return [
-            Surveyed(
+            ScreenedRecording(
                 Recording(
                     Path(f"{corpus}/{k}.wav"), "a", f"{corpus}s{k}", "fm"[k % 2], corpus=corpus
                 ),
@@ -436,7 +432,7 @@ def test_another_corpus_leaves_the_voices_held_out_of_the_first_as_they_were():
 @pytest.mark.skipif(
     not LIBRISPEECH.is_dir(), reason="no ../shared/corpora/LibriSpeech beside the checkout"
 )
-def test_the_librispeech_slice_holds_out_a_tenth_of_its_voices(tmp_path):
+def test_a_tenth_of_the_voices_of_the_librispeech_slice_is_held_out(tmp_path):
     config = CorpusConfig(name="librispeech", root=str(LIBRISPEECH), min_seconds=1.5)
     table, _ = list_utterances(config, tmp_path, 0, 1)
     training, closed, held_out = (
@@ -448,7 +444,7 @@ def test_the_librispeech_slice_holds_out_a_tenth_of_its_voices(tmp_path):
     assert len(held_out) == 26
 
 
-def test_espeak_speaks_different_voices_that_survive_the_survey(tmp_path, monkeypatch):
+def test_synthetic_voices_differ_and_pass_screening(tmp_path, monkeypatch):
     monkeypatch.setattr(espeak, "SENTENCES_PER_VOICE", 4)
     config = CorpusConfig(name="espeak", min_seconds=1.0)
     table, notices = list_utterances(config, tmp_path, 0, 1)
@@ -485,9 +481,7 @@ def fake_package(folder, files):
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb on this machine")
-def test_debian_packages_are_fetched_once_unpacked_whole_and_screened(
-    tmp_path, monkeypatch, spoken
-):
+def test_packages_are_fetched_once_and_repaired(tmp_path, monkeypatch, spoken):
     sounds = "usr/share/asterisk/sounds/xx"
     files = {
         f"{sounds}/hello.wav": spoken[0],
@@ -529,7 +523,7 @@ def test_debian_packages_are_fetched_once_unpacked_whole_and_screened(
     assert list(unpacked.parent.iterdir()) == []
 
 
-def test_without_apt_the_fallback_is_taken_and_said(tmp_path, monkeypatch, folder_corpus):
+def test_fallback_corpus_is_used_without_apt(tmp_path, monkeypatch, folder_corpus):
     monkeypatch.setattr(shutil, "which", lambda tool: None)
     config = CorpusConfig(
         fallback="folder", root=str(folder_corpus), min_seconds=0.5, seen_speakers=["allison"]
@@ -544,7 +538,7 @@ def test_without_apt_the_fallback_is_taken_and_said(tmp_path, monkeypatch, folde
         list_utterances(CorpusConfig(fallback="nope"), tmp_path, 0, 1)
 
 
-def test_a_failing_download_is_one_line_with_the_remedy(tmp_path, monkeypatch):
+def test_failed_download_is_a_one_line_error(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda tool: f"/usr/bin/{tool}")
     commands = []
 
@@ -566,7 +560,7 @@ def test_a_failing_download_is_one_line_with_the_remedy(tmp_path, monkeypatch):
     assert commands == [["apt-get", "download"]]
 
 
-def test_the_debian_voices_are_enough_for_the_default_and_unknown_ones_are_named(tmp_path):
+def test_default_voices_suffice_and_unknown_ones_are_rejected(tmp_path):
     assert len({voice.name for voice in debian.VOICES}) == len(debian.VOICES)
     for role in ("seen", "unseen"):
         sexes = [voice.sex for voice in debian.VOICES if voice.role == role]

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import open_sound, read_channels, read_length, read_part
+from spikesep.separation.audio.files import open_audio, read_channels, read_length, read_segment
 from spikesep.separation.audio.wav import read_samples, read_wav_header, wav_header
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.inference import recordings
@@ -157,7 +157,7 @@ def test_length_and_parts_of_what_ffmpeg_reads(tmp_path, name, format):
     length, rate = read_length(path)
     assert rate == 16000
     assert abs(length - samples.shape[1]) < 3200
-    part, _ = read_part(path, lambda length, rate: (5000, 3000))
+    part, _ = read_segment(path, lambda length, rate: (5000, 3000))
     np.testing.assert_array_equal(part, samples[0, 5000:8000])
 
 
@@ -170,7 +170,7 @@ def test_an_m4a_that_is_cut_off_is_told(tmp_path):
 
 def test_a_long_file_is_opened_without_being_read(tmp_path):
     soundfile.write(tmp_path / "a.flac", np.zeros(800_000), 8000)
-    sound = open_sound(tmp_path / "a.flac")
+    sound = open_audio(tmp_path / "a.flac")
     assert (sound.sample_rate, sound.channels, sound.length) == (8000, 1, 800_000)
     assert next(sound.blocks).shape[1] < 800_000
 
@@ -180,11 +180,11 @@ import resource, sys
 import soundfile, torch
 from pathlib import Path
 from spikesep.separation.separate import load_model
-from spikesep.separation.audio import open_sound
+from spikesep.separation.audio import open_audio
 from spikesep.separation.recordings import separate_sound, write_files
 from functools import partial
 torch.set_num_threads(1)
-model, sound, out = load_model(sys.argv[1]), open_sound(Path(sys.argv[2])), Path(sys.argv[3])
+model, sound, out = load_model(sys.argv[1]), open_audio(Path(sys.argv[2])), Path(sys.argv[3])
 write = partial(write_files, [out / "1.wav", out / "2.wav"], sound.sample_rate)
 separate_sound(model, sound, out, write, "match-mix", 5.0)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -223,7 +223,7 @@ def test_a_file_on_disk_is_separated_as_in_memory(tmp_path):
     soundfile.write(tmp_path / "a.wav", wave, 22050, subtype="FLOAT")
     paths = [tmp_path / "1.wav", tmp_path / "2.wav"]
     for level in ("match-mix", "peak", "none"):
-        sound = open_sound(tmp_path / "a.wav")
+        sound = open_audio(tmp_path / "a.wav")
         write = partial(recordings.write_files, paths, 22050)
         found = recordings.separate_sound(model, sound, tmp_path, write, level, 0.3)
         whole = model.separate_recording(wave.T.astype(np.float32), 22050, level)

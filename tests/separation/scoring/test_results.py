@@ -147,7 +147,7 @@ def test_the_terminal_table_fits_its_numbers_into_eighty_columns():
 
 
 def test_closed_is_said_to_be_what_it_is(kept_experiment):
-    from spikesep.separation.data.corpora.table import UTTERANCES, Utterance, write_table
+    from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, write_table
     from spikesep.separation.data.kaldi import read_data_dir
     from spikesep.separation.scoring.score import closed_voices_heard
 
@@ -158,9 +158,9 @@ def test_closed_is_said_to_be_what_it_is(kept_experiment):
         Utterance(f"{speaker}-1", Path("x.wav"), speaker, "f", "tr", 1.0) for speaker in speakers
     ]
     assert closed_voices_heard(data, mixtures)  # nothing is known of training
-    write_table(data / UTTERANCES, rows)
+    write_table(data / UTTERANCE_TABLE, rows)
     assert closed_voices_heard(data, mixtures)
-    write_table(data / UTTERANCES, rows[1:])
+    write_table(data / UTTERANCE_TABLE, rows[1:])
     assert not closed_voices_heard(data, mixtures)
 
 
