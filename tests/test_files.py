@@ -144,11 +144,12 @@ def test_next_lock_removes_only_partial_files_of_killed_processes(tmp_path):
         "from pathlib import Path\n"
         "from spikesep.files import atomic_path, lock_folder\n"
         "folder = Path(sys.argv[1])\n"
-        "with lock_folder(folder), atomic_path(folder / 'snn') as one, atomic_path(folder / 'wav' / 'a.b.wav') as other:\n"
+        "with lock_folder(folder), atomic_path(folder / 'snn') as one:\n"
         "    one.mkdir()\n"
         "    (one / 'config.json').write_text('{')\n"
-        "    other.write_text('RIFF')\n"
-        f"    os.kill(os.getpid(), {signal.SIGKILL:d})\n"
+        "    with atomic_path(folder / 'wav' / 'a.b.wav') as other:\n"
+        "        other.write_text('RIFF')\n"
+        f"        os.kill(os.getpid(), {signal.SIGKILL:d})\n"
     )
     (tmp_path / "wav").mkdir()
     kept = [tmp_path / name for name in (".hidden", "wav/x.part", "wav/.notes.part.txt")]

@@ -74,7 +74,7 @@ def unpicklable(number):
 
 
 def large(number):
-    return bytes(10**7)  # many times what a pipe holds
+    return bytes(10**7)  # much more than a pipe holds
 
 
 def test_unordered_results_arrive_as_they_are_ready():
@@ -109,7 +109,7 @@ def slow(number):
 
 @pytest.mark.parametrize("function", [large, slow])
 def test_killed_worker_is_noticed(function):
-    """While it hands over a result, too: a pool that shares a queue waits for the rest of that for ever."""
+    """Even while it sends a result; a pool with a shared queue would wait forever."""
     with Workers(2) as workers:
         results = workers.map(function, range(40), "reading", chunk=1)
         next(results)
@@ -146,7 +146,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_preparation_imports_no_torch_so_its_workers_are_forked():
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import spikesep.cli.prepare; print('torch' in sys.modules)"
+    code = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+import spikesep.cli.prepare
+print("torch" in sys.modules)
+"""
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "False\n"
@@ -180,7 +185,7 @@ with unwinding(), lock_folder(folder), Workers(3) as workers:
 
 
 def end_at_a_random_moment(folder, how, chance):
-    """Start three busy workers, end one or all as `how` says, and see that everything ends, with nothing left."""
+    """Start three busy workers, signal processes as `how` says, and check that nothing is left."""
     code = BUSY.format(path=sys.path, folder=str(folder))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     parent = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **pipes)
@@ -256,7 +261,7 @@ with atomic_path("whole.txt") as temporary:
 
 
 def is_running(process):
-    """Whether a process is there and not just waiting to be taken note of."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -31,7 +31,7 @@ from spikesep.separation.audio.sphere import SphereReader
 SAMPLE_RATE_RANGE = (1_000, 768_000)
 """Lowest and highest sample rate of recordings, in Hz."""
 MAX_MAGNITUDE = 1e9
-"""Largest magnitude of a sample, far past full scale; the squares of larger ones overflow float32."""
+"""Largest magnitude of a sample, far past full scale; squares of larger ones overflow float32."""
 HEADERLESS = {".raw": "s16le", ".pcm": "s16le", ".sw": "s16le", ".sln": "s16le"}
 HEADERLESS |= {".ul": "mulaw", ".ulaw": "mulaw", ".mulaw": "mulaw", ".al": "alaw", ".alaw": "alaw"}
 """FFmpeg's format name for suffixes of samples without a header."""

@@ -21,7 +21,7 @@ from spikesep.separation.data.mixture_files import count_samples, read_remainder
 from spikesep.training.sampling import EpochSampler
 
 MIN_RMS = 1e-3
-"""Root mean square below which a source counts as silent; SI-SDR is meaningless for such sources."""
+"""Root mean square below which a source counts as silent, so that its SI-SDR is meaningless."""
 
 
 @dataclass(frozen=True)

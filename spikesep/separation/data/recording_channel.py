@@ -13,7 +13,7 @@ EQUALIZER_DB = 4.0
 """Standard deviation of the equalizer's gain at each of its bands."""
 BAND_HZ = (100.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0)
 LOW_CUT_HZ, HIGH_CUT_SHARE = (30.0, 250.0), (0.6, 1.0)
-"""Ranges of the band edges: the lower one in Hz, the upper one as a share of half the sample rate."""
+"""Ranges of the band edges: the lower in Hz, the upper as a share of half the sample rate."""
 SLOPE_DB = (12.0, 48.0)
 """Range of the slope beyond a band edge, in dB per octave."""
 EDGE_PROBABILITY = 0.5

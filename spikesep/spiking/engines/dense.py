@@ -105,7 +105,7 @@ def _product(job: Job, device: torch.device):
         return torch._int_mm, torch.int8
     return (
         _rounded_product,
-        torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2**24 else torch.float64,
+        torch.float32 if job.layer.fixed.reach() * units * job.sharing < 2** 24 else torch.float64,
     )
 
 

@@ -22,11 +22,10 @@ def bursts(seed, seconds=2.0, rate=RATE):
 
 
 def slow_level(samples, rate):
-    """P.56 as it is written: one threshold after the other, one sample after the other (filters as difference
-    equations)."""
+    """Compute P.56 as it is written, with loops over thresholds and samples."""
     from scipy.signal import freqz, iirfilter
 
-    # the stop band's edge such that the gain is -0.25 dB at 200 Hz, by bisection
+    # Find the stop-band edge for a gain of -0.25 dB at 200 Hz by bisection.
     low, high = 20.0, 200.0
     for _ in range(80):
         edge = (low + high) / 2
@@ -73,7 +72,7 @@ def test_level_matches_a_direct_implementation_of_p56(seed):
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")
 def test_level_matches_that_of_the_original_script():
-    """Its gain is scaling16bit * 10^(weight/20) / sqrt(level), as printed by Octave."""
+    """The gain is scaling16bit * 10^(weight/20) / sqrt(level), as printed by Octave."""
     checked = 0
     for split in ("tr", "cv", "tt"):
         text = (GOLDEN / "2speakers" / "wav8k" / "min" / split / "scaling.mat").read_text()
@@ -119,7 +118,7 @@ def test_level_hardly_depends_on_the_sample_rate():
     samples = bursts(3, rate=16000)
     smooth = np.convolve(
         samples, np.hanning(16) / np.hanning(16).sum(), "same"
-    )  # nothing above 4 kHz to speak of
+    )  # removes most above 4 kHz
     assert active_level(smooth, 16000) == pytest.approx(
         active_level(resample(smooth, 16000, RATE), RATE), abs=0.2
     )

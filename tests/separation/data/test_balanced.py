@@ -13,7 +13,6 @@ from spikesep.separation.audio.files import read_audio, write_wav
 from spikesep.separation.audio.levels import active_level
 from spikesep.separation.config import MixingConfig
 from spikesep.separation.data.corpora.table import Utterance
-from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.separation.data.mixing.balanced import (
     load_recording,
     mix,
@@ -24,6 +23,7 @@ from spikesep.separation.data.mixing.balanced import (
 )
 from spikesep.separation.data.mixing.plan import Version, hash_plan, planned_files
 from spikesep.separation.data.mixing.render import Target, render_mixtures
+from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.workers import Workers
 
 CONFIG = MixingConfig(max_seconds=1.0)

@@ -18,7 +18,7 @@ RATE = 8000
 
 @pytest.fixture
 def mixtures(tmp_path):
-    """Six mixtures of three speakers, each source a constant of its own, so that crops can be told apart."""
+    """Six mixtures of three speakers, with different noise for each source."""
     rng = np.random.default_rng(0)
     result = []
     for i in range(6):
@@ -40,8 +40,8 @@ def mixtures(tmp_path):
     return result
 
 
-def given(mixture, change=lambda total: total, noise=None):
-    """The mixture with a file for it: the sum of its sources, changed."""
+def with_mixture_file(mixture, change=lambda total: total, noise=None):
+    """Write the mixture file: the changed sum of the sources."""
     total = sum(soundfile.read(path)[0] for path in mixture.sources)
     path = mixture.sources[0].with_name(f"mix-{mixture.utt_id}.wav")
     if noise is not None:
@@ -76,7 +76,7 @@ def test_mixture_that_is_the_sum_of_its_sources_is_not_read_again(mixtures, name
         for path in mixtures[0].sources:
             soundfile.write(path, np.clip(20 * soundfile.read(path)[0], -0.9, 0.9), RATE)
         SAME[name] = lambda x: np.clip(x, -1, 1)
-    heard = [given(mixtures[0], SAME[name]), *map(given, mixtures[1:])]
+    heard = [with_mixture_file(mixtures[0], SAME[name]), *map(with_mixture_file, mixtures[1:])]
     found, _ = find_residuals(heard, RATE)
     assert found == heard
     heard[0].mixture.unlink()
@@ -91,7 +91,11 @@ def test_mixture_that_is_the_sum_of_its_sources_is_not_read_again(mixtures, name
 
 @pytest.mark.parametrize("name", OTHER)
 def test_crops_keep_the_residual_of_a_mixture(mixtures, name):
-    heard = [*map(given, mixtures[:3]), given(mixtures[3], OTHER[name]), *map(given, mixtures[4:])]
+    heard = [
+        *map(with_mixture_file, mixtures[:3]),
+        with_mixture_file(mixtures[3], OTHER[name]),
+        *map(with_mixture_file, mixtures[4:]),
+    ]
     found, _ = find_residuals(heard, RATE)
     assert [each.has_residual for each in found] == [False] * 3 + [True] + [False] * 2
     batch = [RandomCrops(found, RATE, 1600, seed=1)[3, index] for index in range(6)]
@@ -108,13 +112,13 @@ def test_crops_keep_the_residual_of_a_mixture(mixtures, name):
 
 def test_listed_noise_is_not_a_residual(mixtures):
     noise = 0.02 * np.random.default_rng(2).standard_normal(4000)
-    heard = given(mixtures[0], lambda total: total + noise, noise)
+    heard = with_mixture_file(mixtures[0], lambda total: total + noise, noise)
     assert find_residuals([heard], RATE)[0] == [heard]
     assert find_residuals([replace(heard, noise=None)], RATE)[0][0].has_residual
 
 
 def test_hash_depends_on_samples_and_ids_only(mixtures, tmp_path):
-    heard = list(map(given, mixtures))
+    heard = list(map(with_mixture_file, mixtures))
     _, before = find_residuals(heard, RATE)
     moved = tmp_path / "elsewhere.wav"
     moved.write_bytes(heard[2].mixture.read_bytes())
@@ -131,7 +135,7 @@ def test_hash_depends_on_samples_and_ids_only(mixtures, tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "shorter", "NaN"])
 def test_unusable_mixture_is_named(mixtures, damage):
-    heard = given(mixtures[0])
+    heard = with_mixture_file(mixtures[0])
     samples = soundfile.read(heard.mixture)[0]
     if damage == "missing":
         heard.mixture.unlink()

@@ -1,4 +1,4 @@
-"""Libri2Mix against a peer that does what LibriMix's scripts do, file by file, with the same libraries."""
+"""Libri2Mix, compared with a direct implementation of LibriMix's scripts."""
 
 from pathlib import Path
 
@@ -35,8 +35,10 @@ def voice(chance, seconds):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Three subsets in LibriSpeech's layout, of four speakers with two utterances of 3 s and more, and one too
-    short."""
+    """Three subsets in the layout of LibriSpeech, of four speakers.
+
+    Each has two utterances of 3 s and more, and one that is too short.
+    """
     root = tmp_path_factory.mktemp("LibriSpeech")
     chance = np.random.default_rng(0)
     lines, number = ["; comment"], 100
@@ -57,7 +59,7 @@ def noise(tmp_path_factory):
     root = tmp_path_factory.mktemp("wham_noise")
     chance = np.random.default_rng(1)
     for split in ("tr", "cv", "tt"):
-        for k, seconds in enumerate((2.0, 6.0)):  # one too short, which is repeated
+        for k, seconds in enumerate((2.0, 6.0)):  # the short one is repeated
             path = root / split / f"n{k}.wav"
             path.parent.mkdir(exist_ok=True)
             soundfile.write(path, 0.05 * chance.standard_normal((int(seconds * RATE), 2)), RATE)
@@ -89,7 +91,7 @@ def make(data, root, lists="", noise="", **mixing):
 
 
 def peer(root, wham, row, rate, mode, folder):
-    """What LibriMix's script writes for one row of metadata."""
+    """Write what LibriMix's script writes for one row of metadata."""
     signals = [
         np.float32(gain) * soundfile.read(root / name, dtype="float32")[0]
         for name, gain in zip(row.recordings, row.gains, strict=True)

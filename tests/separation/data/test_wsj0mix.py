@@ -1,4 +1,4 @@
-"""WSJ0-2mix: every file of the golden tree, from wav or from SPHERE; lists given and drawn; more than two speakers."""
+"""WSJ0-2mix: files of the original from wav and SPHERE, mixture lists, and more speakers."""
 
 import re
 import shutil
@@ -23,9 +23,9 @@ from spikesep.separation.data.corpora.mixture_lists import (
     write_wsj0_list,
 )
 from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, write_table
-from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.separation.data.kaldi import validate_data_dir
 from spikesep.separation.data.mixing.wsj0mix import draw_rows
+from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.separation.data.preparation import make_mixtures
 from spikesep.training.config import LaunchConfig
 
@@ -34,7 +34,7 @@ needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")
 
 
 def make(data, root, lists="", n_jobs=1, seed=0, **mixing):
-    """Stages 0 and 1; what they told."""
+    """Run stages 0 and 1, and return their notices."""
     settings = {"rates": ["8k", "16k"], "modes": ["min", "max"]} | mixing
     recipe = RecipeConfig(
         seed=seed,
@@ -171,9 +171,15 @@ def test_three_speakers_are_mixed_likewise(tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     rows = {
-        "tr": "wsj0/si_tr_s/02c/02co030m.wav 1.5 wsj0/si_tr_s/024/024a0106.wav -1.5 wsj0/si_tr_s/20j/20ja010n.wav 0\n",
-        "cv": "wsj0/si_tr_s/204/204a010t.wav 0.5 wsj0/si_tr_s/02d/02da010d.wav -0.5 wsj0/si_tr_s/209/209o010o.wav 0\n",
-        "tt": "wsj0/si_dt_05/422/422o030w.wav 2 wsj0/si_dt_05/423/423o0310.wav -2 wsj0/si_dt_05/052/052c0105.wav 0\n",
+        "tr": "wsj0/si_tr_s/02c/02co030m.wav 1.5 "
+        "wsj0/si_tr_s/024/024a0106.wav -1.5 "
+        "wsj0/si_tr_s/20j/20ja010n.wav 0\n",
+        "cv": "wsj0/si_tr_s/204/204a010t.wav 0.5 "
+        "wsj0/si_tr_s/02d/02da010d.wav -0.5 "
+        "wsj0/si_tr_s/209/209o010o.wav 0\n",
+        "tt": "wsj0/si_dt_05/422/422o030w.wav 2 "
+        "wsj0/si_dt_05/423/423o0310.wav -2 "
+        "wsj0/si_dt_05/052/052c0105.wav 0\n",
     }
     for split, text in rows.items():
         (lists / f"mix_3_spk_{split}.txt").write_text(text)
@@ -266,7 +272,8 @@ def test_drawn_lists_are_marked_as_not_published(tmp_path):
         ("wsj0/a/b/c.wav 1 wsj0/d/e/f.wav x\n", ":1: 'x' is not a number"),
         ("wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1\n" * 2, ":2: .* occurs twice"),
         (
-            "wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1\nwsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1 wsj0/x/y/z.wav 0\n",
+            "wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1\n"
+            "wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1 wsj0/x/y/z.wav 0\n",
             ":2: 3 recordings",
         ),
     ],

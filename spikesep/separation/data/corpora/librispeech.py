@@ -34,7 +34,7 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
 
 
 def _read_sexes(path: Path) -> dict[str, str]:
-    """Read lines `id | F or M | subset | minutes | name`; lines that start with `;` are comments."""
+    """Read lines `id | F or M | subset | minutes | name`; lines starting with `;` are comments."""
     if not path.is_file():
         raise SpikeSepError(
             f"{path}: missing; --corpus.root is the folder that holds SPEAKERS.TXT and the subsets"

@@ -156,7 +156,7 @@ def read_mixture_list(path: Path) -> list[MixtureListRow]:
 
 
 def describe_mixture_list(path: Path, rows: Sequence[MixtureListRow]) -> str:
-    """Say in one line how many rows and speakers a list has, and whether it is the published one."""
+    """Describe a list in one line: rows, speakers, and whether it is the published one."""
     speakers = {PurePosixPath(name).parent.name for row in rows for name in row.recordings}
     line = f"{path}: {len(rows)} mixtures of {len(speakers)} speakers"
     split = path.stem.rpartition("_")[2]

@@ -194,7 +194,7 @@ def _gains(item: tuple[_Draw, list[tuple[float, float]]]) -> list[float]:
     """Compute gains, as factors, of sources and noise for their target loudness.
 
     A source that would clip is scaled to a peak of 0.9 instead. If the peak of the full-length sum
-    exceeds 0.9, all are scaled down. `item` holds the draw, and loudness and peak of each utterance.
+    exceeds 0.9, all are scaled down. `item` is the draw, and loudness and peak of each utterance.
     """
     draw, measured = item
     measured, targets = list(measured), list(draw.loudness_targets)

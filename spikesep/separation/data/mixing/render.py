@@ -219,7 +219,7 @@ def _render(
     procedure: str,
     rates: tuple[int, ...],
 ) -> list[tuple[Version, list[str], tuple[float, ...]]]:
-    """Write one mixture to the targets that lack it; return version, checksums and gains of each."""
+    """Write one mixture to the targets that lack it; return their checksums and gains."""
     planned, targets, files = item
     rules = PROCEDURES[procedure]
     voices = [
