@@ -42,7 +42,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def prepare(tmp_path, corpus, capsys):
-    """Run the command on a small recipe; returns what it printed."""
+    """Run the command on a small recipe, and return its output."""
 
     def run(task, *options, status=0):
         small = [
@@ -66,7 +66,7 @@ def prepare(tmp_path, corpus, capsys):
 
 
 def contents(folder):
-    """Of all files but the journals, which tell in which order they were made."""
+    """Read all files except journals, whose lines are in order of completion."""
     files = [
         path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "made"
     ]

@@ -13,8 +13,8 @@ TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)).astype(np.fl
 PCM = (TONE * 32767).astype("<i2").tobytes()
 
 
-def heard(path):
-    """All samples of a recording of one channel, and what is said of it."""
+def read_with_warnings(path):
+    """Read a recording of one channel; return its samples and the warnings."""
     said = []
     return np.concatenate([block[0] for block in open_audio(path, notify=said.append).blocks]), said
 
@@ -38,7 +38,7 @@ def heard(path):
         ),
         ({"behind": b"TAG" + bytes(125)}, None),
         ({"behind": b"ID3\3" + bytes(9000)}, None),
-        ({"data": len(PCM) + 44}, None),  # the header is counted in
+        ({"data": len(PCM) + 44}, None),  # counts the header
         ({"behind": bytes(100)}, "100 bytes after its audio are ignored"),
     ],
 )
@@ -49,7 +49,7 @@ def test_all_samples_of_a_wav_file_are_read_regardless_of_stated_sizes(
     path = tmp_path / "a.wav"
     body = TONE[: len(PCM) // 4].tobytes() if code == 3 else PCM
     path.write_bytes(wav_bytes(body, code=code, bits=bits, **options))
-    samples, told = heard(path)
+    samples, told = read_with_warnings(path)
     assert len(samples) == len(PCM) * 8 // bits
     if code != 7:
         expected = (
@@ -69,7 +69,7 @@ def test_chunk_after_unpadded_odd_data_is_not_audio(tmp_path):
     path.write_bytes(
         wav_bytes(PCM[:-1], code=7, bits=8, behind=b"id3 " + struct.pack("<I", 9000) + bytes(9000))
     )
-    samples, said = heard(path)
+    samples, said = read_with_warnings(path)
     assert (len(samples), said) == (len(PCM) - 1, [])
 
 
@@ -109,7 +109,7 @@ OPTIONS = {
 
 
 def written(path, kind):
-    """A recording of two seconds in a format that states its length."""
+    """Write a recording of two seconds in a format that states its length."""
     if kind in FFMPEG:
         rate = 48000 if FFMPEG[kind] == "libopus" else RATE
         return encoded(path, TONE, FFMPEG[kind], rate, bit_rate=24000, options=OPTIONS.get(kind))
@@ -145,7 +145,7 @@ def test_all_samples_of_a_killed_recorder_are_read(tmp_path, kind, place, size):
     )
     content[place : place + size] = bytes(size)
     path.write_bytes(content)
-    samples, said = heard(path)
+    samples, said = read_with_warnings(path)
     np.testing.assert_array_equal(samples, expected)
     assert "never finished" in said[0]
 

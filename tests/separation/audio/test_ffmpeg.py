@@ -13,7 +13,7 @@ NOISE = np.random.default_rng(0).normal(0, 0.1, 4 * RATE)
 
 
 def mp3(path, *bit_rates):
-    """Frames without a Xing frame, a second at each bit rate."""
+    """Write an MP3 file without a Xing frame, a second at each bit rate."""
     content = b""
     for bit_rate in bit_rates:
         content += encoded(
@@ -52,7 +52,7 @@ def test_concatenated_mp3_is_read_to_its_end(tmp_path):
 
 
 def test_flac_of_unknown_length_is_read(tmp_path):
-    """As programs write it into a pipe."""
+    """Programs that write into a pipe leave the length at 0."""
     path = tmp_path / "a.flac"
     soundfile.write(path, NOISE, RATE)
     expected = soundfile.read(path, dtype="float32")[0]

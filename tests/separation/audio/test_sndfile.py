@@ -9,8 +9,8 @@ RATE = 16000
 NOISE = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
 
 
-def links(tmp_path, format, subtype, *rates):
-    """Files of one stream each, of the same sound at several rates."""
+def write_streams(tmp_path, format, subtype, *rates):
+    """Write a file of one stream for each rate."""
     for k, rate in enumerate(rates):
         path = tmp_path / f"{k}.part"
         soundfile.write(path, NOISE[: (k + 1) * RATE], rate, format=format, subtype=subtype)
@@ -20,8 +20,8 @@ def links(tmp_path, format, subtype, *rates):
 @pytest.mark.parametrize(("subtype", "rate"), [("VORBIS", 16000), ("OPUS", 48000)])
 @pytest.mark.parametrize("again", [False, True])
 def test_chained_ogg_is_read_to_its_last_stream(tmp_path, subtype, rate, again):
-    """As `cat` and radio servers write it; the same link twice has the same serial number."""
-    parts = list(links(tmp_path, "OGG", subtype, rate, rate))
+    """`cat` and radio servers write such files; repeated streams share a serial number."""
+    parts = list(write_streams(tmp_path, "OGG", subtype, rate, rate))
     parts = [parts[0]] * 2 if again else parts
     path = tmp_path / "a.ogg"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
@@ -33,7 +33,7 @@ def test_chained_ogg_is_read_to_its_last_stream(tmp_path, subtype, rate, again):
 
 
 def test_concatenated_flac_is_read_to_its_end(tmp_path):
-    parts = list(links(tmp_path, "FLAC", "PCM_16", RATE, RATE, RATE))
+    parts = list(write_streams(tmp_path, "FLAC", "PCM_16", RATE, RATE, RATE))
     path = tmp_path / "a.flac"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     expected = np.concatenate([soundfile.read(part, dtype="float32")[0] for part in parts])
@@ -56,14 +56,16 @@ def test_flac_data_after_the_stated_end_is_reported(tmp_path):
 def test_streams_of_different_rates_are_rejected(tmp_path, format, subtype):
     path = tmp_path / "a.part"
     path.write_bytes(
-        b"".join(part.read_bytes() for part in links(tmp_path, format, subtype, 16000, 8000))
+        b"".join(
+            part.read_bytes() for part in write_streams(tmp_path, format, subtype, 16000, 8000)
+        )
     )
     with pytest.raises(SpikeSepError, match="changes its rate or channels"):
         read_channels(path)
 
 
 def test_unreadable_ogg_streams_and_truncated_pages_are_reported(tmp_path):
-    (part,) = links(tmp_path, "OGG", "VORBIS", RATE)
+    (part,) = write_streams(tmp_path, "OGG", "VORBIS", RATE)
     content, path, said = part.read_bytes(), tmp_path / "a.ogg", []
     path.write_bytes(content + content[:3000].replace(b"vorbis", b"sirbov") + content[:-50])
     blocks = list(open_audio(path, notify=said.append).blocks)

@@ -87,7 +87,7 @@ def test_unexpected_sample_rate_is_an_error(tmp_path):
     ("coding", "kind"), [("ulaw", "ULAW"), ("mu-law", "ULAW"), ("alaw", "ALAW")]
 )
 def test_telephone_speech_in_stereo_is_read(tmp_path, coding, kind):
-    """Two interleaved channels of 8 bits, as Switchboard has them."""
+    """Switchboard has two interleaved channels of 8 bits."""
     left, right = noise(4000, 0), noise(4000, 1)
     coded = io.BytesIO()
     soundfile.write(coded, np.stack([left, right], axis=1), 8000, format="RAW", subtype=kind)

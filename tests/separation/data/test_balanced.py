@@ -34,20 +34,20 @@ def snr_of(planned):
 
 
 def syllables(seconds, rate, seed):
-    """Noise in bursts with pauses, shaped in level like speech."""
+    """Noise in bursts and pauses with levels like speech."""
     chance = np.random.default_rng(seed)
     count = int(seconds * rate)
     level = np.repeat(
         chance.choice([0.0, 0.3, 0.6, 1.0], size=count // (rate // 8) + 1), rate // 8
     )[:count]
-    level[: rate // 8] = 1.0  # never silent all through
+    level[: rate // 8] = 1.0  # never all silent
     return (chance.uniform(0.02, 0.4) * level * chance.standard_normal(count) / 4).astype(
         np.float32
     )
 
 
 def table_of(voices, folder=None, per_voice=5, rate=8000):
-    """`voices` is like {"ann": "f"}; audio is written where a folder is given."""
+    """Make a table of voices ({"ann": "f"}), and audio files if a folder is given."""
     rows = []
     for order, (speaker, sex) in enumerate(voices.items()):
         for number in range(per_voice):
@@ -78,11 +78,11 @@ def test_voices_are_scaled_to_the_snr_without_clipping(snr_db, gain, seed):
 
 def test_high_peak_scales_both_voices_down():
     clicks = np.full(8000, 1e-3, np.float32)
-    clicks[::160] = 0.9  # one click a frame: a peak far over the active level
+    clicks[::160] = 0.9  # clicks with a peak far above the active level
     other = syllables(1.0, 8000, 0)
     first, second = mix_at_snr(clicks, other, 6.0, 8000)
     assert 0.89 < max(np.abs(s).max() for s in (first, second, first + second)) <= 0.9
-    assert active_level(first, 8000) < -22.5  # -22 dB had it not been too high
+    assert active_level(first, 8000) < -22.5  # scaled below the wanted -22 dB
     assert active_level(first, 8000) - active_level(second, 8000) == pytest.approx(6.0, abs=0.1)
 
 

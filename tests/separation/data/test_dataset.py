@@ -172,7 +172,7 @@ def test_crop_is_a_segment_of_its_mixture(mixtures):
 
 def test_crops_depend_on_seed_epoch_and_index_only(mixtures):
     one, other = (RandomCrops(mixtures, RATE, 1600, seed=1) for _ in range(2))
-    other[0, 3]  # what was drawn before does not matter
+    other[0, 3]  # earlier draws do not matter
     assert np.array_equal(one[2, 4].sources, other[2, 4].sources)
     assert not np.array_equal(one[2, 4].sources, one[3, 4].sources)
 
@@ -199,7 +199,7 @@ def test_epoch_has_every_mixture_once_in_its_own_order():
 def test_loader_returns_mixtures_and_their_sources(mixtures):
     loader = crop_loader(RandomCrops(mixtures, RATE, 1600, 0), 4, 0, Collate(False, (0, 5)))
     batches = list(loader)
-    assert len(batches) == 1  # the last, smaller one is left out
+    assert len(batches) == 1  # the last, smaller one is dropped
     mixture, sources = batches[0]
     assert (mixture.shape, sources.shape) == ((4, 1600), (4, 2, 1600))
     torch.testing.assert_close(mixture, sources.sum(1))

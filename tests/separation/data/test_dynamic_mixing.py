@@ -26,7 +26,7 @@ TONES = {"ann": 300, "bea": 500, "cleo": 700, "dan": 1100, "ed": 1700}
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Five voices of one tone each, with pauses, two recordings a voice, at 16 kHz."""
+    """Five voices, each with two 16 kHz recordings of one tone with pauses."""
     folder = tmp_path_factory.mktemp("voices")
     rows = []
     for speaker, hz in TONES.items():
@@ -56,7 +56,7 @@ def crops(table, n=40, **settings):
 
 
 def pitch(samples):
-    """Frequency of the loudest tone, Hz."""
+    """Return the frequency of the loudest tone in Hz."""
     return np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 8 * RATE))) / 8
 
 
@@ -106,7 +106,7 @@ def test_each_source_is_inverted_half_of_the_time(table):
     assert set(np.unique(signs)) == {-1, 1}
     pairs = signs.prod(1)
     assert abs(signs.mean()) < 0.3
-    assert abs(pairs.mean()) < 0.5  # one sign does not follow from the other
+    assert abs(pairs.mean()) < 0.5  # the signs are independent
     for k in range(4):
         np.testing.assert_array_equal(
             np.abs(as_recorded[0, k].sources), np.abs(turned[0, k].sources)
@@ -131,7 +131,7 @@ def test_equalizer_changes_the_spectrum_and_keeps_levels(table):
 
 def test_dynamic_crop_depends_on_seed_epoch_and_index_only(table):
     one, other = crops(table, speeds=(0.9, 1.1)), crops(table[::-1], speeds=(0.9, 1.1))
-    other[0, 3]  # what was made before does not matter
+    other[0, 3]  # earlier draws do not matter
     for key in ((0, 0), (2, 5), (7, 39)):
         np.testing.assert_array_equal(one[key].sources, other[key].sources)
         assert one[key].speakers == other[key].speakers

@@ -137,7 +137,7 @@ def test_second_run_repairs_damage_and_nothing_else(tmp_path, made):
     times = {path: path.stat().st_mtime_ns for path in data.rglob("*.wav")}
     damaged = sorted((data / "2speakers" / "wav8k" / "min" / "tr" / "s1").iterdir())[0]
     content = bytearray(damaged.read_bytes())
-    content[2000] ^= 1  # of the right length, and still wrong
+    content[2000] ^= 1  # the length stays right
     damaged.write_bytes(content)
     lost = sorted((data / "2speakers" / "wav16k" / "max" / "tt" / "mix").iterdir())[1]
     lost.unlink()

@@ -67,7 +67,7 @@ def test_short_and_unreadable_files_and_copies_are_rejected(tmp_path):
         Recording(path, path.stem, path.stem, "f")
         for path in (tmp_path / "a.wav", tmp_path / "c-dither.wav")
     ]
-    assert len(screen_recordings(others, 1.5, n_jobs=1)[0]) == 2  # two speakers: not ours to judge
+    assert len(screen_recordings(others, 1.5, n_jobs=1)[0]) == 2  # copies of two speakers stay
 
 
 def test_names_that_reduce_to_one_id_are_numbered(tmp_path):
