@@ -27,7 +27,7 @@ from scipy.signal import resample_poly
 
 from spikesep.separation.config import CorpusConfig, MixingConfig, RecipeConfig
 from spikesep.separation.data.corpora import list_utterances
-from spikesep.separation.data.corpora.mixture_lists import ListRow, read_list
+from spikesep.separation.data.corpora.mixture_lists import MixtureListRow, read_mixture_list
 from spikesep.separation.data.corpora.table import Utterance
 from spikesep.separation.data.kaldi import write_data_dir
 from spikesep.separation.data.mixing import librimix
@@ -56,7 +56,7 @@ def main() -> None:
     )
     table, _ = list_utterances(corpus, Path("unused"), 0, 1)
     table = [row for row in table if row.split == "tr"]
-    runs: dict[str, Callable[[Path], list[ListRow]]] = {
+    runs: dict[str, Callable[[Path], list[MixtureListRow]]] = {
         "1 worker": lambda folder: ours(folder, table, options.mixtures, 1),
         f"{options.workers} workers": lambda folder: ours(
             folder, table, options.mixtures, options.workers
@@ -77,24 +77,29 @@ def main() -> None:
     report(options, seconds, same)
 
 
-def ours(folder: Path, table: list[Utterance], n: int, n_jobs: int) -> list[ListRow]:
+def ours(folder: Path, table: list[Utterance], n: int, n_jobs: int) -> list[MixtureListRow]:
     """Stage 1 of one set; the rows of its metadata."""
     recipe = RecipeConfig(seed=0, mixing=MixingConfig(procedure="librimix"))
     version = Version(RATE, "min")
     target = Target(
-        version, librimix.folder(folder, 2, version, "tr"), folder / "local" / "made" / "tr.tsv"
+        version,
+        librimix.output_folder(folder, 2, version, "tr"),
+        folder / "local" / "made" / "tr.tsv",
     )
     with Workers(n_jobs) as workers:
-        plan, _ = librimix.plan(table, "tr", n, recipe, folder, workers)
+        plan, _ = librimix.plan_set(table, "tr", n, recipe, folder, workers)
         render_mixtures(plan, "librimix", [target], folder, workers, "tr")
     write_data_dir(
         folder / "tr",
-        [planned_files(planned, target.folder, librimix.parts(2, False)) for planned in plan],
+        [
+            planned_files(planned, target.folder, librimix.signal_names(2, False))
+            for planned in plan
+        ],
     )
-    return read_list(folder / "metadata" / "libri2mix_tr.csv")
+    return read_mixture_list(folder / "metadata" / "libri2mix_tr.csv")
 
 
-def peer(folder: Path, corpus: Path, rows: list[ListRow]) -> None:
+def peer(folder: Path, corpus: Path, rows: list[MixtureListRow]) -> None:
     """LibriMix's procedure for given pairs; the gains it measures are not used, so that both write the same files."""
     meter = pyloudnorm.Meter(CORPUS_RATE)
     chance = np.random.default_rng(0)
@@ -131,7 +136,7 @@ def peer(folder: Path, corpus: Path, rows: list[ListRow]) -> None:
 
 def agreement(one: Path, other: Path) -> str:
     """Whether both wrote the same files."""
-    home = librimix.folder(one, 2, Version(RATE, "min"), "tr")
+    home = librimix.output_folder(one, 2, Version(RATE, "min"), "tr")
     files = {path.relative_to(other) for path in other.rglob("*.wav")}
     alike = sum((home / path).read_bytes() == (other / path).read_bytes() for path in files)
     return f"{alike} of {len(files)} files are the same to the bit"

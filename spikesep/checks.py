@@ -1,12 +1,12 @@
-"""Range checks of settings: a value that cannot be is refused by the option's name before anything runs."""
+"""Range checks of settings, reported under the name of the command-line option."""
 
 from collections.abc import Callable
 from typing import Any
 
 from spikesep.errors import SpikeSepError
 
-LONGEST = 60
-"""Characters of a value in a message."""
+MAX_VALUE_LENGTH = 60
+"""Characters of a value that an error message quotes."""
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "positive": lambda value: value > 0,
@@ -18,33 +18,44 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def check(section: str, settings: Any, **wanted: str) -> None:
-    """See that fields of a record of settings are as wanted, one of CHECKS each; a field that is None is not looked at.
+def check(section: str, settings: Any, **requirements: str) -> None:
+    """Check fields of a settings record, ignoring fields that are None.
+
+    Args:
+        section: Name of the record in command-line options.
+        settings: The record.
+        **requirements: A key of `CHECKS` for each field.
 
     Raises:
-        SpikeSepError: the first that is not, as `--section.field value`.
+        SpikeSepError: If a value violates its requirement; names `--section.field value`.
     """
-    for name, what in wanted.items():
+    for name, requirement in requirements.items():
         value = getattr(settings, name)
-        if value is not None and not CHECKS[what](value):
-            raise SpikeSepError(f"--{section}.{name} {value}: must be {what}")
+        if value is not None and not CHECKS[requirement](value):
+            raise SpikeSepError(f"--{section}.{name} {value}: must be {requirement}")
 
 
 def check_whole(section: str, settings: Any, **bounds: tuple[int, int]) -> None:
-    """See that fields of a record are whole numbers within bounds, both included.
+    """Check that fields of a settings record are integers within inclusive bounds.
+
+    Args:
+        section: Name of the record in command-line options.
+        settings: The record.
+        **bounds: Minimum and maximum of each field.
 
     Raises:
-        SpikeSepError: the first that is not, as `--section.field value`.
+        SpikeSepError: If a value is no integer or out of bounds; names `--section.field value`.
     """
-    for name, (least, most) in bounds.items():
+    for name, (low, high) in bounds.items():
         value = getattr(settings, name)
-        if type(value) is not int or not least <= value <= most:
+        if type(value) is not int or not low <= value <= high:
             raise SpikeSepError(
-                f"--{section}.{name} {brief(value)}: must be a whole number from {least:,} to {most:,}"
+                f"--{section}.{name} {brief(value)}: "
+                f"must be a whole number from {low:,} to {high:,}"
             )
 
 
 def brief(value: Any) -> str:
-    """A value as text of one line, cut off where it is long."""
+    """Format a value on one line, truncated to `MAX_VALUE_LENGTH` characters."""
     text = " ".join(str(value).split())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."

@@ -1,15 +1,16 @@
-"""The exception and the warning that a user is meant to read."""
+"""The exception and the warning that are addressed to the user."""
 
 
 class SpikeSepError(Exception):
-    """A fault that the user can mend: the message names the file or option and the remedy, in one line.
+    """An error that the user can correct.
 
-    The command line prints it as it is and exits with status 2.
+    The message is one line that names the file or option, the fault and the remedy. The command
+    line prints it and exits with status 2.
     """
 
 
 class SpikeSepWarning(UserWarning):
-    """A doubt about what the user gave, which does not stop the work: the message names the file, in one line.
+    """A warning about an input that does not stop the work.
 
-    The command line prints it on standard error.
+    The message is one line that names the file. The command line prints it on standard error.
     """

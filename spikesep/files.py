@@ -1,4 +1,4 @@
-"""Files that are whole or absent, lines of lists, and folders in which one process works at a time."""
+"""Atomic writes, folder locks, and text and JSON files."""
 
 import errno
 import hashlib
@@ -19,25 +19,34 @@ from spikesep.errors import SpikeSepError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
-LOCKED = ".spikesep-locked-"
-"""Start of the temporary names of `atomic_file`."""
+LOCKED_PREFIX = ".spikesep-locked-"
+"""Prefix of the temporary names of `atomic_file`."""
+
+WHITESPACE = " \t\n\v\f\r"
+"""ASCII whitespace, which separates fields in Kaldi lists."""
+
+_unfinished: set[Path] = set()
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+    """Yield a temporary path that is renamed to `path` on success and removed on failure.
 
-    Works for a file and for a directory; each replaces its like at `path`, never the other. The
-    temporary name keeps the suffix but is short, so `path` may use the longest name allowed.
+    The temporary path may become a file or a folder. A file replaces only a file, a folder only a
+    folder. The temporary name keeps the suffix and is short, so `path` may have the longest name
+    that the file system allows.
+
+    Raises:
+        SpikeSepError: If the disk is full (see `explain_full_disk`).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
+    temporary = _temporary_path(path)
     _unfinished.add(temporary)
     try:
-        with room_for(path):
+        with explain_full_disk(path):
             yield temporary
         if path.is_dir() and temporary.is_dir():
             shutil.rmtree(path)
@@ -47,13 +56,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _unfinished.discard(temporary)
 
 
-_unfinished: set[Path] = set()
-
-
 def remove_unfinished() -> None:
-    """Remove what this process is writing through `atomic_path`, for one that is about to end without unwinding."""
+    """Remove the temporary files of this process, for use before it exits without unwinding."""
     for path in list(_unfinished):
-        if f".{os.getpid()}.part" in path.name:  # a forked process inherits its parent's, too
+        if f".{os.getpid()}.part" in path.name:  # a forked process inherits its parent's entries
             with suppress(OSError):
                 _remove(path)
 
@@ -66,26 +72,28 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the block ends, then deliver them.
+def defer_signals() -> Iterator[None]:
+    """Delay SIGINT and SIGTERM until the block ends.
 
-    For code that loses an exception raised by a signal handler (callbacks from C), or that must not stop half way.
-    Nesting is allowed. In another thread than the main one, which no handler interrupts, it does nothing.
+    Use it around code that would lose an exception raised by a signal handler (C callbacks), or
+    that must not stop half way. Blocks may be nested. The function does nothing outside the main
+    thread, which alone runs signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {
-        number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in numbers
     }
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for number in came:
+        for number in received:
             signal.raise_signal(number)
 
 
@@ -93,8 +101,11 @@ def uninterrupted() -> Iterator[None]:
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a binary file that appears at `path` on success and is removed on failure.
 
-    The file stays locked until then, so that `remove_abandoned` can tell it from one whose process
-    was killed.
+    The temporary file is locked while it is open, so that `remove_abandoned` can recognize one
+    whose process was killed.
+
+    Raises:
+        SpikeSepError: If the disk is full (see `explain_full_disk`).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,11 +113,11 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     _unfinished.add(temporary)
     try:
         with file:
-            with room_for(path):
+            with explain_full_disk(path):
                 yield file
                 file.flush()
             if fcntl is None:
-                file.close()  # Windows renames no open file
+                file.close()  # Windows cannot rename an open file
             temporary.replace(path)  # while it is locked
     finally:
         temporary.unlink(missing_ok=True)
@@ -114,23 +125,23 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove partial files of `atomic_file` from `folder` if no live process holds their lock."""
+    """Remove temporary files of `atomic_file` from `folder` that no live process has locked."""
     if fcntl is None:
         return
-    for path in folder.glob(f"{LOCKED}*"):
+    for path in folder.glob(f"{LOCKED_PREFIX}*"):
         with suppress(OSError), path.open("r+b") as file:  # locked, gone, or locks are unsupported
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
 
 
-def _beside(path: Path, start: str = ".spikesep-") -> Path:
-    """Make up a temporary name, unique across threads, processes and machines."""
-    return path.with_name(f"{start}{secrets.token_hex(4)}.{os.getpid()}.part{path.suffix}")
+def _temporary_path(path: Path, prefix: str = ".spikesep-") -> Path:
+    """Return a temporary path that is unique across threads, processes and machines."""
+    return path.with_name(f"{prefix}{secrets.token_hex(4)}.{os.getpid()}.part{path.suffix}")
 
 
 def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
     while True:
-        temporary = _beside(path, LOCKED)
+        temporary = _temporary_path(path, LOCKED_PREFIX)
         file = temporary.open("xb")
         if fcntl is not None:
             with suppress(OSError):  # the file system has no locks
@@ -141,16 +152,17 @@ def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
 
 
 @contextmanager
-def room_for(path: Path) -> Iterator[None]:
-    """Make one clear line of a write to `path` that found no room.
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk into a one-line message about `path`.
 
     Raises:
-        SpikeSepError: the disk, the quota or the largest size of a file is exhausted.
+        SpikeSepError: If the disk, the quota or the maximum file size is exhausted.
     """
     try:
         yield
     except OSError as error:
-        short = error.errno is None and "requested and" in str(error)  # all that numpy tells of it
+        # A short write in numpy sets no errno.
+        short = error.errno is None and "requested and" in str(error)
         if not short and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         reason = os.strerror(error.errno or errno.ENOSPC)
@@ -160,46 +172,46 @@ def room_for(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def work_in(folder: Path, shared: bool = False, part: str = "") -> Iterator[None]:
-    """Be the only one who works in `folder`: the lock ends with the process, however that ends.
+def lock_folder(folder: Path, shared: bool = False, part: str = "") -> Iterator[None]:
+    """Hold a lock on `folder`, which ends with this process at the latest.
 
-    What a killed process left half written is removed, as nobody else can be writing it. If the
-    work fails, so is what its killed worker processes left.
+    Holding the exclusive lock of the whole folder, remove the temporary files of killed processes
+    on entry, and those of killed workers if the block fails.
 
     Args:
-        folder: is made if it is not there, and removed again if nothing came of it.
-        shared: only keep out those who want it alone.
-        part: name of a part of the work in it, to be alone with.
+        folder: Created if missing, and removed again if it stays empty.
+        shared: Take a shared lock, which excludes only exclusive ones.
+        part: Name of a part of the work, which is locked instead of the folder.
 
     Raises:
-        SpikeSepError: somebody else works there.
+        SpikeSepError: If another process holds a conflicting lock.
     """
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".lock{part}"
     with _lock(path, shared) as file:
-        alone = file and not shared and not part
-        if alone:
-            _remove_left_behind(folder)
+        exclusive = file and not shared and not part
+        if exclusive:
+            _remove_temporaries(folder)
         try:
             yield
         except BaseException:
-            if alone:
-                _remove_left_behind(folder)
+            if exclusive:
+                _remove_temporaries(folder)
             raise
         finally:
-            with suppress(OSError):  # others share it
+            with suppress(OSError):  # others share the lock
                 if file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
-            if made:
-                with suppress(OSError):  # there is something in it
+            if created:
+                with suppress(OSError):  # the folder is not empty
                     folder.rmdir()
 
 
 @contextmanager
 def _lock(path: Path, shared: bool) -> Iterator[IO | None]:
-    """The locked file; None where the system or the file system knows no locks."""
+    """Yield the locked file, or None if the system or the file system has no locks."""
     if fcntl is None:
         yield None
         return
@@ -210,80 +222,80 @@ def _lock(path: Path, shared: bool) -> Iterator[IO | None]:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise SpikeSepError(
-                    f"{path.parent}: another process works in it; wait for its end, or give another folder"
+                    f"{path.parent}: another process works in it; "
+                    "wait until it ends, or give another folder"
                 ) from error
             except OSError as error:
                 if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
                     raise
                 yield None
                 return
-            if path.exists() and os.path.samestat(
-                os.fstat(file.fileno()), path.stat()
-            ):  # not removed meanwhile
+            if _is_open_file(path, file):  # not removed before it was locked
                 yield file
                 return
 
 
-def _remove_left_behind(folder: Path) -> None:
-    for path in [
+def _is_open_file(path: Path, file: IO) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _remove_temporaries(folder: Path) -> None:
+    paths = [
         path
         for path in folder.rglob(".*.part*")
         if re.fullmatch(r"\..+\.\d+\.part(\..*)?", path.name)
-    ]:
+    ]
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
 
-SPACES = " \t\n\v\f\r"
-"""What separates fields to Kaldi: whitespace of ASCII."""
-
-
 def read_lines(path: str | Path, errors: str = "strict") -> list[str]:
-    """Read the lines of a UTF-8 list, without their ends and without a byte-order mark.
+    r"""Read the lines of a UTF-8 file, without line ends and byte-order mark.
 
-    A line ends with a newline, perhaps after a carriage return, and with nothing else. `str.splitlines` also splits at
-    form feeds, U+0085 and U+2028, which paths may hold.
+    Only `\n` and `\r\n` end a line. `str.splitlines` also splits at form feeds, U+0085 and U+2028,
+    which paths may contain.
 
     Raises:
-        OSError: it cannot be read.
-        UnicodeDecodeError: it is not UTF-8, and `errors` is `strict`.
+        OSError: If the file cannot be read.
+        UnicodeDecodeError: If it is not UTF-8 and `errors` is `strict`.
     """
     lines = Path(path).read_bytes().decode("utf-8-sig", errors).split("\n")
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
-def fields_of(line: str) -> list[str]:
-    """The fields of a line that ASCII whitespace separates; `str.split` also splits at U+0085, U+00A0 or U+2028."""
-    return re.findall(f"[^{SPACES}]+", line)
+def split_fields(line: str) -> list[str]:
+    """Split a line at ASCII whitespace; `str.split` also splits at U+0085, U+00A0 and U+2028."""
+    return re.findall(f"[^{WHITESPACE}]+", line)
 
 
-def listable(text: str, ends: str) -> bool:
-    """Whether a UTF-8 list can hold `text` in a field or line that any of the characters `ends` would end."""
+def is_listable(text: str, separators: str) -> bool:
+    """Return whether `text` is valid UTF-8 and free of the characters `separators`."""
     try:
         text.encode()
-    except UnicodeEncodeError:  # a name in the bytes of another encoding
+    except UnicodeEncodeError:  # a file name in another encoding
         return False
-    return not set(text) & set(ends)
+    return not set(text) & set(separators)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path` atomically, as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def hash_of_files(paths: list[Path]) -> str:
-    """A short hash of the files' contents, in the order given."""
+def hash_files(paths: list[Path]) -> str:
+    """Return 16 hexadecimal digits that identify the concatenated contents of files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def keep_content(path: str | Path, content: bytes) -> bool:
-    """See that a file holds `content`; whether it had to be written."""
+def write_if_changed(path: str | Path, content: bytes) -> bool:
+    """Write `content` to `path` unless the file already holds it; return whether it was written."""
     path = Path(path)
     if path.is_file() and path.read_bytes() == content:
         return False
@@ -293,7 +305,7 @@ def keep_content(path: str | Path, content: bytes) -> bool:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` to `path` atomically, as indented JSON."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -301,7 +313,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        SpikeSepError: it is missing, unreadable or not JSON.
+        SpikeSepError: If the file is missing, unreadable or not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -309,8 +321,8 @@ def read_json(path: str | Path) -> Any:
         raise SpikeSepError(f"{path}: not a readable JSON file ({error})") from error
 
 
-def is_json(path: str | Path, value: Any) -> bool:
-    """Whether a JSON file is there and holds `value`, as it comes back from JSON: tuples are lists."""
+def json_file_equals(path: str | Path, value: Any) -> bool:
+    """Return whether a JSON file exists and holds `value`, with tuples as lists."""
     try:
         return read_json(path) == json.loads(json.dumps(value))
     except SpikeSepError:

@@ -1,4 +1,7 @@
-"""What must stand beside a measured figure: versions, commit and machine, without the machine's name."""
+"""Versions, commit and hardware that are recorded with measured figures.
+
+The name of the machine is left out.
+"""
 
 import os
 import platform
@@ -11,8 +14,8 @@ import spikesep
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, with the commit as one of them, and the machine, for JSON."""
-    import torch  # slow to load; whoever only counts cores has no use for it
+    """Collect the versions (with the commit) and the hardware as a JSON-serializable dict."""
+    import torch  # slow to import, and not needed to count cores
 
     machine: dict[str, Any] = {"processor": processor_name(), "cores": available_cores()}
     if torch.cuda.is_available():
@@ -28,22 +31,15 @@ def provenance() -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """The commit of the checkout that runs, with `-dirty` where tracked files differ; else the installed version."""
+    """Return the commit hash of the running checkout, or the version of an installed package.
+
+    The hash ends with `-dirty` if tracked files were modified.
+    """
     checkout = Path(spikesep.__file__).resolve().parents[1]
-    if (
-        checkout / ".git"
-    ).exists():  # a package may also be installed somewhere below another project's checkout
-        command = [
-            "git",
-            "--no-optional-locks",
-            "-C",
-            checkout,
-            "describe",
-            "--always",
-            "--abbrev=40",
-            "--dirty",
-            "--exclude=*",
-        ]
+    # The package may also be installed in a folder inside another project's checkout.
+    if (checkout / ".git").exists():
+        describe = ["describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+        command = ["git", "--no-optional-locks", "-C", str(checkout), *describe]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired):  # no git
@@ -54,12 +50,12 @@ def commit() -> str:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name() -> str:
-    """The processor's name as its maker gives it, or its architecture."""
+    """Return the processor's model name, or else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""Maps over many files with a progress bar, in this process or on all cores.
+"""Parallel maps over many items, with a progress bar.
 
-Each worker process has a pipe of its own and shares no queue or lock with the others. Whatever is done to one of them,
-at whatever moment, it can neither block another nor go unnoticed. (In `concurrent.futures` a worker that is killed
-while it hands over a result stops the whole pool for good.)
+Each worker process has a pipe of its own and shares no queue or lock with the others. A worker that
+is killed at any moment can therefore neither block another one nor go unnoticed. (In
+`concurrent.futures`, a worker killed while it returns a result blocks the whole pool forever.)
 """
 
 import multiprocessing
@@ -34,11 +34,14 @@ from rich.progress import (
 from rich.text import Text
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import remove_unfinished, uninterrupted
+from spikesep.files import defer_signals, remove_unfinished
 from spikesep.provenance import available_cores
 
 GRACE_SECONDS = 1.0
-"""Time that a worker has to end before it is killed."""
+"""Time that a terminated worker has to exit before it is killed."""
+
+ChunkResult = tuple[list, Exception | None]
+"""Results of a chunk, up to the exception that ended it, if any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +51,17 @@ class _Worker:
 
 
 class Workers(AbstractContextManager):
-    """Worker processes that serve one map after the other, one at a time.
+    """A pool of worker processes that serves one map at a time.
 
-    They start with the first map that needs them and end with the block, and with this process, even if it is killed.
-    They are forked where that is safe (no other thread, no torch, which could leave them a held lock), else spawned, so
-    what they run must be importable.
+    Processes start with the first map that needs them. They end with the `with` block, or with this
+    process, even if it is killed. They are forked where that is safe: on Linux, in a process with
+    one thread and without torch, whose locks a fork could leave held. Elsewhere they are spawned,
+    so mapped functions must be importable.
 
     Args:
-        n_jobs: number of processes; 0 takes all cores, 1 stays in this process.
-        option: that sets this number, for error messages.
-        fresh: start a new process for each chunk, even a single one, as libraries need whose state outlives a call.
+        n_jobs: Number of processes; 0 uses all cores, 1 runs in this process.
+        option: Command-line option that sets `n_jobs`, for error messages.
+        fresh: Start a new process for every chunk, for libraries that keep state between calls.
     """
 
     def __init__(self, n_jobs: int, option: str = "--launch.n_jobs", *, fresh: bool = False):
@@ -65,7 +69,7 @@ class Workers(AbstractContextManager):
         self.option = option
         self.fresh = fresh
         self._workers: list[_Worker] = []
-        self._at_work = False
+        self._busy = False
 
     def __exit__(self, *exception) -> None:
         self.stop()
@@ -79,32 +83,27 @@ class Workers(AbstractContextManager):
         *,
         in_order: bool = True,
     ) -> Iterator[Any]:
-        """Yield `function(item)` of every item as results arrive.
+        """Yield `function(item)` for every item as results arrive.
 
-        Progress, with its rate and the time left, is drawn on standard error if that is a terminal.
+        A bar on standard error, if that is a terminal, shows progress, rate and remaining time.
 
         Args:
-            function: to apply; an exception that it raises ends the map after the results before it.
-            items: one argument each.
-            description: of the work, for the bar and error messages.
-            chunk: items handed to a process at once.
-            in_order: yield results in the order of the items; otherwise as soon as they arrive.
+            function: Takes one item. An exception ends the map after the results before it.
+            items: Arguments of `function`.
+            description: Name of the work, for the bar and error messages.
+            chunk: Number of items sent to a process at once.
+            in_order: Yield results in the order of the items, not as soon as they arrive.
 
         Raises:
-            SpikeSepError: a worker was killed.
+            SpikeSepError: If a worker was killed.
         """
         if not items:
             return
         in_process = not self.fresh and (self.n_jobs == 1 or len(items) < 2 * chunk)
         if not in_process:
-            self._start(min(self.n_jobs, -(-len(items) // chunk)))  # before the bar's thread
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()
-        )  # fmt: skip
-        with Progress(
-            *columns, console=console, disable=not console.is_terminal, transient=True
-        ) as progress:
+            # Fork before the progress bar starts its thread.
+            self._start(min(self.n_jobs, -(-len(items) // chunk)))
+        with _progress_bar() as progress:
             results = (
                 map(function, items)
                 if in_process
@@ -113,24 +112,24 @@ class Workers(AbstractContextManager):
             yield from progress.track(results, total=len(items), description=description)
 
     def stop(self) -> None:
-        """End all workers at once, busy or not; files that they were writing through `atomic_path` are removed."""
-        workers, self._workers, self._at_work = self._workers, [], False
+        """End all workers at once, busy or not, and remove their unfinished files."""
+        workers, self._workers, self._busy = self._workers, [], False
         _end_all(workers)
 
     def _start(self, n: int) -> None:
-        """See that there are `n` workers, all of them idle."""
-        if self._at_work:  # on an earlier map, of which not all results were taken
+        """Make sure that at least `n` workers exist and all are idle."""
+        if self._busy:  # with an earlier map whose results were not all consumed
             self.stop()
         while len(self._workers) < n:
             self._add()
 
     def _add(self) -> Connection:
-        """Start one more worker."""
-        alone = (
+        """Start a worker and return the connection to it."""
+        can_fork = (
             threading.active_count() == 1 and "torch" not in sys.modules and sys.platform == "linux"
         )
-        context = multiprocessing.get_context("fork" if alone and not self.fresh else "spawn")
-        with uninterrupted():  # no signal finds a process that is not in the list yet
+        context = multiprocessing.get_context("fork" if can_fork and not self.fresh else "spawn")
+        with defer_signals():  # a signal handler must find every process in the list
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
@@ -139,7 +138,7 @@ class Workers(AbstractContextManager):
         return ours
 
     def _replace(self, connection: Connection) -> Connection:
-        """Another worker in the place of an idle one."""
+        """End an idle worker and start another one."""
         old = next(worker for worker in self._workers if worker.connection is connection)
         self._workers.remove(old)
         _end_all([old])
@@ -149,9 +148,9 @@ class Workers(AbstractContextManager):
         self, function: Callable, items: Sequence, description: str, chunk: int, in_order: bool
     ) -> Iterator[Any]:
         workers, arrived, due = self._workers, {}, 0
-        self._at_work = True
+        self._busy = True
         try:
-            for number, answer in self._answers(function, items, description, chunk):
+            for number, answer in self._chunk_results(function, items, description, chunk):
                 arrived[number if in_order else due] = answer
                 while due in arrived:
                     results, error = arrived.pop(due)
@@ -159,44 +158,62 @@ class Workers(AbstractContextManager):
                     yield from results
                     if error is not None:
                         raise error
-            self._at_work = False
+            self._busy = False
         finally:
-            if self._at_work and self._workers is workers:
+            if self._busy and self._workers is workers:
                 self.stop()
 
-    def _answers(
+    def _chunk_results(
         self, function: Callable, items: Sequence, description: str, chunk: int
-    ) -> Iterator[tuple[int, tuple[list, Exception | None]]]:
-        """The number of each chunk and what `_apply` gave, as they arrive; a process has one chunk at a time."""
+    ) -> Iterator[tuple[int, ChunkResult]]:
+        """Yield the index and the result of each chunk as they arrive.
+
+        Each process works on one chunk at a time.
+        """
         waiting = deque((k // chunk, items[k : k + chunk]) for k in range(0, len(items), chunk))
         busy: dict[Connection, int] = {}
 
-        def hand_over(connection: Connection) -> None:
+        def send_next(connection: Connection) -> None:
             if waiting:
                 busy[connection], part = waiting.popleft()
                 connection.send((function, part))
 
         try:
             for worker in self._workers:
-                hand_over(worker.connection)
+                send_next(worker.connection)
             while busy:
                 for connection in wait(list(busy)):
                     number, answer = busy.pop(connection), connection.recv()
-                    hand_over(self._replace(connection) if self.fresh and waiting else connection)
+                    send_next(self._replace(connection) if self.fresh and waiting else connection)
                     yield number, answer
         except (EOFError, OSError) as error:
             raise SpikeSepError(
-                f"{description}: a worker process was killed (out of memory?); lower {self.option} from {self.n_jobs}"
+                f"{description}: a worker process was killed (out of memory?); "
+                f"lower {self.option} from {self.n_jobs}"
             ) from error
 
 
 class RateColumn(ProgressColumn):
-    """Items a second."""
+    """Progress column that shows items per second."""
 
     def render(self, task: Task) -> Text:
-        """As `12.3/s`."""
+        """Format the rate as `12.3/s`."""
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.1f}/s" if speed else "-/s", style="progress.data.speed")
+
+
+def _progress_bar() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
 
 
 def parallel_map(
@@ -208,13 +225,13 @@ def parallel_map(
     *,
     fresh: bool = False,
 ) -> list[Any]:
-    """`[function(item) for item in items]`, by `Workers` of its own."""
+    """Return `[function(item) for item in items]`, computed by a temporary `Workers` pool."""
     with Workers(n_jobs, fresh=fresh) as workers:
         return list(workers.map(function, items, description, chunk))
 
 
 def _end_all(workers: Sequence[_Worker]) -> None:
-    with uninterrupted():
+    with defer_signals():
         for worker in workers:
             worker.process.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
@@ -226,9 +243,9 @@ def _end_all(workers: Sequence[_Worker]) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """Apply functions to chunks of items, until the parent ends."""
+    """Main function of a worker: apply functions to chunks of items until the parent ends."""
     try:
-        _begin()
+        _initialize()
         while True:
             function, part = connection.recv()
             answer = _apply(function, part)
@@ -237,11 +254,11 @@ def _serve(connection: Connection) -> None:
             except (pickle.PicklingError, AttributeError, TypeError) as error:
                 connection.send(([], error))
     finally:
-        os._exit(1)  # at once: there is nothing to save, and libraries take long to leave
+        os._exit(1)  # skip the slow exit handlers of libraries; there is nothing to save
 
 
-def _apply(function: Callable, part: Sequence) -> tuple[list, Exception | None]:
-    """Results of a chunk, as far as it came, and the exception that ended it."""
+def _apply(function: Callable, part: Sequence) -> ChunkResult:
+    """Apply `function` to the items of a chunk until it raises."""
     results = []
     try:
         for item in part:
@@ -252,21 +269,23 @@ def _apply(function: Callable, part: Sequence) -> tuple[list, Exception | None]:
     return results, None
 
 
-def _begin() -> None:
-    """Make a worker end with its parent or on SIGTERM, leave Ctrl-C to the parent, and keep to one thread."""
-    signal.signal(signal.SIGTERM, _end)
+def _initialize() -> None:
+    """Make a worker end with its parent or on SIGTERM, ignore Ctrl-C, and use one thread."""
+    signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
 
 
-def _end(*_) -> None:
-    """End without unwinding: an exception could be caught by what runs, or get lost in a callback from C."""
+def _exit(*_) -> None:
+    """Exit without unwinding; an exception could be caught, or lost in a C callback."""
     remove_unfinished()
     os._exit(1)
 
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()  # a parent that is killed closes no pipe
-    _end()
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()  # the pipe of a killed parent may stay open
+    _exit()

@@ -1,5 +1,6 @@
-"""Whatever goes wrong in a command is one line with the file and the remedy, and once it is mended, the same command
-ends as if nothing had happened.
+"""Errors of commands are one line with the file and the remedy.
+
+After the error is corrected, the same command completes as if nothing had happened.
 """
 
 import csv
@@ -14,7 +15,7 @@ import soundfile
 from helpers.experiments import write_mixtures
 
 from spikesep.cli import convert, demo, prepare, score, train
-from spikesep.files import work_in
+from spikesep.files import lock_folder
 from spikesep.separation.audio.files import write_wav
 from spikesep.separation.data.kaldi import read_data_dir
 
@@ -53,7 +54,7 @@ LEAVES = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder with utterances, mixtures, and an experiment that is through."""
+    """A folder with utterances and mixtures."""
     folder = tmp_path_factory.mktemp("whole")
     for number, name in enumerate(("tr", "cv", "tt")):
         write_mixtures(folder / "data" / name, seed=number)
@@ -70,7 +71,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def place(whole, tmp_path, monkeypatch):
+def workspace(whole, tmp_path, monkeypatch):
     shutil.copytree(whole, tmp_path / "here")
     for path in (tmp_path / "here" / "data").glob("*/*.scp"):
         path.write_text(path.read_text().replace(str(whole), str(tmp_path / "here")))
@@ -85,7 +86,7 @@ def call(command, *more) -> int:
     return stopped.value.code
 
 
-def the_line(capsys) -> str:
+def error_line(capsys) -> str:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert ": error: " in lines[0]
@@ -93,7 +94,7 @@ def the_line(capsys) -> str:
 
 
 def run_until(command):
-    """Every stage before the command's."""
+    """Run every stage before that of the command."""
     if command is prepare:
         return
     for earlier in (train, convert, score, demo):
@@ -125,38 +126,38 @@ def largest_file(size: int):
     ],
     ids=lambda v: getattr(v, "__name__", str(v)).rpartition(".")[2],
 )
-def test_a_disk_that_is_full_is_told_and_the_command_then_goes_on(place, capsys, command, size):
+def test_full_disk_is_reported_and_the_command_resumes(workspace, capsys, command, size):
     run_until(command)
     capsys.readouterr()
     with largest_file(size):
         assert call(command) == 2
-    assert "make room" in the_line(capsys)
-    assert not (place / ("made/tr/wav.scp" if command is prepare else LEAVES[command])).exists()
-    assert not list(place.rglob(".*.part*"))
+    assert "make room" in error_line(capsys)
+    assert not (workspace / ("made/tr/wav.scp" if command is prepare else LEAVES[command])).exists()
+    assert not list(workspace.rglob(".*.part*"))
     assert call(command) == 0
 
 
 @pytest.mark.parametrize(
     "command", [prepare, train, convert, score, demo], ids=lambda c: c.__name__.rpartition(".")[2]
 )
-def test_a_second_process_in_a_folder_is_refused(place, capsys, command):
-    with work_in(place / ("made" if command is prepare else "exp")):
+def test_second_process_in_a_folder_is_rejected(workspace, capsys, command):
+    with lock_folder(workspace / ("made" if command is prepare else "exp")):
         assert call(command) == 2
-    assert "another process works in it" in the_line(capsys)
+    assert "another process works in it" in error_line(capsys)
 
 
-def test_shards_work_side_by_side_and_their_sum_waits(place, capsys):
+def test_shards_run_side_by_side_and_exclude_their_sum(workspace, capsys):
     run_until(score)
-    with work_in(place / "exp", shared=True), work_in(place / "exp", part="-2of2"):
+    with lock_folder(workspace / "exp", shared=True), lock_folder(workspace / "exp", part="-2of2"):
         assert call(score, "--shard=1/2") == 0
         capsys.readouterr()
         assert call(score, "--shard=2/2") == 2
-        assert "another process" in the_line(capsys)
+        assert "another process" in error_line(capsys)
         assert call(score) == 2
     assert call(score) == 0
 
 
-def broken(path, damage):
+def damage_file(path, damage):
     if damage == "missing":
         path.unlink()
     elif damage == "cut off":
@@ -176,33 +177,33 @@ DAMAGES = ["missing", "cut off", "not audio", "a folder", "wrong rate", "shorter
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_training_names_a_file_that_cannot_serve_and_then_goes_on(place, capsys, damage):
-    path = read_data_dir(place / "data" / "tr")[2].sources[1]
+def test_training_names_an_unusable_file_and_resumes(workspace, capsys, damage):
+    path = read_data_dir(workspace / "data" / "tr")[2].sources[1]
     kept = path.read_bytes()
-    broken(path, damage)
+    damage_file(path, damage)
     assert call(train) == 2
-    assert str(path) in the_line(capsys)
+    assert str(path) in error_line(capsys)
     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     path.write_bytes(kept)
     assert call(train) == 0
 
 
-def test_a_cut_off_recording_is_named_in_mixing(place, capsys):
-    path = place / "voices" / "a-tr0.wav"
-    table = place / "made" / "local" / "utterances.tsv"
-    table.write_text(table.read_text().replace(str(table.parents[2]), str(place)))
+def test_mixing_names_a_truncated_recording(workspace, capsys):
+    path = workspace / "voices" / "a-tr0.wav"
+    table = workspace / "made" / "local" / "utterances.tsv"
+    table.write_text(table.read_text().replace(str(table.parents[2]), str(workspace)))
     rows = list(csv.DictReader(table.open(), delimiter="\t"))
     table.write_text(table.read_text().replace(rows[0]["path"], str(path)))
-    broken(path, "cut off")
+    damage_file(path, "cut off")
     assert call(prepare) == 2
-    assert str(path) in the_line(capsys)
-    assert not (place / "made" / "tr" / "wav.scp").exists()
+    assert str(path) in error_line(capsys)
+    assert not (workspace / "made" / "tr" / "wav.scp").exists()
 
 
 @pytest.mark.parametrize("name", ["wav.scp", "spk2.scp", "utt2spk", "utt2sexes"])
 @pytest.mark.parametrize("damage", ["empty", "short", "missing"])
-def test_a_list_that_is_empty_or_short_is_named(place, capsys, name, damage):
-    path = place / "data" / "tr" / name
+def test_empty_or_short_list_is_named(workspace, capsys, name, damage):
+    path = workspace / "data" / "tr" / name
     lines = path.read_text().splitlines(keepends=True)
     path.unlink() if damage == "missing" else path.write_text(
         "" if damage == "empty" else "".join(lines[:-1])
@@ -211,27 +212,27 @@ def test_a_list_that_is_empty_or_short_is_named(place, capsys, name, damage):
         assert call(train) == 0
         return
     assert call(train) == 2
-    assert "data/tr/" in the_line(capsys)
-    assert not (place / "exp").exists()
+    assert "data/tr/" in error_line(capsys)
+    assert not (workspace / "exp").exists()
 
 
 @pytest.mark.parametrize("file", ["checkpoints/ann/last.ckpt", "settings/ann.json", "history.csv"])
-def test_a_file_of_the_experiment_that_was_cut_off_is_named(place, capsys, file):
+def test_truncated_experiment_file_is_named(workspace, capsys, file):
     assert call(train) == 0
-    shutil.rmtree(place / "exp" / "ann")
-    path = place / "exp" / file
+    shutil.rmtree(workspace / "exp" / "ann")
+    path = workspace / "exp" / file
     path.write_bytes(path.read_bytes()[:-20])
     capsys.readouterr()
     assert call(train, "--train.epochs=2") == (0 if file == "history.csv" else 2)
     if file != "history.csv":
-        assert str(file) in the_line(capsys)
+        assert str(file) in error_line(capsys)
 
 
-def test_a_model_that_was_cut_off_is_named(place, capsys):
+def test_truncated_model_is_named(workspace, capsys):
     run_until(score)
-    path = place / "exp" / "snn" / "model.safetensors"
+    path = workspace / "exp" / "snn" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-20])
     capsys.readouterr()
     assert call(score) == 2
-    assert "exp/snn" in the_line(capsys)
-    assert json.loads((place / "exp" / "snn" / "config.json").read_text())["n_converted"] == 3
+    assert "exp/snn" in error_line(capsys)
+    assert json.loads((workspace / "exp" / "snn" / "config.json").read_text())["n_converted"] == 3

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_file, atomic_path, remove_abandoned, work_in, write_text
+from spikesep.files import atomic_file, atomic_path, lock_folder, remove_abandoned, write_text
 
 
-def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_no_other(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "list"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
@@ -21,7 +21,7 @@ def test_a_file_that_could_not_be_finished_leaves_the_old_one_and_no_other(tmp_p
     assert path.read_text() == "old"
 
 
-def test_any_name_that_fits_can_be_written(tmp_path):
+def test_names_of_maximum_length_can_be_written(tmp_path):
     name = "x" * 251 + ".wav"
     write_text(tmp_path / name, "text")
     with atomic_file(tmp_path / name) as file:
@@ -29,7 +29,7 @@ def test_any_name_that_fits_can_be_written(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "new")]
 
 
-def test_a_locked_file_appears_whole_or_not_at_all(tmp_path):
+def test_locked_file_is_removed_on_failure(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "new" / "a") as file:
         file.write(b"half")
         raise ZeroDivisionError
@@ -47,7 +47,7 @@ with atomic_file(Path(sys.argv[1]) / "voice.wav") as file:
 """
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+def test_only_abandoned_files_are_removed(tmp_path):
     subprocess.run(
         [sys.executable, "-c", KILLED, tmp_path],
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
@@ -63,7 +63,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not
     assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "other.wav"])
 
 
-def test_a_file_never_takes_a_folders_place(tmp_path):
+def test_file_does_not_replace_a_folder(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "precious").write_text("old")
     with pytest.raises(IsADirectoryError):
@@ -72,7 +72,7 @@ def test_a_file_never_takes_a_folders_place(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_told_with_the_file_and_what_to_do(tmp_path, number):
+def test_full_disk_error_names_file_and_remedy(tmp_path, number):
     with (
         pytest.raises(SpikeSepError, match=r"model: cannot be written .*make room"),
         atomic_path(tmp_path / "model"),
@@ -80,7 +80,7 @@ def test_a_full_disk_is_told_with_the_file_and_what_to_do(tmp_path, number):
         raise OSError(number, "whatever")
 
 
-def test_a_really_full_device_is_told_too(tmp_path):
+def test_writing_to_a_full_device_is_reported(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full here")
     with (
@@ -92,60 +92,64 @@ def test_a_really_full_device_is_told_too(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_has_one_worker_or_several_that_share_it(tmp_path):
+def test_folder_lock_is_exclusive_or_shared(tmp_path):
     with (
-        work_in(tmp_path),
+        lock_folder(tmp_path),
         pytest.raises(SpikeSepError, match="another process works in it"),
-        work_in(tmp_path),
+        lock_folder(tmp_path),
     ):
         pass
     with ExitStack() as stack:
         for part in ("-1of2", "-2of2"):
-            stack.enter_context(work_in(tmp_path, shared=True))
-            stack.enter_context(work_in(tmp_path, part=part))
-        with pytest.raises(SpikeSepError, match="another process"), work_in(tmp_path, part="-1of2"):
+            stack.enter_context(lock_folder(tmp_path, shared=True))
+            stack.enter_context(lock_folder(tmp_path, part=part))
+        with (
+            pytest.raises(SpikeSepError, match="another process"),
+            lock_folder(tmp_path, part="-1of2"),
+        ):
             pass
-        with pytest.raises(SpikeSepError, match="another process"), work_in(tmp_path):
+        with pytest.raises(SpikeSepError, match="another process"), lock_folder(tmp_path):
             pass
-    with work_in(tmp_path):
+    with lock_folder(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []  # no lock is left
 
 
-def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+def test_file_system_without_locks_is_supported(tmp_path, monkeypatch):
     def no_locks(file, kind):
         raise OSError(errno.ENOSYS, "not here")
 
     monkeypatch.setattr("spikesep.files.fcntl.flock", no_locks)
-    with work_in(tmp_path), atomic_file(tmp_path / "model"):
+    with lock_folder(tmp_path), atomic_file(tmp_path / "model"):
         remove_abandoned(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_folder_that_nothing_came_of_is_not_left(tmp_path):
-    with pytest.raises(ZeroDivisionError), work_in(tmp_path / "exp"):
+def test_created_folder_is_removed_if_it_stays_empty(tmp_path):
+    with pytest.raises(ZeroDivisionError), lock_folder(tmp_path / "exp"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_work_that_fails_leaves_nothing_of_processes_that_were_ended_with_it(tmp_path):
-    with pytest.raises(KeyboardInterrupt), work_in(tmp_path):
+def test_failed_work_removes_partial_files(tmp_path):
+    with pytest.raises(KeyboardInterrupt), lock_folder(tmp_path):
         (tmp_path / ".spikesep-1f.7.part.wav").touch()
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_next_worker_removes_what_a_killed_one_left_half_written_and_nothing_else(tmp_path):
+def test_next_lock_removes_only_partial_files_of_killed_processes(tmp_path):
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from spikesep.files import atomic_path, work_in\n"
+        "from spikesep.files import atomic_path, lock_folder\n"
         "folder = Path(sys.argv[1])\n"
-        "with work_in(folder), atomic_path(folder / 'snn') as one, atomic_path(folder / 'wav' / 'a.b.wav') as other:\n"
+        "with lock_folder(folder), atomic_path(folder / 'snn') as one:\n"
         "    one.mkdir()\n"
         "    (one / 'config.json').write_text('{')\n"
-        "    other.write_text('RIFF')\n"
-        f"    os.kill(os.getpid(), {signal.SIGKILL:d})\n"
+        "    with atomic_path(folder / 'wav' / 'a.b.wav') as other:\n"
+        "        other.write_text('RIFF')\n"
+        f"        os.kill(os.getpid(), {signal.SIGKILL:d})\n"
     )
     (tmp_path / "wav").mkdir()
     kept = [tmp_path / name for name in (".hidden", "wav/x.part", "wav/.notes.part.txt")]
@@ -159,6 +163,6 @@ def test_the_next_worker_removes_what_a_killed_one_left_half_written_and_nothing
     assert (
         len([p for p in tmp_path.rglob("*") if p.name.startswith(".") and p not in kept]) == 3
     )  # a lock, two parts
-    with work_in(tmp_path):
+    with lock_folder(tmp_path):
         pass
     assert sorted(p for p in tmp_path.rglob("*") if not p.is_dir()) == sorted(kept)

@@ -18,7 +18,7 @@ def asked_anew():
 
 
 @pytest.mark.skipif(not (CHECKOUT / ".git").exists(), reason="not a checkout")
-def test_the_commit_of_the_checkout_is_recorded():
+def test_commit_of_the_checkout_is_recorded():
     head = subprocess.run(
         ["git", "-C", CHECKOUT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
@@ -29,7 +29,7 @@ def test_the_commit_of_the_checkout_is_recorded():
 @pytest.mark.parametrize(
     "case", ["installed below another checkout", "no git", "not a repository after all"]
 )
-def test_elsewhere_it_is_the_installed_version(tmp_path, monkeypatch, case):
+def test_version_is_recorded_outside_a_checkout(tmp_path, monkeypatch, case):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     package = tmp_path / ".venv" / "site-packages" / "spikesep"
     if case != "installed below another checkout":

@@ -255,7 +255,7 @@ def test_option_error_of_the_wsj0_recipe_is_one_line(tmp_path, argv, message):
 
 
 @pytest.fixture
-def watched(tmp_path):
+def watch_phase(tmp_path):
     """A recipe whose commands log their calls, then run the shell command `then`."""
     bin_, home = tmp_path / "bin", tmp_path / "egs" / "debian-2mix"
     shutil.copytree(RECIPE, home, ignore=shutil.ignore_patterns("data", "exp", "downloads"))
@@ -287,12 +287,12 @@ def watched(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_killed_recipe_ends_its_command(watched, number):
-    process, end = watched("exec sleep 60", "--stage", "2"), time.monotonic() + 30
-    while not watched.calls.exists() or not watched.calls.read_text().endswith("\n"):
+def test_killed_recipe_ends_its_command(watch_phase, number):
+    process, end = watch_phase("exec sleep 60", "--stage", "2"), time.monotonic() + 30
+    while not watch_phase.calls.exists() or not watch_phase.calls.read_text().endswith("\n"):
         assert time.monotonic() < end
         time.sleep(0.02)
-    child = int(watched.calls.read_text().split()[0])
+    child = int(watch_phase.calls.read_text().split()[0])
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 128 + number
@@ -300,14 +300,14 @@ def test_killed_recipe_ends_its_command(watched, number):
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_recipe_exits_with_the_status_of_a_failed_command(watched):
-    process = watched("exit 2", "--stage", "2")
+def test_recipe_exits_with_the_status_of_a_failed_command(watch_phase):
+    process = watch_phase("exit 2", "--stage", "2")
     process.communicate(timeout=30)
     assert process.returncode == 2
-    assert len(watched.calls.read_text().splitlines()) == 1
+    assert len(watch_phase.calls.read_text().splitlines()) == 1
 
 
-def test_values_may_follow_an_equals_sign(watched):
+def test_values_may_follow_an_equals_sign(watch_phase):
     argv = [
         "--stage=2",
         "--stop-stage=2",
@@ -316,15 +316,15 @@ def test_values_may_follow_an_equals_sign(watched):
         "--tag",
         "a b",
     ]
-    process = watched("exit 0", *argv)
+    process = watch_phase("exit 0", *argv)
     assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 0
-    (call,) = watched.calls.read_text().splitlines()
+    (call,) = watch_phase.calls.read_text().splitlines()
     assert "--exp exp/a b --config conf/tiny.yaml" in call
     assert call.endswith("--train.epochs 2")
 
 
-def test_from_snn_may_be_repeated(watched):
+def test_from_snn_may_be_repeated(watch_phase):
     argv = [
         "--stage",
         "3",
@@ -336,7 +336,7 @@ def test_from_snn_may_be_repeated(watched):
         "ann",
         "--from-snn=two",
     ]
-    process = watched("exit 0", *argv, name="spikesep-convert")
+    process = watch_phase("exit 0", *argv, name="spikesep-convert")
     assert process.communicate(timeout=30)[1] == ""
-    (call,) = watched.calls.read_text().splitlines()
+    (call,) = watch_phase.calls.read_text().splitlines()
     assert "--from-ann ann --from-snn one two --config" in call

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import work_in
+from spikesep.files import lock_folder
 from spikesep.workers import Workers, parallel_map
 
 
@@ -29,7 +29,7 @@ def refuse_seven(number):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_results_come_in_order_from_one_map_after_the_other(n_jobs):
+def test_consecutive_maps_yield_results_in_order(n_jobs):
     with Workers(n_jobs) as workers:
         assert list(workers.map(square, range(100), "squares", chunk=7)) == [
             n * n for n in range(100)
@@ -41,7 +41,7 @@ def test_results_come_in_order_from_one_map_after_the_other(n_jobs):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_fault_ends_the_map_after_what_came_before_it(n_jobs):
+def test_exception_ends_the_map_after_earlier_results(n_jobs):
     seen = []
 
     def take_all(results):
@@ -53,7 +53,7 @@ def test_a_fault_ends_the_map_after_what_came_before_it(n_jobs):
     assert seen == list(range(7))
 
 
-def test_an_interruption_ends_workers_in_the_midst_of_their_work():
+def test_interruption_ends_busy_workers():
     with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
         results = workers.map(time.sleep, [0, 600, 600, 600], "sleeping", chunk=1)
         next(results)
@@ -74,22 +74,22 @@ def unpicklable(number):
 
 
 def large(number):
-    return bytes(10**7)  # many times what a pipe holds
+    return bytes(10**7)  # much more than a pipe holds
 
 
-def test_results_come_as_they_are_ready_where_order_does_not_matter():
+def test_unordered_results_arrive_as_they_are_ready():
     with Workers(2) as workers:
         found = list(workers.map(later_is_slower, range(6), "x", chunk=1, in_order=False))
     assert sorted(found) == list(range(6))
     assert found[-1] == 0
 
 
-def test_fresh_processes_serve_one_chunk_each():
+def test_fresh_processes_work_on_one_chunk_each():
     here = parallel_map(process_of, range(3), 2, "where", chunk=1, fresh=True)
     assert len({*here, os.getpid()}) == 4
 
 
-def test_a_result_that_cannot_be_handed_over_is_an_error_of_its_own():
+def test_unpicklable_result_is_an_error():
     with (
         Workers(2) as workers,
         pytest.raises((AttributeError, TypeError), match=r"lambda|local object"),
@@ -97,7 +97,7 @@ def test_a_result_that_cannot_be_handed_over_is_an_error_of_its_own():
         list(workers.map(unpicklable, range(4), "x", chunk=1))
 
 
-def test_what_is_left_of_an_unfinished_map_does_not_reach_the_next():
+def test_results_of_an_unfinished_map_do_not_reach_the_next():
     with Workers(2) as workers:
         assert next(workers.map(square, range(8), "x", chunk=1)) == 0
         assert list(workers.map(refuse_seven, range(6), "y", chunk=1)) == list(range(6))
@@ -108,8 +108,8 @@ def slow(number):
 
 
 @pytest.mark.parametrize("function", [large, slow])
-def test_a_worker_killed_at_any_moment_is_noticed(function):
-    """While it hands over a result, too: a pool that shares a queue waits for the rest of that for ever."""
+def test_killed_worker_is_noticed(function):
+    """Even while it sends a result; a pool with a shared queue would wait forever."""
     with Workers(2) as workers:
         results = workers.map(function, range(40), "reading", chunk=1)
         next(results)
@@ -123,11 +123,11 @@ def test_a_worker_killed_at_any_moment_is_noticed(function):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
-def test_without_torch_workers_are_forked_and_end_with_a_parent_that_is_killed():
+def test_workers_are_forked_without_torch_and_end_with_a_killed_parent():
     code = f"""
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
-from spikesep.separation.parallel import Workers
+from spikesep.workers import Workers
 def pid(_):
     return os.getpid()
 workers = Workers(2)
@@ -145,8 +145,13 @@ os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02)
 
 
-def test_preparation_loads_no_torch_so_that_its_workers_are_forked():
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import spikesep.cli.prepare; print('torch' in sys.modules)"
+def test_preparation_imports_no_torch_so_its_workers_are_forked():
+    code = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+import spikesep.cli.prepare
+print("torch" in sys.modules)
+"""
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "False\n"
@@ -157,9 +162,9 @@ BUSY = """
 import os, sys, time
 sys.path[:0] = {path!r}
 from pathlib import Path
-from spikesep.cli.common import exit_on_signal
-from spikesep.files import atomic_path, work_in
-from spikesep.separation.parallel import Workers
+from spikesep.cli.common import unwinding
+from spikesep.files import atomic_path, lock_folder
+from spikesep.workers import Workers
 
 folder = Path({folder!r})
 
@@ -171,7 +176,7 @@ def work(number):
             pass
     return bytes(number % 7 * 100_000)
 
-with exit_on_signal(), work_in(folder), Workers(3) as workers:
+with unwinding(), lock_folder(folder), Workers(3) as workers:
     print(flush=True)
     while True:
         for _ in workers.map(work, range(200), "x", chunk=2):
@@ -180,7 +185,7 @@ with exit_on_signal(), work_in(folder), Workers(3) as workers:
 
 
 def end_at_a_random_moment(folder, how, chance):
-    """Start three busy workers, end one or all as `how` says, and see that everything ends, with nothing left."""
+    """Start three busy workers, signal processes as `how` says, and check that nothing is left."""
     code = BUSY.format(path=sys.path, folder=str(folder))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     parent = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **pipes)
@@ -208,7 +213,7 @@ def end_at_a_random_moment(folder, how, chance):
         assert time.monotonic() < begun + 20
         time.sleep(0.01)
     seconds = time.monotonic() - begun
-    with work_in(folder):  # the lock is free
+    with lock_folder(folder):  # the lock is free
         assert parent.returncode != 0
     if number != "SIGKILL":
         assert not list(folder.glob(".*"))
@@ -227,7 +232,7 @@ ENDS = [
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("how", ENDS)
-def test_whatever_is_ended_nothing_is_left_running_locked_or_half_written(tmp_path, how):
+def test_killing_any_process_leaves_no_process_lock_or_partial_file(tmp_path, how):
     seconds = min(
         end_at_a_random_moment(tmp_path, how, random.Random(f"{how} {k}")) for k in range(2)
     )
@@ -236,12 +241,12 @@ def test_whatever_is_ended_nothing_is_left_running_locked_or_half_written(tmp_pa
 
 @pytest.mark.stress
 @pytest.mark.parametrize("how", ENDS)
-def test_nothing_is_left_however_often_it_is_ended(tmp_path, how):
+def test_repeated_kills_leave_nothing(tmp_path, how):
     for k in range(40):
         assert end_at_a_random_moment(tmp_path, how, random.Random(k)) < 10
 
 
-def test_an_unfinished_file_is_removed_by_a_process_that_is_told_to_end(tmp_path):
+def test_terminated_process_removes_its_unfinished_files(tmp_path):
     code = f"""
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
@@ -256,7 +261,7 @@ with atomic_path("whole.txt") as temporary:
 
 
 def is_running(process):
-    """Whether a process is there and not just waiting to be taken note of."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

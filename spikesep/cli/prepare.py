@@ -14,17 +14,17 @@ from rich.table import Table
 
 from spikesep.cli.common import exit_on_signal, recipe_parser, run, to_recipe
 from spikesep.errors import SpikeSepError
-from spikesep.files import hash_of_files, write_json
+from spikesep.files import hash_files, write_json
 from spikesep.separation.data.corpora import list_utterances
-from spikesep.separation.data.corpora.mixture_lists import find_lists
+from spikesep.separation.data.corpora.mixture_lists import find_mixture_lists
 from spikesep.separation.data.corpora.table import (
     SPLITS,
-    UTTERANCES,
+    UTTERANCE_TABLE,
     Utterance,
     read_table,
     write_table,
 )
-from spikesep.separation.data.preparation import MadeSet, check_procedure, make_mixtures
+from spikesep.separation.data.preparation import RenderedSet, check_procedure, make_mixtures
 from spikesep.training.renamed import is_record
 
 SETTINGS = "settings.json"
@@ -75,7 +75,7 @@ def prepare(options: Namespace) -> None:
 
 def prepare_corpus(options: Namespace) -> None:
     """Write `<data>/local/utterances.tsv`, unless one with these settings and all files exists."""
-    path = options.data / UTTERANCES
+    path = options.data / UTTERANCE_TABLE
     stamp = path.with_name(SETTINGS)
     settings = _corpus_settings(options)
     if path.exists() and is_record(stamp, settings):
@@ -113,8 +113,8 @@ def _corpus_settings(options: Namespace) -> dict[str, Any]:
         "n_speakers": options.mixing.n_speakers,
     }
     if options.corpus.lists:
-        lists = find_lists(options.corpus.lists, options.mixing.n_speakers)
-        settings["lists"] = hash_of_files([path for paths in lists.values() for path in paths])
+        lists = find_mixture_lists(options.corpus.lists, options.mixing.n_speakers)
+        settings["lists"] = hash_files([path for paths in lists.values() for path in paths])
     return settings
 
 
@@ -139,7 +139,7 @@ def _counts(rows: list[Utterance]) -> list[str]:
     ]
 
 
-def _print_mixtures(made: list[MadeSet]) -> None:
+def _print_mixtures(made: list[RenderedSet]) -> None:
     """Print the number of mixtures and speakers of each set."""
     shown = Table(
         "set", "version", "mixtures", "same sex", "different", "speakers", title="mixtures"

@@ -8,19 +8,14 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import hash_of_files
+from spikesep.files import hash_files
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.data.corpora.table import UTTERANCES, Utterance, read_table
-from spikesep.separation.data.dataset import (
-    Collate,
-    CropList,
-    FixedCrops,
-    listen,
-    loader_of,
-    training_loader,
-)
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, read_table
+from spikesep.separation.data.dataset import CropList, FixedCrops, RandomCrops, crop_loader
 from spikesep.separation.data.dynamic_mixing import DynamicCrops
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
+from spikesep.separation.data.mixture_files import find_residuals
+from spikesep.separation.data.remixing import Collate
 from spikesep.training.processes.launch import n_loader_workers
 
 N_HASHED = 32
@@ -66,16 +61,9 @@ class ExperimentData:
         n_workers = n_loader_workers(recipe.launch)
         if dynamic.examples:
             crops = self._dynamic_crops(n_samples, seed)
-            return loader_of(crops, batch_size, seed, collate, n_workers)
-        return training_loader(
-            self.train,
-            recipe.model.sample_rate,
-            n_samples,
-            batch_size=batch_size,
-            seed=seed,
-            collate=collate,
-            n_workers=n_workers,
-        )
+            return crop_loader(crops, batch_size, seed, collate, n_workers)
+        crops = RandomCrops(self.train, recipe.model.sample_rate, n_samples, seed)
+        return crop_loader(crops, batch_size, seed, collate, n_workers)
 
     def fixed_crops(self, n_samples: int, at_most: int) -> CropList:
         """Return training crops that stay the same in all epochs.
@@ -155,7 +143,7 @@ def read_experiment_data(folder: Path, recipe: RecipeConfig) -> ExperimentData:
                 f"{folder / name}: mixtures of {n_speakers} speakers; set --model.n_speakers to "
                 "this number"
             )
-        found[name], own = listen(mixtures, recipe.model.sample_rate)
+        found[name], own = find_residuals(mixtures, recipe.model.sample_rate)
         heard += own
     return ExperimentData(folder, recipe, found["tr"], found["cv"], heard)
 
@@ -168,11 +156,11 @@ def dynamic_settings(recipe: RecipeConfig) -> dict[str, Any]:
 def hash_of_lists(data: Path) -> str:
     """Return a hash of the lists of training and validation mixtures."""
     lists = [data / split / name for split in ("tr", "cv") for name in ("utt2spk", "mixtures.tsv")]
-    return hash_of_files([path for path in lists if path.exists()])
+    return hash_files([path for path in lists if path.exists()])
 
 
 def _training_utterances(data: Path) -> list[Utterance]:
-    return [row for row in read_table(data / UTTERANCES) if row.split == "tr"]
+    return [row for row in read_table(data / UTTERANCE_TABLE) if row.split == "tr"]
 
 
 def _hash_of_utterances(data: Path) -> str:
@@ -181,4 +169,4 @@ def _hash_of_utterances(data: Path) -> str:
     names = " ".join(f"{row.utt_id} {row.duration:.6f}" for row in rows)
     some = rows[:: -(-len(rows) // N_HASHED)] if rows else []
     digest = hashlib.sha256(names.encode()).hexdigest()[:16]
-    return digest + hash_of_files([row.path for row in some])
+    return digest + hash_files([row.path for row in some])

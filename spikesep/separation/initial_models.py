@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import hash_of_files, read_json, write_json
+from spikesep.files import hash_files, read_json, write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.model.separator import Separator, load_separator, save_separator
 from spikesep.spiking.conversion.spike_budget import match
@@ -87,7 +87,7 @@ def load_thawed(paths: Sequence[Path], recipe: RecipeConfig) -> Separator:
 
 def hash_of_weights(*models: Path) -> str:
     """Return a hash of the files with the weights of models."""
-    return hash_of_files(
+    return hash_files(
         [model / "model.safetensors" if model.is_dir() else model for model in models]
     )
 

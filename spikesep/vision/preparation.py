@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json, work_in
+from spikesep.files import atomic_path, lock_folder, read_json
 from spikesep.vision.cache import SHA256, cache_path, checksum, read_cache
 from spikesep.vision.config import ImageDataConfig
 from spikesep.vision.datasets import load_image_files
@@ -50,7 +50,7 @@ def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path
     path = cache_path(config.name, data)
     if read_cache(config.name, data) is not None:
         return path
-    with work_in(downloads):  # shared by experiments
+    with lock_folder(downloads):  # shared by experiments
         read = {"mnist": _mnist, "cifar10": _cifar10}[config.name]
         tensors = read(config.root, downloads)
         if checksum(tensors) != SHA256[config.name]:

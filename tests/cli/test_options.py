@@ -117,5 +117,5 @@ def test_warning_is_one_line_and_printed_once(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("spikesep-x: ")
     assert line.endswith(
-        "two lines.wav: was never finished, its header gives no length; 0.12 s of sound are read"
+        "two lines.wav: was never finished, its header gives no length; 0.12 s of audio are read"
     )

@@ -28,7 +28,7 @@ VOICES = {
 def corpus(tmp_path_factory):
     """A folder corpus of eight synthetic voices with four sentences each."""
     root = tmp_path_factory.mktemp("corpus")
-    synthesizer = espeak._Synthesizer()
+    synthesizer = espeak.Synthesizer()
     for number, (speaker, voice) in enumerate(zip(VOICES, espeak.VOICES, strict=False)):
         for n, text in enumerate(espeak.sentences(voice.language, 4, random.Random(number))):
             write_wav(
@@ -42,7 +42,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def prepare(tmp_path, corpus, capsys):
-    """Run the command on a small recipe; returns what it printed."""
+    """Run the command on a small recipe, and return its output."""
 
     def run(task, *options, status=0):
         small = [
@@ -66,14 +66,14 @@ def prepare(tmp_path, corpus, capsys):
 
 
 def contents(folder):
-    """Of all files but the journals, which tell in which order they were made."""
+    """Read all files except journals, whose lines are in order of completion."""
     files = [
         path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "made"
     ]
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
-def test_two_commands_leave_data_dirs_that_validate_and_do_not_leak(tmp_path, prepare):
+def test_data_dirs_are_valid_and_do_not_leak_speakers(tmp_path, prepare):
     said = prepare("corpus")
     assert "32 utterances" in said
     assert re.search(r"ann +│ f", said)
@@ -100,22 +100,20 @@ def test_two_commands_leave_data_dirs_that_validate_and_do_not_leak(tmp_path, pr
     assert not heard["tt"] & (heard["tr"] | heard["cv"])
 
 
-def test_a_second_run_says_so_and_changes_nothing(tmp_path, prepare):
+def test_second_run_reports_that_and_changes_nothing(tmp_path, prepare):
     prepare("corpus")
     prepare("mixtures")
     before = contents(tmp_path / "data")
     times = {
         path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*") if path.is_file()
     }
-    assert "are listed with these settings (remove the file to list them again)" in prepare(
-        "corpus"
-    )
-    assert prepare("mixtures").count("mixtures are there as asked (to mix them anew, remove") == 3
+    assert "are listed as asked (to list them anew, remove the file)" in prepare("corpus")
+    assert prepare("mixtures").count("mixtures are up to date (to mix them again, remove") == 3
     assert contents(tmp_path / "data") == before
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
-def test_a_run_from_scratch_gives_the_same_files(tmp_path, prepare):
+def test_run_from_scratch_gives_the_same_files(tmp_path, prepare):
     prepare("corpus")
     prepare("mixtures")
     before = contents(tmp_path / "data")
@@ -125,7 +123,7 @@ def test_a_run_from_scratch_gives_the_same_files(tmp_path, prepare):
     assert contents(tmp_path / "data") == before
 
 
-def test_what_is_missing_is_mended(tmp_path, prepare):
+def test_missing_and_damaged_files_are_repaired(tmp_path, prepare):
     prepare("corpus")
     prepare("mixtures")
     data = tmp_path / "data"
@@ -142,7 +140,7 @@ def test_what_is_missing_is_mended(tmp_path, prepare):
     assert contents(data) == before
 
 
-def test_other_settings_mix_anew_and_say_so(tmp_path, prepare):
+def test_other_settings_mix_again_and_report_that(tmp_path, prepare):
     prepare("corpus")
     prepare("mixtures")
     before = contents(tmp_path / "data" / "wav")
@@ -157,7 +155,7 @@ def test_other_settings_mix_anew_and_say_so(tmp_path, prepare):
     assert prepare("mixtures", "--seed", "7").count("made with other settings") == 3
 
 
-def test_another_table_mixes_anew_what_it_changes_though_the_settings_stay(tmp_path, prepare):
+def test_edited_table_mixes_the_affected_sets_again(tmp_path, prepare):
     prepare("corpus")
     prepare("mixtures")
     path = tmp_path / "data" / "local" / "utterances.tsv"
@@ -171,7 +169,7 @@ def test_another_table_mixes_anew_what_it_changes_though_the_settings_stay(tmp_p
     assert contents(tmp_path / "data" / "wav" / "tt") == before
 
 
-def test_a_folder_of_somebody_elses_wavs_is_not_removed(tmp_path, prepare):
+def test_folder_of_foreign_wav_files_is_kept(tmp_path, prepare):
     prepare("corpus")
     theirs = tmp_path / "data" / "wav" / "tr" / "mine.wav"
     theirs.parent.mkdir(parents=True)
@@ -180,7 +178,7 @@ def test_a_folder_of_somebody_elses_wavs_is_not_removed(tmp_path, prepare):
     assert theirs.exists()
 
 
-def test_a_name_with_any_other_character_goes_through_both_stages(tmp_path, prepare, corpus):
+def test_unusual_file_names_are_supported(tmp_path, prepare, corpus):
     own = tmp_path / "own\u2028voices\x0c\x85"
     shutil.copytree(corpus, own)
     prepare("corpus", "--corpus.root", str(own))
@@ -188,7 +186,7 @@ def test_a_name_with_any_other_character_goes_through_both_stages(tmp_path, prep
     assert len(validate_data_dir(tmp_path / "data" / "tr")) == 10
 
 
-def test_a_name_that_no_list_can_hold_is_refused_by_the_first_stage(tmp_path, prepare, corpus):
+def test_file_name_that_no_list_can_hold_is_rejected(tmp_path, prepare, corpus):
     own = tmp_path / "own"
     shutil.copytree(corpus, own)
     (own / "bea" / "0.wav").rename(own / "bea" / "tab\there.wav")
@@ -197,13 +195,13 @@ def test_a_name_that_no_list_can_hold_is_refused_by_the_first_stage(tmp_path, pr
     assert "rename it" in error
 
 
-def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus):
+def test_corpus_is_listed_again_if_recordings_are_gone(tmp_path, prepare, corpus):
     own = tmp_path / "own"
     shutil.copytree(corpus, own)
     prepare("corpus", "--corpus.root", str(own))
     (own / "ann" / "0.wav").unlink()
     said = prepare("corpus", "--corpus.root", str(own))
-    assert "1 of its recordings are missing" in said
+    assert "1 of its recordings are gone" in said
     assert "31 utterances" in said
 
 
@@ -212,7 +210,7 @@ def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus
     [
         (["mixtures"], "run spikesep-prepare corpus first"),
         (["corpus", "--corpus.root", "/nowhere"], "--corpus.root: /nowhere is not a folder"),
-        (["corpus", "--corpus.closed_share", "2"], "no longer exists"),
+        (["corpus", "--corpus.closed_share", "2"], "closed_share"),
         (["corpus", "--corpus.unseen_speakers", "[ann, bea]"], "two male voices"),
         (["corpus", "--corpus.nam", "folder"], "nam"),
         (["everything"], "everything"),
@@ -221,10 +219,7 @@ def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus
             "--mixing.n_speakers 3: the balanced procedure mixes two",
         ),
         (["corpus", "--mixing.n_speakers", "1"], "--mixing.n_speakers 1: a mixture has at least 2"),
-        (
-            ["corpus", "--model.n_speakers", "3"],
-            "--model.n_speakers 3: mixtures would have 2 voices",
-        ),
+        (["corpus", "--model.n_speakers", "3"], "--model.n_speakers 3: mixtures would be of 2"),
         (["corpus", "--mixing.modes", "[max]"], "--mixing.modes: max; balanced has cut"),
         (["corpus", "--mixing.n_open", "0"], "ask for at least one"),
         (
@@ -233,7 +228,7 @@ def test_recordings_that_have_gone_are_looked_for_anew(tmp_path, prepare, corpus
         ),
     ],
 )
-def test_a_fault_is_one_line_with_status_2_and_leaves_nothing(tmp_path, prepare, arguments, said):
+def test_errors_are_one_line_with_status_2_and_leave_no_files(tmp_path, prepare, arguments, said):
     error = prepare(*arguments, status=2)
     assert said in error
     assert error.count("\n") == 1

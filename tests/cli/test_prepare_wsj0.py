@@ -1,5 +1,7 @@
-"""`spikesep-prepare` on a small tree in WSJ0's layout: every fault is one line, and once it is mended, or after a
-kill, the same command ends with the files of an unbroken run.
+"""`spikesep-prepare` on a small tree in the layout of WSJ0.
+
+Every error is one line. After it is corrected, or after a kill, the same command gives the files of
+an uninterrupted run.
 """
 
 import os
@@ -18,16 +20,22 @@ from helpers.shorten import sphere_bytes
 
 from spikesep.cli.prepare import main
 from spikesep.errors import SpikeSepError
-from spikesep.files import work_in
+from spikesep.files import lock_folder
 from spikesep.separation.data.kaldi import validate_data_dir
 
 N_ROWS = 60
+MAIN = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from spikesep.cli.prepare import main
+main(sys.argv[1:])
+"""
 SETS = {"tr": "si_tr_s", "cv": "si_tr_s", "tt": "si_dt_05"}
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Four speakers a set with three short recordings each, and lists of 60 mixtures a set."""
+    """Three sets of four speakers with three short recordings each, and lists of 60 mixtures."""
     root = tmp_path_factory.mktemp("wsj0-tree")
     chance = np.random.default_rng(0)
     for number, (split, name) in enumerate(SETS.items()):
@@ -56,9 +64,15 @@ def tree(tmp_path_factory):
 
 def options(task, root, data, n_jobs=1):
     return [
-        task, f"--data={data}", "--corpus.name=wsj0", f"--corpus.root={root}", f"--corpus.lists={root / 'lists'}",
-        "--mixing.procedure=wsj0mix", "--mixing.modes=[min,max]", f"--launch.n_jobs={n_jobs}",
-    ]  # fmt: skip
+        task,
+        f"--data={data}",
+        "--corpus.name=wsj0",
+        f"--corpus.root={root}",
+        f"--corpus.lists={root / 'lists'}",
+        "--mixing.procedure=wsj0mix",
+        "--mixing.modes=[min,max]",
+        f"--launch.n_jobs={n_jobs}",
+    ]
 
 
 def prepare(task, root, data, n_jobs=1) -> int:
@@ -68,7 +82,7 @@ def prepare(task, root, data, n_jobs=1) -> int:
 
 
 def contents(data):
-    """Mixtures, and the lists that the original script writes."""
+    """Return the content of mixtures and of the lists that the original script writes."""
     files = [
         path
         for path in sorted(data.rglob("*"))
@@ -86,7 +100,7 @@ def whole(tree, tmp_path_factory):
 
 @pytest.fixture
 def copy(tree, tmp_path):
-    """The tree, to be damaged."""
+    """A copy of the tree that a test may damage."""
     shutil.copytree(tree, tmp_path / "wsj0-tree")
     return tmp_path / "wsj0-tree"
 
@@ -99,7 +113,7 @@ def the_line(capsys) -> str:
 
 
 def as_wav(path, rate=16000):
-    """A recording as wav in place of its wv1."""
+    """Replace a wv1 file by a wav file."""
     pcm = np.random.default_rng(1).integers(-3000, 3000, 9000).astype(np.int16)
     wav = path.with_suffix(".wav")
     soundfile.write(wav, pcm, rate)
@@ -123,7 +137,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_recording_that_cannot_serve_is_named_and_mended(
+def test_unusable_recording_is_named_and_can_be_replaced(
     tree, copy, tmp_path, whole, capsys, name, n_jobs
 ):
     damage, said = DAMAGES[name]
@@ -141,7 +155,7 @@ def test_a_recording_that_cannot_serve_is_named_and_mended(
     shutil.copy(tree / path.relative_to(copy), path)
     (data / "local" / "utterances.tsv").unlink(
         missing_ok=True
-    )  # it may hold the length of the damaged one
+    )  # it may hold the length of the damaged file
     assert prepare("corpus", copy, data) == prepare("mixtures", copy, data) == 0
     assert contents(data) == whole
 
@@ -151,12 +165,18 @@ def test_a_recording_that_cannot_serve_is_named_and_mended(
     [
         ("", "mix_2_spk_cv.txt: lists no mixture"),
         ("wsj0/si_tr_s/01a/01a00000.wav 1\n", "mix_2_spk_cv.txt:1: "),
-        ("wsj0/si_tr_s/11a/11a00009.wav 1 wsj0/si_tr_s/12a/12a00000.wav -1\n", "cv.txt:1: wsj0/si_tr_s/11a/11a00009"),
-        ("wsj0/si_tr_s/01a/01a00000.wav 1 wsj0/si_tr_s/12a/12a00000.wav -1\n", "01a00000.wav is in tr too"),
+        (
+            "wsj0/si_tr_s/11a/11a00009.wav 1 wsj0/si_tr_s/12a/12a00000.wav -1\n",
+            "cv.txt:1: wsj0/si_tr_s/11a/11a00009",
+        ),
+        (
+            "wsj0/si_tr_s/01a/01a00000.wav 1 wsj0/si_tr_s/12a/12a00000.wav -1\n",
+            "01a00000.wav is in tr too",
+        ),
     ],
     ids=["empty", "short", "missing file", "two splits"],
-)  # fmt: skip
-def test_a_list_that_cannot_serve_is_named_and_leaves_nothing(copy, tmp_path, capsys, text, said):
+)
+def test_invalid_list_is_named_and_leaves_no_files(copy, tmp_path, capsys, text, said):
     (copy / "lists" / "mix_2_spk_cv.txt").write_text(text)
     data = tmp_path / "data"
     assert prepare("corpus", copy, data) == 2
@@ -164,7 +184,7 @@ def test_a_list_that_cannot_serve_is_named_and_leaves_nothing(copy, tmp_path, ca
     assert not data.exists()
 
 
-def test_other_lists_in_the_same_folder_list_the_corpus_anew(copy, tmp_path, capsys):
+def test_changed_lists_are_noticed(copy, tmp_path, capsys):
     data = tmp_path / "data"
     path = copy / "lists" / "mix_2_spk_cv.txt"
     rows = path.read_text().splitlines(keepends=True)
@@ -179,14 +199,14 @@ def test_other_lists_in_the_same_folder_list_the_corpus_anew(copy, tmp_path, cap
     assert "tr: made with other settings" not in said
 
 
-def test_a_list_that_is_not_there_is_named(copy, tmp_path, capsys):
+def test_missing_list_is_named(copy, tmp_path, capsys):
     (copy / "lists" / "mix_2_spk_tt.txt").unlink()
     assert prepare("corpus", copy, tmp_path / "data") == 2
     assert "no mix_2_spk_tt.txt" in the_line(capsys)
 
 
 @pytest.mark.parametrize("root", ["lists", "wsj0/si_tr_s/01a", "nowhere"])
-def test_a_folder_that_is_not_wsj0_is_named(tree, tmp_path, capsys, root):
+def test_folder_without_wsj0_is_named(tree, tmp_path, capsys, root):
     with pytest.raises(SystemExit) as ended:
         main(
             [
@@ -202,7 +222,7 @@ def test_a_folder_that_is_not_wsj0_is_named(tree, tmp_path, capsys, root):
 
 @contextmanager
 def files_of_at_most(n_bytes):
-    """The nearest to a full disk that needs no disk: no file may grow larger (EFBIG)."""
+    """Limit the size of files (EFBIG), which behaves like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
@@ -214,7 +234,7 @@ def files_of_at_most(n_bytes):
 
 
 @pytest.mark.parametrize("n_bytes", [4000, 15000])
-def test_a_full_disk_is_told_and_the_command_then_goes_on(tree, tmp_path, whole, capsys, n_bytes):
+def test_full_disk_is_reported_and_mixing_resumes(tree, tmp_path, whole, capsys, n_bytes):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
     with files_of_at_most(n_bytes):
@@ -226,10 +246,10 @@ def test_a_full_disk_is_told_and_the_command_then_goes_on(tree, tmp_path, whole,
     assert contents(data) == whole
 
 
-def test_a_second_process_is_refused_and_disturbs_nothing(tree, tmp_path, whole, capsys):
+def test_second_process_is_rejected_without_side_effects(tree, tmp_path, whole, capsys):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
-    with work_in(data):
+    with lock_folder(data):
         assert prepare("mixtures", tree, data) == 2
         assert "another process works in it" in the_line(capsys)
     assert prepare("mixtures", tree, data) == 0
@@ -237,15 +257,14 @@ def test_a_second_process_is_refused_and_disturbs_nothing(tree, tmp_path, whole,
 
 
 def n_wavs(folder):
-    """Files there while another process works in it: a folder that vanishes meanwhile is no error to `os.walk`."""
+    """Count wav files while another process writes; `os.walk` ignores folders that vanish."""
     return sum(name.endswith(".wav") for _, _, names in os.walk(folder) for name in names)
 
 
-def test_killed_again_and_again_it_ends_with_the_same_files(tree, tmp_path, whole):
+def test_repeated_kills_do_not_change_the_files(tree, tmp_path, whole):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
-    code = f"import sys; sys.path[:0] = {sys.path!r}; from spikesep.cli.prepare import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *options("mixtures", tree, data, n_jobs=2)]
+    command = [sys.executable, "-c", MAIN, *options("mixtures", tree, data, n_jobs=2)]
     chance = np.random.default_rng(0)
     counts = []
     for _ in range(3):
@@ -254,13 +273,13 @@ def test_killed_again_and_again_it_ends_with_the_same_files(tree, tmp_path, whol
         wanted = before + int(chance.integers(20, 200))
         while process.poll() is None and n_wavs(data) < wanted:
             time.sleep(0.01)
-        process.kill()  # its workers are left to notice
+        process.kill()  # its workers must notice
         assert process.wait() == -signal.SIGKILL, process.stderr.read()
         process.stderr.close()
         counts.append(n_wavs(data))
         end = time.monotonic() + 30
-        while time.monotonic() < end:  # until its workers have let go
-            with suppress(SpikeSepError), work_in(data):
+        while time.monotonic() < end:  # until its workers have ended
+            with suppress(SpikeSepError), lock_folder(data):
                 break
             time.sleep(0.05)
     assert 0 < counts[0] < len([name for name in whole if name.suffix == ".wav"])
@@ -272,20 +291,17 @@ def test_killed_again_and_again_it_ends_with_the_same_files(tree, tmp_path, whol
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_it_ends_at_once_and_leaves_no_process_no_lock_and_nothing_half_written(
-    tree, tmp_path, number
-):
+def test_termination_is_immediate_and_leaves_nothing(tree, tmp_path, number):
     data = tmp_path / "data"
     assert prepare("corpus", tree, data) == 0
-    code = f"import sys; sys.path[:0] = {sys.path!r}; from spikesep.cli.prepare import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *options("mixtures", tree, data, n_jobs=2)]
+    command = [sys.executable, "-c", MAIN, *options("mixtures", tree, data, n_jobs=2)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
     while process.poll() is None and n_wavs(data) < 30:
         time.sleep(0.01)
     begun = time.monotonic()
-    os.killpg(process.pid, number)  # as a terminal does, or a batch system
+    os.killpg(process.pid, number)  # as a terminal or a batch system does
     _, said = process.communicate(timeout=20)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], said
     assert time.monotonic() - begun < 2 + 2 * os.getloadavg()[0] / os.cpu_count()
@@ -296,5 +312,5 @@ def test_told_to_end_it_ends_at_once_and_leaves_no_process_no_lock_and_nothing_h
     assert not [
         stat for group, stat in states if int(group) == process.pid and not stat.startswith("Z")
     ]
-    with work_in(data):
+    with lock_folder(data):
         assert not [path for path in data.rglob(".*") if path.name != ".lock"]

@@ -1,1 +1,1 @@
-"""What tests of several rooms use."""
+"""Helpers shared by tests of several packages."""

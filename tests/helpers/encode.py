@@ -1,4 +1,4 @@
-"""Recordings as other programs write them, through FFmpeg (PyAV)."""
+"""Recordings as other programs write them, encoded by FFmpeg (PyAV)."""
 
 import struct
 
@@ -9,20 +9,20 @@ WITHOUT_XING = {"write_xing": "0", "id3v2_version": "0"}
 
 
 def encoded(
-    path, samples, codec, rate=16000, format=None, bit_rate=None, gap=0.0, tracks=1, options=None
+    path, samples, codec, rate=16000, *, format=None, bit_rate=None, gap=0.0, tracks=1, options=None
 ):
-    """Write float [samples], at 16 kHz, into a file of one channel; give its path.
+    """Encode float samples [T] at 16 kHz into a file of one channel, and return its path.
 
     Args:
-        path: of the file.
-        samples: of the recording.
-        codec: as FFmpeg calls it.
-        rate: of the file, Hz.
-        format: container, if the suffix does not tell it.
-        bit_rate: bits a second.
-        gap: seconds of time that are left out in the middle.
-        tracks: the same sound as often.
-        options: of the container.
+        path: Path of the file.
+        samples: Samples.
+        codec: FFmpeg's name of the codec.
+        rate: Sample rate of the file in Hz.
+        format: Container, if it does not follow from the suffix.
+        bit_rate: In bits per second.
+        gap: Length in seconds of a gap between timestamps in the middle.
+        tracks: Number of identical audio tracks.
+        options: Options of the container.
     """
     with av.open(str(path), "w", format=format, options=options or {}) as container:
         streams = [container.add_stream(codec, rate=rate, layout="mono") for _ in range(tracks)]
@@ -42,8 +42,8 @@ def encoded(
     return path
 
 
-def wav_bytes(body, rate=16000, code=1, bits=16, riff=None, data=None, behind=b"", extra=b""):
-    """A wav file of one channel whose header may say anything of its length."""
+def wav_bytes(body, *, rate=16000, code=1, bits=16, riff=None, data=None, behind=b"", extra=b""):
+    """Return a wav file of one channel whose header may state any length."""
     width = bits // 8
     form = struct.pack("<HHIIHH", code, 1, rate, rate * width, max(1, width), bits) + extra
     rest = b"WAVEfmt " + struct.pack("<I", len(form)) + form

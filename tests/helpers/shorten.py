@@ -1,4 +1,4 @@
-"""A Shorten encoder for tests: blocks of first differences, Rice-coded; and SPHERE files around it."""
+"""A Shorten encoder (Rice-coded first differences), and SPHERE files."""
 
 import numpy as np
 
@@ -23,16 +23,10 @@ class _Bits:
 
 
 def shorten(pcm, version=2, block=256):
-    """int16 [samples] as a Shorten stream of one channel."""
+    """Encode int16 samples [T] as a Shorten stream of one channel."""
     out = _Bits()
-    for value in (
-        5,
-        1,
-        block,
-        0,
-        0,
-        0,
-    ):  # 16 bits, low byte first; channels; block; no prediction order, mean or skip
+    # 16 bits, low byte first; channels; block; no prediction order, mean or skip
+    for value in (5, 1, block, 0, 0, 0):
         out.long(value)
     last = 0
     for start in range(0, len(pcm), block):
@@ -52,7 +46,7 @@ def shorten(pcm, version=2, block=256):
 
 
 def sphere_bytes(pcm, coding="pcm", byte_format="01", rate=16000, checksum=None, count=None):
-    """A SPHERE file of one channel, int16 [samples]; `coding` with shorten compresses it."""
+    """Return a SPHERE file of one channel, int16 [T], compressed if `coding` names shorten."""
     fields = {
         "channel_count -i": 1,
         "sample_count -i": len(pcm) if count is None else count,

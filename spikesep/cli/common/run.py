@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from spikesep.cli.common.config_file import setting_names, suggestion
 from spikesep.cli.common.process import open_closed_streams
 from spikesep.errors import SpikeSepError, SpikeSepWarning
-from spikesep.files import room_for, work_in
+from spikesep.files import explain_full_disk, lock_folder
 from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.processes.slurm import Resources, in_job, run_jobs, this_program
 
@@ -116,12 +116,12 @@ def _locked_folder(options: Namespace) -> Iterator[None]:
     folder = options.get("exp") or options.get("data")
     with ExitStack() as stack:
         if folder:
-            stack.enter_context(room_for(folder))
+            stack.enter_context(explain_full_disk(folder))
         if folder and is_first_process():
             shard = options.get("shard")
-            stack.enter_context(work_in(folder, shared=bool(shard)))
+            stack.enter_context(lock_folder(folder, shared=bool(shard)))
             if shard:
-                stack.enter_context(work_in(folder, part=f"-{shard.replace('/', 'of')}"))
+                stack.enter_context(lock_folder(folder, part=f"-{shard.replace('/', 'of')}"))
         yield
 
 

@@ -1,1 +1,1 @@
-"""Audio files and signals: reading, writing, resampling, levels, channels."""
+"""Audio files and signals: reading, writing, resampling, speech levels, downmixing."""

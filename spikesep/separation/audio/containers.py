@@ -1,145 +1,93 @@
-"""Where a container says that its sound lies, and how long it says the sound is.
+"""Location and stated length of the samples in container formats.
 
-A length in a header is a hint: recorders are killed before they write it, 32 bits of it wrap round past 4 GiB, and some
-programs count it wrongly. What the file holds decides; it is refused only where bytes that the header counts are gone.
+The length in a header is a hint. Recorders are killed before they write it, 32-bit fields wrap
+around past 4 GiB, and some programs count it wrongly. The content of the file decides. A file is
+rejected only if bytes that its header counts are missing.
 """
 
 import io
-import os
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
 
 from spikesep.errors import SpikeSepError
+from spikesep.separation.audio.file_section import BinaryFile
 from spikesep.separation.audio.wav import is_open_ended
 
-LEAST_SOUND = 2**12
-"""Bytes behind the stated end from which on they are taken for more sound; fewer are padding or a tag."""
-MOST_CHUNKS = 2**18
-"""Chunks of a file that are looked at; a day in fragments of half a second has more, but states no length."""
-COUNTED_IN = 128
+MIN_TRAILING_AUDIO = 2**12
+"""Bytes past the stated end that are taken for more audio; fewer are padding or a tag."""
+MAX_CHUNKS = 2**18
+"""Chunks of a file that are examined."""
+MAX_HEADER_EXCESS = 128
 """Bytes of header that some programs count as samples."""
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")
-"""How tags begin that programs add to any file."""
-ENDLESS = 2**62
-"""A length in 64 bits from which on it stands for an end that is not known."""
+"""First bytes of tags that programs append to any file."""
+UNKNOWN_LENGTH_64 = 2**62
+"""Value from which on a 64-bit length means that the length is unknown."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Where the samples of a recording lie in its file.
+    """Byte range of the samples of a recording in its file.
 
     Attributes:
-        start: byte at which they begin.
-        stop: byte behind the last one.
-        doubt: why the length in the header is not believed; empty where it is.
-        remark: what else deserves a word; empty where nothing does.
+        start: First byte.
+        stop: Byte after the last one.
+        length_fault: Why the length in the header is not trusted; empty if it is.
+        note: Another remark for the user, or empty.
     """
 
     start: int
     stop: int
-    doubt: str = ""
-    remark: str = ""
-
-
-class Section(io.RawIOBase):
-    """Part of a file as a file of its own, without a name for libraries to judge it by.
-
-    Args:
-        file: on disk; may be closed meanwhile. Its position moves, so one section is read at a time.
-        start: first byte.
-        stop: the byte behind the last; None for the end of the file.
-    """
-
-    def __init__(self, file: IO[bytes] | "Section", start: int = 0, stop: int | None = None):
-        self._descriptor = os.dup(file.fileno())
-        self._start, self._position = start, 0
-        self._stop = os.fstat(self._descriptor).st_size if stop is None else stop
-
-    def readinto(self, memory) -> int:
-        """Fill the memory as far as there are bytes; how many."""
-        position = self._start + self._position
-        os.lseek(self._descriptor, position, os.SEEK_SET)
-        content = os.read(self._descriptor, min(len(memory), max(0, self._stop - position)))
-        memory[: len(content)] = content
-        self._position += len(content)
-        return len(content)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte of the part."""
-        origin = (0, self._position, self._stop - self._start)[whence]
-        self._position = max(0, origin + offset)
-        return self._position
-
-    def tell(self) -> int:
-        """The byte of the part that is read next."""
-        return self._position
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def fileno(self) -> int:
-        """Of the whole file."""
-        return self._descriptor
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
+    length_fault: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a container is made of chunks: a name, a size and the content each."""
+    """Structure of a chunked container, in which each chunk has a name, a size and content."""
 
-    first: int  # byte of the first chunk
-    sound: bytes  # name of the chunk that holds the samples
-    size: str = "<I"
-    inside: int = 0  # bytes of that chunk before the samples
+    first: int  # offset of the first chunk
+    data_name: bytes  # name of the chunk that holds the samples
+    size_format: str = "<I"
+    data_offset: int = 0  # bytes of that chunk before the samples
     align: int = 2
-    counts_head: bool = False  # a chunk's size includes its name and size
+    size_includes_head: bool = False  # a chunk's size counts its name and size fields
 
     @property
     def head(self) -> int:
-        return len(self.sound) + struct.calcsize(self.size)
+        return len(self.data_name) + struct.calcsize(self.size_format)
 
 
 WAVE64 = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 LAYOUTS = {
     rb"(RIFF|RF64|BW64).{4}WAVE": _Layout(12, b"data"),
     rb"RIFX.{4}WAVE": _Layout(12, b"data", ">I"),
-    rb"FORM.{4}AIF[FC]": _Layout(12, b"SSND", ">I", inside=8),
+    rb"FORM.{4}AIF[FC]": _Layout(12, b"SSND", ">I", data_offset=8),
     rb"FORM.{4}(8SVX|16SV)": _Layout(12, b"BODY", ">I"),
     rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb": _Layout(
-        40, b"data" + WAVE64, "<Q", align=8, counts_head=True
+        40, b"data" + WAVE64, "<Q", align=8, size_includes_head=True
     ),
-    rb"caff\x00": _Layout(8, b"data", ">Q", inside=4, align=1),
+    rb"caff\x00": _Layout(8, b"data", ">Q", data_offset=4, align=1),
 }
 SIGNATURES = re.compile(
-    rb"RIF[FX]|RF64|BW64|riff|FORM|caff|\.snd|dns\.|fLaC|OggS|ID3|NIST_1A|\x1aE\xdf\xa3|#!AMR|wvpk|TTA[12]|MAC |FLV\x01"
-    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11|.{4}ftyp",
+    rb"RIF[FX]|RF64|BW64|riff|FORM|caff|\.snd|dns\.|fLaC|OggS|ID3|NIST_1A|\x1aE\xdf\xa3|#!AMR|wvpk"
+    rb"|TTA[12]|MAC |FLV\x01|\x30\x26\xb2\x75\x8e\x66\xcf\x11|.{4}ftyp",
     re.DOTALL,
 )
-"""How a file begins that cannot be taken for samples without a header."""
+"""First bytes of files that cannot be samples without a header."""
 
 
-def find_extent(file: IO[bytes], name: str) -> Extent | None:
-    """Find the samples of a file; None where its format gives no place for them.
+def find_extent(file: BinaryFile, name: str) -> Extent | None:
+    """Locate the samples of a file, or return None if its format does not tell.
 
     Args:
-        file: can be sought in; is left at its beginning.
-        name: for messages.
+        file: Seekable file, which is left at its beginning.
+        name: Name for messages.
 
     Raises:
-        SpikeSepError: the file ends before its header says.
+        SpikeSepError: If the file is shorter than its header says.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -147,11 +95,11 @@ def find_extent(file: IO[bytes], name: str) -> Extent | None:
     try:
         if head[:4] in (b".snd", b"dns.") and len(head) >= 24:
             start, stated = struct.unpack(">II" if head[:1] == b"." else "<II", head[4:12])
-            return _judge(file, name, None, start, stated, size)
+            return _ExtentJudge(file, name, None, size).judge(start, stated)
         for magic, layout in LAYOUTS.items():
             if re.match(magic, head, re.DOTALL):
-                place = _find_sound(file, layout, size)
-                return place and _judge(file, name, layout, *place, size)
+                location = _find_data(file, layout, size)
+                return location and _ExtentJudge(file, name, layout, size).judge(*location)
         end = _stated_end(file, head, size)
         if end is not None and end > size:
             raise _cut_off(name, size, end)
@@ -162,102 +110,130 @@ def find_extent(file: IO[bytes], name: str) -> Extent | None:
 
 def _cut_off(name: str, size: int, stated: int) -> SpikeSepError:
     return SpikeSepError(
-        f"{name}: cut off, {size} of {stated} bytes are there; make or copy it again"
+        f"{name}: cut off, {size} of {stated} bytes are present; make or copy it again"
     )
 
 
-def _find_sound(file: IO[bytes], layout: _Layout, size: int) -> tuple[int, int] | None:
-    """Start of the samples, and their bytes as stated; a size in 64 bits stands in a chunk before."""
+def _find_data(file: BinaryFile, layout: _Layout, size: int) -> tuple[int, int] | None:
+    """Return the offset of the samples and their stated size in bytes.
+
+    A 64-bit size stands in a `ds64` chunk before the samples.
+    """
     wide = 0
     for name, content, stated in _chunks(file, layout, layout.first, size):
         if name == b"ds64":
             file.seek(content + 8)
             wide = int.from_bytes(file.read(8), "little")
-        if name == layout.sound:
+        if name == layout.data_name:
             stated = wide if wide and stated == 2**32 - 1 else stated
-            return content + layout.inside, max(0, stated - layout.inside)
+            return content + layout.data_offset, max(0, stated - layout.data_offset)
     return None
 
 
 def _chunks(
-    file: IO[bytes], layout: _Layout, position: int, size: int
+    file: BinaryFile, layout: _Layout, position: int, size: int
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start of the content and stated size of each chunk, as long as they have printable names."""
-    for _ in range(MOST_CHUNKS):
+    """Yield name, content offset and stated size of chunks until a name is not printable."""
+    for _ in range(MAX_CHUNKS):
         if position + layout.head > size:
             return
         file.seek(position)
-        name = file.read(len(layout.sound))
-        (stated,) = struct.unpack(layout.size, file.read(struct.calcsize(layout.size)))
+        name = file.read(len(layout.data_name))
+        size_field = file.read(struct.calcsize(layout.size_format))
+        (stated,) = struct.unpack(layout.size_format, size_field)
         if not (name[:4].isascii() and name[:4].decode().isprintable()):
             return
-        stated = max(0, stated - layout.head) if layout.counts_head else stated
+        stated = max(0, stated - layout.head) if layout.size_includes_head else stated
         yield name, position + layout.head, stated
         position += layout.head + stated + -stated % layout.align
 
 
-def _judge(
-    file: IO[bytes], name: str, layout: _Layout | None, start: int, stated: int, size: int
-) -> Extent:
-    """Where the samples end, given what the header states and what is there."""
-    there, doubt = size - start, ""
-    narrow = layout is None or struct.calcsize(layout.size) == 4
-    if stated > there and (is_open_ended(stated) if stated < 2**32 else stated >= ENDLESS):
-        return Extent(start, max(start, size))
-    if narrow and there - stated >= 2**32:
-        stated += (there - stated) >> 32 << 32
-        doubt = "is longer than its header can say"
-    if stated > there + min(start, COUNTED_IN):
-        raise _cut_off(name, size, start + stated)
-    behind = min(start + stated + (-stated % layout.align if layout else 0), size)
-    rest = _behind_notes(file, layout, start + stated, behind, size)
-    if stated == 0 and size - rest >= 8:
-        return Extent(start, size, "was never finished, its header gives no length")
-    if rest == behind and size - rest >= LEAST_SOUND:
-        return Extent(start, size, f"has {size - rest} bytes more than its header says")
-    remark = ""
-    if size > rest:
-        remark = f"{size - rest} bytes behind its sound are left out"
-    elif layout and layout.first == 12:
-        remark = _overstated(file, layout, size)
-    return Extent(start, min(start + stated, size), doubt, remark)
+@dataclass(frozen=True)
+class _ExtentJudge:
+    """Decides where samples end, given what the header states and what the file holds.
+
+    Attributes:
+        file: The file.
+        name: Its name for messages.
+        layout: Structure of its chunks; None for the AU format, which has none.
+        size: Its size in bytes.
+    """
+
+    file: BinaryFile
+    name: str
+    layout: _Layout | None
+    size: int
+
+    def judge(self, start: int, stated: int) -> Extent:
+        """Return the extent of samples at offset `start` with a stated size in bytes.
+
+        Raises:
+            SpikeSepError: If bytes that the header counts are missing.
+        """
+        present, fault = self.size - start, ""
+        if stated > present and self._means_unknown(stated):
+            return Extent(start, max(start, self.size))
+        narrow = self.layout is None or struct.calcsize(self.layout.size_format) == 4
+        if narrow and present - stated >= 2**32:
+            stated += (present - stated) >> 32 << 32
+            fault = "is longer than its header can say"
+        if stated > present + min(start, MAX_HEADER_EXCESS):
+            raise _cut_off(self.name, self.size, start + stated)
+        padding = -stated % self.layout.align if self.layout else 0
+        padded_end = min(start + stated + padding, self.size)
+        rest = self._end_of_metadata(start + stated, padded_end)
+        if stated == 0 and self.size - rest >= 8:
+            return Extent(start, self.size, "was never finished, its header gives no length")
+        if rest == padded_end and self.size - rest >= MIN_TRAILING_AUDIO:
+            fault = f"has {self.size - rest} bytes more than its header says"
+            return Extent(start, self.size, fault)
+        note = ""
+        if self.size > rest:
+            note = f"{self.size - rest} bytes after its audio are ignored"
+        elif self.layout and self.layout.first == 12:
+            note = self._overstatement(self.layout)
+        return Extent(start, min(start + stated, self.size), fault, note)
+
+    @staticmethod
+    def _means_unknown(stated: int) -> bool:
+        return is_open_ended(stated) if stated < 2**32 else stated >= UNKNOWN_LENGTH_64
+
+    def _end_of_metadata(self, stop: int, padded: int) -> int:
+        """Return the byte after the chunks or tags that follow the samples.
+
+        Not all programs pad the samples to an even length, so chunks are looked for at the
+        unpadded end `stop` too.
+        """
+        self.file.seek(padded)
+        if self.file.read(8).startswith(TAGS):
+            return self.size
+        starts = {padded, min(stop, self.size)} if self.layout else set()
+        ends = [(start, self._end_of_chunks(start)) for start in starts]
+        return max((end for start, end in ends if end > start), default=padded)
+
+    def _end_of_chunks(self, position: int) -> int:
+        """Return the byte after the last complete chunk from `position` on."""
+        assert self.layout is not None
+        for _, content, stated in _chunks(self.file, self.layout, position, self.size):
+            if content + stated > self.size:  # the last one, cut off; samples rarely form a name
+                return content
+            position = content + stated + -stated % self.layout.align
+        return min(position, self.size)
+
+    def _overstatement(self, layout: _Layout) -> str:
+        """Describe a RIFF size that exceeds the file although the samples are complete."""
+        self.file.seek(4)
+        stated = 8 + struct.unpack(layout.size_format, self.file.read(4))[0]
+        if stated <= self.size + 8 or is_open_ended(stated - 8):  # some count the header twice
+            return ""
+        return f"states {stated} bytes where {self.size} are present; its audio is complete"
 
 
-def _behind_notes(
-    file: IO[bytes], layout: _Layout | None, stop: int, padded: int, size: int
-) -> int:
-    """The byte behind the chunks or tags that follow the samples, which not all programs pad to an even length."""
-    file.seek(padded)
-    if file.read(8).startswith(TAGS):
-        return size
-    places = {padded, min(stop, size)} if layout else ()
-    ends = [(place, _behind_chunks(file, layout, place, size)) for place in places]
-    return max((end for place, end in ends if end > place), default=padded)
+# --- containers of compressed audio: either as long as they state, or cut off -------------------
 
 
-def _behind_chunks(file: IO[bytes], layout: _Layout, position: int, size: int) -> int:
-    """The byte behind the last of the whole chunks from `position` on."""
-    for _, content, stated in _chunks(file, layout, position, size):
-        if content + stated > size:  # the last, cut off; samples rarely look like a name
-            return content
-        position = content + stated + -stated % layout.align
-    return min(position, size)
-
-
-def _overstated(file: IO[bytes], layout: _Layout, size: int) -> str:
-    """A word on a header that counts more bytes than there are, behind sound that is whole."""
-    file.seek(4)
-    stated = 8 + struct.unpack(layout.size, file.read(4))[0]
-    if stated <= size + 8 or is_open_ended(stated - 8):  # some count the header twice
-        return ""
-    return f"states {stated} bytes where {size} are there; its sound is whole"
-
-
-# --- containers of compressed sound: as a whole they are as long as they say, or cut off ---------
-
-
-def _stated_end(file: IO[bytes], head: bytes, size: int) -> int | None:
-    """The byte behind the last one that a header counts; None where it counts none."""
+def _stated_end(file: BinaryFile, head: bytes, size: int) -> int | None:
+    """Return the file size that the header states, or None if it states none."""
     if head[:4] == b"RIFF":
         stated = int.from_bytes(head[4:8], "little")
         return None if is_open_ended(stated) else stated + 8
@@ -272,7 +248,7 @@ def _stated_end(file: IO[bytes], head: bytes, size: int) -> int | None:
 
 
 def _matroska_end(head: bytes) -> int | None:
-    """Of the one segment behind the EBML header."""
+    """Return the end of the segment that follows the EBML header."""
     try:
         length, at = _vint(head, 4)
         if length is None or head[at + length : at + length + 4] != b"\x18\x53\x80\x67":
@@ -284,16 +260,20 @@ def _matroska_end(head: bytes) -> int | None:
 
 
 def _vint(content: bytes, at: int) -> tuple[int | None, int]:
-    """A number of variable size at `at`, None if it stands for an unknown size; and the byte behind it."""
+    """Decode an EBML variable-size integer.
+
+    Returns:
+        The value, None if it means an unknown size, and the offset of the byte after it.
+    """
     width = 9 - content[at].bit_length()
     value = int.from_bytes(content[at : at + width], "big") & (1 << 7 * width) - 1
     return (None if value == (1 << 7 * width) - 1 else value), at + width
 
 
-def _mp4_end(file: IO[bytes], size: int) -> int | None:
-    """Of the last box, if it is one that sound depends on."""
+def _mp4_end(file: BinaryFile, size: int) -> int | None:
+    """Return the end of the last box, or None if that box is cut off and holds no audio."""
     position = 0
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         if position + 8 > size:
             break
         file.seek(position)
@@ -307,7 +287,7 @@ def _mp4_end(file: IO[bytes], size: int) -> int | None:
 
 
 def _asf_end(head: bytes) -> int | None:
-    """As the file properties give it, unless they are those of a broadcast."""
+    """Return the file size in the file properties object, or None for a broadcast."""
     at = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")
     if at < 0 or len(head) < at + 92 or head[at + 88] & 1:
         return None

@@ -1,4 +1,4 @@
-"""Channels of a recording: choice, sample scale, and phase cancellation."""
+"""Channels of a recording: selection, sample scaling, and phase cancellation."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
@@ -6,21 +6,21 @@ from typing import Literal
 import numpy as np
 
 Channels = Literal["mix", "each"] | int
-"""What to separate: the average of all channels, each by itself, or one, counted from 1."""
-CANCELLED = 0.05
-"""Channels cancel if averaging leaves less than this share of the energy that it would leave of
-uncorrelated channels."""
+"""What to separate: the average of all channels, each channel by itself, or one, counted from 1."""
+CANCELLATION_RATIO = 0.05
+"""Channels cancel if their average has less than this fraction of the energy that the average of
+uncorrelated channels would have."""
 FULL_SCALE = {"int16": (0, 2**15), "int32": (0, 2**31), "uint8": (2**7, 2**7)}
-"""Zero level and full scale of the integer types of WAV files."""
+"""Zero level and full scale of the integer sample types of WAV files."""
 
 
-def at_full_scale(samples: np.ndarray) -> np.ndarray:
+def to_float32(samples: np.ndarray) -> np.ndarray:
     """Convert samples of any shape to float32 with full scale at 1.
 
     int16, int32 and uint8 are scaled; floats keep their values.
 
     Raises:
-        ValueError: the samples have another type.
+        ValueError: If the samples have another type.
     """
     name = samples.dtype.name
     if name in FULL_SCALE:
@@ -33,11 +33,11 @@ def at_full_scale(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32, copy=False)
 
 
-def tracks(choice: Channels, n_channels: int) -> list[str]:
-    """Name the signals to separate: `""` for the average, `_ch1` and so on for channels.
+def channel_suffixes(choice: Channels, n_channels: int) -> list[str]:
+    """Return a name suffix for each selected signal: `""` for the average, `_ch1` for a channel.
 
     Raises:
-        ValueError: the choice is invalid, or the recording lacks the channel.
+        ValueError: If the choice is invalid, or the recording lacks the channel.
     """
     if choice == "mix":
         return [""]
@@ -47,13 +47,14 @@ def tracks(choice: Channels, n_channels: int) -> list[str]:
         raise ValueError(f"channels {choice}: give mix, each, or the number of one, counted from 1")
     if choice > n_channels:
         raise ValueError(
-            f"channels {choice}: the recording has {n_channels}; give mix, each, or 1 to {n_channels}"
+            f"channels {choice}: the recording has {n_channels}; "
+            f"give mix, each, or 1 to {n_channels}"
         )
     return [f"_ch{choice}"]
 
 
-def pick(samples: np.ndarray, choice: Channels) -> np.ndarray:
-    """Select the signals [n_tracks, n] from samples [channels, n]; see `tracks`."""
+def select_channels(samples: np.ndarray, choice: Channels) -> np.ndarray:
+    """Select signals [n_signals, n] from samples [channels, n]; see `channel_suffixes`."""
     if choice == "mix":
         return samples.mean(0, keepdims=True) if len(samples) > 1 else samples
     return samples if choice == "each" else samples[choice - 1 : choice]
@@ -76,11 +77,11 @@ class PhaseMeter:
         The average of n uncorrelated channels has 1/n of their mean energy. Only channels in
         opposite phase leave far less.
         """
-        cancels = self._mixed < CANCELLED * self._energy.mean() / len(self._energy)
+        cancels = self._mixed < CANCELLATION_RATIO * self._energy.mean() / len(self._energy)
         return int(self._energy.argmax()) + 1 if cancels else "mix"
 
 
-def audible_mix(blocks: Iterable[np.ndarray]) -> Channels:
+def choose_downmix(blocks: Iterable[np.ndarray]) -> Channels:
     """Run a `PhaseMeter` over a whole recording, blocks of [channels, n]."""
     meter = PhaseMeter()
     for block in blocks:
@@ -88,21 +89,24 @@ def audible_mix(blocks: Iterable[np.ndarray]) -> Channels:
     return meter.choice()
 
 
-def watched(
+def watch_phase(
     blocks: Iterator[np.ndarray],
     sample_rate: int,
-    tell: Callable[[Channels], object],
+    notify: Callable[[Channels], object],
 ) -> Iterator[np.ndarray]:
-    """Pass on blocks of [channels, n]; if the channels cancel, `tell` the strongest one, once.
+    """Pass blocks of [channels, n] through, and report channels that cancel.
 
-    The first second is only measured.
+    Args:
+        blocks: The recording.
+        sample_rate: In Hz; the first second is only measured.
+        notify: Called at most once, with the number of the strongest channel.
     """
-    meter, n_samples, told = PhaseMeter(), 0, False
+    meter, n_samples, notified = PhaseMeter(), 0, False
     for block in blocks:
-        if not told and len(block) > 1:
+        if not notified and len(block) > 1:
             meter.add(block)
             n_samples += block.shape[1]
-            told = n_samples >= sample_rate and meter.choice() != "mix"
-            if told:
-                tell(meter.choice())
+            notified = n_samples >= sample_rate and meter.choice() != "mix"
+            if notified:
+                notify(meter.choice())
         yield block

@@ -1,4 +1,4 @@
-"""Reading through FFmpeg (PyAV): what libsndfile cannot read, or would read too little of."""
+"""Reading through FFmpeg (PyAV), for files that libsndfile rejects or would read incompletely."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,26 +7,28 @@ from typing import Any
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.containers import Section
+from spikesep.separation.audio.file_section import FileSection
 
-STATING = ("mov", "wv", "tta", "ape")
+EXACT_LENGTH_DEMUXERS = ("mov", "wv", "tta", "ape")
 """Demuxers that take a stream's length from its header; others may guess it from the bit rate."""
-CLOCKED = ("mov", "matroska", "mpegts")
-"""Demuxers whose packets say when they are due."""
-LEAST_GAP, TOLERANCE = 0.1, 0.2
-"""Seconds: of time without a packet that deserve a word; by which a stream may end too early."""
+TIMESTAMP_DEMUXERS = ("mov", "matroska", "mpegts")
+"""Demuxers whose packets have reliable timestamps."""
+MIN_GAP_SECONDS = 0.1
+"""Shortest gap between packets that is reported."""
+MAX_MISSING_SECONDS = 0.2
+"""Time by which a stream may end before its stated length."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A recording that FFmpeg has opened.
+class FfmpegReader:
+    """A recording opened with FFmpeg.
 
     Attributes:
-        sample_rate: Hz.
-        channels: how many.
-        frames: samples of a channel, as the header says; None where it does not.
-        container: of PyAV.
-        stream: its first stream of sound.
+        sample_rate: In Hz.
+        channels: Number of channels.
+        frames: Samples per channel according to the header; None if it does not say.
+        container: PyAV container.
+        stream: Its first audio stream.
     """
 
     sample_rate: int
@@ -35,39 +37,43 @@ class Reading:
     container: Any
     stream: Any
 
-    def blocks(self, name: str, tell: Callable[[str], object]) -> Iterator[np.ndarray]:
-        """All samples in order, float32 [channels, n]; the file is closed behind the last.
+    def blocks(self, name: str, notify: Callable[[str], object]) -> Iterator[np.ndarray]:
+        """Yield all samples in order, float32 [channels, n], and close the file.
 
-        What the encoder added is left out as far as the container tells of it. `tell` is told of
-        packets that are damaged, and of gaps in time, both of which are left out.
+        Samples that the encoder added are removed as far as the container declares them.
+
+        Args:
+            name: Name for messages.
+            notify: Receives warnings about damaged packets and gaps in time, which are skipped.
 
         Raises:
-            SpikeSepError: the recording is cut off, cannot be decoded, or changes its rate or channels.
+            SpikeSepError: If the recording is cut off, cannot be decoded, or changes its sample
+                rate or number of channels.
         """
         import av
 
         progress = _Progress(self)
         with self.container:
             try:
-                waiting = None  # the last frame may hold more than belongs to the recording
+                pending = None  # the last frame may extend past the end of the recording
                 for frame in progress.frames():
-                    if waiting is not None:
-                        yield self._samples(name, waiting)
-                    waiting = frame
-                if waiting is not None:
-                    yield self._samples(name, waiting)[:, : progress.belonging(waiting)]
+                    if pending is not None:
+                        yield self._samples(name, pending)
+                    pending = frame
+                if pending is not None:
+                    yield self._samples(name, pending)[:, : progress.valid_samples(pending)]
             except (av.FFmpegError, ValueError) as error:
                 raise SpikeSepError(
                     f"{name}: cannot be read to its end ({error}); make or copy it again"
                 ) from error
-        progress.judge(name, tell)
+        progress.report(name, notify)
 
-    def part(self, start: int, n: int) -> None:
-        """None: few codecs can be entered at a sample."""
+    def segment(self, start: int, n: int) -> None:
+        """Return None; few codecs allow random access to a sample."""
         return None
 
     def count_packets(self) -> int | None:
-        """Samples by the packets' durations, without decoding; None where a packet has none."""
+        """Sum up packet durations in samples without decoding; None if a packet has none."""
         import av
 
         ticks = 0
@@ -90,90 +96,95 @@ class Reading:
         data = data if frame.format.is_planar else data.reshape(-1, self.channels).T
         if data.dtype.kind == "f":
             return data.astype(np.float32)
-        half = 2.0 ** (8 * data.itemsize - 1)  # 8 bits have no sign
+        half = 2.0 ** (8 * data.itemsize - 1)  # 8-bit samples are unsigned
         return ((data - half * (data.dtype.kind == "u")) / half).astype(np.float32)
 
 
 class _Progress:
-    """What becomes of a recording's packets while they are decoded."""
+    """Tracks damaged packets, gaps and the end of a recording while it is decoded."""
 
-    def __init__(self, reading: Reading):
-        self._reading = reading
-        stream, kind = reading.stream, reading.container.format.name.split(",")[0]
+    def __init__(self, reader: FfmpegReader):
+        self._reader = reader
+        stream, demuxer = reader.stream, _demuxer(reader.container)
         self._tick = float(stream.time_base)  # seconds
-        self._clocked = kind in CLOCKED
-        start, stated = stream.start_time or 0, kind in STATING and stream.duration
+        self._has_timestamps = demuxer in TIMESTAMP_DEMUXERS
+        start = stream.start_time or 0
+        stated = demuxer in EXACT_LENGTH_DEMUXERS and stream.duration
         self._stop = start + stream.duration if stated else None
-        self._reached = start  # the tick up to which packets could be decoded
-        self._before, self._lasts, self._gaps = None, None, 0.0  # due time and seconds of the last
+        self._reached = start  # tick up to which packets could be decoded
+        self._last_pts: int | None = None
+        self._last_seconds: float | None = None  # duration of the last frame
+        self._gap_seconds = 0.0
         self._packets = self._damaged = self._decoded = 0
 
     def frames(self) -> Iterator:
-        """Every frame that can be decoded."""
+        """Yield every frame that can be decoded."""
         import av
 
-        for packet in self._reading.container.demux(self._reading.stream):
+        for packet in self._reader.container.demux(self._reader.stream):
             self._packets += packet.size > 0
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
                 self._damaged += 1
                 continue
-            self._keep_time(packet)
+            self._track_time(packet)
             for frame in frames:
                 self._decoded += 1
-                self._lasts = frame.samples / frame.sample_rate
+                self._last_seconds = frame.samples / frame.sample_rate
                 yield frame
 
-    def _keep_time(self, packet) -> None:
+    def _track_time(self, packet) -> None:
         if packet.pts is None:
             return
-        if self._lasts is not None:
-            silence = (packet.pts - self._before) * self._tick - self._lasts
-            self._gaps += silence if silence > LEAST_GAP else 0.0
-        self._before = packet.pts
+        if self._last_seconds is not None and self._last_pts is not None:
+            gap = (packet.pts - self._last_pts) * self._tick - self._last_seconds
+            self._gap_seconds += gap if gap > MIN_GAP_SECONDS else 0.0
+        self._last_pts = packet.pts
         self._reached = max(self._reached, packet.pts + (packet.duration or 0))
 
-    def belonging(self, frame) -> int:
-        """How many samples of the last frame the header counts."""
+    def valid_samples(self, frame) -> int:
+        """Return how many samples of the last frame the header counts."""
         if self._stop is None or frame.pts is None:
             return frame.samples
-        rate = self._reading.sample_rate
+        rate = self._reader.sample_rate
         excess = round((frame.pts - self._stop) * self._tick * rate) + frame.samples
         return frame.samples - excess if 0 < excess < frame.samples else frame.samples
 
-    def judge(self, name: str, tell: Callable[[str], object]) -> None:
-        """Tell what was left out.
+    def report(self, name: str, notify: Callable[[str], object]) -> None:
+        """Warn about skipped packets and gaps.
 
         Raises:
-            SpikeSepError: that is too much.
+            SpikeSepError: If most packets are damaged, or the end is missing.
         """
         if self._damaged and self._damaged >= self._decoded:
             raise SpikeSepError(f"{name}: cannot be decoded; make or copy it again")
         if self._stop is not None:
             missing = (self._stop - self._reached) * self._tick
-            if missing > TOLERANCE:
+            if missing > MAX_MISSING_SECONDS:
                 raise SpikeSepError(
-                    f"{name}: cut off, its last {missing:.2f} s are not there; make or copy it again"
+                    f"{name}: cut off, its last {missing:.2f} s are missing; make or copy it again"
                 )
         if self._damaged:
-            tell(f"{name}: {self._damaged} of {self._packets} packets are damaged and left out")
-        if self._clocked and self._gaps:
-            tell(f"{name}: {self._gaps:.2f} s of its time hold no sound and are left out")
+            notify(f"{name}: {self._damaged} of {self._packets} packets are damaged and skipped")
+        if self._has_timestamps and self._gap_seconds:
+            notify(f"{name}: {self._gap_seconds:.2f} s of its time hold no audio and are skipped")
 
 
-def open_reading(file: Section, name: str, tell: Callable[[str], object]) -> Reading | None:
-    """Open a recording with FFmpeg; None if it is no sound.
+def open_reader(
+    file: FileSection, name: str, notify: Callable[[str], object]
+) -> FfmpegReader | None:
+    """Open a recording with FFmpeg; return None if it holds no audio.
 
     Args:
-        file: on disk; may be closed afterwards.
-        name: for messages.
-        tell: is told of tracks that are not read.
+        file: File on disk, which may be closed afterwards.
+        name: Name for messages.
+        notify: Receives a warning about further tracks, which are not read.
     """
-    import av  # slow to load, and seldom needed
+    import av  # slow to import, and seldom needed
 
     try:
-        container = av.open(Section(file))
+        container = av.open(FileSection(file))
         tracks = container.streams.audio
         if not tracks or tracks[0].codec_context is None:
             return None
@@ -183,13 +194,17 @@ def open_reading(file: Section, name: str, tell: Callable[[str], object]) -> Rea
     if not rate or not channels:
         return None
     if len(tracks) > 1:
-        tell(f"{name}: has {len(tracks)} tracks of sound; the first is read")
-    return Reading(rate, channels, _stated_frames(container, tracks[0]), container, tracks[0])
+        notify(f"{name}: has {len(tracks)} audio tracks; the first is read")
+    return FfmpegReader(rate, channels, _stated_frames(container, tracks[0]), container, tracks[0])
+
+
+def _demuxer(container) -> str:
+    return container.format.name.split(",")[0]
 
 
 def _stated_frames(container, stream) -> int | None:
-    if container.format.name.split(",")[0] not in STATING or not stream.duration:
+    if _demuxer(container) not in EXACT_LENGTH_DEMUXERS or not stream.duration:
         return None
     frames = int(stream.duration * stream.time_base * stream.codec_context.sample_rate)
-    most = stream.frames * stream.codec_context.frame_size  # less, where there is a gap in time
-    return min(frames, most) if most else frames
+    decoded = stream.frames * stream.codec_context.frame_size  # smaller if there is a gap in time
+    return min(frames, decoded) if decoded else frames

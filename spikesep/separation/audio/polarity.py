@@ -1,7 +1,7 @@
-"""Polarity of a voice recording: which way up its waveform is.
+"""Polarity of a voice recording: whether its waveform is inverted.
 
-The glottis closes faster than it opens, so the excitation of a voice has its sharp peaks on one
-side. A microphone, an amplifier or an editor that turns the wave over moves them to the other.
+The glottis closes faster than it opens, so the excitation of a voice has sharp peaks on one side of
+zero. A microphone, amplifier or editor that inverts the waveform moves them to the other side.
 """
 
 import librosa
@@ -10,17 +10,17 @@ from scipy.signal import lfilter
 
 FRAME_SECONDS = 0.032
 ACTIVE_DB = 20.0
-"""Frames this far below the loudest, or more, are left out."""
+"""Frames that are quieter than the loudest frame by at least this much are ignored."""
 
 
-def skewness_of_residual(samples: np.ndarray, sample_rate: int) -> float:
-    """Skewness of the linear-prediction residual of samples [T], over its loud frames.
+def residual_skewness(samples: np.ndarray, sample_rate: int) -> float:
+    """Return the skewness of the linear-prediction residual of samples [T], over loud frames.
 
     Its sign is the polarity (Drugman, "Residual excitation skewness for automatic speech polarity
     detection", IEEE Signal Processing Letters, 2013).
 
     Raises:
-        ValueError: the signal is shorter than a frame, or silent.
+        ValueError: If the signal is shorter than a frame, or silent.
     """
     length = round(FRAME_SECONDS * sample_rate)
     if len(samples) < length or not np.any(samples):
@@ -40,5 +40,5 @@ def skewness_of_residual(samples: np.ndarray, sample_rate: int) -> float:
 
 
 def polarity(samples: np.ndarray, sample_rate: int) -> int:
-    """1 or -1: the sign of `skewness_of_residual`."""
-    return 1 if skewness_of_residual(samples, sample_rate) >= 0 else -1
+    """Return the sign of `residual_skewness`, 1 or -1."""
+    return 1 if residual_skewness(samples, sample_rate) >= 0 else -1

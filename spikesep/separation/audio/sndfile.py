@@ -1,7 +1,8 @@
-"""Reading through libsndfile, which takes a header at its word and the first of several streams for the whole.
+"""Reading through libsndfile.
 
-So samples of doubtful length are read as bare samples from where they lie, and streams that follow
-one another in a file (chained Ogg, as radio servers send it; joined FLAC) are read one by one.
+libsndfile trusts the length in the header, and takes the first of several streams for the whole
+file. Samples whose stated length is doubtful are therefore read as raw samples from their position
+in the file, and concatenated streams (chained Ogg from radio servers, joined FLAC) one by one.
 """
 
 import mmap
@@ -16,34 +17,36 @@ import numpy as np
 import soundfile
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.containers import LEAST_SOUND, Extent, Section
+from spikesep.separation.audio.containers import MIN_TRAILING_AUDIO, Extent
+from spikesep.separation.audio.file_section import FileSection
 
-BLOCK = 2**18
+BLOCK_SAMPLES = 2**18
 """Samples of all channels that are read at once."""
-GSM_RATE, GSM_FRAME = 8000, 33
-"""Hz, and bytes: a .gsm file is bare GSM 06.10 frames, without a header that tells the rate."""
-ORDERED = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-BARE = (*ORDERED, "PCM_S8", "PCM_U8", "ULAW", "ALAW")
-"""Codings, as libsndfile calls them, that store each sample by itself; those whose bytes have an order."""
-BIG_ENDIAN = ("AIFF", "AU", "CAF", "SVX")
+GSM_RATE, GSM_FRAME_BYTES = 8000, 33
+"""A .gsm file is raw GSM 06.10 frames without a header, at 8 kHz."""
+MULTIBYTE_SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+"""Uncompressed sample types with a byte order, as libsndfile names them."""
+RAW_SUBTYPES = (*MULTIBYTE_SUBTYPES, "PCM_S8", "PCM_U8", "ULAW", "ALAW")
+"""Sample types that store each sample by itself."""
+BIG_ENDIAN_FORMATS = ("AIFF", "AU", "CAF", "SVX")
 UNKNOWN_LENGTH = 2**60
-"""Frames from which on libsndfile means that it does not know."""
-MOST_STREAMS = 1000
-"""Streams of Ogg in a row that are opened: some days of a radio programme."""
-UNREAD = 2**16
-"""Bytes behind the end of a FLAC stream that are no tag; its decoder reads ahead by fewer."""
-FAULTS = (soundfile.SoundFileError, OSError)
+"""Number of frames from which on libsndfile means that the length is unknown."""
+MAX_STREAMS = 1000
+"""Concatenated Ogg streams that are opened; enough for several days of a radio programme."""
+READ_AHEAD = 2**16
+"""Bytes by which the FLAC decoder may read ahead; more after the stream's end are not a tag."""
+READ_ERRORS = (soundfile.SoundFileError, OSError)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A recording that libsndfile has opened.
+class SndfileReader:
+    """A recording opened with libsndfile.
 
     Attributes:
-        file: the recording, or the first of its streams.
-        frames: samples of a channel, of all streams.
-        trusted: the length is stated, not guessed from the bit rate.
-        more: where the streams that follow lie: first byte, and the byte behind the last.
+        file: The recording, or the first of its concatenated streams.
+        frames: Samples per channel in all streams.
+        trusted: Whether the length is stated and not guessed from the bit rate.
+        more: Byte ranges (start, stop) of the following streams.
     """
 
     file: soundfile.SoundFile
@@ -53,32 +56,37 @@ class Reading:
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Sample rate in Hz."""
         return self.file.samplerate
 
     @property
     def channels(self) -> int:
-        """How many."""
+        """Number of channels."""
         return self.file.channels
 
-    def blocks(self, name: str, tell: Callable[[str], object]) -> Iterator[np.ndarray]:
-        """All samples in order, float32 [channels, n]; the file is closed behind the last.
+    def blocks(self, name: str, notify: Callable[[str], object]) -> Iterator[np.ndarray]:
+        """Yield all samples in order, float32 [channels, n], and close the file.
+
+        Args:
+            name: Name for messages.
+            notify: Receives a warning about ignored bytes after the stated end.
 
         Raises:
-            SpikeSepError: the recording is cut off, cannot be read to its end, or changes its rate
-                or channels.
+            SpikeSepError: If the recording is cut off, cannot be read to its end, or changes its
+                sample rate or number of channels.
         """
         with self.file as file:
             yield from self._blocks(name, file)
-            joined = _joined_flac(file, name, tell) if file.format == "FLAC" else ()
-            for place in self.more or joined:
-                with soundfile.SoundFile(Section(file.name, *place)) as stream:
-                    _check_alike(name, file, stream)
+            joined = _joined_flac(file, name, notify) if file.format == "FLAC" else []
+            for start, stop in self.more or joined:
+                with soundfile.SoundFile(FileSection(file.name, start, stop)) as stream:
+                    _check_same_format(name, file, stream)
                     yield from self._blocks(name, stream)
 
-    def part(self, start: int, n: int) -> np.ndarray | None:
-        """As many as there are of n samples from `start` on, float32 [channels, n]; None where they
-        cannot be reached without reading all that comes before.
+    def segment(self, start: int, n: int) -> np.ndarray | None:
+        """Read up to n samples from `start` on, float32 [channels, n].
+
+        Returns None if the format requires reading everything before them.
         """
         if (
             self.more
@@ -92,11 +100,11 @@ class Reading:
             return file.read(n, dtype="float32", always_2d=True).T
 
     def _blocks(self, name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-        left, size = file.frames, max(1, BLOCK // file.channels)
+        left, size = file.frames, max(1, BLOCK_SAMPLES // file.channels)
         while left:
             try:
                 block = file.read(min(size, left), dtype="float32", always_2d=True)
-            except FAULTS as error:
+            except READ_ERRORS as error:
                 raise SpikeSepError(
                     f"{name}: cannot be read to its end ({error}); make or copy it again"
                 ) from error
@@ -105,70 +113,73 @@ class Reading:
             left -= len(block)
             yield np.ascontiguousarray(block.T)
         if left and self.trusted:
-            there = file.frames - left
-            raise SpikeSepError(
-                f"{name}: cut off, {there} of {file.frames} samples are there; make or copy it again"
-            )
+            raise _cut_off(name, file.frames - left, file.frames)
 
 
-def open_reading(
-    file: Section, extent: Extent | None, name: str, tell: Callable[[str], object]
-) -> Reading | None:
-    """Open a recording with libsndfile; None if it cannot.
+def open_reader(
+    file: FileSection, extent: Extent | None, name: str, notify: Callable[[str], object]
+) -> SndfileReader | None:
+    """Open a recording with libsndfile; return None if that fails.
 
     Args:
-        file: on disk; may be closed afterwards.
-        extent: where its samples lie, if its container says so.
-        name: for messages.
-        tell: is told of sound that must be left out.
+        file: File on disk, which may be closed afterwards.
+        extent: Location of its samples, if known.
+        name: Name for messages.
+        notify: Receives warnings about audio that is ignored.
 
     Raises:
-        SpikeSepError: it is cut off, or its streams are of several rates or numbers of channels.
+        SpikeSepError: If the recording is cut off, or its streams differ in sample rate or number
+            of channels.
     """
     try:
-        opened = soundfile.SoundFile(Section(file))
-    except FAULTS:
+        opened = soundfile.SoundFile(FileSection(file))
+    except READ_ERRORS:
         return None
     if opened.format == "OGG":
-        return _open_ogg(file, opened, name, tell)
+        return _open_ogg(file, opened, name, notify)
     if opened.subtype.startswith("MPEG"):
-        trusted = opened.format == "MP3" and _counts_its_frames(file)
-        return Reading(opened, opened.frames, trusted)
-    if extent and extent.doubt:
-        return _bare(opened, extent)
+        trusted = opened.format == "MP3" and _has_valid_frame_count(file)
+        return SndfileReader(opened, opened.frames, trusted)
+    if extent and extent.length_fault:
+        return _open_extent(opened, extent)
     if extent is None and opened.format != "FLAC":
         _check_log(name, opened)
-    return Reading(opened, opened.frames, opened.frames < UNKNOWN_LENGTH)
+    return SndfileReader(opened, opened.frames, opened.frames < UNKNOWN_LENGTH)
 
 
-def open_bare(
-    section: Section, subtype: str, order: str, sample_rate: int, channels: int
-) -> Reading:
+def open_raw(
+    section: FileSection, subtype: str, order: str, sample_rate: int, channels: int
+) -> SndfileReader:
     """Open samples without a header.
 
     Args:
-        section: where they lie.
-        subtype: what they are, as libsndfile calls it.
-        order: of their bytes, `LITTLE` or `BIG`.
-        sample_rate: Hz.
-        channels: interleaved.
+        section: The samples.
+        subtype: Sample type, as libsndfile names it.
+        order: Byte order, `LITTLE` or `BIG`.
+        sample_rate: In Hz.
+        channels: Number of interleaved channels.
     """
-    file = soundfile.SoundFile(
-        section, "r", sample_rate, channels, subtype, order if subtype in ORDERED else "FILE", "RAW"
-    )
-    return Reading(file, file.frames)
+    order = order if subtype in MULTIBYTE_SUBTYPES else "FILE"
+    file = soundfile.SoundFile(section, "r", sample_rate, channels, subtype, order, "RAW")
+    return SndfileReader(file, file.frames)
 
 
-def open_gsm(file: Section) -> Reading | None:
-    """Bare frames of GSM 06.10; None if it holds none."""
+def open_gsm(file: FileSection) -> SndfileReader | None:
+    """Open raw GSM 06.10 frames; return None if the file holds none."""
     file.seek(0)
-    content = file.read(64 * GSM_FRAME)
-    if not content or any(first >> 4 != 0xD for first in content[::GSM_FRAME]):
+    content = file.read(64 * GSM_FRAME_BYTES)
+    if not content or any(first >> 4 != 0xD for first in content[::GSM_FRAME_BYTES]):
         return None
-    return open_bare(Section(file), "GSM610", "FILE", GSM_RATE, 1)
+    return open_raw(FileSection(file), "GSM610", "FILE", GSM_RATE, 1)
 
 
-def _check_alike(name: str, first: soundfile.SoundFile, stream: soundfile.SoundFile) -> None:
+def _cut_off(name: str, present: int, stated: object) -> SpikeSepError:
+    return SpikeSepError(
+        f"{name}: cut off, {present} of {stated} samples are present; make or copy it again"
+    )
+
+
+def _check_same_format(name: str, first: soundfile.SoundFile, stream: soundfile.SoundFile) -> None:
     if (stream.samplerate, stream.channels) != (first.samplerate, first.channels):
         raise SpikeSepError(
             f"{name}: changes its rate or channels on the way; export the recording again"
@@ -176,46 +187,47 @@ def _check_alike(name: str, first: soundfile.SoundFile, stream: soundfile.SoundF
 
 
 def _check_log(name: str, opened: soundfile.SoundFile) -> None:
-    """Refuse what libsndfile, for want of a header that we read, finds cut off but tells only in its log."""
+    """Reject a file that libsndfile reports as cut off in its log only.
+
+    This concerns formats whose header `find_extent` does not read.
+    """
     log = opened.extra_info
     counts = re.findall(r"(?:Frames|Cols|Data length) *:? +(\d+)", log)
     stated = max(map(int, counts), default=0)
     if stated > opened.frames or "truncated" in log:
-        there = f"{opened.frames} of {stated or 'more'} samples are there"
-        raise SpikeSepError(f"{name}: cut off, {there}; make or copy it again")
+        raise _cut_off(name, opened.frames, stated or "more")
 
 
-def _bare(opened: soundfile.SoundFile, extent: Extent) -> Reading:
-    """Read samples from where they lie, whatever the header says of their length."""
-    if opened.subtype not in BARE:  # FFmpeg may know a way out
-        return Reading(opened, opened.frames, trusted=False)
-    own_order = "BIG" if opened.format in BIG_ENDIAN else "LITTLE"
-    order = own_order if opened.endian == "FILE" else opened.endian
+def _open_extent(opened: soundfile.SoundFile, extent: Extent) -> SndfileReader:
+    """Read samples from their byte range, ignoring the length in the header."""
+    if opened.subtype not in RAW_SUBTYPES:  # FFmpeg may be able to
+        return SndfileReader(opened, opened.frames, trusted=False)
+    default_order = "BIG" if opened.format in BIG_ENDIAN_FORMATS else "LITTLE"
+    order = default_order if opened.endian == "FILE" else opened.endian
     with opened:
-        section = Section(opened.name, extent.start, extent.stop)
-        return open_bare(section, opened.subtype, order, opened.samplerate, opened.channels)
+        section = FileSection(opened.name, extent.start, extent.stop)
+        return open_raw(section, opened.subtype, order, opened.samplerate, opened.channels)
 
 
-# --- streams that follow one another --------------------------------------------------------------
+# --- concatenated streams ------------------------------------------------------------------------
 
 
 def _open_ogg(
-    file: Section, opened: soundfile.SoundFile, name: str, tell: Callable[[str], object]
-) -> Reading | None:
-    """Streams of Ogg in a row; what of them cannot be opened is told."""
+    file: FileSection, opened: soundfile.SoundFile, name: str, notify: Callable[[str], object]
+) -> SndfileReader | None:
+    """Open concatenated Ogg streams, with a warning about those that cannot be opened."""
     streams, ends_early = _ogg_streams(file)
     if ends_early:
-        tell(f"{name}: ends within an Ogg page, which is left out; see whether more was recorded")
-    if len(streams) == 1 or len(streams) > MOST_STREAMS:
-        return Reading(
-            opened, opened.frames, trusted=len(streams) == 1 and opened.frames < UNKNOWN_LENGTH
-        )
+        notify(f"{name}: ends within an Ogg page, which is ignored; check if more was recorded")
+    if len(streams) == 1 or len(streams) > MAX_STREAMS:
+        trusted = len(streams) == 1 and opened.frames < UNKNOWN_LENGTH
+        return SndfileReader(opened, opened.frames, trusted)
     opened.close()
     first, frames, more, lost = None, 0, [], 0
     for start, stop in streams:
         try:
-            stream = soundfile.SoundFile(Section(file, start, stop))
-        except FAULTS:
+            stream = soundfile.SoundFile(FileSection(file, start, stop))
+        except READ_ERRORS:
             lost += stop - start
             continue
         frames += stream.frames
@@ -223,17 +235,21 @@ def _open_ogg(
             first = stream
             continue
         with stream:
-            _check_alike(name, first, stream)
+            _check_same_format(name, first, stream)
         more.append((start, stop))
     if first and lost:
-        tell(f"{name}: {lost} bytes of Ogg streams cannot be read and are left out")
-    return first and Reading(first, frames, more=tuple(more))
+        notify(f"{name}: {lost} bytes of Ogg streams cannot be read and are ignored")
+    return first and SndfileReader(first, frames, more=tuple(more))
 
 
-def _ogg_streams(file: Section) -> tuple[list[tuple[int, int]], bool]:
-    """Where the streams of Ogg lie that follow one another, and whether the last page is cut off.
+def _ogg_streams(file: FileSection) -> tuple[list[tuple[int, int]], bool]:
+    """Locate concatenated Ogg streams.
 
-    Pages that begin a stream are marked. Of streams that run side by side, these pages stand together.
+    The first page of a stream is marked. Multiplexed streams, which run in parallel, have their
+    first pages next to each other.
+
+    Returns:
+        The byte range of each stream, and whether the last page is cut off.
     """
     starts, behind = [], -1
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -247,7 +263,7 @@ def _ogg_streams(file: Section) -> tuple[list[tuple[int, int]], bool]:
 
 
 def _page_end(content: mmap.mmap, at: int) -> int:
-    """The byte behind an Ogg page, as its header says."""
+    """Return the offset of the byte after an Ogg page, according to its header."""
     head = content[at : at + 27 + 255]
     if len(head) < 27 or len(head) < 27 + head[26]:
         return at + 27 + 255
@@ -255,21 +271,21 @@ def _page_end(content: mmap.mmap, at: int) -> int:
 
 
 def _joined_flac(
-    file: soundfile.SoundFile, name: str, tell: Callable[[str], object]
+    file: soundfile.SoundFile, name: str, notify: Callable[[str], object]
 ) -> list[tuple[int, int]]:
-    """Where streams of FLAC lie that follow the one that has been read to its end."""
+    """Return the byte ranges of FLAC streams that follow the one that was read to its end."""
     read = file.name.tell()
     marker = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
     with mmap.mmap(file.name.fileno(), 0, access=mmap.ACCESS_READ) as content:
         size = len(content)
-        starts = [found.start() for found in marker.finditer(content, max(4, read - UNREAD))]
-    if not starts and size - read > UNREAD:
-        tell(f"{name}: {size - read} bytes behind the stated end of its sound are left out")
+        starts = [found.start() for found in marker.finditer(content, max(4, read - READ_AHEAD))]
+    if not starts and size - read > READ_AHEAD:
+        notify(f"{name}: {size - read} bytes after the stated end of its audio are ignored")
     return list(pairwise([*starts, size]))
 
 
-def _counts_its_frames(file: Section) -> bool:
-    """Whether an mp3 file has a Xing frame that counts frames, and ends about where that says."""
+def _has_valid_frame_count(file: FileSection) -> bool:
+    """Return whether an MP3 file has a Xing header with a frame count and a matching size."""
     at, size = 0, file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(10)
@@ -280,5 +296,5 @@ def _counts_its_frames(file: Section) -> bool:
     if not tag:
         return False
     flags, frames, length = struct.unpack(">III", tag[1])
-    ends = not flags & 2 or size < at + tag.start() + length + LEAST_SOUND
+    ends = not flags & 2 or size < at + tag.start() + length + MIN_TRAILING_AUDIO
     return bool(flags & 1 and frames and ends)

@@ -1,7 +1,7 @@
-"""NIST SPHERE, the format of LDC's older corpora, shortened or not.
+"""NIST SPHERE, the format of older LDC corpora, with or without Shorten compression.
 
-The header says how many samples there must be and what they must sum to, so that a damaged file is
-found out. FFmpeg's decoder (PyAV) undoes the Shorten compression.
+The header states the number of samples and their checksum, so damaged files are detected. FFmpeg
+(PyAV) decodes Shorten.
 """
 
 import os
@@ -11,31 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.containers import LEAST_SOUND, Section
-from spikesep.separation.audio.sndfile import open_bare
+from spikesep.separation.audio.containers import MIN_TRAILING_AUDIO
+from spikesep.separation.audio.file_section import FileSection
+from spikesep.separation.audio.sndfile import open_raw
 
 MAGIC = b"NIST_1A\n"
-MOST_HEADER, MOST_CHANNELS = 2**20, 1024
-"""Bytes; channels that libsndfile takes."""
-CODINGS = {("pcm", 2): "PCM_16", ("pcm", 3): "PCM_24", ("pcm", 4): "PCM_32"}
-CODINGS |= {(name, 1): "ULAW" for name in ("ulaw", "mu-law")}
-CODINGS |= {(name, 1): "ALAW" for name in ("alaw", "a-law")}
-"""Codings and bytes of a sample that are read, as libsndfile calls them."""
+MAX_HEADER_BYTES = 2**20
+MAX_CHANNELS = 1024
+"""Channels that libsndfile accepts."""
+SUBTYPES = {("pcm", 2): "PCM_16", ("pcm", 3): "PCM_24", ("pcm", 4): "PCM_32"}
+SUBTYPES |= {(name, 1): "ULAW" for name in ("ulaw", "mu-law")}
+SUBTYPES |= {(name, 1): "ALAW" for name in ("alaw", "a-law")}
+"""libsndfile's name of each supported coding and number of bytes per sample."""
 
 
 @dataclass(frozen=True)
 class SphereHeader:
-    """What the header says.
+    """Content of a SPHERE header.
 
     Attributes:
-        size: of the header, bytes.
-        channels: interleaved.
-        samples: of a channel; None where it does not count them.
-        sample_rate: Hz.
-        coding: of the samples.
-        width: bytes of a sample.
-        big_endian: the high byte of a sample comes first.
-        checksum: what all samples sum to, modulo 65536, where it is given.
+        size: Size of the header in bytes.
+        channels: Number of interleaved channels.
+        samples: Samples per channel; None if the header does not state them.
+        sample_rate: In Hz.
+        coding: Coding of the samples.
+        width: Bytes per sample.
+        big_endian: Whether the high byte of a sample comes first.
+        checksum: Sum of all samples modulo 65536; None if it is not stated.
     """
 
     size: int
@@ -48,26 +50,26 @@ class SphereHeader:
     checksum: int | None
 
 
-def is_sphere(file: Section) -> bool:
-    """Whether a file begins like NIST SPHERE, whatever its name; it is left at its beginning."""
+def is_sphere(file: FileSection) -> bool:
+    """Return whether a file starts like NIST SPHERE; leave it at its beginning."""
     file.seek(0)
     magic = file.read(len(MAGIC))
     file.seek(0)
     return magic == MAGIC
 
 
-def read_header(file: Section, name: str) -> SphereHeader:
+def read_header(file: FileSection, name: str) -> SphereHeader:
     """Read the header of a file that is at its beginning.
 
     Raises:
-        SpikeSepError: it is cut short, lacks a field, or tells of samples that cannot be read.
+        SpikeSepError: If the header is cut off, lacks a field, or describes an unsupported coding.
     """
     try:
         size = max(16, int(file.read(16)[8:]))
-        text = file.read(min(size, MOST_HEADER) - 16).decode("ascii", "replace")
+        text = file.read(min(size, MAX_HEADER_BYTES) - 16).decode("ascii", "replace")
     except ValueError as error:
-        raise SpikeSepError(f"{name}: no whole SPHERE header; copy the file again") from error
-    fields = {}
+        raise SpikeSepError(f"{name}: no complete SPHERE header; copy the file again") from error
+    fields: dict[str, int | str] = {}
     for line in text.splitlines():
         if line.strip() == "end_head":
             break
@@ -76,82 +78,84 @@ def read_header(file: Section, name: str) -> SphereHeader:
         fields[key] = int(value) if number else value.strip()
     else:
         raise SpikeSepError(f"{name}: the SPHERE header has no end; copy the file again")
-    return _as_header(name, size, fields)
+    return _parse_header(name, size, fields)
 
 
-def _as_header(name: str, size: int, fields: dict[str, int | str]) -> SphereHeader:
+def _parse_header(name: str, size: int, fields: dict[str, int | str]) -> SphereHeader:
     coding = str(fields.get("sample_coding", "pcm"))
     base, _, compression = coding.partition(",")
     width = fields.get("sample_n_bytes", 1 if "law" in base else 2)
-    if (base, width) not in CODINGS or (compression and (base, width) != ("pcm", 2)):
+    if (base, width) not in SUBTYPES or (compression and (base, width) != ("pcm", 2)):
         raise SpikeSepError(
-            f"{name}: SPHERE of {coding} in {width} bytes; make wav of it with sph2pipe -p -f wav"
+            f"{name}: SPHERE of {coding} in {width} bytes; convert it with sph2pipe -p -f wav"
         )
-    bounds = {
-        "channel_count": (1, MOST_CHANNELS),
-        "sample_rate": (1, 2**31),
-        "sample_count": (0, 2**62),
-    }
-    fields = {"channel_count": 1, **fields}
-    if not compression:
-        fields.setdefault("sample_count", None)
-    for key, (least, most) in bounds.items():
+
+    def integer(key: str, low: int, high: int) -> int:
         value = fields.get(key, "")
-        if value is not None and (type(value) is not int or not least <= value <= most):
+        if type(value) is not int or not low <= value <= high:
             raise SpikeSepError(
-                f"{name}: the SPHERE header gives no sound {key}; copy the file again"
+                f"{name}: the SPHERE header gives no valid {key}; copy the file again"
             )
+        return value
+
+    channels = integer("channel_count", 1, MAX_CHANNELS) if "channel_count" in fields else 1
+    sample_rate = integer("sample_rate", 1, 2**31)
+    counted = bool(compression) or "sample_count" in fields
     checksum = fields.get("sample_checksum")
     return SphereHeader(
         size=size,
-        channels=fields["channel_count"],
-        samples=fields["sample_count"],
-        sample_rate=fields["sample_rate"],
+        channels=channels,
+        samples=integer("sample_count", 0, 2**62) if counted else None,
+        sample_rate=sample_rate,
         coding=coding,
-        width=width,
+        width=int(width),
         big_endian=not str(fields.get("sample_byte_format", "01")).startswith("0"),
         checksum=checksum if type(checksum) is int and width == 2 else None,
     )
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A SPHERE file that has been opened.
+class SphereReader:
+    """An opened SPHERE file.
 
     Attributes:
-        header: what it says.
-        frames: samples of a channel.
-        sound: what stands behind the header.
+        header: Its header.
+        frames: Samples per channel.
+        body: The content after the header.
     """
 
     header: SphereHeader
     frames: int
-    sound: Section
+    body: FileSection
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Sample rate in Hz."""
         return self.header.sample_rate
 
     @property
     def channels(self) -> int:
-        """How many."""
+        """Number of channels."""
         return self.header.channels
 
-    def part(self, start: int, n: int) -> None:
-        """None: the checksum is that of all samples."""
+    def segment(self, start: int, n: int) -> None:
+        """Return None; verifying the checksum requires all samples."""
         return None
 
-    def blocks(self, name: str, tell: Callable[[str], object]) -> Iterator[np.ndarray]:
-        """All samples in order, float32 [channels, n].
+    def blocks(self, name: str, notify: Callable[[str], object]) -> Iterator[np.ndarray]:
+        """Yield all samples in order, float32 [channels, n].
+
+        Args:
+            name: Name for messages.
+            notify: Receives a warning about samples that the header does not count.
 
         Raises:
-            SpikeSepError: the file is cut short, its samples do not sum to the header's checksum, or it
-                cannot be decoded.
+            SpikeSepError: If the file is cut off, cannot be decoded, or has another checksum than
+                its header states.
         """
         n = total = 0
-        packed = "," in self.header.coding
-        for block in self._unshortened(name) if packed else self._plain(name, tell):
+        compressed = "," in self.header.coding
+        for block in self._shorten_blocks(name) if compressed else self._raw_blocks(name, notify):
             block = block[:, : self.frames - n]
             n += block.shape[1]
             if self.header.checksum is not None:
@@ -164,28 +168,27 @@ class Reading:
                 f"{name}: its samples do not sum to the header's checksum; copy the file again"
             )
 
-    def _plain(self, name: str, tell: Callable[[str], object]) -> Iterator[np.ndarray]:
+    def _raw_blocks(self, name: str, notify: Callable[[str], object]) -> Iterator[np.ndarray]:
         header = self.header
-        subtype = CODINGS[header.coding, header.width]
+        subtype = SUBTYPES[header.coding, header.width]
         order = "BIG" if header.big_endian else "LITTLE"
-        bare = open_bare(self.sound, subtype, order, header.sample_rate, header.channels)
-        if bare.frames - self.frames >= LEAST_SOUND:
-            left_out = bare.frames - self.frames
-            tell(f"{name}: {left_out} samples more than its header counts are left out")
-        yield from bare.blocks(name, tell)
+        raw = open_raw(self.body, subtype, order, header.sample_rate, header.channels)
+        excess = raw.frames - self.frames
+        if excess >= MIN_TRAILING_AUDIO:
+            notify(f"{name}: {excess} samples more than its header counts are ignored")
+        yield from raw.blocks(name, notify)
 
-    def _unshortened(self, name: str) -> Iterator[np.ndarray]:
-        """Float32 blocks of `pcm,embedded-shorten-v*`, as many as can be decoded.
+    def _shorten_blocks(self, name: str) -> Iterator[np.ndarray]:
+        """Yield float32 blocks of `pcm,embedded-shorten-v*`, as many as can be decoded.
 
-        The decoder gets a SPHERE header of ours, for codings are named differently from disc to disc.
+        The decoder gets a generated SPHERE header, as discs differ in the names of codings.
         """
-        import av  # slow to load, and seldom needed
+        import av  # slow to import, and seldom needed
 
         begun = False
+        stream = _ConcatenatedFile(_shorten_header(self.header), self.body)
         try:
-            with av.open(
-                _Joined(_plain_header(self.header), self.sound), format="nistsphere"
-            ) as file:
+            with av.open(stream, format="nistsphere") as file:
                 for frame in file.decode(audio=0):
                     data = frame.to_ndarray()
                     data = data if frame.format.is_planar else data.reshape(-1, self.channels).T
@@ -194,49 +197,49 @@ class Reading:
         except (av.FFmpegError, ValueError) as error:
             if not begun:
                 raise SpikeSepError(
-                    f"{name}: its Shorten compression cannot be undone ({error}); copy the file again, "
-                    "or convert all to wav with sph2pipe -p -f wav"
+                    f"{name}: its Shorten compression cannot be decoded ({error}); "
+                    "copy the file again, or convert all to wav with sph2pipe -p -f wav"
                 ) from error
 
 
-class _Joined:
-    """A header and what follows it, as FFmpeg reads a file of Python that it cannot seek in."""
+class _ConcatenatedFile:
+    """A header followed by a file, readable by FFmpeg but not seekable."""
 
-    def __init__(self, header: bytes, sound: Section):
-        self._header, self._sound = header, sound
-        sound.seek(0)
+    def __init__(self, header: bytes, body: FileSection):
+        self._header, self._body = header, body
+        body.seek(0)
 
     def read(self, n: int) -> bytes:
-        """Up to n bytes that come next."""
+        """Read up to n bytes."""
         if not self._header:
-            return self._sound.read(n)
+            return self._body.read(n)
         content, self._header = self._header[:n], self._header[n:]
         return content
 
 
-def open_reading(file: Section, name: str) -> Reading:
-    """Open a SPHERE file; it may be closed afterwards.
+def open_reader(file: FileSection, name: str) -> SphereReader:
+    """Open a SPHERE file, which may be closed afterwards.
 
     Raises:
-        SpikeSepError: its header is faulty, or the file is shorter than it says.
+        SpikeSepError: If the header is invalid, or the file is shorter than it states.
     """
     header = read_header(file, name)
     size = file.seek(0, os.SEEK_END)
-    frames = header.samples
-    if "," not in header.coding:
-        there = max(0, size - header.size) // (header.width * header.channels)
-        frames = there if frames is None else frames
-        if there < frames:
-            raise _cut_off(name, there, frames)
-    return Reading(header, frames, Section(file, header.size))
+    present = max(0, size - header.size) // (header.width * header.channels)
+    frames = present if header.samples is None else header.samples
+    if "," not in header.coding and present < frames:
+        raise _cut_off(name, present, frames)
+    return SphereReader(header, frames, FileSection(file, header.size))
 
 
-def _cut_off(name: str, there: int, counted: int) -> SpikeSepError:
-    return SpikeSepError(f"{name}: cut off, {there} of {counted} samples are there; copy it again")
+def _cut_off(name: str, present: int, counted: int) -> SpikeSepError:
+    return SpikeSepError(
+        f"{name}: cut off, {present} of {counted} samples are present; copy it again"
+    )
 
 
-def _plain_header(header: SphereHeader) -> bytes:
-    """A SPHERE header that FFmpeg knows as a Shorten stream."""
+def _shorten_header(header: SphereHeader) -> bytes:
+    """Return a SPHERE header that FFmpeg recognizes as a Shorten stream."""
     coding = "pcm,embedded-shorten-v2.00"
     lines = [
         f"channel_count -i {header.channels}",

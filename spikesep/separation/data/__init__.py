@@ -1,1 +1,1 @@
-"""Corpora, mixtures and data directories, and the crops that training takes from them."""
+"""Corpora, mixtures, data directories, and the crops used for training."""

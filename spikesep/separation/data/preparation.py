@@ -1,5 +1,7 @@
-"""Stage 1 of a speech recipe: from the table of utterances to mixtures on disk and their data directories, in all
-rates and modes asked for. A second run verifies what is there and mends what is not.
+"""Stage 1 of a speech recipe: from the table of utterances to mixtures and data directories.
+
+Mixtures are written in all requested rates and modes. A second run verifies what exists and repairs
+what is missing or damaged.
 """
 
 import shutil
@@ -8,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import is_json, write_json
+from spikesep.files import json_file_equals, write_json
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.data.corpora.table import SPLITS, UTTERANCES, read_table
+from spikesep.separation.data.corpora.table import SPLITS, UTTERANCE_TABLE, read_table
 from spikesep.separation.data.kaldi import (
     Mixture,
     check_writable,
@@ -21,17 +23,28 @@ from spikesep.separation.data.kaldi import (
 from spikesep.separation.data.mixing.plan import (
     PlannedMixture,
     Version,
-    hash_of_plan,
+    hash_plan,
     planned_files,
 )
-from spikesep.separation.data.mixing.procedures import PROCEDURES
+from spikesep.separation.data.mixing.procedures import PROCEDURES, Procedure
 from spikesep.separation.data.mixing.render import Journal, Target, render_mixtures
 from spikesep.workers import Workers
 
+Notify = Callable[[str], object]
+
 
 @dataclass(frozen=True)
-class MadeSet:
-    """One version of one set: its plan, what it lists, and how many mixtures were written now."""
+class RenderedSet:
+    """One version of one set.
+
+    Attributes:
+        version: Rate and mode.
+        split: `tr`, `cv` or `tt`.
+        directory: Data directory.
+        plan: Planned mixtures.
+        mixtures: Mixtures that the data directory lists.
+        written: Number of mixtures written in this run.
+    """
 
     version: Version
     split: str
@@ -42,129 +55,154 @@ class MadeSet:
 
 
 def check_procedure(recipe: RecipeConfig) -> None:
-    """Check that the recipe's procedure can make its mixtures, as far as the settings tell.
+    """Check that the recipe's procedure supports its settings.
 
     Raises:
-        SpikeSepError: a setting that it cannot follow, as `--mixing.name value: why`.
+        SpikeSepError: If it does not; the message is `--mixing.name value: reason`.
     """
-    mixing, rules = recipe.mixing, PROCEDURES[recipe.mixing.procedure]
+    mixing, procedure = recipe.mixing, PROCEDURES[recipe.mixing.procedure]
     if mixing.n_speakers < 2:
         raise SpikeSepError(f"--mixing.n_speakers {mixing.n_speakers}: a mixture has at least 2")
-    odd = [mode for mode in mixing.modes if mode not in rules.MODES]
-    if odd:
+    unknown = [mode for mode in mixing.modes if mode not in procedure.MODES]
+    if unknown:
         raise SpikeSepError(
-            f"--mixing.modes: {odd[0]}; {mixing.procedure} has {', '.join(rules.MODES)}"
+            f"--mixing.modes: {unknown[0]}; {mixing.procedure} has {', '.join(procedure.MODES)}"
         )
     counts = {"tr": mixing.n_train, "cv": mixing.n_closed, "tt": mixing.n_open}
     if recipe.mixing.dynamic.examples:
         del counts["tr"]
-    rules.check(mixing, list(counts.values()))
+    procedure.check_settings(mixing, list(counts.values()))
 
 
-def make_mixtures(
-    data: Path, recipe: RecipeConfig, tell: Callable[[str], None] = print
-) -> list[MadeSet]:
+def make_mixtures(data: Path, recipe: RecipeConfig, notify: Notify = print) -> list[RenderedSet]:
     """Plan and write all mixtures of a recipe.
 
-    Audio goes where the procedure says, below `data`; data directories go to `data/{tr,cv,tt}` for the first rate and
-    mode, and to `data/wav16k/max/{tr,cv,tt}` and so on for the others.
+    Audio files go to folders below `data` that depend on the procedure. Data directories of the
+    first rate and mode are `data/{tr,cv,tt}`; those of others are for example
+    `data/wav16k/max/{tr,cv,tt}`.
+
+    Args:
+        data: Data folder, with the table of utterances.
+        recipe: Settings.
+        notify: Receives a line about each set and other notices for the user.
 
     Raises:
-        SpikeSepError: something that the plan needs cannot be had.
+        SpikeSepError: If the plan needs something that is missing.
     """
-    rules = PROCEDURES[recipe.mixing.procedure]
     check_procedure(recipe)
-    versions = [
-        Version(rate, mode)
-        for rate in recipe.mixing.rates_hz
-        for mode in recipe.mixing.modes or rules.MODES[:1]
-    ]
-    table = read_table(data / UTTERANCES)
+    procedure = PROCEDURES[recipe.mixing.procedure]
+    table = read_table(data / UTTERANCE_TABLE)
     counts = (recipe.mixing.n_train, recipe.mixing.n_closed, recipe.mixing.n_open)
-    made = []
+    rendered = []
     with Workers(recipe.launch.n_jobs) as workers:
         for split, n in zip(SPLITS, counts, strict=True):
             if split == "tr" and recipe.mixing.dynamic.examples:
-                tell(
-                    f"{data / split}: its mixtures are made while training (mixing.dynamic.examples); none is written"
+                notify(
+                    f"{data / split}: its mixtures are made while training (mixing.dynamic.examples); "
+                    "none is written"
                 )
                 continue
-            plan, notices = rules.plan(table, split, n, recipe, data, workers)
+            plan, notices = procedure.plan_set(table, split, n, recipe, data, workers)
             for notice in notices:
-                tell(notice)
-            made += _make_set(data.absolute(), split, plan, versions, recipe, workers, tell)
-    return made
+                notify(notice)
+            writer = _SetWriter(data.absolute(), split, recipe, plan, notify)
+            rendered += writer.write(workers)
+    return rendered
 
 
-def _make_set(
-    data: Path, split: str, plan: list[PlannedMixture], versions: list[Version], recipe: RecipeConfig, workers: Workers,
-    tell: Callable[[str], None],
-) -> list[MadeSet]:  # fmt: skip
-    """Render one set in all versions, and write lists and data directories where they are not as they should be."""
-    procedure, n_speakers = recipe.mixing.procedure, len(plan[0].utterances)
-    rules = PROCEDURES[procedure]
-    parts = rules.parts(n_speakers, plan[0].noise is not None)
-    settings = {"procedure": procedure, "plan": hash_of_plan(plan)}
-    targets = []
-    for version in versions:
-        folder = rules.folder(data, n_speakers, version, split)
-        check_writable(data / split, [planned_files(planned, folder, parts) for planned in plan])
-        journal = data / "local" / "made" / f"{version.label.replace('/', '_')}_{split}.tsv"
-        targets.append(Target(version, folder, journal))
-        _begin(targets[-1], _home(data, version, versions) / split, settings, tell)
-    rendered = render_mixtures(plan, procedure, targets, data, workers, split)
-    sets = []
-    for target in targets:
-        written, journal = rendered[target.version]
-        mixtures = [planned_files(planned, target.folder, parts) for planned in plan]
-        made = MadeSet(
-            target.version,
-            split,
-            _home(data, target.version, versions) / split,
-            plan,
-            mixtures,
-            written,
+class _SetWriter:
+    """Writes one set in all versions, with lists and data directories.
+
+    Args:
+        data: Data folder, absolute.
+        split: Name of the set.
+        recipe: Settings.
+        plan: Planned mixtures of the set.
+        notify: Receives notices for the user.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        split: str,
+        recipe: RecipeConfig,
+        plan: list[PlannedMixture],
+        notify: Notify,
+    ):
+        self._data, self._split, self._plan, self._notify = data, split, plan, notify
+        self._name = recipe.mixing.procedure
+        self._procedure: Procedure = PROCEDURES[self._name]
+        self._n_speakers = len(plan[0].utterances)
+        modes = recipe.mixing.modes or self._procedure.MODES[:1]
+        self._versions = [Version(rate, mode) for rate in recipe.mixing.rates_hz for mode in modes]
+
+    def write(self, workers: Workers) -> list[RenderedSet]:
+        """Render what is missing, and repair lists and data directories.
+
+        Raises:
+            SpikeSepError: If a recording cannot be used, a list cannot hold a path, or a folder
+                holds other files.
+        """
+        settings = {"procedure": self._name, "plan": hash_plan(self._plan)}
+        targets = [self._target(version) for version in self._versions]
+        for target in targets:
+            check_writable(self._data / self._split, self._files(target))
+            self._prepare_target(target, settings)
+        rendered = render_mixtures(
+            self._plan, self._name, targets, self._data, workers, self._split
         )
-        _finish(made, data, target, journal, rules, tell)
-        sets.append(made)
-    return sets
+        return [self._finish(target, *rendered[target.version]) for target in targets]
 
+    def _target(self, version: Version) -> Target:
+        folder = self._procedure.output_folder(self._data, self._n_speakers, version, self._split)
+        name = f"{version.label.replace('/', '_')}_{self._split}.tsv"
+        return Target(version, folder, self._data / "local" / "made" / name)
 
-def _home(data: Path, version: Version, versions: list[Version]) -> Path:
-    return data if version == versions[0] else data / version.label
+    def _directory(self, version: Version) -> Path:
+        """Return the data directory of a version."""
+        home = self._data if version == self._versions[0] else self._data / version.label
+        return home / self._split
 
+    def _files(self, target: Target) -> list[Mixture]:
+        noisy = self._plan[0].noise is not None
+        signals = self._procedure.signal_names(self._n_speakers, noisy)
+        return [planned_files(planned, target.folder, signals) for planned in self._plan]
 
-def _begin(target: Target, directory: Path, settings: dict, tell: Callable[[str], None]) -> None:
-    """Make way for mixtures of these settings; remove those of others, and nothing that this command did not make."""
-    stamp = target.journal.with_suffix(".json")
-    if is_json(stamp, settings):
-        return
-    if target.folder.exists() and any(target.folder.iterdir()):
-        if not stamp.exists():
-            raise SpikeSepError(
-                f"{target.folder}: holds files that spikesep-prepare did not make; "
-                "move them away or give another --data"
-            )
-        tell(f"{target.folder}: made with other settings; mixing anew")
-        shutil.rmtree(target.folder)
-    (directory / "wav.scp").unlink(missing_ok=True)  # what it lists is gone
-    target.journal.unlink(missing_ok=True)
-    write_json(stamp, settings)
+    def _prepare_target(self, target: Target, settings: dict) -> None:
+        """Remove mixtures of other settings, and nothing that was not made by this command.
 
+        Raises:
+            SpikeSepError: If the folder holds other files.
+        """
+        stamp = target.journal.with_suffix(".json")
+        if json_file_equals(stamp, settings):
+            return
+        if target.folder.exists() and any(target.folder.iterdir()):
+            if not stamp.exists():
+                raise SpikeSepError(
+                    f"{target.folder}: holds files that spikesep-prepare did not make; "
+                    "move them away or give another --data"
+                )
+            self._notify(f"{target.folder}: made with other settings; mixing again")
+            shutil.rmtree(target.folder)
+        # The list would name files that no longer exist.
+        (self._directory(target.version) / "wav.scp").unlink(missing_ok=True)
+        target.journal.unlink(missing_ok=True)
+        write_json(stamp, settings)
 
-def _finish(
-    made: MadeSet, data: Path, target: Target, journal: Journal, rules, tell: Callable[[str], None]
-) -> None:
-    """The lists of a set, unless they are there and right."""
-    changed = rules.finish(
-        data, made.split, made.plan, made.version, [journal.rows[p.name][1] for p in made.plan]
-    )
-    whole = is_written(made.directory, made.mixtures)
-    if not whole:
-        write_data_dir(made.directory, made.mixtures)
-        validate_data_dir(made.directory)
-    label = f"{made.directory} ({made.version.label}): {len(made.plan)} mixtures"
-    if whole and not changed and not made.written:
-        tell(f"{label} are there as asked (to mix them anew, remove {target.folder})")
-    else:
-        tell(f"{label}, {made.written} of them written now")
+    def _finish(self, target: Target, written: int, journal: Journal) -> RenderedSet:
+        """Write lists and data directory unless they are up to date, and report the result."""
+        version, directory = target.version, self._directory(target.version)
+        mixtures = self._files(target)
+        gains = [journal.rows[planned.name][1] for planned in self._plan]
+        changed = self._procedure.write_lists(self._data, self._split, self._plan, version, gains)
+        up_to_date = is_written(directory, mixtures)
+        if not up_to_date:
+            write_data_dir(directory, mixtures)
+            validate_data_dir(directory)
+        label = f"{directory} ({version.label}): {len(self._plan)} mixtures"
+        if up_to_date and not changed and not written:
+            self._notify(f"{label} are up to date (to mix them again, remove {target.folder})")
+        else:
+            self._notify(f"{label}, {written} of them written now")
+        return RenderedSet(version, self._split, directory, self._plan, mixtures, written)

@@ -1,8 +1,8 @@
 """Random recording channels for training: polarity, equalization, band edges and noise floor.
 
-Recordings differ in more than their voices. A network that separates them takes whatever is easiest
-to hear, such as the polarity of the microphone, unless each source of a training mixture passes
-through a channel drawn at random.
+Recordings differ in more than their voices. A network that separates them relies on whatever is
+easiest to detect, such as the polarity of the microphone, unless each source of a training mixture
+passes through a random channel.
 """
 
 import numpy as np
@@ -15,23 +15,23 @@ BAND_HZ = (100.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0)
 LOW_CUT_HZ, HIGH_CUT_SHARE = (30.0, 250.0), (0.6, 1.0)
 """Ranges of the band edges: the lower in Hz, the upper as a share of half the sample rate."""
 SLOPE_DB = (12.0, 48.0)
-"""Range of the slope beyond a band edge, dB an octave."""
+"""Range of the slope beyond a band edge, in dB per octave."""
 EDGE_PROBABILITY = 0.5
 N_FFT = 1024
 FLOOR_DB = (-60.0, -20.0)
-"""Range of the noise floor beside the mixture's level."""
+"""Range of the noise floor relative to the level of the mixture."""
 
 
 def draw_polarity(rng: np.random.Generator, n_sources: int) -> np.ndarray:
-    """Random signs, float32 [n_sources]."""
+    """Draw random signs, float32 [n_sources]."""
     return rng.choice(np.array([-1, 1], np.float32), n_sources)
 
 
 def draw_equalizer(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Minimum-phase impulse response [N_FFT] of a random equalizer with random band edges.
+    """Draw the minimum-phase impulse response [N_FFT] of an equalizer with random band edges.
 
-    The phase moves with the magnitude, as in an analog chain: a microphone's phase tells recordings
-    apart as well as its magnitude does.
+    The phase follows from the magnitude, as in an analog chain. The phase of a microphone
+    identifies a recording as well as its magnitude does.
     """
     frequencies = np.fft.rfftfreq(N_FFT, 1 / sample_rate)
     octaves = np.log2(np.maximum(frequencies, frequencies[1]))
@@ -48,7 +48,7 @@ def draw_equalizer(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
 
 
 def _minimum_phase(gain_db: np.ndarray) -> np.ndarray:
-    """Impulse response of a magnitude [N_FFT / 2 + 1] in dB, by its folded real cepstrum."""
+    """Compute the impulse response of a magnitude [N_FFT / 2 + 1] in dB from its real cepstrum."""
     cepstrum = np.fft.irfft(gain_db * (np.log(10) / 20), N_FFT)
     cepstrum[1 : N_FFT // 2] *= 2
     cepstrum[N_FFT // 2 + 1 :] = 0
@@ -56,14 +56,22 @@ def _minimum_phase(gain_db: np.ndarray) -> np.ndarray:
 
 
 def equalize(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Convolve samples [T] with an impulse response, cut to length T."""
-    return fftconvolve(torch.from_numpy(samples), torch.from_numpy(response)).numpy()[
-        : len(samples)
-    ]
+    """Convolve samples [T] with an impulse response, and cut the result to length T."""
+    convolved = fftconvolve(torch.from_numpy(samples), torch.from_numpy(response))
+    return convolved.numpy()[: len(samples)]
 
 
 def draw_floor(rng: np.random.Generator, n_samples: int, level_db: float) -> np.ndarray:
-    """Gaussian noise [n_samples] of a random spectral tilt, from white to red, below `level_db`."""
+    """Draw Gaussian noise [n_samples] of random level and spectral tilt.
+
+    Args:
+        rng: Random generator.
+        n_samples: Length.
+        level_db: Level of the mixture, to which `FLOOR_DB` is relative.
+
+    Returns:
+        The noise, between white and red.
+    """
     n = n_samples + n_samples % 2
     spectrum = rng.normal(size=n // 2 + 1) + 1j * rng.normal(size=n // 2 + 1)
     spectrum *= np.maximum(np.arange(n // 2 + 1), n / 200) ** -rng.uniform(0, 1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import remove_abandoned
-from spikesep.separation.audio.files import open_sound
+from spikesep.separation.audio.files import open_audio
 from spikesep.separation.inference.inputs import is_pipe, open_source
 from spikesep.separation.inference.on_disk import Progress, separate_to_sink, track_names
 from spikesep.separation.inference.outputs import (
@@ -84,7 +84,7 @@ class Batch:
         n_channels = channels if isinstance(channels, int) else 1
         if channels == "each" and not is_pipe(target.recording):
             try:
-                n_channels = open_sound(target.recording).channels
+                n_channels = open_audio(target.recording).channels
             except Exception:  # reported when the recording is read
                 n_channels = 1
         n_speakers = cached_model(self.settings).n_speakers

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.downmix import Channels, audible_mix, pick, tracks
+from spikesep.separation.audio.downmix import (
+    Channels,
+    channel_suffixes,
+    choose_downmix,
+    select_channels,
+)
 from spikesep.separation.audio.files import read_channels
 from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
 from spikesep.separation.inference.streaming import (
@@ -135,9 +140,9 @@ class Model:
         `on_progress` receives the finished share, up to 1.
         """
         samples = to_channels(_checked(samples))
-        n_tracks = len(tracks(channels, len(samples)))
+        n_tracks = len(channel_suffixes(channels, len(samples)))
         chosen = self._audible(samples, channels)
-        mixture = np.ascontiguousarray(pick(samples, chosen))
+        mixture = np.ascontiguousarray(select_channels(samples, chosen))
         streams = [self.stream(sample_rate, segment_seconds) for _ in range(n_tracks)]
         n, done = mixture.shape[1], 0
         estimates = np.empty((n_tracks * self.n_speakers, n), np.float32)
@@ -155,7 +160,7 @@ class Model:
 
     def _audible(self, samples: np.ndarray, channels: Channels) -> Channels:
         """Return the requested channels, or the strongest one, with a warning, if they cancel."""
-        audible = audible_mix([samples]) if channels == "mix" else channels
+        audible = choose_downmix([samples]) if channels == "mix" else channels
         if audible != channels:
             warnings.warn(
                 "the channels are in opposite phase and cancel when averaged; separating the "

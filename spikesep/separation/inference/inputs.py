@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import room_for
-from spikesep.separation.audio.downmix import Channels, audible_mix
-from spikesep.separation.audio.files import AUDIO_SUFFIXES, Sound, open_sound
+from spikesep.files import explain_full_disk
+from spikesep.separation.audio.downmix import Channels, choose_downmix
+from spikesep.separation.audio.files import AUDIO_SUFFIXES, AudioStream, open_audio
 
 STDIN, MICROPHONE = "-", "mic"
 VOICE_FILE = re.compile(r"_spk[1-9]\d*\.wav$")
@@ -138,18 +138,18 @@ class Source:
     file: Path | IO[bytes]
     raw_rate: int | None = None
 
-    def open(self) -> Sound:
+    def open(self) -> AudioStream:
         """Open the recording at its start."""
         if not isinstance(self.file, Path):
             self.file.seek(0)
-        return open_sound(self.file, self.raw_rate)
+        return open_audio(self.file, self.raw_rate)
 
-    def open_audible(self, channels: Channels) -> tuple[Sound, Channels]:
+    def open_audible(self, channels: Channels) -> tuple[AudioStream, Channels]:
         """Open the recording and choose the channels: those requested, unless averaging cancels."""
         sound = self.open()
         if channels != "mix" or sound.channels == 1:
             return sound, channels
-        audible = audible_mix(sound.blocks)  # reads to the end
+        audible = choose_downmix(sound.blocks)  # reads to the end
         return self.open(), audible
 
 
@@ -180,7 +180,7 @@ def spooled(pipe: IO[bytes]) -> Iterator[IO[bytes]]:
     Raises:
         SpikeSepError: the pipe is empty, or the disk is full.
     """
-    with room_for(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
+    with explain_full_disk(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
         shutil.copyfileobj(pipe, file)
         if not file.tell():
             raise SpikeSepError("standard input: is empty; check the program that writes to it")

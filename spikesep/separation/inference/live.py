@@ -15,8 +15,8 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import remove_abandoned
-from spikesep.separation.audio.downmix import Channels, pick, watched
-from spikesep.separation.audio.files import Sound, checked, to_pcm16
+from spikesep.separation.audio.downmix import Channels, select_channels, watch_phase
+from spikesep.separation.audio.files import AudioStream, check_samples, to_pcm16
 from spikesep.separation.audio.wav import read_samples, read_wav_header
 from spikesep.separation.inference.in_memory import Model
 from spikesep.separation.inference.inputs import STDIN, Source, spooled
@@ -82,7 +82,7 @@ class PipeOutput:
         check_output_files(files, [], report=self.report, overwrite=self.overwrite)
         return files
 
-    def open(self, sound: Sound) -> tuple[list[str], Sink]:
+    def open(self, sound: AudioStream) -> tuple[list[str], Sink]:
         """Return the names of the output files of a recording and the sink that writes them."""
         if files := self._voice_files(sound.channels):
             return [str(file) for file in files], partial(open_voice_files, files)
@@ -174,7 +174,7 @@ def separate_live_input(
 
 def separate_live(
     model: Model,
-    sound: Sound,
+    sound: AudioStream,
     write: Callable[[np.ndarray], None],
     *,
     level: Level,
@@ -205,8 +205,10 @@ def separate_live(
     scale, faults = 1.0, []
     blocks = until_stopped(sound.blocks, faults.append)
     if channels == "mix":
-        blocks = watched(blocks, sound.sample_rate, partial(_tell_cancelling, tell))
-    for mixtures, estimates in separate_tracks(streams, (pick(b, channels) for b in blocks)):
+        blocks = watch_phase(blocks, sound.sample_rate, partial(_tell_cancelling, tell))
+    for mixtures, estimates in separate_tracks(
+        streams, (select_channels(b, channels) for b in blocks)
+    ):
         meter.add(estimates, mixtures)
         gains, scale = meter.gains(level)
         voices = apply_gains(estimates, _ramp(previous, gains, mixtures.shape[1]))
@@ -232,7 +234,7 @@ def _tell_cancelling(tell: Callable[[str], object], strongest: Channels) -> None
     )
 
 
-def pipe_sound(file: BufferedReader, raw_rate: int | None) -> Sound:
+def pipe_sound(file: BufferedReader, raw_rate: int | None) -> AudioStream:
     """Read a WAV stream, or headerless 16-bit mono samples at `raw_rate` Hz, as it arrives.
 
     Raises:
@@ -242,7 +244,7 @@ def pipe_sound(file: BufferedReader, raw_rate: int | None) -> Sound:
         raise SpikeSepError("standard input: is empty; check the program that writes to it")
     rate, channels, kind, size = (raw_rate, 1, "<i2", None) if raw_rate else read_wav_header(file)
     samples = read_samples(file, channels, kind, size)
-    return Sound(rate, channels, None, checked("standard input", samples))
+    return AudioStream(rate, channels, None, check_samples("standard input", samples))
 
 
 class _StoppedError(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import Sound
+from spikesep.separation.audio.files import AudioStream
 
 BLOCK_SECONDS = 0.02
 """Length of the blocks that the microphone delivers."""
@@ -18,7 +18,7 @@ TIMEOUT = 3.0
 delivers zeros."""
 
 
-def microphone_sound(tell: Callable[[str], object]) -> Sound:
+def microphone_sound(tell: Callable[[str], object]) -> AudioStream:
     """Open the default microphone; its blocks continue until it is unplugged.
 
     Args:
@@ -52,7 +52,7 @@ def microphone_sound(tell: Callable[[str], object]) -> Sound:
         with device:
             yield from buffer.blocks()
 
-    return Sound(rate, 1, None, blocks())
+    return AudioStream(rate, 1, None, blocks())
 
 
 class _Buffer:

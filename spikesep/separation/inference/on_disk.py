@@ -12,9 +12,9 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import room_for
-from spikesep.separation.audio.downmix import Channels, pick, tracks
-from spikesep.separation.audio.files import Sound, to_pcm16
+from spikesep.files import explain_full_disk
+from spikesep.separation.audio.downmix import Channels, channel_suffixes, select_channels
+from spikesep.separation.audio.files import AudioStream, to_pcm16
 from spikesep.separation.inference.in_memory import Model
 from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
 from spikesep.separation.inference.report import Report, Separation, separation_report
@@ -33,7 +33,7 @@ int16 [n, n_voices]."""
 
 def separate_to_sink(
     settings: InferenceSettings,
-    sound: Sound,
+    sound: AudioStream,
     channels: Channels,
     *,
     sink: Sink,
@@ -93,7 +93,7 @@ def _memory_errors() -> Iterator[None]:
 
 def separate_sound(
     model: Model,
-    sound: Sound,
+    sound: AudioStream,
     spool_folder: Path,
     write: Callable[[int, Iterator[np.ndarray]], None],
     *,
@@ -117,7 +117,7 @@ def separate_sound(
         segment_seconds: length of the network's blocks.
         on_progress: receives the finished seconds.
         channels: as in `Model.separate`, except that `mix` averages even if channels cancel; see
-            `audible_mix`.
+            `choose_downmix`.
 
     Raises:
         SpikeSepError: the recording is unreadable or lacks the channel, or the disk is full.
@@ -125,8 +125,8 @@ def separate_sound(
     streams = open_streams(model, sound, segment_seconds, channels)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
     first = next(sound.blocks)  # before the folder is created, in case it cannot be read
-    with room_for(spool_folder), _open_spool(spool_folder) as spool:
-        blocks = (pick(block, channels) for block in chain([first], sound.blocks))
+    with explain_full_disk(spool_folder), _open_spool(spool_folder) as spool:
+        blocks = (select_channels(block, channels) for block in chain([first], sound.blocks))
         for mixtures, estimates in separate_tracks(streams, blocks):
             meter.add(estimates, mixtures)
             spool.write(np.ascontiguousarray(estimates.T).tobytes())
@@ -139,7 +139,7 @@ def separate_sound(
 
 
 def open_streams(
-    model: Model, sound: Sound, segment_seconds: float, channels: Channels = "mix"
+    model: Model, sound: AudioStream, segment_seconds: float, channels: Channels = "mix"
 ) -> list[Stream]:
     """Open a stream for each signal to separate.
 
@@ -160,7 +160,7 @@ def track_names(channels: Channels, n_channels: int) -> list[str]:
         SpikeSepError: the recording lacks the channel.
     """
     try:
-        return tracks(channels, n_channels)
+        return channel_suffixes(channels, n_channels)
     except ValueError as error:
         raise SpikeSepError(f"--{error}") from error
 

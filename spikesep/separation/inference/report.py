@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spikesep.separation.audio.downmix import Channels
-from spikesep.separation.audio.files import Sound
+from spikesep.separation.audio.files import AudioStream
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
 from spikesep.spiking.cost import Cost
 
@@ -32,7 +32,7 @@ class Separation:
 
 def separation_report(
     settings: InferenceSettings,
-    sound: Sound,
+    sound: AudioStream,
     channels: Channels,
     *,
     separation: Separation,

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.audio.downmix import at_full_scale, pick
-from spikesep.separation.audio.files import LOUDEST, RATES
-from spikesep.separation.audio.resampling import RESAMPLING_REACH, resample
+from spikesep.separation.audio.downmix import select_channels, to_float32
+from spikesep.separation.audio.files import MAX_MAGNITUDE, SAMPLE_RATE_RANGE
+from spikesep.separation.audio.resampling import FILTER_HALF_WIDTH, resample
 from spikesep.separation.model.separator import Separator
 from spikesep.spiking.cost import Cost
 
@@ -40,9 +40,12 @@ class Stream:
     """
 
     def __init__(self, separator: Separator, sample_rate: int, block_seconds: float = 0.5):
-        if sample_rate != int(sample_rate) or not RATES[0] <= sample_rate <= RATES[1]:
+        if (
+            sample_rate != int(sample_rate)
+            or not SAMPLE_RATE_RANGE[0] <= sample_rate <= SAMPLE_RATE_RANGE[1]
+        ):
             raise ValueError(
-                f"a sample rate of {sample_rate} Hz; it must be {RATES[0]} to {RATES[1]}, a whole "
+                f"a sample rate of {sample_rate} Hz; it must be {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]}, a whole "
                 "number"
             )
         if not 0 < block_seconds < float("inf"):
@@ -146,7 +149,7 @@ class Resampler:
         self._up, self._down = int(to_rate // common), int(from_rate // common)
         # Each cell of `down` input samples becomes `up` output samples, with the same filter phases
         # for every cell.
-        reach = RESAMPLING_REACH * max(self._up, self._down) / self._up
+        reach = FILTER_HALF_WIDTH * max(self._up, self._down) / self._up
         self._context = 0 if from_rate == to_rate else -int(-reach // self._down) * self._down
         self._input = Window()
 
@@ -272,7 +275,7 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: see `to_channels`.
     """
-    (samples,) = pick(to_channels(samples), "mix")
+    (samples,) = select_channels(to_channels(samples), "mix")
     return np.require(samples, requirements=["C", "W"])  # torch expects a writable array
 
 
@@ -286,8 +289,8 @@ def to_channels(samples: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"a recording is [samples] or [channels, samples]; this one is {samples.shape}"
         )
-    samples = np.atleast_2d(at_full_scale(samples))
+    samples = np.atleast_2d(to_float32(samples))
     peak = np.abs(samples).max(initial=0.0)
-    if not peak <= LOUDEST:
+    if not peak <= MAX_MAGNITUDE:
         raise ValueError("the recording contains NaN or Inf, or values far beyond full scale")
     return samples

@@ -8,7 +8,7 @@ from typing import Any
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
-from spikesep.separation.data.corpora.table import UTTERANCES, read_table
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, read_table
 from spikesep.separation.experiment_data import hash_of_lists
 from spikesep.separation.model.separator import Separator
 from spikesep.separation.scoring.metrics import DEFINITION
@@ -190,7 +190,7 @@ def _speakers(exp: Path, data: Path, trained: dict[str, Any]) -> str:
             f"{data}: contains other mixtures than those {exp} was trained on; give the latter"
         )
     lines = []
-    rows = read_table(data / UTTERANCES)
+    rows = read_table(data / UTTERANCE_TABLE)
     for split, meaning in SPLITS.items():
         chosen = [row for row in rows if row.split == split]
         sexes = Counter(sex for _, sex in {(row.speaker, row.sex) for row in chosen})

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import Sound, checked, open_sound, to_pcm16
+from spikesep.separation.audio.files import AudioStream, check_samples, open_audio, to_pcm16
 from spikesep.separation.audio.wav import wav_header
 from spikesep.separation.inference.in_memory import Model
 from spikesep.separation.inference.on_disk import separate_sound
@@ -52,7 +52,7 @@ class Limits:
                 "or use spikesep-infer"
             )
 
-    def check_length(self, name: str, sound: Sound, n_samples: int) -> None:
+    def check_length(self, name: str, sound: AudioStream, n_samples: int) -> None:
         """Raise SpikeSepError if `n_samples` in each channel exceed the limits."""
         if n_samples > self.seconds * sound.sample_rate:
             reason = f"is longer than {self.seconds:g} s"
@@ -145,16 +145,16 @@ def read_upload(
     return Upload(name, sound.sample_rate, sound.channels, n_samples, peak, averaged)
 
 
-def _open(path: Path, name: str) -> Sound:
+def _open(path: Path, name: str) -> AudioStream:
     """Open an upload; headerless GSM frames are recognized by the name, which `path` lacks."""
     try:
-        return open_sound(path)
+        return open_audio(path)
     except SpikeSepError:
         if PurePath(name).suffix.lower() != ".gsm":
             raise
     form = {"format": "RAW", "subtype": "GSM610", "samplerate": GSM_RATE, "channels": 1}
     blocks = soundfile.blocks(str(path), CHUNK, dtype="float32", always_2d=True, **form)
-    return Sound(GSM_RATE, 1, None, checked(name, (block.T for block in blocks)))
+    return AudioStream(GSM_RATE, 1, None, check_samples(name, (block.T for block in blocks)))
 
 
 def separate_upload(
@@ -188,7 +188,7 @@ def separate_upload(
     blocks = (block[None] for block in upload.blocks(size))
     return separate_sound(
         model,
-        Sound(upload.sample_rate, 1, upload.n_samples, blocks),
+        AudioStream(upload.sample_rate, 1, upload.n_samples, blocks),
         Path(tempfile.gettempdir()),
         write,
         level="match-mix",

@@ -11,7 +11,7 @@ import spikesep
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
 from spikesep.separation.config import ScoringConfig
-from spikesep.separation.data.corpora.table import UTTERANCES, read_table
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, read_table
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
 
 SETS = {"closed": "cv", "open": "tt"}
@@ -111,8 +111,8 @@ def closed_voices_heard(data: Path, mixtures: Iterable[Mixture]) -> bool:
 
     It did in the paper; in LibriMix it did not.
     """
-    if (data / UTTERANCES).is_file():
-        trained = {row.speaker for row in read_table(data / UTTERANCES) if row.split == "tr"}
+    if (data / UTTERANCE_TABLE).is_file():
+        trained = {row.speaker for row in read_table(data / UTTERANCE_TABLE) if row.split == "tr"}
     elif (data / "tr" / "utt2spk").is_file():
         trained = {
             speaker for mixture in read_data_dir(data / "tr") for speaker in mixture.speakers

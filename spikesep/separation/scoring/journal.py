@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spikesep.files import room_for, write_text
+from spikesep.files import explain_full_disk, write_text
 
 UtteranceKey = tuple[str, str]
 """Condition and utterance ID."""
@@ -68,7 +68,7 @@ def open_journal(
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ({"key": key}, *finished.values())
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-    with room_for(path), path.open("a", encoding="utf-8") as file:
+    with explain_full_disk(path), path.open("a", encoding="utf-8") as file:
 
         def append(record: dict[str, Any]) -> None:
             file.write(json.dumps(record) + "\n")

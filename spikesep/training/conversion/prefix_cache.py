@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.files import room_for
+from spikesep.files import explain_full_disk
 from spikesep.spiking.signal import Signal, SpikeTrains
 from spikesep.spiking.spike_trains.cache import SpikeCache
 from spikesep.training.config import CacheConfig
@@ -151,7 +151,7 @@ def unnamed_file_tensor(folder: Path, shape: tuple[int, ...]) -> Tensor:
         SpikeSepError: the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with room_for(folder / "spike cache"), TemporaryFile(dir=folder) as file:
+    with explain_full_disk(folder / "spike cache"), TemporaryFile(dir=folder) as file:
         # Writing to a memory map that the disk cannot back kills the process: allocate it now.
         os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))

@@ -130,14 +130,14 @@ def test_signal_leaves_no_partial_files(tmp_path, model, capsys, monkeypatch, nu
 def test_batch_continues_after_unexpected_errors(tmp_path, model, capsys, monkeypatch):
     names = ("a.wav", "b.wav", "x" * 250 + ".wav")
     write_tones(tmp_path, *names)
-    opened = inputs.open_sound
+    opened = inputs.open_audio
 
     def fail(path, *options):
         if path.name == "a.wav":
             raise TypeError("samplerate must be specified")
         return opened(path, *options)
 
-    monkeypatch.setattr(inputs, "open_sound", fail)
+    monkeypatch.setattr(inputs, "open_audio", fail)
     assert (
         infer(*(tmp_path / name for name in names), "--model", model, "--out-dir", tmp_path / "out")
         == 2

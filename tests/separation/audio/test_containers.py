@@ -6,17 +6,17 @@ import soundfile
 from helpers.encode import encoded, wav_bytes
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import open_sound, read_channels, read_length
+from spikesep.separation.audio.files import open_audio, read_channels, read_length
 
 RATE = 16000
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)).astype(np.float32)
 PCM = (TONE * 32767).astype("<i2").tobytes()
 
 
-def heard(path):
-    """All samples of a recording of one channel, and what is said of it."""
+def read_with_warnings(path):
+    """Read a recording of one channel; return its samples and the warnings."""
     said = []
-    return np.concatenate([block[0] for block in open_sound(path, tell=said.append).blocks]), said
+    return np.concatenate([block[0] for block in open_audio(path, notify=said.append).blocks]), said
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def heard(path):
         ({"riff": len(PCM) + 44}, None),  # recorders in browsers
         (
             {"riff": len(PCM) + 400_000},
-            "states 464008 bytes where 64044 are there; its sound is whole",
+            "states 464008 bytes where 64044 are present; its audio is complete",
         ),
         ({"riff": 2**32 - 1, "data": 2**32 - 1}, None),  # written into a pipe
         ({"riff": 0, "data": 0}, "never finished, its header gives no length; 2.00 s"),
@@ -34,20 +34,22 @@ def heard(path):
         ({"behind": b"LIST" + struct.pack("<I", 4) + b"INFO"}, None),
         (
             {"behind": b"LIST" + struct.pack("<I", 400) + bytes(4)},
-            "4 bytes behind its sound are left out",
+            "4 bytes after its audio are ignored",
         ),
         ({"behind": b"TAG" + bytes(125)}, None),
         ({"behind": b"ID3\3" + bytes(9000)}, None),
-        ({"data": len(PCM) + 44}, None),  # the header is counted in
-        ({"behind": bytes(100)}, "100 bytes behind its sound are left out"),
+        ({"data": len(PCM) + 44}, None),  # counts the header
+        ({"behind": bytes(100)}, "100 bytes after its audio are ignored"),
     ],
 )
 @pytest.mark.parametrize(("code", "bits"), [(1, 16), (3, 32), (7, 8)])
-def test_of_a_wav_file_all_samples_are_read_whatever_its_sizes(tmp_path, options, said, code, bits):
+def test_all_samples_of_a_wav_file_are_read_regardless_of_stated_sizes(
+    tmp_path, options, said, code, bits
+):
     path = tmp_path / "a.wav"
     body = TONE[: len(PCM) // 4].tobytes() if code == 3 else PCM
     path.write_bytes(wav_bytes(body, code=code, bits=bits, **options))
-    samples, told = heard(path)
+    samples, told = read_with_warnings(path)
     assert len(samples) == len(PCM) * 8 // bits
     if code != 7:
         expected = (
@@ -62,23 +64,23 @@ def test_of_a_wav_file_all_samples_are_read_whatever_its_sizes(tmp_path, options
     assert read_length(path) == (len(samples), RATE)
 
 
-def test_a_chunk_behind_an_odd_byte_that_nobody_padded_is_no_sound(tmp_path):
+def test_chunk_after_unpadded_odd_data_is_not_audio(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(
         wav_bytes(PCM[:-1], code=7, bits=8, behind=b"id3 " + struct.pack("<I", 9000) + bytes(9000))
     )
-    samples, said = heard(path)
+    samples, said = read_with_warnings(path)
     assert (len(samples), said) == (len(PCM) - 1, [])
 
 
-def test_sizes_that_wrapped_round_at_4_gib_are_unrolled(tmp_path):
+def test_sizes_that_wrapped_around_at_4_gib_are_corrected(tmp_path):
     path = tmp_path / "long.wav"
     length = 2**32 + len(PCM)
     path.write_bytes(wav_bytes(PCM, riff=(length + 36) % 2**32, data=length % 2**32))
     with path.open("r+b") as file:  # sparse
         file.truncate(44 + length)
     said = []
-    sound = open_sound(path, tell=said.append)
+    sound = open_audio(path, notify=said.append)
     assert sound.length == length // 2
     assert "long.wav: is longer than its header can say; 134219.73 s" in said[0]
     np.testing.assert_array_equal(
@@ -107,7 +109,7 @@ OPTIONS = {
 
 
 def written(path, kind):
-    """A recording of two seconds in a format that states its length."""
+    """Write a recording of two seconds in a format that states its length."""
     if kind in FFMPEG:
         rate = 48000 if FFMPEG[kind] == "libopus" else RATE
         return encoded(path, TONE, FFMPEG[kind], rate, bit_rate=24000, options=OPTIONS.get(kind))
@@ -117,7 +119,7 @@ def written(path, kind):
 
 
 @pytest.mark.parametrize("kind", [*LIBSNDFILE, *FFMPEG])
-def test_what_is_cut_off_is_noticed_in_every_format_that_states_a_length(tmp_path, kind):
+def test_truncation_is_detected_in_every_format_that_states_a_length(tmp_path, kind):
     path = written(tmp_path / (kind if "." in kind else f"a.{kind.lower()}"), kind)
     samples, rate = read_channels(path)
     assert samples.shape[1] / rate == pytest.approx(4 if kind == "WVE" else 2, abs=0.1)
@@ -132,7 +134,7 @@ def test_what_is_cut_off_is_noticed_in_every_format_that_states_a_length(tmp_pat
     ("kind", "place", "size"),
     [("AIFF", 42, 4), ("AU", 8, 4), ("CAF", -64012, 8), ("W64", -64008, 8)],
 )
-def test_a_recorder_that_was_killed_leaves_all_its_samples(tmp_path, kind, place, size):
+def test_all_samples_of_a_killed_recorder_are_read(tmp_path, kind, place, size):
     path = tmp_path / f"a.{kind.lower()}"
     soundfile.write(path, TONE, RATE, format=kind, subtype="PCM_16")
     content = bytearray(path.read_bytes())
@@ -143,7 +145,7 @@ def test_a_recorder_that_was_killed_leaves_all_its_samples(tmp_path, kind, place
     )
     content[place : place + size] = bytes(size)
     path.write_bytes(content)
-    samples, said = heard(path)
+    samples, said = read_with_warnings(path)
     np.testing.assert_array_equal(samples, expected)
     assert "never finished" in said[0]
 
@@ -151,7 +153,7 @@ def test_a_recorder_that_was_killed_leaves_all_its_samples(tmp_path, kind, place
 @pytest.mark.parametrize(
     "content", [b"", b"RIFF", b"RIFF\0\0\0\0WAVE", b"caff\0\1\0\0", b".snd" + bytes(30)]
 )
-def test_of_hardly_a_header_nothing_is_made(tmp_path, content):
+def test_truncated_headers_are_rejected(tmp_path, content):
     path = tmp_path / "a.wav"
     path.write_bytes(content)
     with pytest.raises(SpikeSepError, match=r"a\.wav"):

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from spikesep.separation.audio.downmix import at_full_scale, audible_mix, pick, tracks, watched
+from spikesep.separation.audio.downmix import (
+    channel_suffixes,
+    choose_downmix,
+    select_channels,
+    to_float32,
+    watch_phase,
+)
 
 
 @pytest.mark.parametrize(
@@ -13,27 +19,27 @@ from spikesep.separation.audio.downmix import at_full_scale, audible_mix, pick, 
         ("float64", -1.0, 0.5),
     ],
 )
-def test_integers_of_wav_files_come_to_full_scale(dtype, low, high):
-    samples = at_full_scale(np.array([low, high], dtype))
+def test_integer_samples_are_scaled_to_full_scale(dtype, low, high):
+    samples = to_float32(np.array([low, high], dtype))
     assert samples.dtype == np.float32
     np.testing.assert_array_equal(samples, [-1, 0.5])
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int64", "bool", "complex64"])
-def test_other_types_are_refused_by_name(dtype):
+def test_other_sample_types_are_rejected_by_name(dtype):
     with pytest.raises(ValueError, match=f"a recording of {dtype}; give float"):
-        at_full_scale(np.zeros(3, dtype))
+        to_float32(np.zeros(3, dtype))
 
 
-def test_a_choice_picks_its_tracks():
+def test_choice_selects_channels_and_suffixes():
     samples = np.arange(6.0).reshape(2, 3)
     for choice, names, picked in (
         ("mix", [""], samples.mean(0, keepdims=True)),
         ("each", ["_ch1", "_ch2"], samples),
         (2, ["_ch2"], samples[1:]),
     ):
-        assert tracks(choice, 2) == names
-        np.testing.assert_array_equal(pick(samples, choice), picked)
+        assert channel_suffixes(choice, 2) == names
+        np.testing.assert_array_equal(select_channels(samples, choice), picked)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +50,9 @@ def test_a_choice_picks_its_tracks():
         ("left", "give mix"),
     ],
 )
-def test_a_channel_that_is_not_there_is_refused(choice, message):
+def test_invalid_choices_are_rejected(choice, message):
     with pytest.raises(ValueError, match=message):
-        tracks(choice, 2)
+        channel_suffixes(choice, 2)
 
 
 def noise(n_channels, n=4000):
@@ -67,12 +73,12 @@ MIXES = {
 
 
 @pytest.mark.parametrize(("samples", "choice"), MIXES.values(), ids=MIXES)
-def test_channels_that_cancel_are_found_and_the_strongest_is_taken(samples, choice):
-    assert audible_mix([samples[:, :50], samples[:, 50:]]) == choice
+def test_strongest_channel_is_chosen_if_channels_cancel(samples, choice):
+    assert choose_downmix([samples[:, :50], samples[:, 50:]]) == choice
 
 
-def test_of_channels_that_cancel_while_they_arrive_a_word_is_said_once():
+def test_cancelling_channels_are_reported_once():
     told = []
     blocks = [np.stack([VOICE, -VOICE])] * 3
-    assert list(watched(iter(blocks), 6000, told.append)) == blocks
+    assert list(watch_phase(iter(blocks), 6000, told.append)) == blocks
     assert told == [1]

@@ -6,14 +6,14 @@ import soundfile
 from helpers.encode import WITHOUT_XING, encoded, wav_bytes
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import open_sound, read_channels, read_length, read_part
+from spikesep.separation.audio.files import open_audio, read_channels, read_length, read_segment
 
 RATE = 16000
 NOISE = np.random.default_rng(0).normal(0, 0.1, 4 * RATE)
 
 
 def mp3(path, *bit_rates):
-    """Frames without a Xing frame, a second at each bit rate."""
+    """Write an MP3 file without a Xing frame, a second at each bit rate."""
     content = b""
     for bit_rate in bit_rates:
         content += encoded(
@@ -32,7 +32,7 @@ def test_mp3_without_a_xing_frame_is_read_to_its_end(tmp_path, bit_rates):
     assert read_length(path) == (samples.shape[1], RATE)
 
 
-def test_mp3_within_wav_is_read_to_its_end(tmp_path):
+def test_mp3_in_wav_is_read_to_its_end(tmp_path):
     content = mp3(tmp_path / "a.mp3", 16000, 64000).read_bytes()
     expected = read_channels(tmp_path / "a.mp3")[0]
     extra = b"\x0c\0\1\0\2\0\0\0\x40\2\1\0\x51\4"
@@ -40,11 +40,11 @@ def test_mp3_within_wav_is_read_to_its_end(tmp_path):
     np.testing.assert_array_equal(read_channels(tmp_path / "a.wav")[0], expected)
 
 
-def test_joined_mp3_is_read_to_its_end_and_a_whole_one_by_its_header(tmp_path):
+def test_concatenated_mp3_is_read_to_its_end(tmp_path):
     soundfile.write(tmp_path / "a.mp3", NOISE, RATE, format="MP3")
     content = (tmp_path / "a.mp3").read_bytes()
     assert read_channels(tmp_path / "a.mp3")[0].shape == (1, len(NOISE))
-    assert open_sound(tmp_path / "a.mp3").length == len(NOISE)
+    assert open_audio(tmp_path / "a.mp3").length == len(NOISE)
     (tmp_path / "b.mp3").write_bytes(content + content)
     assert (
         0 <= read_channels(tmp_path / "b.mp3")[0].shape[1] - 2 * len(NOISE) < 3000
@@ -52,7 +52,7 @@ def test_joined_mp3_is_read_to_its_end_and_a_whole_one_by_its_header(tmp_path):
 
 
 def test_flac_of_unknown_length_is_read(tmp_path):
-    """As programs write it into a pipe."""
+    """Programs that write into a pipe leave the length at 0."""
     path = tmp_path / "a.flac"
     soundfile.write(path, NOISE, RATE)
     expected = soundfile.read(path, dtype="float32")[0]
@@ -76,7 +76,7 @@ def test_flac_of_unknown_length_is_read(tmp_path):
         ("a.tta", "tta", 16000),
     ],
 )
-def test_what_the_encoder_added_is_left_out(tmp_path, name, codec, rate):
+def test_encoder_padding_is_removed(tmp_path, name, codec, rate):
     path = encoded(tmp_path / name, NOISE, codec, rate)
     samples, _ = read_channels(path)
     expected = len(NOISE) * rate // RATE
@@ -85,40 +85,42 @@ def test_what_the_encoder_added_is_left_out(tmp_path, name, codec, rate):
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mka"])
-def test_a_gap_in_time_is_told_and_left_out(tmp_path, name):
+def test_gap_in_time_is_reported_and_skipped(tmp_path, name):
     path = encoded(tmp_path / name, NOISE, "aac", gap=7.0)
     said = []
-    assert sum(block.shape[1] for block in open_sound(path, tell=said.append).blocks) >= len(NOISE)
+    assert sum(block.shape[1] for block in open_audio(path, notify=said.append).blocks) >= len(
+        NOISE
+    )
     (line,) = said
-    assert f"{name}: 7.00 s of its time hold no sound" in line
+    assert f"{name}: 7.00 s of its time hold no audio" in line
     assert read_length(path)[0] == pytest.approx(len(NOISE), abs=2048)
 
 
-def test_that_one_of_several_tracks_is_read_is_told(tmp_path):
+def test_further_tracks_are_reported(tmp_path):
     path = encoded(tmp_path / "a.mka", NOISE, "aac", tracks=2)
-    with pytest.warns(UserWarning, match=r"a\.mka: has 2 tracks of sound; the first is read"):
+    with pytest.warns(UserWarning, match=r"a\.mka: has 2 audio tracks; the first is read"):
         read_channels(path)
 
 
-def test_a_damaged_packet_is_told_and_left_out(tmp_path):
+def test_damaged_packet_is_reported_and_skipped(tmp_path):
     path = encoded(tmp_path / "a.aac", NOISE, "aac", format="adts")
     content = path.read_bytes()
     middle = content.index(content[:2], len(content) // 2)
     path.write_bytes(content[: middle + 7] + bytes(40) + content[middle + 47 :])
-    with pytest.warns(UserWarning, match=r"a\.aac: \d+ of \d+ packets are damaged and left out"):
+    with pytest.warns(UserWarning, match=r"a\.aac: \d+ of \d+ packets are damaged and skipped"):
         assert read_channels(path)[0].shape[1] == pytest.approx(len(NOISE), abs=5000)
 
 
-def test_part_of_a_recording_is_read_no_further(tmp_path):
+def test_segment_equals_that_part_of_the_recording(tmp_path):
     path = encoded(tmp_path / "a.m4a", NOISE, "aac")
     whole = read_channels(path)[0][0]
     path.write_bytes(path.read_bytes())
-    part, _ = read_part(path, lambda length, rate: (5000, 3000))
+    part, _ = read_segment(path, lambda length, rate: (5000, 3000))
     np.testing.assert_array_equal(part, whole[5000:8000])
-    assert len(read_part(path, lambda length, rate: (length - 100, 3000))[0]) == 100
+    assert len(read_segment(path, lambda length, rate: (length - 100, 3000))[0]) == 100
 
 
-def test_reading_without_doubt_says_nothing(tmp_path):
+def test_intact_files_are_read_without_warnings(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_channels(encoded(tmp_path / "a.m4a", NOISE, "aac"))
@@ -132,7 +134,7 @@ def test_reading_without_doubt_says_nothing(tmp_path):
             read_channels(tmp_path / "a")
 
 
-def test_what_is_no_sound_is_one_line(tmp_path):
+def test_container_without_audio_is_rejected(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(2000))
     with pytest.raises(SpikeSepError, match=r"a\.mp4: not a readable audio file"):
         read_channels(tmp_path / "a.mp4")

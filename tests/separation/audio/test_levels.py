@@ -22,11 +22,10 @@ def bursts(seed, seconds=2.0, rate=RATE):
 
 
 def slow_level(samples, rate):
-    """P.56 as it is written: one threshold after the other, one sample after the other (filters as difference
-    equations)."""
+    """Compute P.56 as it is written, with loops over thresholds and samples."""
     from scipy.signal import freqz, iirfilter
 
-    # the stop band's edge such that the gain is -0.25 dB at 200 Hz, by bisection
+    # Find the stop-band edge for a gain of -0.25 dB at 200 Hz by bisection.
     low, high = 20.0, 200.0
     for _ in range(80):
         edge = (low + high) / 2
@@ -66,14 +65,14 @@ def slow_level(samples, rate):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_it_is_p56_step_by_step(seed):
+def test_level_matches_a_direct_implementation_of_p56(seed):
     samples = bursts(seed, seconds=1.0)
     assert active_level(samples, RATE) == pytest.approx(slow_level(samples, RATE), abs=1e-6)
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")
-def test_it_is_the_level_that_the_original_script_found():
-    """Its gain is scaling16bit * 10^(weight/20) / sqrt(level), as printed by Octave."""
+def test_level_matches_that_of_the_original_script():
+    """The gain is scaling16bit * 10^(weight/20) / sqrt(level), as printed by Octave."""
     checked = 0
     for split in ("tr", "cv", "tt"):
         text = (GOLDEN / "2speakers" / "wav8k" / "min" / split / "scaling.mat").read_text()
@@ -95,7 +94,7 @@ def test_it_is_the_level_that_the_original_script_found():
 
 
 @given(st.integers(0, 1000), st.floats(-40, 20))
-def test_a_louder_signal_is_louder_by_as_much(seed, gain_db):
+def test_level_follows_the_gain(seed, gain_db):
     samples = bursts(seed)
     louder = active_level(samples * 10 ** (gain_db / 20), RATE)
     assert louder == pytest.approx(
@@ -107,7 +106,7 @@ def test_a_louder_signal_is_louder_by_as_much(seed, gain_db):
 
 
 @given(st.integers(0, 1000))
-def test_pauses_do_not_count(seed):
+def test_pauses_do_not_change_the_level(seed):
     samples = bursts(seed)
     pause = np.zeros(5 * RATE)
     assert active_level(np.concatenate([pause, samples, pause]), RATE) == pytest.approx(
@@ -115,29 +114,29 @@ def test_pauses_do_not_count(seed):
     )
 
 
-def test_the_rate_hardly_matters_below_the_low_pass():
+def test_level_hardly_depends_on_the_sample_rate():
     samples = bursts(3, rate=16000)
     smooth = np.convolve(
         samples, np.hanning(16) / np.hanning(16).sum(), "same"
-    )  # nothing above 4 kHz to speak of
+    )  # removes most above 4 kHz
     assert active_level(smooth, 16000) == pytest.approx(
         active_level(resample(smooth, 16000, RATE), RATE), abs=0.2
     )
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_silence_has_no_level(rate):
+def test_level_of_silence_is_minus_infinity(rate):
     assert active_level(np.zeros(rate, np.float32), rate) == -np.inf
     assert active_level(np.zeros(0, np.float32), rate) == -np.inf
 
 
-def test_a_click_in_a_long_silence_has_a_finite_level():
+def test_level_of_a_click_in_long_silence_is_finite():
     click = np.zeros(60 * RATE)
     click[RATE] = 1.0
     assert np.isfinite(active_level(click, RATE))
 
 
-def test_a_short_peak_does_not_pass_for_the_level_of_a_long_recording():
+def test_short_peak_hardly_changes_the_level_of_a_long_recording():
     chance = np.random.default_rng(0)
     voice = 0.1 * chance.standard_normal(40 * RATE)
     peak = voice.copy()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from spikesep.separation.audio.polarity import polarity, skewness_of_residual
+from spikesep.separation.audio.polarity import polarity, residual_skewness
 
 RATE = 8000
 
@@ -24,25 +24,25 @@ def vowels():
     return made
 
 
-def test_the_sign_follows_the_pulses(vowels):
+def test_polarity_is_the_sign_of_the_glottal_pulses(vowels):
     for vowel in vowels:
         assert polarity(vowel, RATE) == -1
         assert polarity(-vowel, RATE) == 1
 
 
-def test_level_and_offset_do_not_matter(vowels):
-    wanted = skewness_of_residual(vowels[0], RATE)
+def test_skewness_is_independent_of_gain_and_offset(vowels):
+    wanted = residual_skewness(vowels[0], RATE)
     for gain, offset in ((1e-4, 0.0), (1e3, 0.0), (1.0, 5.0)):
-        found = skewness_of_residual(gain * (vowels[0] + offset), RATE)
+        found = residual_skewness(gain * (vowels[0] + offset), RATE)
         assert found == pytest.approx(wanted, rel=1e-3)
 
 
-def test_noise_alone_has_none():
+def test_skewness_of_noise_is_near_zero():
     noise = np.random.default_rng(0).normal(size=4 * RATE)
-    assert abs(skewness_of_residual(noise, RATE)) < 0.1
+    assert abs(residual_skewness(noise, RATE)) < 0.1
 
 
 @pytest.mark.parametrize("samples", [np.zeros(RATE), np.ones(10)])
-def test_what_is_silent_or_short_is_refused(samples):
+def test_silent_and_short_signals_are_rejected(samples):
     with pytest.raises(ValueError, match="silent"):
         polarity(samples, RATE)

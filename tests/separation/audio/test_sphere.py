@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import open_sound, read_audio_at, read_channels, read_length
+from spikesep.separation.audio.files import open_audio, read_audio_at, read_channels, read_length
 
 CODINGS = ["pcm", "pcm,embedded-shorten-v1.1", "pcm,embedded-shorten-v2.00"]
 
@@ -24,7 +24,7 @@ def pcm_of(path):
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("byte_format", ["01", "10"])
-def test_every_sample_comes_back(tmp_path, coding, byte_format):
+def test_every_sample_is_read_in_each_coding_and_byte_order(tmp_path, coding, byte_format):
     path = tmp_path / "x.wv1"
     path.write_bytes(sphere_bytes(noise(), coding, byte_format))
     channels, rate = read_channels(path)
@@ -35,20 +35,20 @@ def test_every_sample_comes_back(tmp_path, coding, byte_format):
 
 @settings(max_examples=30)
 @given(arrays(np.int16, st.integers(1, 700)), st.sampled_from(CODINGS))
-def test_any_signal_comes_back(tmp_path_factory, pcm, coding):
+def test_any_signal_round_trips(tmp_path_factory, pcm, coding):
     path = tmp_path_factory.mktemp("x") / "x.wv1"
     path.write_bytes(sphere_bytes(pcm, coding))
     np.testing.assert_array_equal(pcm_of(path), pcm[None])
 
 
-def test_libsndfile_reads_the_same_of_what_is_not_compressed(tmp_path):
+def test_uncompressed_files_match_libsndfile(tmp_path):
     path = tmp_path / "x.wv1"
     path.write_bytes(sphere_bytes(noise(), "pcm"))
     np.testing.assert_array_equal(soundfile.read(path, dtype="int16")[0], pcm_of(path)[0])
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_a_file_that_lost_its_end_is_named(tmp_path, coding):
+def test_truncated_files_are_named(tmp_path, coding):
     path = tmp_path / "x.wv1"
     whole = sphere_bytes(noise(), coding)
     for keep in (len(whole) * 2 // 3, 1030, 700, 10):
@@ -68,7 +68,7 @@ def test_a_file_that_lost_its_end_is_named(tmp_path, coding):
     ],
     ids=["checksum", "coding", "field", "end"],
 )
-def test_a_faulty_file_is_one_line(tmp_path, faulty, said):
+def test_invalid_files_are_one_line_errors(tmp_path, faulty, said):
     path = tmp_path / "x.wv1"
     path.write_bytes(faulty())
     with pytest.raises(SpikeSepError, match=said) as caught:
@@ -76,7 +76,7 @@ def test_a_faulty_file_is_one_line(tmp_path, faulty, said):
     assert str(path) in str(caught.value)
 
 
-def test_another_rate_than_the_corpus_has_is_named(tmp_path):
+def test_unexpected_sample_rate_is_an_error(tmp_path):
     path = tmp_path / "x.wv1"
     path.write_bytes(sphere_bytes(noise(), rate=8000))
     with pytest.raises(SpikeSepError, match=r"x\.wv1: is at 8000 Hz, the corpus at 16000"):
@@ -86,8 +86,8 @@ def test_another_rate_than_the_corpus_has_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("coding", "kind"), [("ulaw", "ULAW"), ("mu-law", "ULAW"), ("alaw", "ALAW")]
 )
-def test_telephone_speech_is_read(tmp_path, coding, kind):
-    """Two interleaved channels of 8 bits, as Switchboard has them."""
+def test_telephone_speech_in_stereo_is_read(tmp_path, coding, kind):
+    """Switchboard has two interleaved channels of 8 bits."""
     left, right = noise(4000, 0), noise(4000, 1)
     coded = io.BytesIO()
     soundfile.write(coded, np.stack([left, right], axis=1), 8000, format="RAW", subtype=kind)
@@ -106,13 +106,13 @@ def test_telephone_speech_is_read(tmp_path, coding, kind):
         read_channels(path)
 
 
-def test_a_header_without_a_count_leaves_it_to_the_samples(tmp_path):
+def test_header_without_sample_count_is_accepted(tmp_path):
     path = tmp_path / "x.sph"
     path.write_bytes(sphere_bytes(noise()).replace(b"sample_count -i", b"sample_xount -i"))
     np.testing.assert_array_equal(pcm_of(path)[0], noise())
 
 
-def test_samples_that_the_header_does_not_count_are_told(tmp_path):
+def test_uncounted_samples_are_reported(tmp_path):
     path = tmp_path / "x.sph"
     path.write_bytes(
         sphere_bytes(noise(), count=500, checksum=int(noise()[:500].sum(dtype=np.int64)) % 65536)
@@ -122,7 +122,7 @@ def test_samples_that_the_header_does_not_count_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("coding", ["pcm", "pcm,embedded-shorten-v2.00"])
-def test_samples_come_in_blocks(tmp_path, coding):
+def test_long_files_are_read_in_blocks(tmp_path, coding):
     path = tmp_path / "x.wv1"
     path.write_bytes(sphere_bytes(noise(300_000), coding))
-    assert next(open_sound(path).blocks).shape[1] < 300_000
+    assert next(open_audio(path).blocks).shape[1] < 300_000

@@ -13,17 +13,17 @@ from spikesep.separation.audio.files import read_audio, write_wav
 from spikesep.separation.audio.levels import active_level
 from spikesep.separation.config import MixingConfig
 from spikesep.separation.data.corpora.table import Utterance
-from spikesep.separation.data.dataset import listen
 from spikesep.separation.data.mixing.balanced import (
-    load,
+    load_recording,
     mix,
     mix_at_snr,
-    parts,
     plan_mixtures,
+    signal_names,
     with_polarity,
 )
-from spikesep.separation.data.mixing.plan import Version, hash_of_plan, planned_files
+from spikesep.separation.data.mixing.plan import Version, hash_plan, planned_files
 from spikesep.separation.data.mixing.render import Target, render_mixtures
+from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.workers import Workers
 
 CONFIG = MixingConfig(max_seconds=1.0)
@@ -34,20 +34,20 @@ def snr_of(planned):
 
 
 def syllables(seconds, rate, seed):
-    """Noise in bursts with pauses, shaped in level like speech."""
+    """Noise in bursts and pauses with levels like speech."""
     chance = np.random.default_rng(seed)
     count = int(seconds * rate)
     level = np.repeat(
         chance.choice([0.0, 0.3, 0.6, 1.0], size=count // (rate // 8) + 1), rate // 8
     )[:count]
-    level[: rate // 8] = 1.0  # never silent all through
+    level[: rate // 8] = 1.0  # never all silent
     return (chance.uniform(0.02, 0.4) * level * chance.standard_normal(count) / 4).astype(
         np.float32
     )
 
 
 def table_of(voices, folder=None, per_voice=5, rate=8000):
-    """`voices` is like {"ann": "f"}; audio is written where a folder is given."""
+    """Make a table of voices ({"ann": "f"}), and audio files if a folder is given."""
     rows = []
     for order, (speaker, sex) in enumerate(voices.items()):
         for number in range(per_voice):
@@ -67,7 +67,7 @@ def table_of(voices, folder=None, per_voice=5, rate=8000):
 
 
 @given(st.floats(-20, 20), st.floats(0.001, 30), st.integers(0, 1000))
-def test_voices_are_scaled_to_the_snr_and_nothing_clips(snr_db, gain, seed):
+def test_voices_are_scaled_to_the_snr_without_clipping(snr_db, gain, seed):
     first, second = syllables(1.0, 8000, seed), gain * syllables(1.0, 8000, seed + 1)
     first, second = mix_at_snr(first, second, snr_db, 8000)
     assert active_level(first, 8000) - active_level(second, 8000) == pytest.approx(snr_db, abs=0.1)
@@ -76,17 +76,17 @@ def test_voices_are_scaled_to_the_snr_and_nothing_clips(snr_db, gain, seed):
         np.testing.assert_array_equal(signal * 32768, np.round(signal * 32768))
 
 
-def test_a_peaky_voice_scales_both_down_together():
+def test_high_peak_scales_both_voices_down():
     clicks = np.full(8000, 1e-3, np.float32)
-    clicks[::160] = 0.9  # one click a frame: a peak far over the active level
+    clicks[::160] = 0.9  # clicks with a peak far above the active level
     other = syllables(1.0, 8000, 0)
     first, second = mix_at_snr(clicks, other, 6.0, 8000)
     assert 0.89 < max(np.abs(s).max() for s in (first, second, first + second)) <= 0.9
-    assert active_level(first, 8000) < -22.5  # -22 dB had it not been too high
+    assert active_level(first, 8000) < -22.5  # scaled below the wanted -22 dB
     assert active_level(first, 8000) - active_level(second, 8000) == pytest.approx(6.0, abs=0.1)
 
 
-def test_a_plan_balances_speakers_sexes_and_utterances():
+def test_plan_balances_speakers_sexes_and_utterances():
     table = table_of({"ann": "f", "bea": "f", "cleo": "f", "dan": "m", "ed": "m"}, per_voice=7)
     plan = plan_mixtures(table, "tr", 200, CONFIG, seed=1)
     speakers = Counter(row.speaker for planned in plan for row in planned.utterances)
@@ -104,7 +104,7 @@ def test_a_plan_balances_speakers_sexes_and_utterances():
     assert all(20 < count < 60 for count in louder.values())
 
 
-def test_a_plan_keeps_to_its_split_and_repeats_no_pair_while_there_is_another():
+def test_plan_stays_in_its_split_and_repeats_pairs_last():
     table = table_of({"ann": "f", "bob": "m"}, per_voice=6)
     table += [
         replace(row, utt_id=f"{row.speaker}-tt{n}", split="tt") for n, row in enumerate(table)
@@ -117,7 +117,7 @@ def test_a_plan_keeps_to_its_split_and_repeats_no_pair_while_there_is_another():
 
 
 @given(st.integers(0, 50), st.floats(-5, 5), st.floats(0, 10))
-def test_cuts_lie_inside_and_snrs_in_range(seed, low, width):
+def test_cuts_and_snrs_are_in_range(seed, low, width):
     config = replace(CONFIG, snr_db=(low, low + width))
     for planned in plan_mixtures(table_of({"a": "f", "b": "m", "c": "u"}), "tr", 12, config, seed):
         assert planned.samples == 8000
@@ -126,7 +126,7 @@ def test_cuts_lie_inside_and_snrs_in_range(seed, low, width):
             assert 0 <= start <= row.duration * 8000 - planned.samples
 
 
-def test_a_plan_is_the_same_for_a_seed_whatever_the_order_of_the_table():
+def test_plan_depends_on_the_seed_and_not_on_the_order_of_the_table():
     table = table_of({"ann": "f", "bea": "f", "dan": "m", "ed": "m"})
     plan = plan_mixtures(table, "tr", 40, CONFIG, seed=3)
     assert plan == plan_mixtures(table[::-1], "tr", 40, CONFIG, seed=3)
@@ -148,12 +148,12 @@ def test_a_plan_is_the_same_for_a_seed_whatever_the_order_of_the_table():
         (replace(CONFIG, n_speakers=3), 4, "n_speakers"),
     ],
 )
-def test_settings_that_cannot_be_are_named(config, n, said):
+def test_invalid_settings_are_named(config, n, said):
     with pytest.raises(SpikeSepError, match=said):
         plan_mixtures(table_of({"ann": "f", "bob": "m"}), "tr", n, config, 0)
 
 
-def test_one_speaker_is_too_few():
+def test_two_speakers_are_required():
     with pytest.raises(SpikeSepError, match="two are needed"):
         plan_mixtures(table_of({"ann": "f"}), "tr", 4, CONFIG, 0)
 
@@ -168,7 +168,7 @@ def render(tmp_path, name="out", table=None, config=CONFIG, n=12, n_jobs=1):
         ]
     return (
         plan,
-        [planned_files(planned, tmp_path / name, parts(2, False)) for planned in plan],
+        [planned_files(planned, tmp_path / name, signal_names(2, False)) for planned in plan],
         written,
     )
 
@@ -177,10 +177,10 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.wav")}
 
 
-def test_written_files_hold_the_planned_snr_and_length_and_sum_exactly(tmp_path):
+def test_files_have_the_planned_snr_and_length_and_sum_exactly(tmp_path):
     plan, files, written = render(tmp_path)
     assert written == len(plan) == 12
-    assert listen(files, 8000)[0] == files
+    assert find_residuals(files, 8000)[0] == files
     for planned, mixture in zip(plan, files, strict=True):
         mixed, first, second = (read_audio(path) for path in (mixture.mixture, *mixture.sources))
         assert len(mixed) == len(first) == len(second) == planned.samples
@@ -192,7 +192,7 @@ def test_written_files_hold_the_planned_snr_and_length_and_sum_exactly(tmp_path)
         assert soundfile.info(mixture.mixture).samplerate == 8000
 
 
-def test_recordings_at_other_rates_and_with_an_offset_are_brought_to_one(tmp_path):
+def test_recordings_are_resampled_and_lose_their_offset(tmp_path):
     table = table_of({"ann": "f", "bob": "m"}, tmp_path / "audio", rate=44100)
     for row in table:
         write_wav(row.path, 0.5 * read_audio(row.path) + 0.2, 44100)
@@ -206,7 +206,7 @@ def test_recordings_at_other_rates_and_with_an_offset_are_brought_to_one(tmp_pat
         assert all(abs(source.mean()) < 0.01 for source in sources)
 
 
-def test_a_second_run_writes_only_what_is_missing_or_cut_short(tmp_path):
+def test_second_run_writes_only_missing_and_truncated_files(tmp_path):
     _, files, _ = render(tmp_path)
     before = contents(tmp_path / "out")
     kept = files[5].mixture.stat().st_mtime_ns
@@ -222,13 +222,13 @@ def test_a_second_run_writes_only_what_is_missing_or_cut_short(tmp_path):
     assert not [path for path in (tmp_path / "out").rglob(".*")]
 
 
-def test_several_processes_write_the_same_files(tmp_path):
+def test_number_of_processes_does_not_change_the_files(tmp_path):
     render(tmp_path, "one", n=32)
     render(tmp_path, "two", n=32, n_jobs=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_a_cut_that_would_fall_into_a_pause_moves_on(tmp_path):
+def test_cut_in_a_pause_moves_on(tmp_path):
     speech = syllables(1.0, 8000, 0)
     for number in range(4):  # ten seconds of hiss around one of speech
         hiss = 1e-4 * np.random.default_rng(number).standard_normal(88000).astype(np.float32)
@@ -247,7 +247,7 @@ def test_a_cut_that_would_fall_into_a_pause_moves_on(tmp_path):
         assert power.max() > 1000 * power.min()  # hiss alone is even
 
 
-def test_a_recording_that_changed_since_it_was_listed_is_named(tmp_path):
+def test_recording_that_changed_after_listing_is_named(tmp_path):
     table = table_of({"ann": "f", "bob": "m"}, tmp_path / "audio")
     write_wav(table[0].path, syllables(0.8, 8000, 0), 8000)
     with pytest.raises(SpikeSepError, match=r"ann-0.wav: is shorter"):
@@ -257,7 +257,7 @@ def test_a_recording_that_changed_since_it_was_listed_is_named(tmp_path):
         render(tmp_path, table=table)
 
 
-def test_polarity_gives_each_voice_a_sign_and_the_files_follow(tmp_path):
+def test_polarity_sets_the_signs_of_the_voices(tmp_path):
     pulses = np.zeros(12000, np.float32)
     pulses[::80] = 0.5
     rows = []
@@ -265,14 +265,14 @@ def test_polarity_gives_each_voice_a_sign_and_the_files_follow(tmp_path):
         rows.append(Utterance(f"v{k}-a", tmp_path / f"v{k}.wav", f"v{k}", "f", "tr", 1.5))
         write_wav(rows[-1].path, sign * pulses * np.repeat(np.linspace(0.3, 1, 12), 1000), 8000)
     plan = plan_mixtures(rows, "tr", 2, CONFIG, 0)
-    plain_hash = hash_of_plan(plan)
+    plain_hash = hash_plan(plan)
     with Workers(1) as workers:
         assert with_polarity(plan, "as_recorded", workers, "tr") == plan
         for polarity, product in (("aligned", 1), ("opposite", -1)):
             signed = with_polarity(plan, polarity, workers, "tr")
-            assert hash_of_plan(signed) != plain_hash
+            assert hash_plan(signed) != plain_hash
             for planned in signed:
-                voices = [load(row.path, (8000,)) for row in planned.utterances]
+                voices = [load_recording(row.path, (8000,)) for row in planned.utterances]
                 parts_of, _ = mix(planned, voices, Version(8000, "cut"))
                 skewness = [
                     np.sign((parts_of[name].astype(float) ** 3).sum()) for name in ("s1", "s2")

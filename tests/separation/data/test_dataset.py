@@ -7,15 +7,10 @@ import soundfile
 import torch
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.data.dataset import (
-    Collate,
-    FixedCrops,
-    RandomCrops,
-    listen,
-    remix,
-    training_loader,
-)
+from spikesep.separation.data.dataset import FixedCrops, RandomCrops, crop_loader
 from spikesep.separation.data.kaldi import Mixture
+from spikesep.separation.data.mixture_files import find_residuals
+from spikesep.separation.data.remixing import Collate, remix
 from spikesep.training.sampling import EpochSampler
 
 RATE = 8000
@@ -23,7 +18,7 @@ RATE = 8000
 
 @pytest.fixture
 def mixtures(tmp_path):
-    """Six mixtures of three speakers, each source a constant of its own, so that crops can be told apart."""
+    """Six mixtures of three speakers, with different noise for each source."""
     rng = np.random.default_rng(0)
     result = []
     for i in range(6):
@@ -45,8 +40,8 @@ def mixtures(tmp_path):
     return result
 
 
-def given(mixture, change=lambda total: total, noise=None):
-    """The mixture with a file for it: the sum of its sources, changed."""
+def with_mixture_file(mixture, change=lambda total: total, noise=None):
+    """Write the mixture file: the changed sum of the sources."""
     total = sum(soundfile.read(path)[0] for path in mixture.sources)
     path = mixture.sources[0].with_name(f"mix-{mixture.utt_id}.wav")
     if noise is not None:
@@ -76,13 +71,13 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_a_mixture_that_is_the_sum_is_not_read_with_the_crops(mixtures, name, monkeypatch):
+def test_mixture_that_is_the_sum_of_its_sources_is_not_read_again(mixtures, name, monkeypatch):
     if name == "clipped":
         for path in mixtures[0].sources:
             soundfile.write(path, np.clip(20 * soundfile.read(path)[0], -0.9, 0.9), RATE)
         SAME[name] = lambda x: np.clip(x, -1, 1)
-    heard = [given(mixtures[0], SAME[name]), *map(given, mixtures[1:])]
-    found, _ = listen(heard, RATE)
+    heard = [with_mixture_file(mixtures[0], SAME[name]), *map(with_mixture_file, mixtures[1:])]
+    found, _ = find_residuals(heard, RATE)
     assert found == heard
     heard[0].mixture.unlink()
     crops, plain = RandomCrops(found, RATE, 1600, seed=1), RandomCrops(mixtures, RATE, 1600, seed=1)
@@ -95,9 +90,13 @@ def test_a_mixture_that_is_the_sum_is_not_read_with_the_crops(mixtures, name, mo
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_a_mixture_that_is_not_the_sum_is_learned_as_it_is(mixtures, name):
-    heard = [*map(given, mixtures[:3]), given(mixtures[3], OTHER[name]), *map(given, mixtures[4:])]
-    found, _ = listen(heard, RATE)
+def test_crops_keep_the_residual_of_a_mixture(mixtures, name):
+    heard = [
+        *map(with_mixture_file, mixtures[:3]),
+        with_mixture_file(mixtures[3], OTHER[name]),
+        *map(with_mixture_file, mixtures[4:]),
+    ]
+    found, _ = find_residuals(heard, RATE)
     assert [each.has_residual for each in found] == [False] * 3 + [True] + [False] * 2
     batch = [RandomCrops(found, RATE, 1600, seed=1)[3, index] for index in range(6)]
     mixed, sources = Collate(False, (0, 5))(batch)
@@ -111,29 +110,32 @@ def test_a_mixture_that_is_not_the_sum_is_learned_as_it_is(mixtures, name):
     assert any((mixture - sources.sum(0)).abs().max() > 1e-4 for mixture, sources in fixed)
 
 
-def test_listed_noise_is_part_of_the_sum_and_leaves_remixing_possible(mixtures):
+def test_listed_noise_is_not_a_residual(mixtures):
     noise = 0.02 * np.random.default_rng(2).standard_normal(4000)
-    heard = given(mixtures[0], lambda total: total + noise, noise)
-    assert listen([heard], RATE)[0] == [heard]
-    assert listen([replace(heard, noise=None)], RATE)[0][0].has_residual
+    heard = with_mixture_file(mixtures[0], lambda total: total + noise, noise)
+    assert find_residuals([heard], RATE)[0] == [heard]
+    assert find_residuals([replace(heard, noise=None)], RATE)[0][0].has_residual
 
 
-def test_what_is_heard_is_told_apart_by_samples_and_ids_alone(mixtures, tmp_path):
-    heard = list(map(given, mixtures))
-    _, before = listen(heard, RATE)
+def test_hash_depends_on_samples_and_ids_only(mixtures, tmp_path):
+    heard = list(map(with_mixture_file, mixtures))
+    _, before = find_residuals(heard, RATE)
     moved = tmp_path / "elsewhere.wav"
     moved.write_bytes(heard[2].mixture.read_bytes())
-    assert listen([*heard[:2], replace(heard[2], mixture=moved), *heard[3:]], RATE)[1] == before
-    assert listen(heard[:-1], RATE)[1] != before
+    assert (
+        find_residuals([*heard[:2], replace(heard[2], mixture=moved), *heard[3:]], RATE)[1]
+        == before
+    )
+    assert find_residuals(heard[:-1], RATE)[1] != before
     samples = soundfile.read(heard[2].sources[1])[0]
     samples[7] += 1 / 32768
     soundfile.write(heard[2].sources[1], samples, RATE)
-    assert listen(heard, RATE)[1] != before
+    assert find_residuals(heard, RATE)[1] != before
 
 
 @pytest.mark.parametrize("damage", ["missing", "shorter", "NaN"])
-def test_a_mixture_that_cannot_serve_is_named(mixtures, damage):
-    heard = given(mixtures[0])
+def test_unusable_mixture_is_named(mixtures, damage):
+    heard = with_mixture_file(mixtures[0])
     samples = soundfile.read(heard.mixture)[0]
     if damage == "missing":
         heard.mixture.unlink()
@@ -142,10 +144,10 @@ def test_a_mixture_that_cannot_serve_is_named(mixtures, damage):
     else:
         soundfile.write(heard.mixture, samples * np.nan, RATE, subtype="FLOAT")
     with pytest.raises(SpikeSepError, match=heard.mixture.name):
-        listen([heard], RATE)
+        find_residuals([heard], RATE)
 
 
-def test_channels_are_averaged(mixtures, tmp_path):
+def test_channels_of_a_source_are_averaged(mixtures, tmp_path):
     first = soundfile.read(mixtures[0].sources[0])[0]
     soundfile.write(
         mixtures[0].sources[0], np.stack([1.5 * first, 0.5 * first], 1), RATE, subtype="FLOAT"
@@ -154,7 +156,7 @@ def test_channels_are_averaged(mixtures, tmp_path):
     np.testing.assert_allclose(crop.sources[0], first, atol=1e-6)
 
 
-def test_a_crop_is_a_part_of_its_mixture(mixtures):
+def test_crop_is_a_segment_of_its_mixture(mixtures):
     crops = RandomCrops(mixtures, RATE, 1600, seed=1)
     for index in range(6):
         crop = crops[3, index]
@@ -168,21 +170,21 @@ def test_a_crop_is_a_part_of_its_mixture(mixtures):
         assert crop.speakers == mixtures[index].speakers
 
 
-def test_crops_follow_from_seed_epoch_and_index_alone(mixtures):
+def test_crops_depend_on_seed_epoch_and_index_only(mixtures):
     one, other = (RandomCrops(mixtures, RATE, 1600, seed=1) for _ in range(2))
-    other[0, 3]  # what was drawn before does not matter
+    other[0, 3]  # earlier draws do not matter
     assert np.array_equal(one[2, 4].sources, other[2, 4].sources)
     assert not np.array_equal(one[2, 4].sources, one[3, 4].sources)
 
 
-def test_a_mixture_shorter_than_the_crop_is_followed_by_zeros(mixtures):
+def test_short_mixture_is_padded_with_zeros(mixtures):
     crop = RandomCrops(mixtures, RATE, 6000, seed=1)[0, 0]
     assert crop.sources.shape == (2, 6000)
     assert (crop.sources[:, 4000:] == 0).all()
     assert (crop.sources[:, :4000] != 0).any()
 
 
-def test_an_epoch_has_every_mixture_once_in_an_order_of_its_own():
+def test_epoch_has_every_mixture_once_in_its_own_order():
     sampler = EpochSampler(50, seed=0)
     first = list(sampler)
     sampler.set_epoch(1)
@@ -194,16 +196,16 @@ def test_an_epoch_has_every_mixture_once_in_an_order_of_its_own():
     assert list(sampler) == first
 
 
-def test_batches_are_mixtures_and_their_sources(mixtures):
-    loader = training_loader(mixtures, RATE, 1600, 4, 0, Collate(False, (0, 5)))
+def test_loader_returns_mixtures_and_their_sources(mixtures):
+    loader = crop_loader(RandomCrops(mixtures, RATE, 1600, 0), 4, 0, Collate(False, (0, 5)))
     batches = list(loader)
-    assert len(batches) == 1  # the last, smaller one is left out
+    assert len(batches) == 1  # the last, smaller one is dropped
     mixture, sources = batches[0]
     assert (mixture.shape, sources.shape) == ((4, 1600), (4, 2, 1600))
     torch.testing.assert_close(mixture, sources.sum(1))
 
 
-def test_random_polarity_turns_sources_and_the_mixture_stays_their_sum(mixtures):
+def test_random_polarity_keeps_the_mixture_the_sum_of_its_sources(mixtures):
     crops = RandomCrops(mixtures, RATE, 1600, 0)
     batch = [crops[0, k] for k in range(6)]
     mixture, sources = Collate(False, (0, 5), random_polarity=True)(batch)
@@ -215,7 +217,7 @@ def test_random_polarity_turns_sources_and_the_mixture_stays_their_sum(mixtures)
     assert torch.equal(sources, Collate(False, (0, 5), random_polarity=True)(batch)[1])
 
 
-def test_remixing_never_pairs_a_speaker_with_himself_and_keeps_every_source():
+def test_remixing_keeps_speakers_apart_and_uses_every_source():
     rng = np.random.default_rng(0)
     sources = rng.normal(0, 0.1, (8, 2, 400)).astype(np.float32)
     speakers = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "a")] * 2
@@ -233,7 +235,7 @@ def test_remixing_never_pairs_a_speaker_with_himself_and_keeps_every_source():
     assert changed > 80
 
 
-def test_remixed_levels_lie_in_the_range_asked_for():
+def test_remixed_level_differences_are_in_range():
     rng = np.random.default_rng(0)
     sources = rng.normal(0, 1, (200, 2, 400)).astype(np.float32) * rng.uniform(
         0.05, 0.2, (200, 2, 1)
@@ -245,7 +247,7 @@ def test_remixed_levels_lie_in_the_range_asked_for():
     assert 3.5 < difference.max() < 4 + 1e-3
 
 
-def test_pairs_stay_where_no_other_pairing_keeps_speakers_apart():
+def test_pairs_are_kept_if_no_other_pairing_keeps_speakers_apart():
     sources = np.random.default_rng(0).normal(0, 0.1, (4, 2, 100)).astype(np.float32)
     speakers = [("a", "b"), ("b", "a"), ("a", "b"), ("b", "c")]
     out = remix(sources[:1], speakers[:1], (0, 0), np.random.default_rng(0))
@@ -256,7 +258,7 @@ def test_pairs_stay_where_no_other_pairing_keeps_speakers_apart():
     )
 
 
-def test_fixed_crops_cover_every_mixture_and_are_the_same_each_time(mixtures):
+def test_fixed_crops_cover_every_mixture_reproducibly(mixtures):
     crops = FixedCrops(mixtures, RATE, 2000, seed=3)
     again = FixedCrops(mixtures, RATE, 2000, seed=3)
     assert len(crops) == sum(-(-(4000 + 800 * i - 1000) // 2000) for i in range(6))
@@ -266,7 +268,7 @@ def test_fixed_crops_cover_every_mixture_and_are_the_same_each_time(mixtures):
     assert len(FixedCrops(mixtures, RATE, 2000, at_most=5)) == 5
 
 
-def test_crops_in_which_somebody_is_silent_are_left_out(tmp_path, mixtures):
+def test_crops_with_a_silent_source_are_skipped(tmp_path, mixtures):
     samples, _ = soundfile.read(mixtures[0].sources[0])
     samples[2000:] = 0
     soundfile.write(mixtures[0].sources[0], samples, RATE)
@@ -275,7 +277,7 @@ def test_crops_in_which_somebody_is_silent_are_left_out(tmp_path, mixtures):
 
 
 @pytest.mark.parametrize("damage", ["missing", "not audio", "other rate"])
-def test_a_source_that_cannot_serve_is_named(mixtures, damage):
+def test_unusable_source_is_named(mixtures, damage):
     path = mixtures[0].sources[1]
     if damage == "missing":
         path.unlink()

@@ -4,21 +4,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.separators import tiny_config
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import write_wav
 from spikesep.separation.audio.levels import active_level
 from spikesep.separation.config import (
-    DynamicMixingConfig,
-    MixingConfig,
     RecipeConfig,
+    SeparatorConfig,
     SpeechConversionConfig,
     SpeechPretrainConfig,
 )
-from spikesep.separation.data.corpora.table import UTTERANCES, Utterance, write_table
-from spikesep.separation.data.dataset import Collate, loader_of
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, write_table
+from spikesep.separation.data.dataset import crop_loader
 from spikesep.separation.data.dynamic_mixing import DynamicCrops
+from spikesep.separation.data.remixing import Collate
 from spikesep.separation.experiment import convert_snn, train_ann
 
 RATE = 8000
@@ -27,7 +26,7 @@ TONES = {"ann": 300, "bea": 500, "cleo": 700, "dan": 1100, "ed": 1700}
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Five voices of one tone each, with pauses, two recordings a voice, at 16 kHz."""
+    """Five voices, each with two 16 kHz recordings of one tone with pauses."""
     folder = tmp_path_factory.mktemp("voices")
     rows = []
     for speaker, hz in TONES.items():
@@ -40,28 +39,28 @@ def table(tmp_path_factory):
     return rows
 
 
-def crops(
-    table,
-    n=40,
-    n_speakers=2,
-    n_samples=4000,
-    snr_db=(0.0, 5.0),
-    speeds=(1.0,),
-    by_amount=0.0,
-    effects=(),
-    seed=0,
-):
-    return DynamicCrops(
-        table, n, n_speakers, RATE, n_samples, snr_db, speeds, by_amount, effects, seed
-    )
+DEFAULTS = {
+    "n_speakers": 2,
+    "sample_rate": RATE,
+    "n_samples": 4000,
+    "snr_db": (0.0, 5.0),
+    "speeds": (1.0,),
+    "by_amount": 0.0,
+    "effects": (),
+    "seed": 0,
+}
+
+
+def crops(table, n=40, **settings):
+    return DynamicCrops(table, n, **(DEFAULTS | settings))
 
 
 def pitch(samples):
-    """Frequency of the loudest tone, Hz."""
+    """Return the frequency of the loudest tone in Hz."""
     return np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 8 * RATE))) / 8
 
 
-def test_a_crop_has_the_voices_it_names_at_levels_in_range(table):
+def test_crop_has_its_speakers_at_levels_in_range(table):
     made = crops(table)
     for index in range(len(made)):
         crop = made[0, index]
@@ -77,7 +76,7 @@ def test_a_crop_has_the_voices_it_names_at_levels_in_range(table):
         assert np.abs(crop.sources.sum(0)).max() <= 0.9 + 1e-6
 
 
-def test_speakers_are_drawn_alike_or_by_how_much_there_is_of_them(table):
+def test_speaker_probability_follows_the_amount_of_speech(table):
     longer = [replace(row, duration=27.0) if row.speaker == "ann" else row for row in table]
 
     def share(by_amount):
@@ -96,7 +95,7 @@ def test_women_and_men_are_drawn_equally_often(table):
     assert first.count("ann") / len(first) == pytest.approx(1 / 2, abs=0.06)
 
 
-def test_each_source_is_turned_over_half_of_the_time(table):
+def test_each_source_is_inverted_half_of_the_time(table):
     as_recorded, turned = crops(table), crops(table, effects=("polarity",))
     signs = np.array(
         [
@@ -107,14 +106,14 @@ def test_each_source_is_turned_over_half_of_the_time(table):
     assert set(np.unique(signs)) == {-1, 1}
     pairs = signs.prod(1)
     assert abs(signs.mean()) < 0.3
-    assert abs(pairs.mean()) < 0.5  # one sign does not follow from the other
+    assert abs(pairs.mean()) < 0.5  # the signs are independent
     for k in range(4):
         np.testing.assert_array_equal(
             np.abs(as_recorded[0, k].sources), np.abs(turned[0, k].sources)
         )
 
 
-def test_a_noise_floor_joins_the_mixture_and_no_source(table):
+def test_noise_floor_is_added_to_the_mixture_only(table):
     crop = crops(table, effects=("floor",))[0, 0]
     below = 10 * np.log10(np.square(crop.noise).mean() / np.square(crop.sources.sum(0)).mean())
     assert crop.noise.shape == (4000,)
@@ -122,7 +121,7 @@ def test_a_noise_floor_joins_the_mixture_and_no_source(table):
     assert crops(table)[0, 0].noise is None
 
 
-def test_an_equalizer_keeps_levels_and_changes_the_spectrum(table):
+def test_equalizer_changes_the_spectrum_and_keeps_levels(table):
     plain, filtered = crops(table)[0, 0], crops(table, effects=("equalizer",))[0, 0]
     assert not np.allclose(plain.sources, filtered.sources, atol=1e-3)
     assert np.mean([active_level(source, RATE) for source in filtered.sources]) == pytest.approx(
@@ -130,9 +129,9 @@ def test_an_equalizer_keeps_levels_and_changes_the_spectrum(table):
     )
 
 
-def test_a_crop_follows_from_seed_epoch_and_index_alone(table):
+def test_dynamic_crop_depends_on_seed_epoch_and_index_only(table):
     one, other = crops(table, speeds=(0.9, 1.1)), crops(table[::-1], speeds=(0.9, 1.1))
-    other[0, 3]  # what was made before does not matter
+    other[0, 3]  # earlier draws do not matter
     for key in ((0, 0), (2, 5), (7, 39)):
         np.testing.assert_array_equal(one[key].sources, other[key].sources)
         assert one[key].speakers == other[key].speakers
@@ -140,11 +139,11 @@ def test_a_crop_follows_from_seed_epoch_and_index_alone(table):
     assert not np.array_equal(one[0, 0].sources, crops(table, seed=1)[0, 0].sources)
 
 
-def test_workers_make_what_one_process_makes(table):
+def test_loader_workers_do_not_change_the_batches(table):
     made = crops(table, n=16, speeds=(0.9, 1.0, 1.1))
     collate = Collate(False, (0, 5))
-    here = list(loader_of(made, 4, 0, collate))
-    there = list(loader_of(made, 4, 0, collate, n_workers=2))
+    here = list(crop_loader(made, 4, 0, collate))
+    there = list(crop_loader(made, 4, 0, collate, n_workers=2))
     assert all(
         torch.equal(a, b)
         for one, other in zip(here, there, strict=True)
@@ -153,7 +152,7 @@ def test_workers_make_what_one_process_makes(table):
     assert torch.equal(here[0][0], here[0][1].sum(1))
 
 
-def test_speed_changes_the_pitch_by_its_factor(table):
+def test_speed_scales_the_pitch(table):
     found = set()
     for index in range(30):
         crop = crops(table, speeds=(0.9, 1.0, 1.25))[0, index]
@@ -166,7 +165,7 @@ def test_speed_changes_the_pitch_by_its_factor(table):
 
 
 @pytest.mark.filterwarnings("error")
-def test_speakers_are_drawn_alike_however_many_recordings_they_have(table):
+def test_speaker_probability_is_independent_of_the_number_of_recordings(table):
     many = table + [
         Utterance(f"ann-more{k}", table[0].path, "ann", "f", "tr", 3.0) for k in range(20)
     ]
@@ -178,21 +177,21 @@ def test_speakers_are_drawn_alike_however_many_recordings_they_have(table):
     assert all(50 < names.count(speaker) < 110 for speaker in TONES)
 
 
-def test_three_voices_and_utterances_shorter_than_the_crop(table):
+def test_short_utterances_of_three_voices_are_padded(table):
     crop = crops(table, n_speakers=3, n_samples=40000)[0, 0]
     assert crop.sources.shape == (3, 40000)
     assert (crop.sources[:, 24000:] == 0).all()
     assert len(set(crop.speakers)) == 3
 
 
-def test_a_pause_is_hardly_ever_taken(table):
+def test_pauses_are_avoided(table):
     for index in range(60):
         crop = crops(table, n=60, n_samples=2000)[0, index]
         level = np.square(crop.sources).mean(1)
         assert level.max() < 100 * level.min()
 
 
-def test_what_cannot_serve_is_named(table, tmp_path):
+def test_unusable_utterances_are_named(table, tmp_path):
     with pytest.raises(SpikeSepError, match="1 speakers to mix on the fly"):
         crops(table[:2])
     write_wav(tmp_path / "silent.wav", np.zeros(16000, np.float32), 16000)
@@ -205,23 +204,22 @@ def test_what_cannot_serve_is_named(table, tmp_path):
         crops([Utterance("gus-0", cut, "gus", "m", "tr", 3.0), table[0]])[0, 0]
 
 
-def test_settings_that_contradict_each_other_are_refused():
-    with pytest.raises(SpikeSepError, match=r"mixing\.dynamic\.examples"):
-        DynamicMixingConfig(speeds=[0.9, 1.0])
+def test_contradictory_settings_are_rejected():
+    with pytest.raises(SpikeSepError, match="on_the_fly"):
+        SpeechPretrainConfig(speeds=[0.9, 1.0])
     with pytest.raises(SpikeSepError, match=r"0\.5 to 2"):
-        DynamicMixingConfig(examples=10, speeds=[3.0])
+        SpeechPretrainConfig(on_the_fly=10, speeds=[3.0])
 
 
-def test_a_model_is_trained_and_converted_without_a_training_mixture_on_disk(
-    table, experiment, capsys
-):
-    write_table(experiment.data / UTTERANCES, table)
+def test_model_is_trained_and_converted_without_mixtures_on_disk(table, experiment, capsys):
+    write_table(experiment.data / UTTERANCE_TABLE, table)
     assert not (experiment.data / "tr").exists()
     recipe = RecipeConfig(
-        model=tiny_config(),
-        mixing=MixingConfig(dynamic=DynamicMixingConfig(examples=6, speeds=[0.95, 1.05])),
-        train=SpeechPretrainConfig(epochs=2, batch_size=2, segment_seconds=0.5),
-        convert=SpeechConversionConfig(
+        model=SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2]),
+        ann=SpeechPretrainConfig(
+            on_the_fly=6, speeds=[0.95, 1.05], epochs=2, batch_size=2, segment_seconds=0.5
+        ),
+        ptl=SpeechConversionConfig(
             segment_seconds=0.5,
             train_segments=4,
             valid_segments=2,

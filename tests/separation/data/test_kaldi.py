@@ -28,7 +28,7 @@ def touch_audio(mixtures):
 
 
 @pytest.fixture
-def sound(tmp_path):
+def data_dir(tmp_path):
     mixtures = [
         mixture(tmp_path / "wav", ("ann", "bob"), 0, "fm"),
         mixture(tmp_path / "wav", ("ann", "bob"), 3, "fm"),
@@ -39,8 +39,8 @@ def sound(tmp_path):
     return tmp_path / "tr", mixtures
 
 
-def test_what_is_written_is_read_back(sound):
-    directory, mixtures = sound
+def test_data_dir_round_trips(data_dir):
+    directory, mixtures = data_dir
     assert validate_data_dir(directory) == mixtures
     assert [each.group for each in mixtures] == ["diff", "diff", "same"]
     assert (
@@ -49,7 +49,7 @@ def test_what_is_written_is_read_back(sound):
     assert (directory / "utt2sexes").read_text().splitlines()[0] == "ann_bob-00000 f m"
 
 
-def test_three_speakers_work_the_same_way_and_leave_no_list_when_there_are_two_again(tmp_path):
+def test_lists_of_a_third_speaker_come_and_go(tmp_path):
     three = [mixture(tmp_path, ("a", "b", "c"), n, "fmu") for n in range(3)]
     write_data_dir(tmp_path / "tr", three)
     assert read_data_dir(tmp_path / "tr") == three
@@ -63,7 +63,7 @@ names = st.text("aZ09b", min_size=1, max_size=3)
 
 
 @given(st.lists(st.tuples(names, names, st.integers(0, 99)), min_size=1, max_size=12, unique=True))
-def test_every_list_is_in_c_order_by_id_and_so_by_speaker(tmp_path_factory, rows):
+def test_lists_are_sorted_by_id_and_by_speaker(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("order")
     mixtures = [mixture(folder, (a, b), n) for a, b, n in rows]
     write_data_dir(folder / "tr", mixtures)
@@ -74,8 +74,8 @@ def test_every_list_is_in_c_order_by_id_and_so_by_speaker(tmp_path_factory, rows
     assert set(read_data_dir(folder / "tr")) == set(mixtures)
 
 
-def test_writing_is_all_or_nothing(sound, monkeypatch):
-    directory, mixtures = sound
+def test_writing_is_atomic(data_dir, monkeypatch):
+    directory, mixtures = data_dir
     before = {path.name: path.read_text() for path in directory.iterdir()}
     write_text, calls = Path.write_text, []
 
@@ -101,23 +101,23 @@ def test_writing_is_all_or_nothing(sound, monkeypatch):
         ({"utt_id": "ann_bob-00003"}, "share an id"),
     ],
 )
-def test_what_a_data_dir_cannot_hold_is_not_written(sound, tmp_path, change, said):
-    _, mixtures = sound
+def test_invalid_mixtures_are_not_written(data_dir, tmp_path, change, said):
+    _, mixtures = data_dir
     with pytest.raises(SpikeSepError, match=said):
         write_data_dir(tmp_path / "new", [replace(mixtures[0], **change), *mixtures[1:]])
     assert not (tmp_path / "new").exists()
 
 
-def test_characters_that_end_no_line_may_stand_in_a_path(sound, tmp_path):
-    _, mixtures = sound
+def test_paths_can_hold_unusual_characters(data_dir, tmp_path):
+    _, mixtures = data_dir
     odd = replace(mixtures[0], mixture=tmp_path / "a\u2028b\x85c\x0cd\re f|g\u00a0.wav")
     write_data_dir(tmp_path / "odd", [odd])
     assert read_data_dir(tmp_path / "odd") == [odd]
 
 
 @pytest.mark.parametrize("name", ["a\nb.wav", "a.wav ", "a.wav|", "a.wav\r", "a\udcff.wav"])
-def test_a_path_that_no_list_can_hold_is_named_before_anything_is_written(sound, tmp_path, name):
-    _, mixtures = sound
+def test_paths_that_no_list_can_hold_are_rejected(data_dir, tmp_path, name):
+    _, mixtures = data_dir
     with pytest.raises(SpikeSepError, match=r"a list cannot hold this path.*rename it"):
         write_data_dir(
             tmp_path / "new", [replace(mixtures[0], sources=(Path(name), Path("b.wav")))]
@@ -129,9 +129,9 @@ def rewrite(path, edit):
     path.write_bytes(edit(path.read_text()).encode())
 
 
-def test_lists_of_others_are_read_as_kaldi_reads_them(sound, tmp_path, monkeypatch):
-    """With a byte-order mark, tabs, Windows line ends and other ids, and without lists that can be done without."""
-    directory, mixtures = sound
+def test_foreign_lists_are_read_as_kaldi_reads_them(data_dir, tmp_path, monkeypatch):
+    """The lists have a byte-order mark, tabs, Windows line ends and other ids."""
+    directory, mixtures = data_dir
     monkeypatch.setenv("HOME", str(tmp_path))
     for path in directory.iterdir():
         rewrite(path, lambda text: text.replace("bob-", "bob_x\u00a0"))
@@ -154,8 +154,8 @@ def test_lists_of_others_are_read_as_kaldi_reads_them(sound, tmp_path, monkeypat
     assert {each.group for each in found} == {"unknown"}
 
 
-def test_writing_leaves_files_alone_that_are_no_lists(sound):
-    directory, mixtures = sound
+def test_writing_keeps_files_that_are_not_lists(data_dir):
+    directory, mixtures = data_dir
     (directory / "spk1 (copy).scp").write_text("mine")
     (directory / "spk3.scp").write_text("of an earlier set")
     write_data_dir(directory, mixtures)
@@ -171,7 +171,7 @@ def edited(old, new):
     return lambda lines: [line.replace(old, new) for line in lines]
 
 
-PIPE = "wav.scp:1: .*commands are not run; write what it puts out to a wav file and list that"
+PIPE = "wav.scp:1: .*commands are not run; write its output to a wav file and list that"
 BROKEN = {
     "unsorted": ("wav.scp", swap, "wav.scp:2: .*sort"),
     "duplicate": ("wav.scp", lambda lines: [lines[0], *lines], "wav.scp:2: .*twice"),
@@ -217,7 +217,7 @@ BROKEN = {
     "command in a source's list": (
         "spk2.scp",
         lambda lines: [*lines[:2], f"{lines[2]} |"],
-        "spk2.scp:3: .*write what",
+        "spk2.scp:3: .*write its output",
     ),
     "no such home": (
         "spk1.scp",
@@ -236,8 +236,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_data_dir_is_told_by_file_line_and_remedy(sound, fault):
-    directory, _ = sound
+def test_errors_give_file_line_and_remedy(data_dir, fault):
+    directory, _ = data_dir
     name, edit, said = BROKEN[fault]
     path = directory / name
     if edit is None:
@@ -251,14 +251,14 @@ def test_a_broken_data_dir_is_told_by_file_line_and_remedy(sound, fault):
     assert "; " in str(caught.value)
 
 
-def test_an_id_without_its_speaker_is_told_even_where_the_lists_agree(sound):
-    directory, _ = sound
+def test_id_without_its_speaker_is_an_error_even_if_the_lists_agree(data_dir):
+    directory, _ = data_dir
     for path in directory.iterdir():
         path.write_text(path.read_text().replace("ann_cleo-00001", "cleo_ann-00001"))
     with pytest.raises(SpikeSepError, match=r"utt2spk:3: .*does not begin"):
         validate_data_dir(directory)
 
 
-def test_a_missing_directory_says_what_to_run(tmp_path):
+def test_error_for_a_missing_directory_says_what_to_run(tmp_path):
     with pytest.raises(SpikeSepError, match="spikesep-prepare mixtures"):
         read_data_dir(tmp_path / "tr")

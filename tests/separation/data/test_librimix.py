@@ -1,4 +1,4 @@
-"""Libri2Mix against a peer that does what LibriMix's scripts do, file by file, with the same libraries."""
+"""Libri2Mix, compared with a direct implementation of LibriMix's scripts."""
 
 from pathlib import Path
 
@@ -11,10 +11,15 @@ from scipy.signal import resample_poly
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import CorpusConfig, MixingConfig, RecipeConfig
 from spikesep.separation.data.corpora import list_utterances
-from spikesep.separation.data.corpora.mixture_lists import ListRow, read_list, write_metadata
-from spikesep.separation.data.corpora.table import UTTERANCES, read_table, write_table
-from spikesep.separation.data.dataset import FixedCrops, RandomCrops, listen
+from spikesep.separation.data.corpora.mixture_lists import (
+    MixtureListRow,
+    read_mixture_list,
+    write_librimix_metadata,
+)
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, read_table, write_table
+from spikesep.separation.data.dataset import FixedCrops, RandomCrops
 from spikesep.separation.data.kaldi import validate_data_dir
+from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.separation.data.preparation import make_mixtures
 from spikesep.training.config import LaunchConfig
 
@@ -30,8 +35,10 @@ def voice(chance, seconds):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Three subsets in LibriSpeech's layout, of four speakers with two utterances of 3 s and more, and one too
-    short."""
+    """Three subsets in the layout of LibriSpeech, of four speakers.
+
+    Each has two utterances of 3 s and more, and one that is too short.
+    """
     root = tmp_path_factory.mktemp("LibriSpeech")
     chance = np.random.default_rng(0)
     lines, number = ["; comment"], 100
@@ -52,7 +59,7 @@ def noise(tmp_path_factory):
     root = tmp_path_factory.mktemp("wham_noise")
     chance = np.random.default_rng(1)
     for split in ("tr", "cv", "tt"):
-        for k, seconds in enumerate((2.0, 6.0)):  # one too short, which is repeated
+        for k, seconds in enumerate((2.0, 6.0)):  # the short one is repeated
             path = root / split / f"n{k}.wav"
             path.parent.mkdir(exist_ok=True)
             soundfile.write(path, 0.05 * chance.standard_normal((int(seconds * RATE), 2)), RATE)
@@ -75,14 +82,16 @@ def make(data, root, lists="", noise="", **mixing):
         mixing=MixingConfig(procedure="librimix", **settings),
         launch=LaunchConfig(n_jobs=1),
     )
-    write_table(data / UTTERANCES, list_utterances(corpus, data, 0, 1, recipe.mixing.n_speakers)[0])
+    write_table(
+        data / UTTERANCE_TABLE, list_utterances(corpus, data, 0, 1, recipe.mixing.n_speakers)[0]
+    )
     told = []
     make_mixtures(data, recipe, told.append)
     return told
 
 
 def peer(root, wham, row, rate, mode, folder):
-    """What LibriMix's script writes for one row of metadata."""
+    """Write what LibriMix's script writes for one row of metadata."""
     signals = [
         np.float32(gain) * soundfile.read(root / name, dtype="float32")[0]
         for name, gain in zip(row.recordings, row.gains, strict=True)
@@ -121,11 +130,11 @@ def contents(folder):
 
 @pytest.mark.parametrize("noisy", [False, True], ids=["clean", "noisy"])
 @pytest.mark.parametrize("n_speakers", [2, 3])
-def test_files_are_those_of_librimixs_script_to_the_bit(tmp_path, corpus, noise, noisy, n_speakers):
+def test_files_are_bit_identical_to_those_of_librimix(tmp_path, corpus, noise, noisy, n_speakers):
     wham = noise if noisy else None
     make(tmp_path, corpus, noise=wham or "", n_speakers=n_speakers)
     for split in ("tr", "cv", "tt"):
-        rows = read_list(tmp_path / "metadata" / f"libri{n_speakers}mix_{split}.csv")
+        rows = read_mixture_list(tmp_path / "metadata" / f"libri{n_speakers}mix_{split}.csv")
         for rate, mode in ((8000, "min"), (8000, "max"), (16000, "min"), (16000, "max")):
             folder = tmp_path / "peer" / f"wav{rate // 1000}k" / mode / split
             for row in rows:
@@ -135,10 +144,10 @@ def test_files_are_those_of_librimixs_script_to_the_bit(tmp_path, corpus, noise,
     assert contents(tmp_path / f"Libri{n_speakers}Mix") == expected
 
 
-def test_loudness_is_in_range_and_no_sum_passes_nine_tenths(tmp_path, corpus):
+def test_loudness_and_peaks_are_in_range(tmp_path, corpus):
     make(tmp_path, corpus, rates=["16k"], modes=["max"], n_train=20)
-    table = {row.path.stem: row for row in read_table(tmp_path / UTTERANCES)}
-    rows = read_list(tmp_path / "metadata" / "libri2mix_tr.csv")
+    table = {row.path.stem: row for row in read_table(tmp_path / UTTERANCE_TABLE)}
+    rows = read_mixture_list(tmp_path / "metadata" / "libri2mix_tr.csv")
     assert len(rows) == 20
     loudest, scaled = [], 0
     for row in rows:
@@ -161,7 +170,7 @@ def test_loudness_is_in_range_and_no_sum_passes_nine_tenths(tmp_path, corpus):
     assert all(table[a].speaker != table[b].speaker for a, b in (row.keys for row in rows))
 
 
-def test_a_sum_that_would_clip_scales_all_down_together(tmp_path):
+def test_sources_are_scaled_down_if_their_sum_would_clip(tmp_path):
     root = tmp_path / "LibriSpeech"
     chance = np.random.default_rng(0)
     lines = []
@@ -177,25 +186,25 @@ def test_a_sum_that_would_clip_scales_all_down_together(tmp_path):
     make(tmp_path / "data", root, n_train=2, n_closed=2, n_open=2)
     for mixture in validate_data_dir(tmp_path / "data" / "tr"):
         assert np.abs(soundfile.read(mixture.mixture)[0]).max() < 0.95  # 0.9 before resampling
-    for row in read_list(tmp_path / "data" / "metadata" / "libri2mix_tr.csv"):
+    for row in read_mixture_list(tmp_path / "data" / "metadata" / "libri2mix_tr.csv"):
         assert sum(row.gains) * 0.9 == pytest.approx(0.9, abs=2e-3)
 
 
-def test_each_utterance_is_used_once_where_no_number_is_given(tmp_path, corpus):
+def test_each_utterance_is_used_once_without_a_number_of_mixtures(tmp_path, corpus):
     make(tmp_path, corpus, rates=["8k"], modes=["min"], n_train=0)
-    rows = read_list(tmp_path / "metadata" / "libri2mix_tr.csv")
+    rows = read_mixture_list(tmp_path / "metadata" / "libri2mix_tr.csv")
     used = [key for row in rows for key in row.keys]
     assert len(used) == len(set(used)) == 8
     assert not any(key.endswith("0002") for key in used)  # shorter than 3 s
 
 
-def test_subsets_are_the_splits(tmp_path, corpus):
+def test_subsets_define_the_splits(tmp_path, corpus):
     make(tmp_path, corpus)
-    splits = {row.path.parts[-4]: row.split for row in read_table(tmp_path / UTTERANCES)}
+    splits = {row.path.parts[-4]: row.split for row in read_table(tmp_path / UTTERANCE_TABLE)}
     assert splits == {"train-clean-100": "tr", "dev-clean": "cv", "test-clean": "tt"}
 
 
-def test_published_metadata_is_followed_and_its_noise_left_out_without_wham(tmp_path, corpus):
+def test_published_metadata_is_followed_without_noise(tmp_path, corpus):
     lists = tmp_path / "metadata"
     speakers = {
         "train-clean-100": (101, 102),
@@ -205,9 +214,9 @@ def test_published_metadata_is_followed_and_its_noise_left_out_without_wham(tmp_
     for subset, numbers in (speakers | {"test-clean": (109, 110)}).items():
         names = [f"{subset}/{n}/7/{n}-7-0001.flac" for n in numbers]
         name = "_".join(f"{n}-7-0001" for n in numbers)
-        write_metadata(
+        write_librimix_metadata(
             lists / f"libri2mix_{subset}.csv",
-            [ListRow("", name, tuple(names), (0.5, 0.25), "x/y.wav", 1.0)],
+            [MixtureListRow("", name, tuple(names), (0.5, 0.25), "x/y.wav", 1.0)],
         )
         (lists / f"libri2mix_{subset}_info.csv").write_text("mixture_ID,speaker_1_ID\n")
     make(tmp_path / "data", corpus, lists, rates=["8k"], modes=["max"])
@@ -222,10 +231,10 @@ def test_published_metadata_is_followed_and_its_noise_left_out_without_wham(tmp_
         make(tmp_path / "data", corpus, lists, noise=tmp_path, rates=["8k"], modes=["max"])
 
 
-def test_training_on_noisy_mixtures_hears_the_noise(tmp_path, corpus, noise):
+def test_crops_of_noisy_mixtures_contain_the_noise(tmp_path, corpus, noise):
     make(tmp_path, corpus, noise=noise, rates=["8k"], modes=["min"])
     mixtures = validate_data_dir(tmp_path / "tr")
-    assert listen(mixtures, 8000)[0] == mixtures
+    assert find_residuals(mixtures, 8000)[0] == mixtures
     crop = RandomCrops(mixtures, 8000, 8000, seed=0)[0, 1]
     assert np.square(crop.noise).mean() > 0
     mixture, sources = FixedCrops(mixtures[:1], 8000, 8000, at_most=1)[0]
@@ -265,17 +274,17 @@ def test_training_on_noisy_mixtures_hears_the_noise(tmp_path, corpus, noise):
         ),
     ],
 )
-def test_faulty_metadata_is_one_line(tmp_path, text, said):
+def test_invalid_metadata_is_a_one_line_error(tmp_path, text, said):
     path = tmp_path / "libri2mix_dev-clean.csv"
     path.write_text(text)
     with pytest.raises(SpikeSepError, match=said) as caught:
-        read_list(Path(path))
+        read_mixture_list(Path(path))
     assert str(path) in str(caught.value)
 
 
 def test_metadata_with_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "libri2mix_dev-clean.csv"
     path.write_text("\ufeffmixture_ID,source_1_path,source_1_gain\nx,a/b/c/d\u2028.flac,1\n")
-    assert [(row.name, row.recordings) for row in read_list(path)] == [
+    assert [(row.name, row.recordings) for row in read_mixture_list(path)] == [
         ("x", ("a/b/c/d\u2028.flac",))
     ]

@@ -7,7 +7,7 @@ from spikesep.separation.data import recording_channel
 RATE = 8000
 
 
-def test_the_equalizer_has_minimum_phase():
+def test_equalizer_has_minimum_phase():
     for seed in range(5):
         spectrum = np.fft.fft(recording_channel.draw_equalizer(np.random.default_rng(seed), RATE))
         # The phase of a minimum-phase filter is the Hilbert transform of its log magnitude.
@@ -15,14 +15,14 @@ def test_the_equalizer_has_minimum_phase():
         np.testing.assert_allclose(np.angle(spectrum * np.exp(-1j * wanted)), 0, atol=1e-6)
 
 
-def test_equalizing_is_a_plain_convolution():
+def test_equalizing_is_a_convolution():
     rng = np.random.default_rng(0)
     samples, response = rng.normal(size=3000), recording_channel.draw_equalizer(rng, RATE)
     wanted = np.convolve(samples, response)[: len(samples)]
     np.testing.assert_allclose(recording_channel.equalize(samples, response), wanted, atol=1e-9)
 
 
-def test_the_floor_lies_below_the_level_it_is_given():
+def test_noise_floor_is_relative_to_the_given_level():
     rng = np.random.default_rng(0)
     for n in (4000, 4001):
         levels = [

@@ -1,4 +1,4 @@
-"""WSJ0-2mix: every file of the golden tree, from wav or from SPHERE; lists given and drawn; more than two speakers."""
+"""WSJ0-2mix: files of the original from wav and SPHERE, mixture lists, and more speakers."""
 
 import re
 import shutil
@@ -17,15 +17,15 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.config import CorpusConfig, MixingConfig, RecipeConfig
 from spikesep.separation.data.corpora import list_utterances
 from spikesep.separation.data.corpora.mixture_lists import (
-    describe_list,
-    find_lists,
-    read_list,
-    write_mix_list,
+    describe_mixture_list,
+    find_mixture_lists,
+    read_mixture_list,
+    write_wsj0_list,
 )
-from spikesep.separation.data.corpora.table import UTTERANCES, Utterance, write_table
-from spikesep.separation.data.dataset import listen
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, write_table
 from spikesep.separation.data.kaldi import validate_data_dir
 from spikesep.separation.data.mixing.wsj0mix import draw_rows
+from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.separation.data.preparation import make_mixtures
 from spikesep.training.config import LaunchConfig
 
@@ -34,7 +34,7 @@ needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no {GOLDEN}")
 
 
 def make(data, root, lists="", n_jobs=1, seed=0, **mixing):
-    """Stages 0 and 1; what they told."""
+    """Run stages 0 and 1, and return their notices."""
     settings = {"rates": ["8k", "16k"], "modes": ["min", "max"]} | mixing
     recipe = RecipeConfig(
         seed=seed,
@@ -44,7 +44,7 @@ def make(data, root, lists="", n_jobs=1, seed=0, **mixing):
     )
     n_speakers = recipe.mixing.n_speakers
     write_table(
-        data / UTTERANCES, list_utterances(recipe.corpus, data, seed, n_jobs, n_speakers)[0]
+        data / UTTERANCE_TABLE, list_utterances(recipe.corpus, data, seed, n_jobs, n_speakers)[0]
     )
     told = []
     make_mixtures(data, recipe, told.append)
@@ -63,17 +63,17 @@ def made(tmp_path_factory):
 
 
 @needs_golden
-def test_every_wav_file_of_the_original_is_reproduced_to_the_bit(made):
+def test_wav_files_are_bit_identical_to_the_original(made):
     expected = contents(GOLDEN / "2speakers")
     assert len(expected) == 72
     assert contents(made / "2speakers") == expected
     for split in ("tr", "cv", "tt"):
         mixtures = validate_data_dir(made / split)
-        assert listen(mixtures, 8000)[0] == mixtures
+        assert find_residuals(mixtures, 8000)[0] == mixtures
 
 
 @needs_golden
-def test_the_lists_that_the_original_writes_are_reproduced_to_the_bit(made):
+def test_lists_are_bit_identical_to_the_original(made):
     lists = [path for path in GOLDEN.glob("mix_2_spk_m*") if path.is_file()]
     assert len(lists) == 18
     for path in lists:
@@ -81,7 +81,7 @@ def test_the_lists_that_the_original_writes_are_reproduced_to_the_bit(made):
 
 
 @needs_golden
-def test_the_gains_that_the_original_saves_are_reproduced(made):
+def test_gains_equal_the_original(made):
     for path in GOLDEN.rglob("scaling.mat"):
         ours = loadmat(made / path.relative_to(GOLDEN))
         for name, block in re.findall(r"# name: (\w+)\n.*\n.*\n.*\n((?: .*\n)+)", path.read_text()):
@@ -90,7 +90,7 @@ def test_the_gains_that_the_original_saves_are_reproduced(made):
 
 
 @needs_golden
-def test_data_directories_of_all_versions_are_sound(made):
+def test_data_directories_of_all_versions_are_valid(made):
     for home in ("", "wav8k/max", "wav16k/min", "wav16k/max"):
         for split in ("tr", "cv", "tt"):
             mixtures = validate_data_dir(made / home / split)
@@ -104,7 +104,7 @@ def test_data_directories_of_all_versions_are_sound(made):
 
 @needs_golden
 @pytest.mark.parametrize("coding", ["pcm", "pcm,embedded-shorten-v1.1"])
-def test_sphere_files_in_ldcs_layout_give_the_same_and_wv2_is_never_read(tmp_path, made, coding):
+def test_sphere_files_give_the_same_mixtures_and_wv2_is_ignored(tmp_path, made, coding):
     root = tmp_path / "discs"
     for number, path in enumerate(sorted((GOLDEN / "wsj0").rglob("*.wav"))):
         *_, name, speaker, file = path.parts
@@ -129,7 +129,7 @@ def test_sphere_files_in_ldcs_layout_give_the_same_and_wv2_is_never_read(tmp_pat
 
 
 @needs_golden
-def test_a_second_run_mends_what_is_damaged_and_makes_nothing_else(tmp_path, made):
+def test_second_run_repairs_damage_and_nothing_else(tmp_path, made):
     data = tmp_path / "data"
     told = make(data, GOLDEN, GOLDEN)
     assert sum("2 of them written now" in line for line in told) == 12
@@ -137,7 +137,7 @@ def test_a_second_run_mends_what_is_damaged_and_makes_nothing_else(tmp_path, mad
     times = {path: path.stat().st_mtime_ns for path in data.rglob("*.wav")}
     damaged = sorted((data / "2speakers" / "wav8k" / "min" / "tr" / "s1").iterdir())[0]
     content = bytearray(damaged.read_bytes())
-    content[2000] ^= 1  # of the right length, and still wrong
+    content[2000] ^= 1  # the length stays right
     damaged.write_bytes(content)
     lost = sorted((data / "2speakers" / "wav16k" / "max" / "tt" / "mix").iterdir())[1]
     lost.unlink()
@@ -148,7 +148,7 @@ def test_a_second_run_mends_what_is_damaged_and_makes_nothing_else(tmp_path, mad
     assert (
         sum("0 of them written now" in line for line in told) == 2
     )  # a list of the original, a data directory
-    assert sum("are there as asked" in line for line in told) == 8
+    assert sum("are up to date" in line for line in told) == 8
     assert contents(data) == before
     assert (data / "mix_2_spk_max_cv_1").exists()
     validate_data_dir(data / "cv")
@@ -158,22 +158,28 @@ def test_a_second_run_mends_what_is_damaged_and_makes_nothing_else(tmp_path, mad
 
 
 @needs_golden
-def test_another_rate_is_added_to_what_is_there(tmp_path, made):
+def test_another_rate_is_added_to_existing_mixtures(tmp_path, made):
     data = tmp_path / "data"
     make(data, GOLDEN, GOLDEN, rates=["8k"], modes=["max"])
     told = make(data, GOLDEN, GOLDEN, rates=["8k", "16k"], modes=["max", "min"])
-    assert sum("are there as asked" in line for line in told) == 3
+    assert sum("are up to date" in line for line in told) == 3
     assert contents(data / "2speakers") == contents(made / "2speakers")
 
 
 @needs_golden
-def test_three_speakers_are_mixed_by_the_same_rule(tmp_path):
+def test_three_speakers_are_mixed_likewise(tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     rows = {
-        "tr": "wsj0/si_tr_s/02c/02co030m.wav 1.5 wsj0/si_tr_s/024/024a0106.wav -1.5 wsj0/si_tr_s/20j/20ja010n.wav 0\n",
-        "cv": "wsj0/si_tr_s/204/204a010t.wav 0.5 wsj0/si_tr_s/02d/02da010d.wav -0.5 wsj0/si_tr_s/209/209o010o.wav 0\n",
-        "tt": "wsj0/si_dt_05/422/422o030w.wav 2 wsj0/si_dt_05/423/423o0310.wav -2 wsj0/si_dt_05/052/052c0105.wav 0\n",
+        "tr": "wsj0/si_tr_s/02c/02co030m.wav 1.5 "
+        "wsj0/si_tr_s/024/024a0106.wav -1.5 "
+        "wsj0/si_tr_s/20j/20ja010n.wav 0\n",
+        "cv": "wsj0/si_tr_s/204/204a010t.wav 0.5 "
+        "wsj0/si_tr_s/02d/02da010d.wav -0.5 "
+        "wsj0/si_tr_s/209/209o010o.wav 0\n",
+        "tt": "wsj0/si_dt_05/422/422o030w.wav 2 "
+        "wsj0/si_dt_05/423/423o0310.wav -2 "
+        "wsj0/si_dt_05/052/052c0105.wav 0\n",
     }
     for split, text in rows.items():
         (lists / f"mix_3_spk_{split}.txt").write_text(text)
@@ -185,7 +191,7 @@ def test_three_speakers_are_mixed_by_the_same_rule(tmp_path):
     assert mixture.mixture.parts[-6:-1] == ("3speakers", "wav8k", "min", "tr", "mix")
     mixed, *sources = (soundfile.read(path)[0] for path in (mixture.mixture, *mixture.sources))
     np.testing.assert_allclose(mixed, sum(sources), atol=2 / 32768)
-    assert listen([mixture], 8000)[0] == [mixture]
+    assert find_residuals([mixture], 8000)[0] == [mixture]
     assert max(np.abs(signal).max() for signal in (mixed, *sources)) == pytest.approx(
         0.9, abs=1 / 32768
     )
@@ -197,14 +203,16 @@ def test_three_speakers_are_mixed_by_the_same_rule(tmp_path):
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason=f"no {LISTS}")
-def test_the_published_lists_are_accepted_and_known():
-    found = find_lists(LISTS, 2)
+def test_published_lists_are_recognized():
+    found = find_mixture_lists(LISTS, 2)
     for split, n_rows, n_speakers in (("tr", 20000, 101), ("cv", 5000, 101), ("tt", 3000, 18)):
-        rows = read_list(found[split][0])
-        said = describe_list(found[split][0], rows)
+        rows = read_mixture_list(found[split][0])
+        said = describe_mixture_list(found[split][0], rows)
         assert said.endswith(f"{n_rows} mixtures of {n_speakers} speakers: the published list")
-        assert "NOT the published list" in describe_list(found[split][0], rows[1:])
-        assert "NOT the published list" in describe_list(found[split][0], [*rows[1:], rows[0]])
+        assert "NOT the published list" in describe_mixture_list(found[split][0], rows[1:])
+        assert "NOT the published list" in describe_mixture_list(
+            found[split][0], [*rows[1:], rows[0]]
+        )
 
 
 def table(n_speakers=20, per_speaker=30):
@@ -218,7 +226,7 @@ def table(n_speakers=20, per_speaker=30):
     ]
 
 
-def test_lists_that_are_drawn_have_the_statistics_of_the_published_ones(tmp_path):
+def test_drawn_lists_have_the_statistics_of_the_published_ones(tmp_path):
     rows = draw_rows(table(), 2000, 2, "tr 0")
     assert len({row.name for row in rows}) == len(rows) == 2000
     weights = np.array([row.gains for row in rows])
@@ -241,18 +249,18 @@ def test_lists_that_are_drawn_have_the_statistics_of_the_published_ones(tmp_path
 
 
 @needs_golden
-def test_without_lists_they_are_drawn_and_marked_as_not_the_published_ones(tmp_path):
+def test_drawn_lists_are_marked_as_not_published(tmp_path):
     told = make(
         tmp_path, GOLDEN, rates=["8k"], modes=["min"], n_train=5, n_closed=1, n_open=4, seed=4
     )
     assert sum("NOT the published list" in line for line in told) == 3
     assert "seed 4" in (tmp_path / "generated-lists" / "NOT_THE_PUBLISHED_LISTS.txt").read_text()
-    assert len(read_list(tmp_path / "generated-lists" / "mix_2_spk_tt.txt")) == 4
+    assert len(read_mixture_list(tmp_path / "generated-lists" / "mix_2_spk_tt.txt")) == 4
     assert len(validate_data_dir(tmp_path / "tr")) == 5
     again = make(
         tmp_path, GOLDEN, rates=["8k"], modes=["min"], n_train=5, n_closed=1, n_open=4, seed=4
     )
-    assert sum("are there as asked" in line for line in again) == 3
+    assert sum("are up to date" in line for line in again) == 3
 
 
 @pytest.mark.parametrize(
@@ -260,38 +268,39 @@ def test_without_lists_they_are_drawn_and_marked_as_not_the_published_ones(tmp_p
     [
         ("", "lists no mixture"),
         ("\n  \n", "lists no mixture"),
-        ("wsj0/a/b/c.wav 1 wsj0/d/e/f.wav\n", ":1: .*by turns"),
+        ("wsj0/a/b/c.wav 1 wsj0/d/e/f.wav\n", ":1: .*does not alternate"),
         ("wsj0/a/b/c.wav 1 wsj0/d/e/f.wav x\n", ":1: 'x' is not a number"),
-        ("wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1\n" * 2, ":2: .* stands twice"),
+        ("wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1\n" * 2, ":2: .* occurs twice"),
         (
-            "wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1\nwsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1 wsj0/x/y/z.wav 0\n",
+            "wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1\n"
+            "wsj0/a/b/c.wav 1 wsj0/d/e/f.wav -1 wsj0/x/y/z.wav 0\n",
             ":2: 3 recordings",
         ),
     ],
 )
-def test_a_faulty_list_is_one_line(tmp_path, text, said):
+def test_invalid_list_is_a_one_line_error(tmp_path, text, said):
     path = tmp_path / "mix_2_spk_tr.txt"
     path.write_text(text)
     with pytest.raises(SpikeSepError, match=said) as caught:
-        read_list(path)
+        read_mixture_list(path)
     assert str(path) in str(caught.value)
 
 
-def test_a_list_is_read_whatever_its_line_ends_and_odd_characters(tmp_path):
+def test_list_with_unusual_line_ends_and_characters_is_read(tmp_path):
     path = tmp_path / "mix_2_spk_tr.txt"
     path.write_bytes("\ufeffwsj0/a/b/c\u2028\x85.wav 1\twsj0/d/e/f.wav -1 \r\n".encode())
-    rows = read_list(path)
+    rows = read_mixture_list(path)
     assert [row.recordings for row in rows] == [("wsj0/a/b/c\u2028\x85.wav", "wsj0/d/e/f.wav")]
-    write_mix_list(path, rows)
-    assert read_list(path) == rows
+    write_wsj0_list(path, rows)
+    assert read_mixture_list(path) == rows
     with pytest.raises(
         SpikeSepError, match=r"'wsj0/a/b/c d.wav': a list of WSJ0-2mix cannot hold spaces; rename"
     ):
-        write_mix_list(path, [replace(rows[0], recordings=("wsj0/a/b/c d.wav", "wsj0/d/e/f.wav"))])
+        write_wsj0_list(path, [replace(rows[0], recordings=("wsj0/a/b/c d.wav", "wsj0/d/e/f.wav"))])
 
 
 @needs_golden
-def test_a_row_that_names_a_missing_file_is_named_before_anything_is_made(tmp_path):
+def test_row_with_a_missing_file_is_named_before_anything_is_written(tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     for split in ("tr", "cv", "tt"):

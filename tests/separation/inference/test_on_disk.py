@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from helpers.separators import tiny_separator
 
-from spikesep.separation.audio.files import open_sound, read_channels
+from spikesep.separation.audio.files import open_audio, read_channels
 from spikesep.separation.inference.in_memory import Model
 from spikesep.separation.inference.on_disk import separate_sound
 from spikesep.separation.inference.outputs import write_voice_files
@@ -16,7 +16,7 @@ from spikesep.separation.inference.outputs import write_voice_files
 
 def test_long_file_is_not_read_when_opened(tmp_path):
     soundfile.write(tmp_path / "a.flac", np.zeros(800_000), 8000)
-    sound = open_sound(tmp_path / "a.flac")
+    sound = open_audio(tmp_path / "a.flac")
     assert (sound.sample_rate, sound.channels, sound.length) == (8000, 1, 800_000)
     assert next(sound.blocks).shape[1] < 800_000
 
@@ -26,12 +26,12 @@ import resource, sys
 import soundfile, torch
 from pathlib import Path
 from spikesep.separation.inference.in_memory import load_model
-from spikesep.separation.audio.files import open_sound
+from spikesep.separation.audio.files import open_audio
 from spikesep.separation.inference.on_disk import separate_sound
 from spikesep.separation.inference.outputs import write_voice_files
 from functools import partial
 torch.set_num_threads(1)
-model, sound, out = load_model(sys.argv[1]), open_sound(Path(sys.argv[2])), Path(sys.argv[3])
+model, sound, out = load_model(sys.argv[1]), open_audio(Path(sys.argv[2])), Path(sys.argv[3])
 write = partial(write_voice_files, [out / "1.wav", out / "2.wav"], sound.sample_rate)
 separate_sound(model, sound, out, write, level="match-mix", segment_seconds=5.0)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -70,7 +70,7 @@ def test_separation_on_disk_equals_separation_in_memory(tmp_path):
     soundfile.write(tmp_path / "a.wav", wave, 22050, subtype="FLOAT")
     paths = [tmp_path / "1.wav", tmp_path / "2.wav"]
     for level in ("match-mix", "peak", "none"):
-        sound = open_sound(tmp_path / "a.wav")
+        sound = open_audio(tmp_path / "a.wav")
         write = partial(write_voice_files, paths, 22050)
         separation = separate_sound(model, sound, tmp_path, write, level=level, segment_seconds=0.3)
         whole = model.separate_recording(wave.T.astype(np.float32), 22050, level)

@@ -149,7 +149,7 @@ def test_terminal_table_fits_into_80_columns():
 
 
 def test_closed_voices_heard_reads_the_training_data(kept_experiment):
-    from spikesep.separation.data.corpora.table import UTTERANCES, Utterance, write_table
+    from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, write_table
     from spikesep.separation.data.kaldi import read_data_dir
     from spikesep.separation.scoring.inputs import closed_voices_heard
 
@@ -160,9 +160,9 @@ def test_closed_voices_heard_reads_the_training_data(kept_experiment):
         Utterance(f"{speaker}-1", Path("x.wav"), speaker, "f", "tr", 1.0) for speaker in speakers
     ]
     assert closed_voices_heard(data, mixtures)  # training data unknown
-    write_table(data / UTTERANCES, rows)
+    write_table(data / UTTERANCE_TABLE, rows)
     assert closed_voices_heard(data, mixtures)
-    write_table(data / UTTERANCES, rows[1:])
+    write_table(data / UTTERANCE_TABLE, rows[1:])
     assert not closed_voices_heard(data, mixtures)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import hash_of_files, read_json, write_json
+from spikesep.files import hash_files, read_json, write_json
 from spikesep.training.config import PretrainConfig
 from spikesep.training.records.run_folder import claim
 
@@ -43,4 +43,4 @@ def test_hash_of_files_depends_on_contents_and_order(tmp_path):
     for name, text in (("a", "x"), ("b", "y"), ("c", "x")):
         (tmp_path / name).write_text(text)
     a, b, c = (tmp_path / n for n in "abc")
-    assert hash_of_files([a, b]) == hash_of_files([c, b]) != hash_of_files([b, a])
+    assert hash_files([a, b]) == hash_files([c, b]) != hash_files([b, a])

@@ -1,6 +1,7 @@
-"""Real voices that a Debian or Ubuntu machine can fetch with its own package manager and without root: telephone
-prompts, a drawing program's spoken captions, and the recordings behind a speech synthesizer. Packages are unpacked into
-the folder of downloads, never installed.
+"""Real voices from Debian packages, which a Debian or Ubuntu machine can fetch without root.
+
+They are telephone prompts, the spoken captions of a drawing program, and the recordings behind a
+speech synthesizer. Packages are unpacked into the folder of downloads, never installed.
 """
 
 import os
@@ -18,90 +19,116 @@ from spikesep.separation.data.corpora.table import speaker_id
 
 
 class FetchError(SpikeSepError):
-    """A package cannot be had on this machine; another corpus may do."""
+    """A package cannot be fetched on this machine; another corpus may be used instead."""
 
 
 @dataclass(frozen=True)
 class Voice:
-    """One speaker: in which packages, and which files there (globs, relative to where a package is unpacked)."""
+    """One speaker.
+
+    Attributes:
+        name: Speaker id.
+        sex: `f` or `m`.
+        packages: Debian packages with the recordings.
+        globs: Patterns of the files, relative to the unpacked package.
+        role: `seen` or `unseen` for the default voices; `further` voices must be configured.
+    """
 
     name: str
     sex: str
     packages: tuple[str, ...]
     globs: tuple[str, ...]
-    role: str = "further"  # `seen` or `unseen` unless a config names its own voices; `further` ones are there to be named
+    role: str = "further"
 
 
-ASTERISK = "usr/share/asterisk/sounds"
-STAMPS = "usr/share/tuxpaint/stamps"
-TUXPAINT = ("tuxpaint-stamps-default",)
+ASTERISK_SOUNDS = "usr/share/asterisk/sounds"
+
+
+def _asterisk(name: str, sex: str, role: str, package: str, glob: str) -> Voice:
+    return Voice(name, sex, (package,), (f"{ASTERISK_SOUNDS}/{glob}",), role)
+
+
+def _tuxpaint(language: str, sex: str, role: str = "further") -> Voice:
+    glob = f"usr/share/tuxpaint/stamps/**/*_desc_{language}.ogg"
+    return Voice(f"tuxpaint{language}", sex, ("tuxpaint-stamps-default",), (glob,), role)
+
 
 VOICES = (
     Voice(  # one woman, in English and in Spanish
-        "allison", "f", ("asterisk-core-sounds-en-wav", "asterisk-core-sounds-es-wav"),
-        (f"{ASTERISK}/en_US_f_Allison/**/*.wav", f"{ASTERISK}/es_MX_f_Allison/**/*.wav"), "seen",
+        "allison",
+        "f",
+        ("asterisk-core-sounds-en-wav", "asterisk-core-sounds-es-wav"),
+        (
+            f"{ASTERISK_SOUNDS}/en_US_f_Allison/**/*.wav",
+            f"{ASTERISK_SOUNDS}/es_MX_f_Allison/**/*.wav",
+        ),
+        "seen",
     ),
-    Voice("june", "f", ("asterisk-core-sounds-fr-wav",), (f"{ASTERISK}/fr_CA_f_June/**/*.wav",), "seen"),
-    Voice("ivrvoice", "f", ("asterisk-core-sounds-ru-wav",), (f"{ASTERISK}/ru_RU_f_IvrvoiceRU/**/*.wav",), "seen"),
-    Voice("tuxpaintro", "f", TUXPAINT, (f"{STAMPS}/**/*_desc_ro.ogg",), "seen"),
-    Voice("carlo", "m", ("asterisk-core-sounds-it-wav",), (f"{ASTERISK}/it_IT_m_Carlo/**/*.wav",), "seen"),
-    Voice("nsh", "m", ("festvox-ru",), ("usr/share/festival/voices/russian/msu_ru_nsh_clunits/wav/*.wav",), "seen"),
-    Voice("tuxpaintru", "m", TUXPAINT, (f"{STAMPS}/**/*_desc_ru.ogg",), "seen"),
-    Voice("armelle", "f", ("asterisk-prompt-fr-armelle",), (f"{ASTERISK}/fr/**/*.gsm",), "unseen"),
-    Voice("esco", "f", ("asterisk-prompt-es-co",), (f"{ASTERISK}/es/**/*.gsm",), "unseen"),
-    Voice("tuxpaintbg", "m", TUXPAINT, (f"{STAMPS}/**/*_desc_bg.ogg",), "unseen"),
-    Voice("tuxpaintda", "m", TUXPAINT, (f"{STAMPS}/**/*_desc_da.ogg",), "unseen"),
-    Voice("menardi", "f", ("asterisk-core-sounds-it-wav",), (f"{ASTERISK}/it_IT_f_Menardi/**/*.wav",)),
-    Voice("tuxpaintel", "f", TUXPAINT, (f"{STAMPS}/**/*_desc_el.ogg",)),
-    Voice("tuxpaintes", "f", TUXPAINT, (f"{STAMPS}/**/*_desc_es.ogg",)),
-    Voice("tuxpaintbe", "f", TUXPAINT, (f"{STAMPS}/**/*_desc_be.ogg",)),
-)  # fmt: skip
+    _asterisk("june", "f", "seen", "asterisk-core-sounds-fr-wav", "fr_CA_f_June/**/*.wav"),
+    _asterisk(
+        "ivrvoice", "f", "seen", "asterisk-core-sounds-ru-wav", "ru_RU_f_IvrvoiceRU/**/*.wav"
+    ),
+    _tuxpaint("ro", "f", "seen"),
+    _asterisk("carlo", "m", "seen", "asterisk-core-sounds-it-wav", "it_IT_m_Carlo/**/*.wav"),
+    Voice(
+        "nsh",
+        "m",
+        ("festvox-ru",),
+        ("usr/share/festival/voices/russian/msu_ru_nsh_clunits/wav/*.wav",),
+        "seen",
+    ),
+    _tuxpaint("ru", "m", "seen"),
+    _asterisk("armelle", "f", "unseen", "asterisk-prompt-fr-armelle", "fr/**/*.gsm"),
+    _asterisk("esco", "f", "unseen", "asterisk-prompt-es-co", "es/**/*.gsm"),
+    _tuxpaint("bg", "m", "unseen"),
+    _tuxpaint("da", "m", "unseen"),
+    _asterisk("menardi", "f", "further", "asterisk-core-sounds-it-wav", "it_IT_f_Menardi/**/*.wav"),
+    _tuxpaint("el", "f"),
+    _tuxpaint("es", "f"),
+    _tuxpaint("be", "f"),
+)
 
 NOT_SPEECH = ("beep", "beeperr", "ascending-2tone", "descending-2tone", "tt-monkeys")
-"""File names of Asterisk's signals and of its screaming monkeys, beside the folder `silence`."""
+"""Stems of Asterisk's signal tones and screaming monkeys; its folder `silence` is excluded too."""
 
 STAMP = "unpacked.json"
 
 
 def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
-    """The files of the chosen voices, fetched where they are missing.
+    """List the files of the selected voices, and fetch missing packages.
 
-    A voice may turn out to have no files, as Debian's releases differ in the Italian one; whether that matters is seen
-    when the voices are split.
+    A voice may have no files, as Debian releases differ in the Italian voices. Whether enough
+    voices are left is checked when they are split.
 
     Raises:
-        FetchError: a package cannot be fetched or unpacked here.
-        SpikeSepError: a configured voice is not in `VOICES`.
+        FetchError: If a package cannot be fetched or unpacked.
+        SpikeSepError: If a configured voice is not in `VOICES`.
     """
-    voices = _chosen(config)
+    voices = _select_voices(config)
     folders = fetch(sorted({package for voice in voices for package in voice.packages}), downloads)
     found = []
     for voice in voices:
         for package in voice.packages:
             root = folders[package]
-            files = sorted({path for pattern in voice.globs for path in root.glob(pattern)})
-            found += [
-                Recording(
-                    path, _short_name(path, root), voice.name, voice.sex, voice.role == "unseen"
-                )
-                for path in files
-                if path.stem not in NOT_SPEECH and path.parent.name != "silence"
-            ]
+            for path in sorted({path for pattern in voice.globs for path in root.glob(pattern)}):
+                if path.stem not in NOT_SPEECH and path.parent.name != "silence":
+                    name, unseen = _short_name(path, root), voice.role == "unseen"
+                    found.append(Recording(path, name, voice.name, voice.sex, unseen))
     return found
 
 
 def fetch(packages: Iterable[str], downloads: Path) -> dict[str, Path]:
-    """Make sure that each package lies unpacked under `downloads/debian/`, and say where.
+    """Fetch and unpack packages below `downloads/debian/`, and return their folders.
 
-    Only what is missing is fetched. apt checks the hash of what it downloads; a folder gets its name once it is whole,
-    and one that has lost files since is unpacked anew.
+    Packages that are already unpacked are not fetched again. apt checks the hash of its downloads.
+    A folder appears only when it is complete, and is unpacked again if files are missing.
 
     Raises:
-        FetchError: no apt-get or dpkg-deb here, or one of them failed.
+        FetchError: If apt-get or dpkg-deb is missing or fails.
     """
     home = downloads.resolve() / "debian"
     folders = {package: home / package for package in packages}
-    missing = [package for package, folder in folders.items() if not _is_whole(folder)]
+    missing = [package for package, folder in folders.items() if not _is_complete(folder)]
     if not missing:
         return folders
     for tool in ("apt-get", "dpkg-deb"):
@@ -115,10 +142,10 @@ def fetch(packages: Iterable[str], downloads: Path) -> dict[str, Path]:
     return folders
 
 
-def _chosen(config: CorpusConfig) -> list[Voice]:
-    """The voices that a config names, else the default ones, each side on its own."""
+def _select_voices(config: CorpusConfig) -> list[Voice]:
+    """Return the configured seen and unseen voices, or the default ones of either role."""
     known = {voice.name: voice for voice in VOICES}
-    chosen: dict[str, Voice] = {}
+    selected: dict[str, Voice] = {}
     for names, role in ((config.seen_speakers, "seen"), (config.unseen_speakers, "unseen")):
         wanted = [speaker_id(name) for name in names] or [
             voice.name for voice in VOICES if voice.role == role
@@ -126,16 +153,17 @@ def _chosen(config: CorpusConfig) -> list[Voice]:
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise SpikeSepError(
-                f"--corpus.{role}_speakers: no Debian voice {unknown[0]}; there is {', '.join(known)}"
+                f"--corpus.{role}_speakers: no Debian voice {unknown[0]}; "
+                f"choose from {', '.join(known)}"
             )
-        chosen |= {name: known[name] for name in wanted}
-    return list(chosen.values())
+        selected |= {name: known[name] for name in wanted}
+    return list(selected.values())
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     if not (folder / STAMP).is_file():
         return False
-    return read_json(folder / STAMP).get("files") == _count_files(folder) - 1  # the stamp itself
+    return read_json(folder / STAMP).get("files") == _count_files(folder) - 1  # without the stamp
 
 
 def _count_files(folder: Path) -> int:
@@ -143,7 +171,7 @@ def _count_files(folder: Path) -> int:
 
 
 def _download(packages: list[str], home: Path) -> None:
-    """`apt-get download`, once more after `apt-get update` where the lists lack a package and we may update them."""
+    """Run `apt-get download`; as root, update the package lists and retry if it fails."""
     command = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *packages]
     done = _run(command, home)
     if done.returncode and os.geteuid() == 0:
@@ -152,7 +180,8 @@ def _download(packages: list[str], home: Path) -> None:
         done = _run(command, home)
     if done.returncode:
         raise FetchError(
-            f"apt-get download failed ({_last_line(done)}); with a network, 'apt-get update' as root may mend it"
+            f"apt-get download failed ({_last_line(done)}); "
+            "with a network, 'apt-get update' as root may help"
         )
 
 
@@ -162,10 +191,11 @@ def _unpack(deb: Path, folder: Path) -> None:
         if done.returncode:
             deb.unlink()
             raise FetchError(
-                f"{deb}: dpkg-deb could not unpack it ({_last_line(done)}); it is removed, fetch it again"
+                f"{deb}: dpkg-deb could not unpack it ({_last_line(done)}); "
+                "it was removed, fetch it again"
             )
         write_json(temporary / STAMP, {"package": deb.name, "files": _count_files(temporary)})
-    deb.unlink()  # all of it is in the folder now
+    deb.unlink()
 
 
 def _newest_deb(home: Path, package: str) -> Path:
@@ -176,9 +206,8 @@ def _newest_deb(home: Path, package: str) -> Path:
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command, cwd=folder, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True
-    )
+    environment = os.environ | {"LC_ALL": "C"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def _last_line(done: subprocess.CompletedProcess) -> str:
@@ -187,7 +216,7 @@ def _last_line(done: subprocess.CompletedProcess) -> str:
 
 
 def _short_name(path: Path, root: Path) -> str:
-    """The path below what all files share, without suffix: it must tell files of one speaker apart, and be short."""
+    """Return the path without suffix and the folders that all files of a speaker share."""
     parts = path.relative_to(root).with_suffix("").parts
     skip = {"asterisk": 4, "tuxpaint": 4}.get(parts[2], len(parts) - 1)
     return "/".join(parts[skip:])

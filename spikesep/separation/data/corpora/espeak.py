@@ -1,6 +1,8 @@
-"""Synthetic voices for machines that can fetch no real ones: eSpeak NG, whose library and data come in a wheel, says
-made-up sentences in several languages as speakers of different pitch, pace and throat. They are robots; what is learnt
-of them proves that the tools work, and little more.
+"""Synthetic voices, for machines that cannot fetch real ones.
+
+eSpeak NG, whose library and data are installed from a wheel, speaks generated sentences in several
+languages, as speakers of different pitch, pace and vocal tract. Results on these robotic voices
+prove that the tools work, and little more.
 """
 
 import ctypes
@@ -24,7 +26,17 @@ SENTENCES_PER_VOICE = 60
 
 @dataclass(frozen=True)
 class SyntheticVoice:
-    """A speaker: eSpeak's language and variant, pitch (0-100, 50 is the variant's own), pace (words a minute)."""
+    """A synthetic speaker.
+
+    Attributes:
+        name: Speaker id.
+        sex: `f` or `m`.
+        language: eSpeak's name of the language.
+        variant: eSpeak's name of the voice variant.
+        pitch: 0 to 100, where 50 is the variant's own.
+        pace: Words per minute.
+        unseen: Whether the voice is reserved for the open condition.
+    """
 
     name: str
     sex: str
@@ -53,151 +65,105 @@ VOICES = (
 PHRASES = {
     "en": (
         (
-            "The old sailor",
-            "My younger sister",
-            "A tired baker",
-            "The quiet neighbour",
-            "Our first teacher",
-            "The tall guard",
+            "The old sailor", "My younger sister", "A tired baker", "The quiet neighbour",
+            "Our first teacher", "The tall guard",
         ),
         ("carries", "has forgotten", "is looking for", "will repair", "never mentions", "paints"),
         (
-            "a wooden ladder",
-            "the silver clock",
-            "three yellow apples",
-            "an empty suitcase",
-            "the longest letter",
-            "her violin",
+            "a wooden ladder", "the silver clock", "three yellow apples", "an empty suitcase",
+            "the longest letter", "her violin",
         ),
         (
-            "behind the station",
-            "before the rain begins",
-            "on a Sunday morning",
-            "without saying why",
-            "near the river",
+            "behind the station", "before the rain begins", "on a Sunday morning",
+            "without saying why", "near the river",
         ),
     ),
     "de": (
         (
-            "Der alte Gärtner",
-            "Meine Nachbarin",
-            "Ein müder Fahrer",
-            "Die junge Ärztin",
-            "Unser Onkel",
-            "Das kleine Mädchen",
+            "Der alte Gärtner", "Meine Nachbarin", "Ein müder Fahrer", "Die junge Ärztin",
+            "Unser Onkel", "Das kleine Mädchen",
         ),
         ("sucht", "verkauft", "zeichnet", "vergisst", "findet", "bringt"),
         (
-            "einen blauen Schirm",
-            "das schwere Buch",
-            "zwei frische Brote",
-            "die leere Tasche",
+            "einen blauen Schirm", "das schwere Buch", "zwei frische Brote", "die leere Tasche",
             "den letzten Brief",
         ),
         (
-            "hinter dem Bahnhof",
-            "an jedem Dienstag",
-            "ohne ein Wort",
-            "vor dem großen Regen",
+            "hinter dem Bahnhof", "an jedem Dienstag", "ohne ein Wort", "vor dem großen Regen",
             "in der neuen Küche",
         ),
     ),
     "es": (
         (
-            "El viejo pescador",
-            "Mi hermana menor",
-            "Una vecina amable",
-            "El nuevo cartero",
-            "La directora",
-            "Nuestro primo",
+            "El viejo pescador", "Mi hermana menor", "Una vecina amable", "El nuevo cartero",
+            "La directora", "Nuestro primo",
         ),
         ("busca", "ha perdido", "quiere vender", "dibuja", "recuerda", "lleva"),
         (
-            "una silla de madera",
-            "el reloj de plata",
-            "tres naranjas dulces",
-            "la carta más larga",
-            "un sombrero verde",
+            "una silla de madera", "el reloj de plata", "tres naranjas dulces",
+            "la carta más larga", "un sombrero verde",
         ),
         (
-            "detrás de la iglesia",
-            "cada domingo por la tarde",
-            "sin decir nada",
-            "cerca del río",
-            "antes de la lluvia",
+            "detrás de la iglesia", "cada domingo por la tarde", "sin decir nada",
+            "cerca del río", "antes de la lluvia",
         ),
     ),
     "fr": (
         (
-            "Le vieux boulanger",
-            "Ma petite sœur",
-            "Une voisine discrète",
-            "Le nouveau facteur",
-            "La voyageuse",
-            "Notre oncle",
+            "Le vieux boulanger", "Ma petite sœur", "Une voisine discrète", "Le nouveau facteur",
+            "La voyageuse", "Notre oncle",
         ),
         ("cherche", "a retrouvé", "veut réparer", "dessine", "oublie", "porte"),
         (
-            "une échelle en bois",
-            "la montre en argent",
-            "trois pommes jaunes",
-            "un long message",
-            "le chapeau vert",
+            "une échelle en bois", "la montre en argent", "trois pommes jaunes",
+            "un long message", "le chapeau vert",
         ),
         (
-            "derrière la gare",
-            "tous les lundis matin",
-            "sans dire pourquoi",
-            "au bord de la rivière",
-            "avant la pluie",
+            "derrière la gare", "tous les lundis matin", "sans dire pourquoi",
+            "au bord de la rivière", "avant la pluie",
         ),
     ),
     "it": (
         (
-            "Il vecchio pescatore",
-            "Mia sorella",
-            "Una vicina gentile",
-            "Il nuovo maestro",
-            "La viaggiatrice",
-            "Nostro cugino",
+            "Il vecchio pescatore", "Mia sorella", "Una vicina gentile", "Il nuovo maestro",
+            "La viaggiatrice", "Nostro cugino",
         ),
         ("cerca", "ha perduto", "vuole vendere", "disegna", "ricorda", "porta"),
         (
-            "una sedia di legno",
-            "l'orologio d'argento",
-            "tre mele gialle",
-            "la lettera più lunga",
-            "un cappello verde",
+            "una sedia di legno", "l'orologio d'argento", "tre mele gialle",
+            "la lettera più lunga", "un cappello verde",
         ),
         (
-            "dietro la stazione",
-            "ogni domenica mattina",
-            "senza dire niente",
-            "vicino al fiume",
+            "dietro la stazione", "ogni domenica mattina", "senza dire niente", "vicino al fiume",
             "prima della pioggia",
         ),
     ),
-}
-"""Who, does what, to what, and where: any choice of the four makes a sentence."""
+}  # fmt: skip
+"""Phrases by language: subjects, verbs, objects and adverbials.
+
+Any choice of the four is a sentence.
+"""
 
 
 def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
-    """Speak what is not yet there into `downloads/espeak/seed<seed>/<voice>/`, and list the files.
+    """List the recordings of all voices, and synthesize those that are missing.
+
+    Files are stored in `downloads/espeak/seed<seed>/<voice>/`.
 
     Raises:
-        SpikeSepError: a configured voice is not in `VOICES`, or the library is missing or fails.
+        SpikeSepError: If a configured voice is not in `VOICES`, or the library is missing or fails.
     """
     wanted = {speaker_id(name) for name in [*config.seen_speakers, *config.unseen_speakers]}
     unknown = sorted(wanted - {voice.name for voice in VOICES})
     if unknown:
         known = ", ".join(voice.name for voice in VOICES)
         raise SpikeSepError(
-            f"--corpus.seen_speakers: no synthetic voice {unknown[0]}; there is {known}"
+            f"--corpus.seen_speakers: no synthetic voice {unknown[0]}; choose from {known}"
         )
     home = downloads.resolve() / "espeak" / f"seed{seed}"
     missing = [voice for voice in VOICES if not (home / voice.name).is_dir()]
     speak = partial(speak_voice, home=home, seed=seed, count=SENTENCES_PER_VOICE)
-    # In fresh processes: the library remembers what it spoke, and repeats nothing exactly.
+    # The library keeps state, so only fresh processes give reproducible recordings.
     parallel_map(speak, missing, n_jobs, "speaking", chunk=1, fresh=True)
     return [
         Recording(path, path.stem, voice.name, voice.sex, voice.unseen)
@@ -206,31 +172,32 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
     ]
 
 
-def sentences(language: str, count: int, chance: random.Random) -> list[str]:
-    """`count` different sentences of the language; every second one joins two, so that lengths differ."""
+def sentences(language: str, count: int, rng: random.Random) -> list[str]:
+    """Generate `count` different texts; every second one has two sentences, to vary the length."""
     parts = PHRASES[language[:2]]
-    made: dict[str, None] = {}
-    while len(made) < count:
-        said = [" ".join(chance.choice(part) for part in parts) for _ in range(1 + len(made) % 2)]
-        made[". ".join(said) + "."] = None
-    return list(made)
+    texts: dict[str, None] = {}
+    while len(texts) < count:
+        spoken = [" ".join(rng.choice(part) for part in parts) for _ in range(1 + len(texts) % 2)]
+        texts[". ".join(spoken) + "."] = None
+    return list(texts)
 
 
 def speak_voice(voice: SyntheticVoice, home: Path, seed: int, count: int) -> None:
-    """Write `count` sentences into `home/<voice>/`, one wav each, all of them or none."""
+    """Write `count` texts as wav files into `home/<voice>/`, atomically."""
     texts = sentences(voice.language, count, random.Random(f"{voice.name} {seed}"))
-    synthesizer = _Synthesizer()
+    synthesizer = Synthesizer()
     with atomic_path(home / voice.name) as folder:
         for number, text in enumerate(texts):
-            write_wav(
-                folder / f"{number:03d}.wav",
-                synthesizer.speak(text, voice),
-                synthesizer.sample_rate,
-            )
+            samples = synthesizer.speak(text, voice)
+            write_wav(folder / f"{number:03d}.wav", samples, synthesizer.sample_rate)
 
 
-class _Synthesizer:
-    """libespeak-ng, whose state is one a process, through its C interface (speak_lib.h)."""
+class Synthesizer:
+    """C interface (speak_lib.h) of libespeak-ng, which has one global state per process.
+
+    Raises:
+        SpikeSepError: If the library is missing or does not start.
+    """
 
     SYNCHRONOUS = 2
     RATE, PITCH = 1, 3
@@ -253,19 +220,23 @@ class _Synthesizer:
                 "corpus espeak: the library does not start; reinstall espeakng-loader"
             )
         self._blocks: list[np.ndarray] = []
-        receive = ctypes.CFUNCTYPE(
+        callback_type = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
         )
-        self._receive = receive(self._take)  # kept: the library calls it long after this line
-        self._library.espeak_SetSynthCallback(self._receive)
+        self._callback = callback_type(self._receive)  # referenced as long as the library calls it
+        self._library.espeak_SetSynthCallback(self._callback)
 
-    def _take(self, samples, count: int, events) -> int:
+    def _receive(self, samples, count: int, events) -> int:
         if samples and count:
             self._blocks.append(np.ctypeslib.as_array(samples, (count,)).astype(np.float32) / 32768)
         return 0
 
     def speak(self, text: str, voice: SyntheticVoice) -> np.ndarray:
-        """float32 [samples] of the text, at `sample_rate`."""
+        """Synthesize a text as float32 samples [T] at `sample_rate`.
+
+        Raises:
+            SpikeSepError: If the library lacks the voice or returns nothing.
+        """
         name = f"{voice.language}+{voice.variant}"
         if self._library.espeak_SetVoiceByName(name.encode()):
             raise SpikeSepError(
@@ -275,16 +246,8 @@ class _Synthesizer:
         self._library.espeak_SetParameter(self.RATE, voice.pace, 0)
         self._blocks.clear()
         encoded = text.encode() + b"\0"
-        self._library.espeak_Synth(
-            encoded,
-            ctypes.c_size_t(len(encoded)),
-            0,
-            self.POSITION_CHARACTER,
-            0,
-            self.CHARS_UTF8,
-            None,
-            None,
-        )
+        size, flags = ctypes.c_size_t(len(encoded)), self.CHARS_UTF8
+        self._library.espeak_Synth(encoded, size, 0, self.POSITION_CHARACTER, 0, flags, None, None)
         if not self._blocks:
             raise SpikeSepError(
                 f"corpus espeak: the voice {name} stays silent; reinstall espeakng-loader"

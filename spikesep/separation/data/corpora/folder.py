@@ -1,5 +1,7 @@
-"""Anybody's own recordings: one folder a speaker, `root/<speaker>/**/*` in any format of `AUDIO_SUFFIXES`, and
-optionally `root/speakers.tsv` with a line `speaker<TAB>f|m` each.
+"""The user's own recordings: one folder per speaker, `root/<speaker>/**/*`.
+
+Files may have any format of `AUDIO_SUFFIXES`. `root/speakers.tsv` may list the sexes, with a line
+`speaker<TAB>f` or `speaker<TAB>m` per speaker.
 """
 
 from pathlib import Path
@@ -13,47 +15,40 @@ from spikesep.separation.data.corpora.table import SEXES, speaker_id
 
 
 def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
-    """Every audio file under `config.root`; nothing is fetched.
+    """List every audio file below `config.root`.
 
     Raises:
-        SpikeSepError: no such folder, a folder name without a letter or digit, two names that come to one id, or a
-            faulty `speakers.tsv`.
+        SpikeSepError: If the folder is missing, the name of a speaker's folder has no letter or
+            digit, two names reduce to the same id, or `speakers.tsv` is invalid.
     """
     root = corpus_root(config)
     sexes = _read_sexes(root / "speakers.tsv")
     found, folders = [], {}
-    for directory in sorted(
-        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-    ):
+    for directory in sorted(root.iterdir()):
+        if not directory.is_dir() or directory.name.startswith("."):
+            continue
         speaker = speaker_id(directory.name)
         if not speaker or speaker in folders:
-            other = f"is the same id as {folders[speaker]}" if speaker else "has no letter or digit"
-            raise SpikeSepError(f"{directory}: as a speaker, the name {other}; rename the folder")
+            fault = f"is the same id as {folders[speaker]}" if speaker else "has no letter or digit"
+            raise SpikeSepError(f"{directory}: as a speaker, the name {fault}; rename the folder")
         folders[speaker] = directory
-        files = sorted(
-            path for path in directory.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES
-        )
-        found += [
-            Recording(
-                path,
-                str(path.relative_to(directory).with_suffix("")),
-                speaker,
-                sexes.get(speaker, "u"),
-            )
-            for path in files
-        ]
+        for path in sorted(directory.rglob("*")):
+            if path.suffix.lower() in AUDIO_SUFFIXES:
+                name = str(path.relative_to(directory).with_suffix(""))
+                found.append(Recording(path, name, speaker, sexes.get(speaker, "u")))
     return found
 
 
 def corpus_root(config: CorpusConfig) -> Path:
-    """The folder that the user gave.
+    """Return the resolved folder of a corpus.
 
     Raises:
-        SpikeSepError: none was given, or it is not there.
+        SpikeSepError: If none is configured, or it does not exist.
     """
     if not config.root or not Path(config.root).is_dir():
         raise SpikeSepError(
-            f"--corpus.root: {config.root or 'nothing'} is not a folder; give the {config.name} corpus"
+            f"--corpus.root: {config.root or 'nothing'} is not a folder; "
+            f"give the {config.name} corpus"
         )
     return Path(config.root).resolve()
 

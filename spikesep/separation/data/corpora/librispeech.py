@@ -1,5 +1,7 @@
-"""LibriSpeech, or a slice of it, in its own layout: `<subset>/<speaker>/<chapter>/*.flac` beside `SPEAKERS.TXT`.
-Subsets named dev or test hold voices that training must not hear; without them, voices are held out.
+"""LibriSpeech, or part of it, in its own layout.
+
+`<subset>/<speaker>/<chapter>/*.flac` lies beside `SPEAKERS.TXT`. Voices of dev and test subsets are
+unseen; without these subsets, voices are held out.
 """
 
 from pathlib import Path
@@ -11,14 +13,14 @@ from spikesep.separation.data.corpora.folder import corpus_root
 from spikesep.separation.data.corpora.screening import Recording
 
 SPLIT_OF = {"train": "tr", "dev": "cv", "test": "tt"}
-"""As LibriMix takes the subsets, by the beginning of their names."""
+"""Split of subsets in LibriMix, by the first part of their names."""
 
 
 def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
-    """Every utterance under `config.root`; nothing is fetched. A speaker that `SPEAKERS.TXT` lacks has sex `u`.
+    """List every utterance below `config.root`; speakers missing in `SPEAKERS.TXT` have sex `u`.
 
     Raises:
-        SpikeSepError: no such folder, no `SPEAKERS.TXT`, or a line of it that cannot be read.
+        SpikeSepError: If the folder or `SPEAKERS.TXT` is missing, or a line of it is invalid.
     """
     root = corpus_root(config)
     sexes = _read_sexes(root / "SPEAKERS.TXT")
@@ -26,19 +28,16 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
     for path in sorted(root.glob("*/*/*/*.flac")):
         subset, speaker = path.relative_to(root).parts[:2]
         split = SPLIT_OF.get(subset.partition("-")[0])
-        found.append(
-            Recording(
-                path, path.stem, speaker, sexes.get(speaker, "u"), split in ("cv", "tt"), split
-            )
-        )
+        sex, unseen = sexes.get(speaker, "u"), split in ("cv", "tt")
+        found.append(Recording(path, path.stem, speaker, sex, unseen, split))
     return found
 
 
 def _read_sexes(path: Path) -> dict[str, str]:
-    """`id | F or M | subset | minutes | name` a line, after comments that begin with `;`."""
+    """Read lines `id | F or M | subset | minutes | name`; lines starting with `;` are comments."""
     if not path.is_file():
         raise SpikeSepError(
-            f"{path}: not there; --corpus.root is the folder that holds SPEAKERS.TXT and the subsets"
+            f"{path}: missing; --corpus.root is the folder that holds SPEAKERS.TXT and the subsets"
         )
     sexes = {}
     for number, line in enumerate(read_lines(path, errors="replace"), start=1):

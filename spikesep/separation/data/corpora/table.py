@@ -1,5 +1,6 @@
-"""The table of utterances that every corpus comes down to: one row a recording, with its speaker and its split.
-It is a TSV file with a header, meant to be read and edited by people too.
+"""The table of utterances: one row per recording, with its speaker and its split.
+
+It is a TSV file with a header, which people may read and edit. Every corpus is reduced to it.
 """
 
 import re
@@ -8,13 +9,15 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import fields_of, listable, read_lines, write_text
+from spikesep.files import is_listable, read_lines, split_fields, write_text
 
 SEXES = ("f", "m", "u")
+"""Female, male, unknown."""
 SPLITS = ("tr", "cv", "tt")
-"""Training; closed condition (development: voices heard in training); open condition (test: voices never heard)."""
-UTTERANCES = Path("local", "utterances.tsv")
-"""Where a recipe's table lies, in its folder of data."""
+"""Training; closed condition (development, voices heard in training); open condition (test, voices
+never heard)."""
+UTTERANCE_TABLE = Path("local", "utterances.tsv")
+"""Path of a recipe's table in its data folder."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,11 @@ class Utterance:
 
     Attributes:
         utt_id: `<speaker>-<rest>`, unique in the table.
-        path: the audio file.
-        speaker: letters and digits only, so that ids made of several speakers can be taken apart again.
-        sex: `f`, `m`, or `u` where it is not known.
+        path: Audio file.
+        speaker: Letters and digits only, so that ids made of several speakers can be split.
+        sex: `f`, `m`, or `u` if unknown.
         split: `tr`, `cv` or `tt`.
-        duration: seconds.
+        duration: In seconds.
     """
 
     utt_id: str
@@ -42,27 +45,28 @@ COLUMNS = tuple(f.name for f in fields(Utterance))
 
 
 def speaker_id(name: str) -> str:
-    """A speaker's name as it stands in the tables: its letters and digits (`tuxpaint-bg` becomes `tuxpaintbg`)."""
+    """Reduce a speaker's name to letters and digits (`tuxpaint-bg` becomes `tuxpaintbg`)."""
     return re.sub(r"[^A-Za-z0-9]", "", name)
 
 
 def check_listable(path: Path) -> None:
-    """Check that a recording's path can stand in the table.
+    """Check that the table can hold the path of a recording.
 
     Raises:
-        SpikeSepError: it holds a tab or a newline, or is not UTF-8.
+        SpikeSepError: If the path contains a tab or a newline, or is not UTF-8.
     """
-    if not listable(str(path), "\t\n"):
+    if not is_listable(str(path), "\t\n"):
         raise SpikeSepError(
-            f"{str(path)!r}: a list cannot hold this path (a tab, a newline, or not UTF-8); rename it"
+            f"{str(path)!r}: a list cannot hold this path (a tab, a newline, or not UTF-8); "
+            "rename it"
         )
 
 
 def write_table(path: str | Path, table: Iterable[Utterance]) -> None:
-    """Write the table sorted by utterance id, whole or not at all.
+    """Write the table atomically, sorted by utterance id.
 
     Raises:
-        SpikeSepError: as `check_listable`.
+        SpikeSepError: See `check_listable`.
     """
     rows = ["\t".join(COLUMNS)]
     for row in sorted(table, key=lambda row: row.utt_id):
@@ -76,8 +80,8 @@ def read_table(path: str | Path) -> list[Utterance]:
     """Read a table and check every row.
 
     Raises:
-        SpikeSepError: `file:line: what; remedy` for a missing file, a wrong header, a wrong number of fields, a value
-            that cannot be, or a repeated utterance id.
+        SpikeSepError: If the file is missing, has a wrong header or number of fields, an invalid
+            value, or a repeated utterance id. The message is `file:line: fault; remedy`.
     """
     path = Path(path)
     try:
@@ -88,14 +92,14 @@ def read_table(path: str | Path) -> list[Utterance]:
         ) from error
     if not lines or tuple(lines[0].split("\t")) != COLUMNS:
         raise SpikeSepError(
-            f"{path}:1: the header must be {' '.join(COLUMNS)}, tab-separated; put it back"
+            f"{path}:1: the header must be {' '.join(COLUMNS)}, tab-separated; restore it"
         )
     table: dict[str, Utterance] = {}
     for number, line in enumerate(lines[1:], start=2):
-        row = _parse(line, f"{path}:{number}")
+        row = _parse_row(line, f"{path}:{number}")
         if row.utt_id in table:
             raise SpikeSepError(
-                f"{path}:{number}: utterance id {row.utt_id} stands twice; remove one row"
+                f"{path}:{number}: utterance id {row.utt_id} occurs twice; remove one row"
             )
         table[row.utt_id] = row
     if not table:
@@ -103,33 +107,33 @@ def read_table(path: str | Path) -> list[Utterance]:
     return list(table.values())
 
 
-def _parse(line: str, where: str) -> Utterance:
+def _parse_row(line: str, where: str) -> Utterance:
     words = line.split("\t")
     if len(words) != len(COLUMNS):
         raise SpikeSepError(
-            f"{where}: {len(words)} fields where {len(COLUMNS)} are needed; separate them by one tab"
+            f"{where}: {len(words)} fields where {len(COLUMNS)} are needed; "
+            "separate them by one tab"
         )
     utt_id, path, speaker, sex, split, duration = words
     try:
         seconds = float(duration)
     except ValueError:
         seconds = 0.0
-    faults = {
-        f"speaker {speaker!r} may hold letters and digits only": not speaker
-        or speaker != speaker_id(speaker),
-        f"utterance id {utt_id!r} must be {speaker}- and a name without spaces": not (
-            utt_id.startswith(f"{speaker}-")
-            and len(utt_id) > len(speaker) + 1
-            and fields_of(utt_id) == [utt_id]
-        ),
-        f"sex {sex!r} must be one of {' '.join(SEXES)}": sex not in SEXES,
-        f"split {split!r} must be one of {' '.join(SPLITS)}": split not in SPLITS,
-        f"duration {duration!r} must be a positive number of seconds": not 0
-        < seconds
-        < float("inf"),
-        "the path is empty": not path,
+    valid_speaker = bool(speaker) and speaker == speaker_id(speaker)
+    valid_id = (
+        utt_id.startswith(f"{speaker}-")
+        and len(utt_id) > len(speaker) + 1
+        and split_fields(utt_id) == [utt_id]
+    )
+    rules = {
+        f"speaker {speaker!r} may hold letters and digits only": valid_speaker,
+        f"utterance id {utt_id!r} must be {speaker}- and a name without spaces": valid_id,
+        f"sex {sex!r} must be one of {' '.join(SEXES)}": sex in SEXES,
+        f"split {split!r} must be one of {' '.join(SPLITS)}": split in SPLITS,
+        f"duration {duration!r} must be a positive number of seconds": 0 < seconds < float("inf"),
+        "the path is empty": bool(path),
     }
-    for fault, found in faults.items():
-        if found:
-            raise SpikeSepError(f"{where}: {fault}; correct the row")
+    for rule, satisfied in rules.items():
+        if not satisfied:
+            raise SpikeSepError(f"{where}: {rule}; correct the row")
     return Utterance(utt_id, Path(path), speaker, sex, split, seconds)

@@ -1,4 +1,4 @@
-"""What a mixture will be, before a sample of it is there; and in which versions (rate and mode) a set is written."""
+"""Plans of mixtures, which exist before any sample, and versions of a set."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,37 +6,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.data.corpora.mixture_lists import ListRow, recording_key
+from spikesep.separation.data.corpora.mixture_lists import MixtureListRow, recording_key
 from spikesep.separation.data.corpora.table import Utterance
 from spikesep.separation.data.kaldi import Mixture
 
 
 @dataclass(frozen=True)
 class Version:
-    """A rate in Hz and a mode of length, in which all mixtures of a set are written."""
+    """A version of a set of mixtures.
+
+    Attributes:
+        rate: Sample rate in Hz.
+        mode: Length mode, for example `min` or `max`.
+    """
 
     rate: int
     mode: str
 
     @property
     def label(self) -> str:
-        """`wav8k/min`, as in the trees of WSJ0-2mix and LibriMix."""
+        """Folder name as in WSJ0-2mix and LibriMix, for example `wav8k/min`."""
         return f"wav{self.rate / 1000:g}k/{self.mode}"
 
 
 @dataclass(frozen=True)
 class PlannedMixture:
-    """What one mixture will be.
+    """The plan of one mixture.
 
     Attributes:
-        utt_id: begins with the speakers, `a_b-`.
-        name: of its files, without suffix.
-        utterances: one a speaker.
-        gains: of the utterances; what they are relative to is the procedure's.
-        starts: samples at which the utterances are cut, where they are.
-        samples: its length, where the plan knows it.
-        noise: a recording to add, and its gain.
-        signs: 1 or -1 of each utterance, where the plan sets their polarity.
+        utt_id: Starts with the speakers, `a_b-`.
+        name: Name of its files, without suffix.
+        utterances: One utterance per speaker.
+        gains: Gains of the utterances; their reference depends on the procedure.
+        starts: First samples of cut utterances, if the procedure cuts.
+        samples: Length in samples, if the plan defines it.
+        noise: Recording of noise to add.
+        noise_gain: Gain of the noise, as a factor.
+        signs: 1 or -1 for each utterance, if the plan defines their polarity.
     """
 
     utt_id: str
@@ -51,70 +57,94 @@ class PlannedMixture:
 
     @classmethod
     def named(
-        cls, name: str, utterances: Sequence[Utterance], gains: Sequence[float], **more
+        cls,
+        name: str,
+        utterances: Sequence[Utterance],
+        gains: Sequence[float],
+        *,
+        noise: Path | None = None,
+        noise_gain: float = 0.0,
     ) -> "PlannedMixture":
-        """With the id that its name and its speakers make."""
+        """Create a plan whose id consists of the speakers and the name."""
         speakers = "_".join(row.speaker for row in utterances)
-        return cls(f"{speakers}-{name}", name, tuple(utterances), tuple(gains), **more)
+        return cls(
+            f"{speakers}-{name}",
+            name,
+            tuple(utterances),
+            tuple(gains),
+            noise=noise,
+            noise_gain=noise_gain,
+        )
 
 
-def planned_files(planned: PlannedMixture, folder: Path, parts: Sequence[str]) -> Mixture:
-    """Where a planned mixture is written: `folder/<part>/<name>.wav`."""
+def planned_files(planned: PlannedMixture, folder: Path, signals: Sequence[str]) -> Mixture:
+    """Return the files of a planned mixture, `folder/<signal>/<name>.wav`."""
     n = len(planned.utterances)
-    mixture, *files = (folder / part / f"{planned.name}.wav" for part in parts)
-    speakers, sexes = zip(*((row.speaker, row.sex) for row in planned.utterances), strict=True)
+    mixture, *files = (folder / signal / f"{planned.name}.wav" for signal in signals)
+    speakers = tuple(row.speaker for row in planned.utterances)
+    sexes = tuple(row.sex for row in planned.utterances)
     noise = files[n] if len(files) > n else None
     return Mixture(planned.utt_id, mixture, tuple(files[:n]), speakers, sexes, noise)
 
 
-def hash_of_plan(plan: Sequence[PlannedMixture]) -> str:
-    """Of everything that shapes the files but the recordings' samples and where they lie."""
+def hash_plan(plan: Sequence[PlannedMixture]) -> str:
+    """Return 16 hexadecimal digits that identify a plan.
+
+    The samples of the recordings and their folders are not part of it.
+    """
     digest = hashlib.sha256()
     for planned in plan:
         rows = [(row.utt_id, f"{row.duration:.6f}") for row in planned.utterances]
-        noise = planned.noise and planned.noise.name
-        shape = (
+        content = (
             planned.name,
             rows,
             planned.gains,
             planned.starts,
             planned.samples,
-            noise,
+            planned.noise and planned.noise.name,
             planned.noise_gain,
         )
-        digest.update(repr(shape + ((planned.signs,) if planned.signs else ())).encode())
+        digest.update(repr(content + ((planned.signs,) if planned.signs else ())).encode())
     return digest.hexdigest()[:16]
 
 
-def plan_of_rows(
-    rows: Sequence[ListRow], table: Sequence[Utterance], noise: Path | None = None
+def plan_from_list(
+    rows: Sequence[MixtureListRow], table: Sequence[Utterance], noise: Path | None = None
 ) -> list[PlannedMixture]:
-    """The mixtures that a list names, of recordings in the table, in the list's order.
+    """Plan the mixtures of a mixture list, in its order.
 
     Args:
-        rows: of a list.
-        table: with every recording that the list names.
-        noise: folder of the noise that the list names; None leaves it out.
+        rows: Rows of the list.
+        table: Table with every recording that the list names.
+        noise: Folder of the noise that the list names; None leaves the noise out.
 
     Raises:
-        SpikeSepError: `file:line` of a row whose recording the table lacks, or whose noise is not there.
+        SpikeSepError: If the table lacks a recording, or the noise of a row is missing; names the
+            `file:line`.
     """
     known = {recording_key(row.path): row for row in table}
     plan = []
     for row in rows:
-        absent = [
+        missing = [
             name for name, key in zip(row.recordings, row.keys, strict=True) if key not in known
         ]
-        if absent:
+        if missing:
             raise SpikeSepError(
-                f"{row.where}: {absent[0]} is not in the table of utterances; run stage 0 with these lists"
+                f"{row.where}: {missing[0]} is not in the table of utterances; "
+                "run stage 0 with these lists"
             )
-        added = noise / row.noise if noise and row.noise else None
-        if noise and not (added and added.is_file()):
+        utterances = [known[key] for key in row.keys]
+        if noise is None:
+            plan.append(PlannedMixture.named(row.name, utterances, row.gains))
+            continue
+        added = noise / row.noise if row.noise else None
+        if added is None or not added.is_file():
             raise SpikeSepError(
                 f"{row.where}: no noise {added or 'named'}; give the folder of WHAM's noise"
             )
-        utterances = [known[key] for key in row.keys]
-        more = {"noise": added, "noise_gain": row.noise_gain} if added else {}
-        plan.append(PlannedMixture.named(row.name, utterances, row.gains, **more))
+        plan.append(
+            PlannedMixture.named(
+                row.name, utterances, row.gains, noise=added, noise_gain=row.noise_gain
+            )
+        )
     return plan

@@ -1,14 +1,14 @@
-"""From a plan to wav files, on all cores, so that it can be killed at any moment and taken up again.
+"""Rendering of plans to wav files, on all cores and safe to interrupt.
 
-Every file that was written is noted, with its checksum, in a journal. What the journal has and the checksum confirms is
-kept; everything else is made, anew if need be.
+Each file that was written is recorded in a journal, with its checksum. Files that the journal lists
+and whose checksum matches are kept; all others are written again.
 """
 
 import pickle
 import shutil
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,20 +16,25 @@ from pathlib import Path
 
 import numpy as np
 
-from spikesep.files import atomic_path, room_for, uninterrupted
+from spikesep.files import atomic_path, defer_signals, explain_full_disk
 from spikesep.separation.audio.files import wav_bytes
-from spikesep.separation.data.corpora.table import Utterance
 from spikesep.separation.data.mixing.plan import PlannedMixture, Version
 from spikesep.separation.data.mixing.procedures import PROCEDURES
 from spikesep.workers import Workers
 
 CACHE_FROM_USES = 1.5
-"""Uses of an utterance, on average, from which reading and resampling it once for all saves more than it costs."""
+"""Mean uses per recording from which caching it decoded and resampled saves time."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One version of a set: where its files go, and the journal that keeps account of them."""
+    """Destination of one version of a set.
+
+    Attributes:
+        version: The version.
+        folder: Folder of its files.
+        journal: Path of its journal.
+    """
 
     version: Version
     folder: Path
@@ -37,29 +42,38 @@ class Target:
 
 
 class Journal:
-    """`name`, checksums of its files, and its gains, a line a mixture; a line that a kill cut short is dropped."""
+    """File that records finished mixtures, one line each: name, checksums of files, and gains.
+
+    A line that was cut off by a kill is dropped.
+
+    Args:
+        path: Path of the journal, which need not exist.
+        n_files: Files per mixture.
+        n_gains: Gains per mixture.
+
+    Attributes:
+        rows: Checksums and gains by name.
+    """
 
     def __init__(self, path: Path, n_files: int, n_gains: int):
         self.path = path
         self.rows: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {}
-        *lines, rest = (
-            path.read_bytes().decode("utf-8", "replace").split("\n") if path.exists() else [""]
-        )
+        text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+        *lines, rest = text.split("\n")
         for line in lines:
             name, *fields = line.split("\t")
             with suppress(ValueError):
                 if len(fields) == n_files + n_gains:
                     self.rows[name] = tuple(fields[:n_files]), tuple(map(float, fields[n_files:]))
-        if rest or len(self.rows) < len(lines):  # cut short, or a mixture made twice
+        if rest or len(self.rows) < len(lines):  # a line was cut off, or a mixture written twice
+            content = "".join(self._line(name) for name in self.rows)
             with atomic_path(path) as temporary:
-                temporary.write_text(
-                    "".join(self._line(name) for name in self.rows), encoding="utf-8"
-                )
+                temporary.write_text(content, encoding="utf-8")
 
     def add(self, name: str, checksums: Sequence[str], gains: Sequence[float]) -> None:
-        """Note a mixture whose files are all there."""
+        """Record a mixture whose files are complete."""
         self.rows[name] = tuple(checksums), tuple(map(float, gains))
-        with room_for(self.path), self.path.open("a", encoding="utf-8") as file:
+        with explain_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(self._line(name))
 
     def _line(self, name: str) -> str:
@@ -75,78 +89,86 @@ def render_mixtures(
     workers: Workers,
     title: str,
 ) -> dict[Version, tuple[int, Journal]]:
-    """Write the mixtures of a plan in all versions; those that are there whole are kept.
+    """Write the mixtures of a plan in all versions, keeping those that are complete.
 
     Args:
-        plan: mixtures of one set.
-        procedure: a name in `PROCEDURES`.
-        targets: where to.
-        scratch: a folder in which utterances may be kept while this runs.
-        workers: who does it.
-        title: of the set, for the progress bar.
+        plan: Planned mixtures of one set.
+        procedure: Name in `PROCEDURES`.
+        targets: Destinations.
+        scratch: Folder for temporary files.
+        workers: Workers that render.
+        title: Title of the progress bar.
 
     Returns:
-        for each version, how many mixtures were written now, and the journal with all of them.
+        For each version, the number of mixtures written now, and the journal of all mixtures.
 
     Raises:
-        SpikeSepError: a recording cannot serve; what was written until then stays and is not done again.
+        SpikeSepError: If a recording cannot be used. Mixtures written until then are kept.
     """
     n_speakers = len(plan[0].utterances)
-    parts = PROCEDURES[procedure].parts(n_speakers, plan[0].noise is not None)
-    journals = {t.version: Journal(t.journal, len(parts), n_speakers + 1) for t in targets}
-    for left_behind in scratch.glob(".utterances*"):  # by a run that was killed
-        shutil.rmtree(left_behind)
-    missing = _missing(plan, parts, targets, journals, workers, title)
+    signals = PROCEDURES[procedure].signal_names(n_speakers, plan[0].noise is not None)
+    journals = {t.version: Journal(t.journal, len(signals), n_speakers + 1) for t in targets}
+    for abandoned in scratch.glob(".utterances*"):  # by a run that was killed
+        shutil.rmtree(abandoned)
+    missing = _find_missing(plan, signals, targets, journals, workers, title)
     written = dict.fromkeys(journals, 0)
     if missing:
         for target in targets:
             target.journal.parent.mkdir(parents=True, exist_ok=True)
-            for part in parts:
-                (target.folder / part).mkdir(parents=True, exist_ok=True)
+            for name in signals:
+                (target.folder / name).mkdir(parents=True, exist_ok=True)
         rates = tuple(sorted({target.version.rate for target in targets}))
-        with _kept_utterances(
-            [planned for planned, _ in missing], procedure, rates, scratch, workers, title
-        ) as kept:
+        planned = [planned for planned, _ in missing]
+        with _cached_recordings(planned, procedure, rates, scratch, workers, title) as cached:
             items = [
-                (p, wanted, [kept.get(row.path) for row in p.utterances]) for p, wanted in missing
+                (planned, wanted, [cached.get(row.path) for row in planned.utterances])
+                for planned, wanted in missing
             ]
-            make = partial(_make, procedure=procedure, rates=rates)
-            for (planned, _, _), made in zip(
-                items, workers.map(make, items, f"{title}: mixing"), strict=True
-            ):
-                for version, checksums, gains in made:
+            render = partial(_render, procedure=procedure, rates=rates)
+            results = workers.map(render, items, f"{title}: mixing")
+            for (planned, _), versions in zip(missing, results, strict=True):
+                for version, checksums, gains in versions:
                     journals[version].add(planned.name, checksums, gains)
                     written[version] += 1
     return {version: (written[version], journals[version]) for version in journals}
 
 
-def _missing(
-    plan: Sequence[PlannedMixture], parts: Sequence[str], targets: Sequence[Target], journals: dict[Version, Journal],
-    workers: Workers, title: str,
-) -> list[tuple[PlannedMixture, list[Target]]]:  # fmt: skip
-    """The mixtures that are not there whole, each with the versions that lack it."""
-    noted = [
-        (planned.name, t)
+def _find_missing(
+    plan: Sequence[PlannedMixture],
+    signals: Sequence[str],
+    targets: Sequence[Target],
+    journals: dict[Version, Journal],
+    workers: Workers,
+    title: str,
+) -> list[tuple[PlannedMixture, list[Target]]]:
+    """Return the mixtures that are not complete, each with the targets that lack it."""
+    recorded = [
+        (planned.name, target)
         for planned in plan
-        for t in targets
-        if planned.name in journals[t.version].rows
+        for target in targets
+        if planned.name in journals[target.version].rows
     ]
     items = [
-        ([t.folder / part / f"{name}.wav" for part in parts], journals[t.version].rows[name][0])
-        for name, t in noted
+        (
+            [target.folder / signal / f"{name}.wav" for signal in signals],
+            journals[target.version].rows[name][0],
+        )
+        for name, target in recorded
     ]
-    sound = workers.map(_is_sound, items, f"{title}: verifying")
-    kept = {(name, t.version) for (name, t), ok in zip(noted, sound, strict=True) if ok}
+    intact = workers.map(_is_intact, items, f"{title}: verifying")
+    kept = {(name, t.version) for (name, t), ok in zip(recorded, intact, strict=True) if ok}
     missing = [
         (planned, [t for t in targets if (planned.name, t.version) not in kept]) for planned in plan
     ]
     return [(planned, wanted) for planned, wanted in missing if wanted]
 
 
-def _is_sound(item: tuple[list[Path], tuple[str, ...]]) -> bool:
-    """Whether files are there with the checksums that were noted."""
+def _is_intact(item: tuple[list[Path], tuple[str, ...]]) -> bool:
+    """Return whether files exist with the given checksums."""
     try:
-        return all(_checksum(path.read_bytes()) == noted for path, noted in zip(*item, strict=True))
+        return all(
+            _checksum(path.read_bytes()) == recorded for path, recorded in zip(*item, strict=True)
+        )
     except OSError:
         return False
 
@@ -156,64 +178,68 @@ def _checksum(content: bytes) -> str:
 
 
 @contextmanager
-def _kept_utterances(
+def _cached_recordings(
     plan: Sequence[PlannedMixture],
     procedure: str,
     rates: tuple[int, ...],
     scratch: Path,
     workers: Workers,
     title: str,
-):
-    """Files of what `procedure.load` gives, by recording, where recordings are used often enough; gone afterwards."""
-    rows: dict[Path, Utterance] = {row.path: row for planned in plan for row in planned.utterances}
-    if sum(len(planned.utterances) for planned in plan) < CACHE_FROM_USES * len(rows):
+) -> Iterator[dict[Path, Path]]:
+    """Yield temporary files with the result of `load_recording` for each recording.
+
+    The dict is empty if recordings are used too rarely.
+    """
+    uses = [row.path for planned in plan for row in planned.utterances]
+    paths = list(dict.fromkeys(uses))
+    if len(uses) < CACHE_FROM_USES * len(paths):
         yield {}
         return
     with tempfile.TemporaryDirectory(prefix=".utterances", dir=scratch) as folder:
-        files = {path: Path(folder) / f"{number}.pickle" for number, path in enumerate(rows)}
-        keep = partial(_keep, procedure=procedure, rates=rates)
+        files = {path: Path(folder) / f"{number}.pickle" for number, path in enumerate(paths)}
+        cache = partial(_cache_recording, procedure=procedure, rates=rates)
         try:
-            for _ in workers.map(keep, list(files.items()), f"{title}: reading", chunk=4):
+            for _ in workers.map(cache, list(files.items()), f"{title}: reading", chunk=4):
                 pass
             yield files
         except BaseException:
-            workers.stop()  # before the folder goes in which they write
+            workers.stop()  # before the folder in which they write is removed
             raise
 
 
-def _keep(item: tuple[Path, Path], procedure: str, rates: tuple[int, ...]) -> None:
+def _cache_recording(item: tuple[Path, Path], procedure: str, rates: tuple[int, ...]) -> None:
     path, file = item
-    with room_for(file):
-        file.write_bytes(pickle.dumps(PROCEDURES[procedure].load(path, rates), protocol=5))
+    with explain_full_disk(file):
+        content = PROCEDURES[procedure].load_recording(path, rates)
+        file.write_bytes(pickle.dumps(content, protocol=5))
 
 
-def _make(
+def _render(
     item: tuple[PlannedMixture, list[Target], list[Path | None]],
     procedure: str,
     rates: tuple[int, ...],
 ) -> list[tuple[Version, list[str], tuple[float, ...]]]:
-    """Write one mixture in the versions that lack it; version, checksums and gains of each."""
+    """Write one mixture to the targets that lack it; return their checksums and gains."""
     planned, targets, files = item
     rules = PROCEDURES[procedure]
     voices = [
-        rules.load(row.path, rates) if file is None else pickle.loads(file.read_bytes())
+        rules.load_recording(row.path, rates) if file is None else pickle.loads(file.read_bytes())
         for row, file in zip(planned.utterances, files, strict=True)
     ]
-    made = []
+    rendered = []
     for target in targets:
         signals, gains = rules.mix(planned, voices, target.version)
         checksums = [
-            _write(target.folder / part / f"{planned.name}.wav", samples, target.version.rate)
-            for part, samples in signals.items()
+            _write(target.folder / name / f"{planned.name}.wav", samples, target.version.rate)
+            for name, samples in signals.items()
         ]
-        made.append((target.version, checksums, gains))
-    return made
+        rendered.append((target.version, checksums, gains))
+    return rendered
 
 
 def _write(path: Path, samples: np.ndarray, rate: int) -> str:
-    with (
-        uninterrupted()
-    ):  # libsndfile loses what a signal handler raises, and the end of the file with it
+    # libsndfile discards an exception of a signal handler, and the rest of the file with it.
+    with defer_signals():
         content = wav_bytes(samples, rate)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
