@@ -58,9 +58,11 @@ class Run:
         self.folder = folder
         self.voices = voices
         self.kills = 0
-        folder.mkdir()
-        for name in ("run.sh", "path.sh", "stages.sh"):
-            shutil.copy(RECIPE / name, folder)
+        folder.mkdir(parents=True)
+        shutil.copy(RECIPE / "run.sh", folder)
+        tools = folder.parents[1] / "tools"
+        tools.mkdir()
+        shutil.copy(ROOT / "tools" / "recipe.sh", tools)
         (folder / "small.yaml").write_text(SMALL)
 
     def start(self, log):
@@ -147,7 +149,7 @@ def voices(tmp_path_factory):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, voices):
     """What an unbroken run leaves, and how long it takes."""
-    run = Run(tmp_path_factory.mktemp("unbroken") / "recipe", voices)
+    run = Run(tmp_path_factory.mktemp("unbroken") / "egs" / "recipe", voices)
     seconds = run.run()
     losses = [
         float(row["valid_loss"])
@@ -167,7 +169,7 @@ def assert_same(found: dict[str, object], expected: dict[str, object]):
 
 def test_a_run_killed_three_times_ends_as_an_unbroken_one(unbroken, voices, tmp_path):
     left, seconds = unbroken
-    run, chance = Run(tmp_path / "recipe", voices), random.Random(SEED)
+    run, chance = Run(tmp_path / "egs" / "recipe", voices), random.Random(SEED)
     for _ in range(3):
         run.run(chance.uniform(0, 0.5 * seconds))
     assert run.kills
@@ -181,7 +183,7 @@ def test_a_run_killed_at_a_random_moment_ends_as_an_unbroken_one(
     unbroken, voices, tmp_path, number
 ):
     left, seconds = unbroken
-    run = Run(tmp_path / "recipe", voices)
+    run = Run(tmp_path / "egs" / "recipe", voices)
     moment = random.Random(f"{SEED} {number}").uniform(0, seconds)
     run.run(moment)
     print(f"killed after {moment:.1f} of {seconds:.1f} s, in {run.stage()}")
