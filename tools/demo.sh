@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run by `make demo` after the installation. Act one separates voices with the shipped model, act two
-# trains a model from scratch, and at the end both are scored on the same mixtures.
+# Run by `make demo` after the installation. Act one separates voices with the shipped model, act
+# two trains a model from scratch, and at the end both are scored on the same mixtures.
 set -euo pipefail
 cd "$(dirname "$0")/../egs/debian-2mix"
 shipped=../../spikesep/separation/pretrained/free-2mix
