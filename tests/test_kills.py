@@ -1,6 +1,4 @@
-"""The whole recipe, killed without warning at random moments of any stage: the same command goes on, and what it leaves
-is what an unbroken run leaves.
-"""
+"""A recipe killed at random moments resumes with the same results as an uninterrupted run."""
 
 import csv
 import os
