@@ -1,4 +1,6 @@
-"""A recipe killed at random moments resumes with the same results as an uninterrupted run."""
+"""The whole recipe, killed without warning at random moments of any stage: the same command goes on, and what it leaves
+is what an unbroken run leaves.
+"""
 
 import csv
 import os
