@@ -1,10 +1,11 @@
-# `make demo`: install, separate voices with the shipped model, then train one from nothing.
-# `make test`: install and run the tests.
+# make demo   install, separate voices with the shipped model, then train a model from scratch
+# make test   install and run the tests
+# make docs   install and build the documentation into build/docs
 SHELL := /bin/bash
 VENV := .venv
 LOCK := requirements.lock
 
-.PHONY: install demo test lint lock audit clean
+.PHONY: install demo test lint docs lock audit clean
 
 install: $(VENV)/.installed
 
@@ -18,16 +19,20 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# Renew the lock: the newest releases that pyproject.toml admits, for every platform and Python.
+# Fails on a broken link or anchor. The variable silences Material's advertisement of its successor.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+# Update the lock to the newest releases that pyproject.toml allows, for every platform and Python.
 lock: $(VENV)/.installed
 	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra slurm --universal --upgrade \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --output-file $(LOCK)
 
-# Look the locked versions up among known vulnerabilities; needs the network.
+# Check the locked versions against known vulnerabilities; needs the network.
 audit: $(VENV)/.installed
 	$(VENV)/bin/pip-audit --requirement $(LOCK) --disable-pip --require-hashes --strict
 
-# The stamp comes last, so an interrupted installation is taken up again.
+# The stamp is written last, so an interrupted installation is repeated.
 $(VENV)/.installed: pyproject.toml $(LOCK) tools/install.sh
 	tools/install.sh $(VENV)
 	touch $@

@@ -1,1 +1,1 @@
-"""One module a claim; each prints a table. Run as `python -m benchmarks.NAME`."""
+"""Benchmarks: one module per claim. Run all with `python -m benchmarks`."""

@@ -1,7 +1,7 @@
-"""All comparisons with peers: `python -m benchmarks [--only NAME] [--quick] [--json FILE]`.
+"""Run the benchmarks: `python -m benchmarks [--only NAME] [--quick] [--json FILE]`.
 
-The engines need the extra `bench`. Contenders run in turn in one process with the same number of threads, after warming
-up; medians with minimum and maximum. Ratio is peer over ours.
+The engines need the extra `bench`. All contenders run in turn in one process, with the same number
+of threads and after a warm-up. Times are medians with minimum and maximum; a ratio is peer / ours.
 """
 
 import argparse
@@ -11,10 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.timing import describe_machine
 from spikesep.files import write_json
 
-BENCHMARKS = {  # module.function: imported when run, so that a measuring process holds what it measures
+# module.function, imported when it runs, so that a process holds only what it measures.
+BENCHMARKS = {
     "engines-128": "engines.small_stack",
     "engines-full-size": "engines.full_size",
     "engines-gpu": "engines.accelerator",
@@ -29,22 +30,20 @@ BENCHMARKS = {  # module.function: imported when run, so that a measuring proces
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", choices=BENCHMARKS, action="append", help="one of them; may be repeated"
+        "--only", choices=BENCHMARKS, action="append", help="run this benchmark; may be repeated"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="smaller networks and fewer rounds: does it run?"
-    )
-    parser.add_argument("--json", type=Path, help="write the rows")
+    parser.add_argument("--quick", action="store_true", help="smaller networks, fewer rounds")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     console, rows = Console(width=200), []
-    console.print(machine())
+    console.print(describe_machine())
     for name in options.only or BENCHMARKS:
         module, function = BENCHMARKS[name].split(".")
         journal = options.json and options.json.with_suffix(".memory.json")
         more = {"journal": journal} if name == "memory" else {}
         found = getattr(import_module(f"benchmarks.{module}"), function)(options.quick, **more)
         if isinstance(found, str):
-            console.print(f"{name}: left out, {found}")
+            console.print(f"{name}: skipped, {found}")
             continue
         rows += found
         table = Table(

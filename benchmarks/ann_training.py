@@ -1,8 +1,9 @@
-"""Training and inference of the analog separator against asteroid's ConvTasNet of as many multiply-accumulates.
+"""Training and inference of the analog separator against asteroid's ConvTasNet.
 
-Both take the same crops, batch, loss, optimizer and precision: training as `spikesep.training.pretrain` does it with
-Adam (bf16 autocast where the processor has it, gradients clipped), inference in float32. The peer keeps the proportions
-of its paper (H = 4 B, Sc = B, gLN, skip connections, same encoder) and is as wide as its MACs, at most ours, allow.
+Both get the same crops, batch, loss, optimizer and precision: training as in
+`spikesep.training.pretrain` with Adam (bf16 autocast if the processor has it, clipped gradients),
+inference in float32. The peer has the proportions of its paper (H = 4 B, Sc = B, gLN, skip
+connections, same encoder) and the largest width whose multiply-accumulates do not exceed ours.
 """
 
 import math
@@ -30,7 +31,7 @@ RECIPE = SeparatorConfig(
 
 @dataclass(frozen=True)
 class Case:
-    """A separator of ours, how the peer is laid out, and the batch (crops of one second)."""
+    """A configuration of the separator, the layout of the peer, and the batch size."""
 
     name: str
     config: SeparatorConfig
@@ -49,18 +50,18 @@ QUICK = Case(
 
 
 def ann_training(quick: bool) -> list[dict]:
-    """Seconds a batch; throughput is the batch over it."""
+    """Measure seconds per batch of crops of one second."""
     rows = []
     for case in (QUICK,) if quick else CASES:
         torch.manual_seed(0)
         mixtures, sources = crops(case.batch, 0.25 if quick else 1.0).tensors
         models = {"ours": Separator(case.config)}
-        macs = {"ours": macs_a_second(models["ours"])}
+        macs = {"ours": macs_per_second(models["ours"])}
         models["peer"] = conv_tasnet(case, macs["ours"])
-        macs["peer"] = macs_a_second(models["peer"])
+        macs["peer"] = macs_per_second(models["peer"])
         width = models["peer"].masker.bn_chan
         peer = f"ConvTasNet B={width} H={4 * width} X={case.n_blocks} R={case.n_repeats}"
-        note = f"{macs['ours'] / 1e9:.3f} and {macs['peer'] / 1e9:.3f} GMAC a second of sound"
+        note = f"{macs['ours'] / 1e9:.3f} and {macs['peer'] / 1e9:.3f} GMAC per second of sound"
         for work, make in (("training step", training), ("inference", inference)):
             runs = {name: make(model, mixtures, sources) for name, model in models.items()}
             times = time_in_turn(runs, 2 if quick else 7)
@@ -71,10 +72,16 @@ def ann_training(quick: bool) -> list[dict]:
 
 
 def conv_tasnet(case: Case, macs: int) -> ConvTasNet:
-    """Asteroid's, with the most channels, a multiple of four, that `macs` a second of sound allow."""
+    """Build asteroid's ConvTasNet with the most channels, a multiple of four, within `macs`.
+
+    Args:
+        case: layout of the network.
+        macs: maximum number of multiply-accumulates per second of sound.
+    """
     n, size = case.config.n_filters, case.config.kernel_size
     n_layers, frames = case.n_blocks * case.n_repeats, SAMPLE_RATE // (size // 2)
-    # A frame: in each block three products B x 4B and 3 taps on 4B channels; around them 3 N B, and the filters.
+    # Per frame: in each block, three products B x 4B and 3 taps on 4B channels; around the blocks
+    # 3 N B, and the filters.
     square, linear, rest = 12 * n_layers, 12 * n_layers + 3 * n, 3 * n * size - macs / frames
     width = (-linear + math.sqrt(linear**2 - 4 * square * rest)) / (2 * square)
     b = max(4, int(width) // 4 * 4)
@@ -84,15 +91,15 @@ def conv_tasnet(case: Case, macs: int) -> ConvTasNet:
     )  # fmt: skip
 
 
-def macs_a_second(model: nn.Module) -> int:
-    """Multiply-accumulates of convolutions and products in one second of sound, counted by torch as they run."""
+def macs_per_second(model: nn.Module) -> int:
+    """Count the multiply-accumulates of convolutions and products per second of sound."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.randn(1, SAMPLE_RATE))
     return counter.get_total_flops() // 2
 
 
 def training(model: nn.Module, mixtures: Tensor, sources: Tensor):
-    """A step of pre-training, as a function of nothing."""
+    """Return a function that runs a step of pre-training."""
     optimizer, loss = torch.optim.Adam(model.parameters(), 1e-3), NegativeSiSdr()
 
     def step() -> None:
@@ -110,7 +117,7 @@ def training(model: nn.Module, mixtures: Tensor, sources: Tensor):
 
 
 def inference(model: nn.Module, mixtures: Tensor, sources: Tensor):
-    """Estimates of a batch, as a function of nothing."""
+    """Return a function that separates a batch."""
 
     def run() -> Tensor:
         model.eval()

@@ -1,9 +1,11 @@
-"""Conversion with the spike cache against the same conversion without it: time, thresholds, result.
+"""Conversion with the spike cache against the same conversion without it.
 
-    python -m benchmarks.conversion_cache --exp egs/debian-2mix/exp/default --data egs/debian-2mix/data
+    python -m benchmarks.conversion_cache \\
+        --exp egs/debian-2mix/exp/default --data egs/debian-2mix/data
 
-Both convert the same trained separator on the same examples in the same process, one after the other; `--repeat` gives
-medians. The schedule is that of the configuration, with fewer examples by default so that it ends in minutes.
+Both convert the same trained separator on the same examples in the same process, one after the
+other; `--repeat` gives medians. The schedule is that of the configuration, with fewer examples by
+default, so that it ends in minutes.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from benchmarks.machine import machine
+from benchmarks.timing import describe_machine
 from spikesep.separation.data.dataset import FixedCrops
 from spikesep.separation.data.kaldi import read_data_dir
 from spikesep.separation.experiment import NegativeSiSdr
@@ -32,16 +34,14 @@ from spikesep.training.records.history import History
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--exp", type=Path, required=True, help="experiment folder with a trained ann/"
-    )
+    parser.add_argument("--exp", type=Path, required=True, help="experiment with a trained ann/")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--train-segments", type=int, default=96)
     parser.add_argument("--valid-segments", type=int, default=24)
     parser.add_argument("--max-epochs", type=int, default=2)
     parser.add_argument("--n-steps", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="write the figures")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
     rate = load_separator(options.exp / "ann").sample_rate
     sets = [
@@ -70,7 +70,7 @@ def main() -> None:
         "seconds": median,
         "ratio": median["cache"] / median["no cache"],
         "same": same_outcome(outcomes["cache"], outcomes["no cache"]),
-        "machine": machine(),
+        "machine": describe_machine(),
     }
     print_table(found, times)
     if options.json:
@@ -80,7 +80,7 @@ def main() -> None:
 def one_conversion(
     model: Separator, train_set: Dataset, valid_set: Dataset, config: ConversionConfig
 ):
-    """Seconds it took; thresholds, validation losses and weights that came out."""
+    """Convert, and return the seconds and (upper bounds, validation losses, weights)."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         history = History(Path(folder) / "history.csv")
         begun = time.perf_counter()
@@ -100,7 +100,7 @@ def one_conversion(
 
 
 def same_outcome(one, other) -> dict[str, bool]:
-    """What is the same, to the bit, in two outcomes of `one_conversion`."""
+    """Compare two outcomes of `one_conversion` to the bit."""
     return {
         "thresholds": one[0] == other[0],
         "losses": one[1] == other[1],

@@ -1,4 +1,4 @@
-"""How the time of a whole conversion grows with depth, with the spike cache (ours) and without it (the peer)."""
+"""Time of a conversion over depth, with the spike cache (ours) and without it (the peer)."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,14 @@ from benchmarks.timing import Times, row
 from spikesep.training.config import CacheConfig, ConversionConfig
 
 CACHE_GIB = {"cache": 8.0, "no cache": 0.0}
-EPOCHS = 3  # a stage; the default patience gives it no fewer
+EPOCHS = 3  # per stage; the minimum with the default patience
 
 
 def conversion_depth(quick: bool) -> list[dict]:
-    """64 channels, N_s = 32, 16 crops of half a second; each pair of conversions must come out the same to the bit."""
+    """Convert stacks of 64 channels with N_s = 32 on 16 crops of half a second.
+
+    Compares the outcomes of both conversions to the bit.
+    """
     depths, n_channels, n_steps = ((2, 3), 8, 4) if quick else ((3, 5, 7, 9, 11), 64, 32)
     sets = (crops(4, 0.1, 1), crops(2, 0.1, 2)) if quick else (crops(16, 0.5, 1), crops(4, 0.5, 2))
     for gib in CACHE_GIB.values():
@@ -28,7 +31,7 @@ def conversion_depth(quick: bool) -> list[dict]:
         ours, peer = (Times((seconds[name][-1],)) for name in CACHE_GIB)
         equal = all(same_outcome(*outcomes.values()).values())
         what = f"conversion of {depth} layers, {n_channels} channels, N_s={n_steps}"
-        note = f"{ours.median / depth:.2f} and {peer.median / depth:.2f} s a layer"
+        note = f"{ours.median / depth:.2f} and {peer.median / depth:.2f} s per layer"
         rows.append(row(what, ours, "no cache", peer, equal, layers=depth, note=note))
     fits = {name: growth(depths, values) for name, values in seconds.items()}
     text = "; ".join(
@@ -40,7 +43,7 @@ def conversion_depth(quick: bool) -> list[dict]:
 
 
 def growth(depths: Sequence[int], seconds: Sequence[float]) -> dict[str, float]:
-    """Least squares: the power of depth with which time grows (1 linear, 2 quadratic), and how well a line fits."""
+    """Fit a power of depth (1 linear, 2 quadratic) and a straight line by least squares."""
     power = float(np.polyfit(np.log(depths), np.log(seconds), 1)[0])
     slope, offset = np.polyfit(depths, seconds, 1)
     residual = np.asarray(seconds) - slope * np.asarray(depths) - offset

@@ -1,4 +1,7 @@
-"""The engines against peers on the same network, weights and spikes; counts are compared before anything is timed."""
+"""Engines against other simulators on the same network, weights and spikes.
+
+Spike counts are compared before timing.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,14 +23,12 @@ PEERS = {
     "float32, steps batched": stack.batched_float,
 }
 PACKAGES = {"SpikingJelly 2.0, multi-step": "spikingjelly", "snnTorch 1.0": "snntorch"}
-ACCELERATED = (
-    "SpikingJelly 2.0, multi-step",
-    "float32, steps batched",
-)  # its neurons are Triton kernels there
+# Peers on an accelerator, where SpikingJelly's neurons are Triton kernels.
+ACCELERATED = ("SpikingJelly 2.0, multi-step", "float32, steps batched")
 
 
 def small_stack(quick: bool) -> list[dict]:
-    """Eight layers of 128 channels, N_s = 32, one second of sound."""
+    """Run eight layers of 128 channels, N_s = 32, one second of sound."""
     dilations = [1, 2, 4, 8] if quick else [1, 2, 4, 8, 16, 32, 64, 128]
     return _against_peers(
         f"{len(dilations)} layers, 128 channels, N_s=32, rate {RATE}", 128, dilations, PEERS, quick
@@ -35,7 +36,7 @@ def small_stack(quick: bool) -> list[dict]:
 
 
 def full_size(quick: bool) -> list[dict]:
-    """The paper's separator stack: ten layers of 512 channels; seconds a second of sound are the real-time factor."""
+    """Run the paper's stack, ten layers of 512 channels; seconds equal the real-time factor."""
     peers = {
         name: PEERS[name] for name in ("SpikingJelly 2.0, multi-step", "float32, steps batched")
     }
@@ -45,7 +46,7 @@ def full_size(quick: bool) -> list[dict]:
 
 
 def activity(quick: bool) -> list[dict]:
-    """The event engine at half the firing rate: ours at half, the 'peer' at the full rate."""
+    """Run the event engine at half the firing rate (ours) and at the full rate (the peer)."""
     rows = []
     for n_channels, rate in ((128, 0.1),) if quick else ((128, 0.1), (512, 0.1), (512, 0.2)):
         dilations = [1, 2] if quick else [1, 2, 4, 8]
@@ -60,7 +61,7 @@ def activity(quick: bool) -> list[dict]:
 
 
 def crossing(quick: bool) -> list[dict]:
-    """The event engine against the dense one (the 'peer') over firing rates: where `auto` should change."""
+    """Compare the event and the dense engine (the peer) over firing rates."""
     rows = []
     for n_channels in (32,) if quick else (128, 512):
         for rate in (0.2,) if quick else (0.2, 0.4, 0.6):
@@ -77,7 +78,7 @@ def crossing(quick: bool) -> list[dict]:
     for n_channels in (32,) if quick else (128, 256, 512):
         for spikes in (0.2,) if quick else (0.1, 0.2, 0.4, 0.8):
             network, signal = stack.build_stack(
-                n_channels, [1, 2], 12, spikes / 12, 4.0, deferred=True
+                n_channels, [1, 2], n_steps=12, rate=spikes / 12, seconds=4.0, deferred=True
             )
             runs = {
                 engine: partial(stack.ours(network, engine), signal)
@@ -89,10 +90,13 @@ def crossing(quick: bool) -> list[dict]:
 
 
 def accelerator(quick: bool) -> list[dict] | str:
-    """The gpu engine on both stacks, one second of sound and 64 of them at once; a reason where there is none."""
+    """Run the gpu engine on both stacks with batches of 1 and 64 seconds of sound.
+
+    Returns the reason instead if there is no accelerator.
+    """
     if not torch.cuda.is_available():
-        return "no accelerator here"
-    rows, peers = [], _at_hand(ACCELERATED)
+        return "no accelerator"
+    rows, peers = [], _installed(ACCELERATED)
     for n_channels, n_layers in ((128, 8), (512, 10)):
         network, signal = stack.build_stack(
             n_channels, [2**k for k in range(2 if quick else n_layers)], 32, RATE
@@ -106,13 +110,14 @@ def accelerator(quick: bool) -> list[dict] | str:
                 for engine in ("gpu", "dense")
             }
             runs |= {peer: partial(PEERS[peer](network), trains.spikes.float()) for peer in peers}
-            runs = {who: partial(_whole, run) for who, run in runs.items()}
-            name = f"{len(network) - 1} layers, {n_channels} channels, N_s=32, rate {RATE}, batch {batch}"
+            runs = {who: partial(_synchronized, run) for who, run in runs.items()}
+            layers = f"{len(network) - 1} layers, {n_channels} channels, N_s=32"
+            name = f"{layers}, rate {RATE}, batch {batch}"
             rows += _compare(name, runs, "gpu", 2 if quick else 20)
     return rows
 
 
-def _whole(run) -> Tensor:
+def _synchronized(run) -> Tensor:
     out = run()
     torch.cuda.synchronize()
     return out
@@ -124,20 +129,20 @@ def _against_peers(
     network, signal = stack.build_stack(n_channels, dilations, 32, RATE)
     spikes = signal.trains[0].spikes.float()
     runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
-    runs |= {peer: partial(peers[peer](network), spikes) for peer in _at_hand(peers)}
+    runs |= {peer: partial(peers[peer](network), spikes) for peer in _installed(peers)}
     return _compare(name, runs, "event", 2 if quick else rounds)
 
 
-def _at_hand(peers: Iterable[str]) -> list[str]:
-    """Those of the peers that are installed."""
+def _installed(peers: Iterable[str]) -> list[str]:
+    """Return the peers that are installed."""
     missing = [peer for peer in peers if peer in PACKAGES and not find_spec(PACKAGES[peer])]
     if missing:
-        print(f"left out, for want of the extra `bench`: {', '.join(missing)}")
+        print(f"skipped, because the extra `bench` is not installed: {', '.join(missing)}")
     return [peer for peer in peers if peer not in missing]
 
 
 def _compare(name: str, runs: dict, ours: str, rounds: int) -> list[dict]:
-    """Rows of one contender against all others; counts [C, K] of the last layer's first example are compared first."""
+    """Compare counts [C, K] of the last layer, then time one contender against all others."""
     with torch.no_grad():
         expected = runs[ours]()
         equal = {other: bool(torch.equal(run(), expected)) for other, run in runs.items()}

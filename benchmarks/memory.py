@@ -1,8 +1,10 @@
-"""Peak memory of one training step: a stage of progressive tandem learning (ours), tandem learning from end to end, and
-surrogate gradient learning through time, over N_s and depth.
+"""Peak memory of a training step over N_s and depth.
 
-Each step runs in a fresh process: the most that its resident memory grows by between the batch in memory and the
-optimizer's step. Freed memory goes back to the system at once, so that this is what was alive together. Linux only.
+Compares a stage of progressive tandem learning (ours) with end-to-end tandem learning and with
+surrogate gradient learning through time. Each step runs in a fresh process. Its peak is the growth
+of resident memory from the batch in memory to the end of the optimizer's step. Freed memory is
+returned to the system at once, so that the peak counts only what was allocated at the same time.
+Linux only.
 """
 
 import ctypes
@@ -24,14 +26,14 @@ from spikesep.training.objective import Objective
 
 GRID = [(n_steps, depth) for depth in (4, 8, 16) for n_steps in (4, 8, 16, 32)] + [(32, 10)]
 M_MMAP_THRESHOLD = -3
-STAGE = 1  # of PTL, the one that needs most: its input spikes, and all layers after it learn
-UPPER_BOUND = 3.0  # of activations behind a norm, in standard deviations
+STAGE = 1  # the stage of PTL that needs most: spiking input, and all later layers learn
+UPPER_BOUND = 3.0  # of normalized activations, in standard deviations
 
 
 def memory(quick: bool, journal: Path | None = None) -> list[dict]:
-    """Four crops of one second, 128 channels, in the precision that conversion takes by itself.
+    """Measure networks of 128 channels on four crops of one second, in the default precision.
 
-    Each step is told as it is measured and kept in `journal`, so that a run that was stopped goes on from there.
+    Prints each step and records it in `journal`, from which an interrupted run resumes.
     """
     grid, size = ([(8, 3)], (16, 2, 0.25)) if quick else (GRID, (128, 4, 1.0))
     found = json.loads(journal.read_text()) if journal and journal.exists() else {}
@@ -58,23 +60,22 @@ def memory(quick: bool, journal: Path | None = None) -> list[dict]:
 def step_mib(
     method: str, n_steps: int, depth: int, n_channels: int, batch: int, seconds: float
 ) -> float:
-    """MiB that a step needs beside model and data; to be called once in a process."""
+    """Return the MiB of a step in addition to model and data; call it once per process."""
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
-    warm_up, stage = _trainer(
-        method, n_steps, 3, n_channels, batch, 0.05
-    )  # compiles, starts threads
+    # Compile and start threads.
+    warm_up, stage = _trainer(method, n_steps, 3, n_channels, batch, 0.05)
     warm_up.train_epoch(stage, 1)
     del warm_up
     trainer, stage = _trainer(method, n_steps, depth, n_channels, batch, seconds)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident size
     before = _kib("VmRSS")
     trainer.train_epoch(stage, 1)
     return (_kib("VmHWM") - before) / 1024
 
 
 def _trainer(method: str, n_steps: int, depth: int, n_channels: int, batch: int, seconds: float):
-    """A `TandemTrainer` with one batch, ready to train the stage returned with it."""
+    """Return a `TandemTrainer` with one batch, and the stage that it is ready to train."""
     model, coding, threshold = separator(depth, n_channels), Coding(n_steps), UPPER_BOUND / n_steps
     stage = STAGE if method == "ptl" else 0
     for k, layer in enumerate(model.network.layers.values()):

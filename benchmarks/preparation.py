@@ -1,12 +1,12 @@
-"""Preparation of Libri2Mix on all cores against one, and against LibriMix's own procedure.
+"""Preparation of Libri2Mix on several workers, on one, and by LibriMix's own procedure.
 
     python -m benchmarks.preparation --librispeech /path/to/LibriSpeech
 
-Ours is stage 1 as `spikesep-prepare mixtures` runs it: metadata drawn, mixtures written with checksums, data
-directory. The peer is what LibriMix's two scripts do for the same mixtures, in one process and without their data
-frames, which only cost time: read both sources, measure and set their loudness, and again after the check for
-clipping; then read them once more, scale, resample, cut, write three files. Runs alternate, so that a busy machine is
-busy for all.
+Ours is stage 1 as `spikesep-prepare mixtures` runs it: draw the metadata, write the mixtures with
+checksums, write the data directory. The peer does what LibriMix's two scripts do for the same
+mixtures, in one process and without their data frames: read both sources, measure and set their
+loudness, again after the check for clipping; then read them once more, scale, resample, cut, and
+write three files. Runs alternate, so that other load affects all of them.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--mixtures", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
     corpus = CorpusConfig(
         "librispeech", str(options.librispeech), as_published=True, min_seconds=3.0
@@ -65,9 +65,8 @@ def main() -> None:
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with tempfile.TemporaryDirectory() as home:
-        planned_rows = ours(
-            Path(home) / "first", table, options.mixtures, 1
-        )  # warms the disk's cache, and tells the mixtures
+        # Fill the disk's cache and get the mixtures for the peer.
+        planned_rows = ours(Path(home) / "first", table, options.mixtures, 1)
         for k in range(options.repeat):
             for name, run in runs.items():
                 begun = time.perf_counter()
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def ours(folder: Path, table: list[Utterance], n: int, n_jobs: int) -> list[MixtureListRow]:
-    """Stage 1 of one set; the rows of its metadata."""
+    """Run stage 1 for one set and return the rows of its metadata."""
     recipe = RecipeConfig(seed=0, mixing=MixingConfig(procedure="librimix"))
     version = Version(RATE, "min")
     target = Target(
@@ -100,7 +99,10 @@ def ours(folder: Path, table: list[Utterance], n: int, n_jobs: int) -> list[Mixt
 
 
 def peer(folder: Path, corpus: Path, rows: list[MixtureListRow]) -> None:
-    """LibriMix's procedure for given pairs; the gains it measures are not used, so that both write the same files."""
+    """Run LibriMix's procedure for given pairs.
+
+    The mixtures use the gains of `rows` instead of the measured ones, so that the files equal ours.
+    """
     meter = pyloudnorm.Meter(CORPUS_RATE)
     chance = np.random.default_rng(0)
     for row in rows:
@@ -135,7 +137,7 @@ def peer(folder: Path, corpus: Path, rows: list[MixtureListRow]) -> None:
 
 
 def agreement(one: Path, other: Path) -> str:
-    """Whether both wrote the same files."""
+    """Count the files of `other` that are the same in `one`."""
     home = librimix.output_folder(one, 2, Version(RATE, "min"), "tr")
     files = {path.relative_to(other) for path in other.rglob("*.wav")}
     alike = sum((home / path).read_bytes() == (other / path).read_bytes() for path in files)
@@ -143,10 +145,11 @@ def agreement(one: Path, other: Path) -> str:
 
 
 def report(options: argparse.Namespace, seconds: dict[str, list[float]], same: str) -> None:
-    from benchmarks.machine import machine  # loads torch, beside which workers are not forked
+    # Imported here because it loads torch, with which workers are not forked.
+    from benchmarks.timing import describe_machine
 
     console = Console()
-    console.print(machine())
+    console.print(describe_machine())
     shown = Table("preparation", "median s", "min", "max", "ms a mixture", "times 1 worker")
     median = {name: statistics.median(values) for name, values in seconds.items()}
     one, several, _ = median
@@ -168,7 +171,7 @@ def report(options: argparse.Namespace, seconds: dict[str, list[float]], same: s
             "mixtures": options.mixtures,
             "seconds": seconds,
             "median": median,
-            "machine": machine(),
+            "machine": describe_machine(),
             "files": same,
         }
         found["speedup"] = median[one] / median[several]

@@ -1,6 +1,7 @@
-"""Stacks of dilated convolutions in fixed-point form whose layers fire at a given rate, and the same in the peers.
+"""Stacks of dilated convolutions that fire at a given rate, here and in other simulators.
 
-Peers get the integers as float32 numbers: sums stay below 2^24, so that their spikes can be, and are, compared exactly.
+The networks are in fixed-point form. Peers get the integers as float32; sums stay below 2^24, so
+that their spikes can be compared exactly.
 """
 
 from collections.abc import Callable
@@ -26,9 +27,10 @@ def build_stack(
     seconds: float = 1.0,
     deferred: bool = False,
 ):
-    """A network, and the spikes that enter it behind its first, analog layer.
+    """Return a network and the spikes after its first, analog layer.
 
-    Weights are random; each layer's biases are set so that its neurons fire `rate` spikes a step on average.
+    Weights are random; biases are set so that the neurons of each layer fire `rate` spikes per step
+    on average.
     """
     torch.manual_seed(0)
     layers = [SpikingLayer(nn.Conv1d(n_channels, n_channels, 1))]
@@ -57,7 +59,7 @@ def build_stack(
 
 
 def ours(network: SpikingNetwork, engine: str) -> Callable[[Signal], Tensor]:
-    """Counts of the last layer on one of our engines."""
+    """Return a function that computes the counts of the last layer on one of our engines."""
 
     def run(signal: Signal) -> Tensor:
         network.use_engine(engine)
@@ -67,7 +69,7 @@ def ours(network: SpikingNetwork, engine: str) -> Callable[[Signal], Tensor]:
 
 
 def plain_loop(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """Step by step through time, layer by layer, as the authors' reference code does; spikes [N_s, 1, C, K] in."""
+    """Loop over steps, then layers, like the paper's reference code; input [N_s, 1, C, K]."""
     numbers = [_numbers(layer) for layer in list(network.layers.values())[1:]]
 
     def run(spikes: Tensor) -> Tensor:
@@ -85,7 +87,7 @@ def plain_loop(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
 
 
 def batched_float(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """All steps of a layer in one float32 convolution, then a loop of torch operations over the steps."""
+    """Convolve all steps of a layer at once in float32, then loop over the steps."""
     numbers = [_numbers(layer) for layer in list(network.layers.values())[1:]]
 
     def run(spikes: Tensor) -> Tensor:
@@ -104,7 +106,10 @@ def batched_float(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
 
 
 def spikingjelly(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """SpikingJelly, multi-step; on a CPU its neurons are torch operations, on an accelerator Triton kernels."""
+    """Run SpikingJelly in multi-step mode.
+
+    Its neurons are torch operations on a CPU and Triton kernels on an accelerator.
+    """
     from spikingjelly.activation_based import functional, layer, neuron
 
     modules, initials = [], []
@@ -127,9 +132,10 @@ def spikingjelly(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
 
 
 def snntorch(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """SnnTorch's integrate-and-fire: Leaky without a leak. It fires above the threshold, not at it: half a unit more.
+    """Run snnTorch's Leaky neurons without a leak.
 
-    V[0] must have the shape of the input, or it is taken for zero.
+    They fire above the threshold, not at it, so V[0] is half a unit larger. V[0] must have the
+    shape of the input; otherwise snnTorch takes it for zero.
     """
     import snntorch
 
@@ -156,7 +162,7 @@ def snntorch(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
 
 
 def _numbers(layer: SpikingLayer) -> tuple[nn.Conv1d, float, float]:
-    """A layer's synapse, threshold and V[0] in units of its integer weights."""
+    """Return synapse, threshold and V[0] of a layer in units of its integer weights."""
     fixed, grid, own = layer.fixed, 2 ** int(layer.fixed.fraction), layer.synapse
     synapse = nn.Conv1d(
         own.in_channels, own.out_channels, own.kernel_size, 1, own.padding, own.dilation
@@ -170,7 +176,10 @@ def _numbers(layer: SpikingLayer) -> tuple[nn.Conv1d, float, float]:
 
 
 def _bias_and_upper_bound(drive: Tensor, rate: float) -> tuple[float, float]:
-    """By bisection: with this bias, activations clipped at their 99.9th percentile are `rate` of it on average."""
+    """Find the bias at which the mean of the clipped activation is `rate` times its upper bound.
+
+    The upper bound is the 99.9th percentile.
+    """
     sample = drive.flatten()[:: max(1, drive.numel() // 100_000)]
     low, high = -4.0, 4.0
     for _ in range(30):

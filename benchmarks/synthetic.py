@@ -1,4 +1,4 @@
-"""Separators with random weights and mixtures of noise, for benchmarks whose cost does not hang on what was learned."""
+"""Separators with random weights and mixtures of noise, for benchmarks that need no training."""
 
 import torch
 from torch import nn
@@ -11,9 +11,10 @@ SAMPLE_RATE = 8000
 
 
 def separator(n_layers: int, n_channels: int, seed: int = 0) -> Separator:
-    """The paper's stack in small: a bottleneck and `n_layers` - 1 dilated convolutions, without identity paths.
+    """Build the paper's stack: a bottleneck and `n_layers` - 1 dilated convolutions.
 
-    Encoder filters are as many as channels. Norms hold the moments of noise, so that no layer is silent.
+    It has no identity paths, and its encoder has `n_channels` filters. Norms have the statistics of
+    noise, so that no layer is silent.
     """
     torch.manual_seed(seed)
     dilations = [2 ** (k % 10) for k in range(n_layers - 1)]
@@ -31,7 +32,7 @@ def separator(n_layers: int, n_channels: int, seed: int = 0) -> Separator:
 
 
 def crops(n: int, seconds: float, seed: int = 0) -> TensorDataset:
-    """`n` mixtures [T] of two sources [2, T]: white noise that swells and fades, each at its own pace."""
+    """Make `n` mixtures [T] of two sources [2, T]: white noise with slowly changing levels."""
     generator = torch.Generator().manual_seed(seed)
     n_samples = round(seconds * SAMPLE_RATE)
     time = torch.arange(n_samples) / SAMPLE_RATE

@@ -1,5 +1,6 @@
-"""Timing in turn: each contender runs once a round, so that a slow moment of the machine falls on all of them."""
+"""Timing of contenders in turn, so that a slow moment of the machine affects all of them."""
 
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
+from spikesep.provenance import processor_name
+
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of the rounds."""
+    """Seconds of each round."""
 
     seconds: tuple[float, ...]
 
@@ -28,10 +31,10 @@ class Times:
 def time_in_turn(
     contenders: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1
 ) -> dict[str, Times]:
-    """Seconds of every contender over `rounds` rounds, after warming up.
+    """Time each contender over `rounds` rounds, after a warm-up.
 
-    In its turn each runs three times, and the last is timed: for many milliseconds after a parallel loop of torch's its
-    threads spin, and they would do so on the cores of whoever comes next.
+    In its turn, a contender runs three times and the last run is timed: torch's threads spin for
+    many milliseconds after a parallel loop, on the cores of the contender that comes next.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     with torch.no_grad():
@@ -46,7 +49,16 @@ def time_in_turn(
 
 
 def row(name: str, ours: Times, peer_name: str, peer: Times, equal: bool | None, **more) -> dict:
-    """One comparison, as the JSON file holds it; `more` fields of its own, of which `note` is printed."""
+    """Return a comparison as a row of the JSON file.
+
+    Args:
+        name: what was run.
+        ours: times of SpikeSep.
+        peer_name: the other contender.
+        peer: its times.
+        equal: whether both gave the same counts; None if they cannot be compared.
+        more: additional fields; `note` is printed.
+    """
     return {
         "name": name,
         "ours_s": ours.median,
@@ -58,3 +70,9 @@ def row(name: str, ours: Times, peer_name: str, peer: Times, equal: bool | None,
         "counts_equal": equal,
         **more,
     }
+
+
+def describe_machine() -> str:
+    """Return processor, threads in use and versions, without the host name."""
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{processor_name()}, {torch.get_num_threads()} threads, {versions}"

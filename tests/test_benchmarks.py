@@ -1,4 +1,4 @@
-"""The comparisons with peers run, and wherever results can be compared they are the same."""
+"""The benchmarks run, and comparable results are the same."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT
 
-from benchmarks.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_a_second
+from benchmarks.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_per_second
 from benchmarks.conversion_depth import growth
 from benchmarks.engines import PACKAGES, PEERS
 from spikesep.separation.model.separator import Separator
@@ -21,7 +21,7 @@ OWN = ("engines-128", "activity", "conversion-depth", "memory", "ann-training")
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Of all benchmarks but those that take long, by kind: one process, which has much to import."""
+    """Rows of the benchmarks that finish quickly, run in one process."""
     file = tmp_path_factory.mktemp("benchmarks") / "rows.json"
     only = [word for name in OWN for word in ("--only", name)]
     command = [sys.executable, "-m", "benchmarks", "--quick", *only, "--json", str(file)]
@@ -32,14 +32,14 @@ def rows(tmp_path_factory):
     return json.loads(file.read_text())
 
 
-def test_every_row_has_its_keys_and_no_result_differs(rows):
+def test_rows_have_all_keys_and_equal_counts(rows):
     for row in rows:
         assert row.keys() >= KEYS
         assert row["ratio"] > 0
         assert row["counts_equal"] is not False, row["name"]
 
 
-def test_conversions_with_and_without_cache_come_out_the_same(rows):
+def test_conversions_with_and_without_cache_are_the_same(rows):
     conversions = [row for row in rows if "layers" in row]
     assert [row["layers"] for row in conversions] == [2, 3]
     assert all(row["counts_equal"] for row in conversions)
@@ -51,7 +51,7 @@ def test_learning_through_time_needs_more_memory_than_a_stage(rows):
     assert all(row["peer_mib"] > row["ours_mib"] > 0 for row in surrogate)
 
 
-def test_every_peer_that_is_installed_gives_the_same_counts(rows):
+def test_installed_peers_give_the_same_counts(rows):
     engines = {
         row["peer"]: row["counts_equal"]
         for row in rows
@@ -62,21 +62,21 @@ def test_every_peer_that_is_installed_gives_the_same_counts(rows):
 
 
 @pytest.mark.parametrize("case", [QUICK, Case("recipe", RECIPE, 8, 1, 1)])
-def test_the_peer_of_training_does_about_as_many_macs_and_not_more(case):
-    ours = macs_a_second(Separator(case.config))
-    theirs = macs_a_second(conv_tasnet(case, ours))
+def test_the_training_peer_has_at_most_our_macs(case):
+    ours = macs_per_second(Separator(case.config))
+    theirs = macs_per_second(conv_tasnet(case, ours))
     assert 0.75 * ours < theirs <= ours
 
 
-def test_macs_of_a_separator_are_those_counted_by_hand():
+def test_macs_of_a_separator_equal_a_count_by_hand():
     config = QUICK.config
     frames = 8000 // 10 + 1
     n, c, k = config.n_filters, config.n_channels, config.conv_kernel_size
-    a_frame = n * 20 + n * c + len(config.dilations) * k * c * c + 2 * n * c + 2 * n * 20
-    assert macs_a_second(Separator(config)) == frames * a_frame
+    per_frame = n * 20 + n * c + len(config.dilations) * k * c * c + 2 * n * c + 2 * n * 20
+    assert macs_per_second(Separator(config)) == frames * per_frame
 
 
-def test_growth_tells_a_line_from_a_square():
+def test_growth_distinguishes_linear_from_quadratic():
     depths = np.array([3, 5, 7, 9, 11])
     line, square = growth(depths, 2.0 * depths), growth(depths, 0.5 * depths**2)
     assert line["power"] == pytest.approx(1)

@@ -1,11 +1,9 @@
-"""The Python blocks of a page run, from top to bottom, in a folder where a recipe has left an experiment; and every
-command and setting that a page shows is there.
-"""
+"""Documentation pages: their Python runs, links resolve, commands and settings exist."""
 
 import importlib
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 import pytest
 from helpers.experiments import make_experiment
@@ -14,35 +12,51 @@ from helpers.paths import ROOT
 from spikesep.files import write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.spiking.conversion.report import LayerReport
+from spikesep.vision.config import ImageRecipe
 
 DOCS = ROOT / "docs"
-PAGES = (
+GUIDES = (
     "python",
     "train-your-own-speakers",
     "convert-your-own-network",
     "read-the-report",
     "publish-a-model",
 )
+READMES = [
+    path for folder in ("egs", "recipes") for path in sorted((ROOT / folder).glob("*/README.md"))
+]
+MADE_BY_RECIPES = {"data", "exp", "downloads"}
 
 
-def texts(folder):
-    """The pages of a folder and, but for the topmost, below it; what recipes made is none."""
+def markdown_files(folder):
+    """Return the Markdown files of a folder and its subfolders; only the top level of the root."""
     found = (ROOT / folder).rglob("*.md") if folder else ROOT.glob("*.md")
-    return [
-        path
-        for path in found
-        if not {"data", "exp", "downloads"} & set(path.relative_to(ROOT).parts)
-    ]
+    return [path for path in found if not MADE_BY_RECIPES & set(path.relative_to(ROOT).parts)]
 
 
-def blocks(page, language):
+def code_blocks(page, language):
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
 
 
+def setting_names(config, prefix=""):
+    """Yield the dotted names of all settings of a dataclass."""
+    for field in fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if is_dataclass(value):
+            yield from setting_names(value, f"{name}.")
+        else:
+            yield name
+
+
+def assert_parses(command, line):
+    parser = importlib.import_module(f"spikesep.cli.{command}")._parser()
+    parser.parse_args(shlex.split(line, comments=True))
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """`exp/mine`, and a recording."""
+def experiment_folder(tmp_path, monkeypatch):
+    """Change to a folder with `exp/mine` and `recording.wav`."""
     made = make_experiment(tmp_path / "made")
     (tmp_path / "exp").mkdir()
     made.exp.rename(tmp_path / "exp" / "mine")
@@ -54,49 +68,47 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_the_python_of_a_page_runs(place, page):
-    code = "\n".join(blocks(page, "python"))
+@pytest.mark.parametrize("page", [page for page in GUIDES if code_blocks(page, "python")])
+def test_the_python_of_a_guide_runs(experiment_folder, page):
+    code = "\n".join(code_blocks(page, "python"))
     exec(compile(code, f"docs/{page}.md", "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_option_that_a_page_shows_is_known(page):
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    settings = set(re.findall(r"--([a-z]+\.[a-z_]+)", text))
-    sections = {
-        field.name: field.default_factory()
-        for field in fields(RecipeConfig)
-        if field.name != "seed"
-    }
-    assert settings <= {
-        f"{name}.{field.name}" for name, config in sections.items() for field in fields(config)
-    }
-    for command, line in re.findall(r"^spikesep-(\w+) (.*)$", "".join(blocks(page, "sh")), re.M):
-        parser = importlib.import_module(f"spikesep.cli.{command}")._parser()
-        parser.parse_args(shlex.split(line, comments=True))
+@pytest.mark.parametrize("page", GUIDES)
+def test_the_commands_of_a_guide_parse(page):
+    shell = "".join(code_blocks(page, "sh")).replace("\\\n", "")
+    for command, line in re.findall(r"^spikesep-(\w+) (.*)$", shell, re.M):
+        assert_parses(command, line)
 
 
-TEXTS = sorted(
-    path for folder in ("", "docs", "egs", "recipes", "benchmarks") for path in texts(folder)
+@pytest.mark.parametrize(
+    "path",
+    [*(DOCS / f"{page}.md" for page in GUIDES), *READMES],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_the_settings_of_a_page_exist(path):
+    shown = re.findall(r"--([a-z]+(?:\.[a-z_]+)+)", path.read_text(encoding="utf-8"))
+    known = {*setting_names(RecipeConfig()), *setting_names(ImageRecipe())}
+    assert set(shown) <= known
+
+
+PAGES = sorted(
+    path
+    for folder in ("", "docs", "egs", "recipes", "benchmarks")
+    for path in markdown_files(folder)
 )
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_of_a_page_leads_somewhere(path):
-    links = [
-        link
-        for link in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8"))
-        if "://" not in link
-    ]
-    assert [link for link in links if not (path.parent / link).exists()] == []
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_links_of_a_page_resolve(path):
+    links = re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (path.parent / link).exists()] == []
 
 
-def test_the_commands_of_the_readme_are_known():
-    lines = re.findall(
-        r"^    (?:.*\| )?spikesep-(\w+) ?([^|\n]*)", (ROOT / "README.md").read_text("utf-8"), re.M
-    )
-    assert {"infer", "serve"} <= {command for command, _ in lines}
-    for command, line in lines:
-        parser = importlib.import_module(f"spikesep.cli.{command}")._parser()
-        parser.parse_args(shlex.split(line, comments=True))
+def test_the_commands_of_the_readme_parse():
+    text = (ROOT / "README.md").read_text("utf-8")
+    commands = re.findall(r"^    (?:.*\| )?spikesep-(\w+) ?([^|\n]*)", text, re.M)
+    assert {"infer", "serve"} <= {command for command, _ in commands}
+    for command, line in commands:
+        assert_parses(command, line)

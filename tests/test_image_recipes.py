@@ -24,11 +24,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", params=NAMES)
 def recipe(request, tmp_path_factory):
-    """A copy of a recipe outside the checkout, with images of two classes."""
-    folder = tmp_path_factory.mktemp("recipe") / request.param
-    folder.mkdir()
-    for name in ("run.sh", "path.sh", "stages.sh"):
-        shutil.copy(RECIPES / request.param / name, folder)
+    """A copy of a recipe outside the checkout, with twenty pictures of two classes."""
+    root = tmp_path_factory.mktemp("recipe")
+    folder = root / "recipes" / request.param
+    for name in ("tools/recipe.sh", f"recipes/{request.param}/run.sh"):
+        (root / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, root / name)
     shutil.copytree(RECIPES / request.param / "conf", folder / "conf")
     rng = np.random.default_rng(0)
     for part, n in (("train", 16), ("val", 4)):

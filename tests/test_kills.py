@@ -64,9 +64,11 @@ class Run:
         self.folder = folder
         self.voices = voices
         self.kills = 0
-        folder.mkdir()
-        for name in ("run.sh", "path.sh", "stages.sh"):
-            shutil.copy(RECIPE / name, folder)
+        folder.mkdir(parents=True)
+        shutil.copy(RECIPE / "run.sh", folder)
+        tools = folder.parents[1] / "tools"
+        tools.mkdir()
+        shutil.copy(ROOT / "tools" / "recipe.sh", tools)
         (folder / "small.yaml").write_text(SMALL)
 
     def start(self, log):
@@ -153,7 +155,7 @@ def voices(tmp_path_factory):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, voices):
     """Files and duration of an uninterrupted run."""
-    run = Run(tmp_path_factory.mktemp("unbroken") / "recipe", voices)
+    run = Run(tmp_path_factory.mktemp("unbroken") / "egs" / "recipe", voices)
     seconds = run.run()
     losses = [
         float(row["valid_loss"])
@@ -173,7 +175,7 @@ def assert_same(found: dict[str, object], expected: dict[str, object]):
 
 def test_run_killed_three_times_equals_an_uninterrupted_one(unbroken, voices, tmp_path):
     left, seconds = unbroken
-    run, chance = Run(tmp_path / "recipe", voices), random.Random(SEED)
+    run, chance = Run(tmp_path / "egs" / "recipe", voices), random.Random(SEED)
     for _ in range(3):
         run.run(chance.uniform(0, 0.5 * seconds))
     assert run.kills
@@ -187,7 +189,7 @@ def test_run_killed_at_a_random_moment_equals_an_uninterrupted_one(
     unbroken, voices, tmp_path, number
 ):
     left, seconds = unbroken
-    run = Run(tmp_path / "recipe", voices)
+    run = Run(tmp_path / "egs" / "recipe", voices)
     moment = random.Random(f"{SEED} {number}").uniform(0, seconds)
     run.run(moment)
     print(f"killed after {moment:.1f} of {seconds:.1f} s, in {run.stage()}")

@@ -25,11 +25,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """A clean copy of the recipe outside the checkout."""
-    folder = tmp_path_factory.mktemp("recipe") / "debian-2mix"
-    folder.mkdir()
-    for name in ("run.sh", "path.sh", "stages.sh"):
-        shutil.copy(RECIPE / name, folder)
+    """A copy of the recipe outside the checkout, with nothing left over from another run."""
+    root = tmp_path_factory.mktemp("recipe")
+    folder = root / "egs" / "debian-2mix"
+    for name in ("tools/recipe.sh", "egs/debian-2mix/run.sh"):
+        (root / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, root / name)
     shutil.copytree(RECIPE / "conf", folder / "conf")
     return folder
 
@@ -260,6 +261,8 @@ def watch_phase(tmp_path):
     bin_, home = tmp_path / "bin", tmp_path / "egs" / "debian-2mix"
     shutil.copytree(RECIPE, home, ignore=shutil.ignore_patterns("data", "exp", "downloads"))
     bin_.mkdir()
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "recipe.sh", tmp_path / "tools")
 
     def start(then, *argv, name="spikesep-train"):
         for command in ("spikesep-prepare", name):
@@ -296,7 +299,7 @@ def test_killed_recipe_ends_its_command(watch_phase, number):
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert error == "run.sh: stopped; the same command goes on\n"
+    assert error == "run.sh: stopped; the same command resumes\n"
     assert not Path(f"/proc/{child}").exists()
 
 

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# What `make demo` runs after the installation. Act one separates voices with the shipped model, act
-# two makes a model from nothing, and at the end the two are scored side by side.
+# Run by `make demo` after the installation. Act one separates voices with the shipped model, act
+# two trains a model from scratch, and at the end both are scored on the same mixtures.
 set -euo pipefail
 cd "$(dirname "$0")/../egs/debian-2mix"
 shipped=../../spikesep/separation/pretrained/free-2mix
 page=egs/debian-2mix/exp
 
-# score_shipped EXP DATA CONFIG: the shipped model as an experiment of its own, scored on these data.
+# score_shipped EXP DATA CONFIG: copy the shipped model to exp/EXP and score it on DATA.
 score_shipped() {
     mkdir -p "exp/$1"
     cp -r $shipped/ann $shipped/snn "exp/$1/"
     ./run.sh --tag "$1" --data "$2" --config "$3" --stage 4
 }
 
-echo "Act one: the shipped model separates voices that it never heard."
+echo "Act one: the shipped model separates voices that were not in its training."
 ./run.sh --config conf/first-look.yaml --data data-first-look --stop-stage 1
 score_shipped first-look data-first-look conf/first-look.yaml
 cat <<END
@@ -24,9 +24,9 @@ Separate a recording of your own:
     .venv/bin/spikesep-infer recording.wav --out-dir voices
     .venv/bin/spikesep-serve            # the same on a page of this computer
 
-Act two: a model of your own, from nothing: fetch voices, train, convert to spikes, score.
-It takes about half an hour on two cores, and says how long as it goes. Stop it with Ctrl-C at any
-time; make demo goes on where it stopped.
+Act two: train a model from scratch: fetch voices, train, convert to spikes, score.
+This takes about half an hour on two cores and reports its progress. Stop it with Ctrl-C at any
+time; make demo resumes where it stopped.
 
 END
 ./run.sh

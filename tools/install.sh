@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# tools/install.sh VENV: make a virtual environment of the locked packages, and this checkout, editable, in it.
+# Usage: tools/install.sh VENV
+# Create a virtual environment with the locked packages and this checkout as an editable install.
 set -euo pipefail
 venv=${1:?usage: tools/install.sh VENV}
 root=$(cd "$(dirname "$0")/.." && pwd)
 lock=$root/requirements.lock
 
 fail() {
-    echo "install.sh: error: $1" >&2
+    echo "install.sh: error: $*" >&2
     exit 2
 }
 
@@ -17,15 +18,24 @@ python=${PYTHON:-python3}
     fail "cannot make $venv; on Debian: apt-get install python3-venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
 
-echo "installing the packages of requirements.lock into $venv (about 6 GB on Linux, most of it CUDA)"
-# uv downloads side by side and checks every hash. pip does the same more slowly where uv cannot reach
-# the index, such as behind an index that is set in pip's own settings.
-if ! { "${pip[@]}" install --require-hashes -r <(awk '/^uv==/ {on=1} on; on && !/\\$/ {exit}' "$lock") &&
-    "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" --require-hashes --build-constraints "$lock" "$lock"; }; then
+# Install uv alone from the lock, then everything else with uv, which downloads in parallel.
+install_with_uv() {
+    "${pip[@]}" install --require-hashes \
+        -r <(awk '/^uv==/ {on=1} on; on && !/\\$/ {exit}' "$lock") &&
+        "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" \
+            --require-hashes --build-constraints "$lock" "$lock"
+}
+
+echo "installing the packages of requirements.lock into $venv" \
+    "(about 6 GB on Linux, most of it CUDA)"
+# uv does not read pip's settings, so it may miss an index that is configured there.
+if ! install_with_uv; then
     echo "install.sh: uv could not install them; trying pip"
     "${pip[@]}" install --require-hashes -r "$lock" ||
-        fail "see the reason above; if pesq could not be built: apt-get install build-essential python3-dev"
+        fail "see the reason above; if pesq failed to build:" \
+            "apt-get install build-essential python3-dev"
 fi
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable "$root" ||
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
+    --no-deps --no-build-isolation --editable "$root" ||
     fail "cannot install $root, for the reason above"
 "$venv/bin/spikesep-doctor"

@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# Start or stop a Slurm cluster of this one machine, to try `--launcher slurm` on: two partitions, of which `high` preempts
-# `low`. Needs root and the Debian packages slurm-wlm and munge. All it writes lies in the folder given.
+# Start or stop a one-machine Slurm cluster for trying `--launcher slurm`. It has two partitions;
+# jobs in `high` preempt jobs in `low`. Needs root and the Debian packages slurm-wlm and munge.
+# Writes to the given folder only.
 set -euo pipefail
 
-usage="Usage: tools/slurm-here.sh start|stop [FOLDER (default /tmp/slurm-here)]; after start: export SLURM_CONF=FOLDER/slurm.conf"
+usage="Usage: tools/slurm-here.sh start|stop [FOLDER (default /tmp/slurm-here)]
+After start: export SLURM_CONF=FOLDER/slurm.conf"
 action=${1:-}
 home=$(realpath -m "${2:-/tmp/slurm-here}")
 export SLURM_CONF=$home/slurm.conf
+
+fail() {
+    echo "slurm-here.sh: error: $1" >&2
+    exit 2
+}
 
 stop() {
     local name
@@ -22,7 +29,8 @@ configure() {
     host=$(hostname -s)
     mkdir -p "$home/state" "$home/spool" "$home/munge"
     chmod 755 "$home" "$home/munge"
-    [ -f "$home/munge/key" ] || (umask 077 && dd if=/dev/urandom of="$home/munge/key" bs=128 count=1 status=none)
+    [ -f "$home/munge/key" ] ||
+        (umask 077 && dd if=/dev/urandom of="$home/munge/key" bs=128 count=1 status=none)
     cat >"$SLURM_CONF" <<END
 ClusterName=here
 SlurmctldHost=$host
@@ -57,9 +65,10 @@ END
 start() {
     local attempt
     configure
-    munged --force --key-file="$home/munge/key" --socket="$home/munge/socket" --pid-file="$home/munged.pid" \
-        --log-file="$home/munge/log" --seed-file="$home/munge/seed" 2>/dev/null ||
-        { echo "slurm-here.sh: munged does not start: is munge installed, are you root? See $home/munge/log" >&2; exit 2; }
+    munged --force --key-file="$home/munge/key" --socket="$home/munge/socket" \
+        --pid-file="$home/munged.pid" --log-file="$home/munge/log" \
+        --seed-file="$home/munge/seed" 2>/dev/null ||
+        fail "munged does not start: is munge installed, are you root? See $home/munge/log"
     slurmctld
     slurmd
     for attempt in $(seq 60); do
@@ -70,8 +79,7 @@ start() {
         sleep 0.5
     done
     stop
-    echo "slurm-here.sh: error: the node does not come up; see $home/slurmctld.log and $home/slurmd.log" >&2
-    exit 2
+    fail "the node does not come up; see $home/slurmctld.log and $home/slurmd.log"
 }
 
 case $action in

@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
-# Two-speaker separation of real voices from Debian packages: from nothing to a table and a listening page.
+# Two-speaker separation on real voices from Debian packages.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./path.sh
+. ../../tools/recipe.sh
 
+task=separation
 config=conf/default.yaml
-run_recipe "$@"
+parse_options "$@"
+
+run_stage 0 "corpus" spikesep-prepare corpus --data "$data"
+run_stage 1 "mixtures" spikesep-prepare mixtures --data "$data"
+run_stage 2 "ANN pre-training" spikesep-train --data "$data" --exp "$exp" "${from_ann[@]}"
+run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp" \
+    "${from_ann[@]}" "${from_snn[@]}"
+run_stage 4 "scoring" spikesep-score --data "$data" --exp "$exp"
+run_stage 5 "listening page" spikesep-demo --data "$data" --exp "$exp"

@@ -1,11 +1,26 @@
 #!/usr/bin/env bash
-# Two-speaker separation of any voices, on speech that is free: the recipe of the model that comes with the package.
+# Two-speaker separation on free speech; trains the model that ships with the package.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./path.sh
+. ../../tools/recipe.sh
 
+task=separation
 config=conf/default.yaml
-own_options=([librispeech]=corpus.root)
-own_help="
-  --librispeech DIR folder that holds SPEAKERS.TXT and a subset of LibriSpeech or more, such as train-clean-100"
-run_recipe "$@"
+recipe_help="
+  --librispeech DIR folder that holds SPEAKERS.TXT and at least one subset of LibriSpeech, such as
+                    train-clean-100"
+recipe_option() {
+    case $1 in
+        --librispeech) overrides+=(--corpus.root "$2") ;;
+        *) return 1 ;;
+    esac
+}
+parse_options "$@"
+
+run_stage 0 "corpus" spikesep-prepare corpus --data "$data"
+run_stage 1 "mixtures" spikesep-prepare mixtures --data "$data"
+run_stage 2 "ANN pre-training" spikesep-train --data "$data" --exp "$exp" "${from_ann[@]}"
+run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --exp "$exp" \
+    "${from_ann[@]}" "${from_snn[@]}"
+run_stage 4 "scoring" spikesep-score --data "$data" --exp "$exp"
+run_stage 5 "listening page" spikesep-demo --data "$data" --exp "$exp"

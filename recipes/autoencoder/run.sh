@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
-# The paper's image reconstruction: an autoencoder on MNIST, converted to spiking neurons; tables and figures.
+# Image reconstruction of the paper: an autoencoder on MNIST, converted to spiking neurons.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./path.sh
+. ../../tools/recipe.sh
 
+task=images
 config=conf/table3.yaml
-run_recipe "$@"
+parse_options "$@"
+
+settings=(--data "$data" --exp "$exp" "${settings[@]}")
+run_stage 0 "images" spikesep-vision prepare
+run_stage 1 "ANN training" spikesep-vision train
+run_stage 2 "conversion to spiking neurons" spikesep-vision convert
+run_stage 3 "scoring" spikesep-vision score
+run_stage 4 "report" spikesep-vision report --results results --command "$command_line"

@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
-# The paper's image classification: CNNs converted to spiking neurons, methods compared; tables and figures.
+# Image classification of the paper: CNNs converted to spiking neurons, methods compared.
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./path.sh
+. ../../tools/recipe.sh
 
+task=images
 config=conf/table2.yaml
-run_recipe "$@"
+parse_options "$@"
+
+settings=(--data "$data" --exp "$exp" "${settings[@]}")
+run_stage 0 "images" spikesep-vision prepare
+run_stage 1 "ANN training" spikesep-vision train
+run_stage 2 "conversion to spiking neurons" spikesep-vision convert
+run_stage 3 "scoring" spikesep-vision score
+run_stage 4 "report" spikesep-vision report --results results --command "$command_line"
