@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md): cli -> separation, vision -> training -> spiking, never the other way."""
+"""Import rules (docs/architecture.md): cli -> separation, vision -> training -> spiking."""
 
 import ast
 import re

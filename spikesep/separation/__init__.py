@@ -1,1 +1,1 @@
-"""The speech task: from recordings to two-speaker mixtures, and from mixtures to separated voices."""
+"""The speech task: from recordings to mixtures, and from mixtures to separated voices."""

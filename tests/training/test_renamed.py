@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import yaml
 
-from spikesep.cli.common import recipe_of, recipe_parser
+from spikesep.cli.common import to_recipe, recipe_parser
 from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import write_json
 from spikesep.separation.config import CorpusConfig, RecipeConfig
@@ -18,7 +18,7 @@ from spikesep.vision.config import ExperimentConfig, ImageRecipe
 
 def parsed(argv, kind=RecipeConfig):
     parser = recipe_parser("x", "y", kind, exp=False)
-    return recipe_of(parser.instantiate(parser.parse_args(argv)), kind)
+    return to_recipe(parser.instantiate(parser.parse_args(argv)), kind)
 
 
 OLD = {

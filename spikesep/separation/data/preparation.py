@@ -98,8 +98,8 @@ def make_mixtures(data: Path, recipe: RecipeConfig, notify: Notify = print) -> l
         for split, n in zip(SPLITS, counts, strict=True):
             if split == "tr" and recipe.mixing.dynamic.examples:
                 notify(
-                    f"{data / split}: its mixtures are made while training (mixing.dynamic.examples); "
-                    "none is written"
+                    f"{data / split}: its mixtures are made while training "
+                    "(mixing.dynamic.examples); none is written"
                 )
                 continue
             plan, notices = procedure.plan_set(table, split, n, recipe, data, workers)

@@ -45,8 +45,8 @@ class Stream:
             or not SAMPLE_RATE_RANGE[0] <= sample_rate <= SAMPLE_RATE_RANGE[1]
         ):
             raise ValueError(
-                f"a sample rate of {sample_rate} Hz; it must be {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]}, a whole "
-                "number"
+                f"a sample rate of {sample_rate} Hz; it must be a whole number from "
+                f"{SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]}"
             )
         if not 0 < block_seconds < float("inf"):
             raise ValueError(f"block_seconds must be positive, not {block_seconds}")

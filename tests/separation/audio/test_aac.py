@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import read_channels, read_length, read_part
+from spikesep.separation.audio.files import read_channels, read_length, read_segment
 
 
 def aac(path, samples, rate=16000, channels=1, format="ipod"):
@@ -42,7 +42,7 @@ def test_length_and_parts_of_aac(tmp_path, name, format):
     length, rate = read_length(path)
     assert rate == 16000
     assert abs(length - samples.shape[1]) < 3200
-    part, _ = read_part(path, lambda length, rate: (5000, 3000))
+    part, _ = read_segment(path, lambda length, rate: (5000, 3000))
     np.testing.assert_array_equal(part, samples[0, 5000:8000])
 
 
