@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import yaml
 
-from spikesep.cli.common import to_recipe, recipe_parser
+from spikesep.cli.common import recipe_parser, to_recipe
 from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import write_json
 from spikesep.separation.config import CorpusConfig, RecipeConfig
