@@ -17,7 +17,7 @@ from spikesep.separation.model.separator import load_separator
 
 def cached(cache: Path, repo: str, model: Path) -> None:
     """Make a cache in the layout of huggingface_hub: blobs, a snapshot of links, and `main`."""
-    repository = cache / f"models--{repo.rerepository('/', '--')}"
+    repository = cache / f"models--{repo.replace('/', '--')}"
     for folder in ("blobs", "refs", f"snapshots/{COMMIT}"):
         (repository / folder).mkdir(parents=True)
     (repository / "refs" / "main").write_text(COMMIT)

@@ -90,8 +90,8 @@ def test_saved_separator_is_loaded_unchanged(tmp_path, n_converted):
     ]
 
 
-def test_a_saved_separator_in_fixed_point_form_is_loaded_unchanged_and_smaller(tmp_path):
-    model = separator(n_converted=4)
+def test_saved_fixed_point_separator_is_loaded_unchanged_and_smaller(tmp_path):
+    model = separator(n_converted=4, n_channels=12)
     save_separator(model, tmp_path / "float")
     to_fixed_point(model.network, [model.encode(torch.randn(1, 800))[0]])
     save_separator(model, tmp_path / "fixed")
