@@ -36,7 +36,7 @@ def fake_package(folder, files):
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb on this machine")
-def test_packages_are_fetched_once_and_repaired(tmp_path, monkeypatch, spoken):
+def test_packages_are_fetched_once_and_repaired(tmp_path, monkeypatch):
     sounds = "usr/share/asterisk/sounds/xx"
     files = {
         f"{sounds}/hello.wav": sentences()[0],
