@@ -88,7 +88,7 @@ def test_damaged_cache_is_detected(mnist):
     arrays, data = mnist
     arrays["test_labels"][0] += 1
     save_file(arrays, data / "mnist.safetensors")
-    with pytest.raises(SpikeSepError, match="is broken"):
+    with pytest.raises(SpikeSepError, match="is damaged"):
         load_images(ImageDataConfig("mnist"), data, 28, False)
 
 

@@ -93,7 +93,7 @@ def run(folder, n_processes, batch_size=8, stop_at=0, stop_by=signal.SIGKILL):
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
     }
     return subprocess.run(
         argv, env=environment, capture_output=True, text=True, start_new_session=True, timeout=120
