@@ -210,7 +210,6 @@ def test_corpus_is_listed_again_if_recordings_are_gone(tmp_path, prepare, corpus
     [
         (["mixtures"], "run spikesep-prepare corpus first"),
         (["corpus", "--corpus.root", "/nowhere"], "--corpus.root: /nowhere is not a folder"),
-        (["corpus", "--corpus.closed_share", "2"], "closed_share"),
         (["corpus", "--corpus.unseen_speakers", "[ann, bea]"], "two male voices"),
         (["corpus", "--corpus.nam", "folder"], "nam"),
         (["everything"], "everything"),

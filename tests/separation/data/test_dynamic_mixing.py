@@ -4,13 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.separators import tiny_config
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import write_wav
 from spikesep.separation.audio.levels import active_level
 from spikesep.separation.config import (
+    DynamicMixingConfig,
+    MixingConfig,
     RecipeConfig,
-    SeparatorConfig,
     SpeechConversionConfig,
     SpeechPretrainConfig,
 )
@@ -205,21 +207,20 @@ def test_unusable_utterances_are_named(table, tmp_path):
 
 
 def test_contradictory_settings_are_rejected():
-    with pytest.raises(SpikeSepError, match="on_the_fly"):
-        SpeechPretrainConfig(speeds=[0.9, 1.0])
+    with pytest.raises(SpikeSepError, match=r"mixing\.dynamic\.examples"):
+        DynamicMixingConfig(speeds=[0.9, 1.0])
     with pytest.raises(SpikeSepError, match=r"0\.5 to 2"):
-        SpeechPretrainConfig(on_the_fly=10, speeds=[3.0])
+        DynamicMixingConfig(examples=10, speeds=[3.0])
 
 
 def test_model_is_trained_and_converted_without_mixtures_on_disk(table, experiment, capsys):
     write_table(experiment.data / UTTERANCE_TABLE, table)
     assert not (experiment.data / "tr").exists()
     recipe = RecipeConfig(
-        model=SeparatorConfig(n_filters=16, n_channels=8, dilations=[1, 2]),
-        ann=SpeechPretrainConfig(
-            on_the_fly=6, speeds=[0.95, 1.05], epochs=2, batch_size=2, segment_seconds=0.5
-        ),
-        ptl=SpeechConversionConfig(
+        model=tiny_config(),
+        mixing=MixingConfig(dynamic=DynamicMixingConfig(examples=6, speeds=[0.95, 1.05])),
+        train=SpeechPretrainConfig(epochs=2, batch_size=2, segment_seconds=0.5),
+        convert=SpeechConversionConfig(
             segment_seconds=0.5,
             train_segments=4,
             valid_segments=2,

@@ -3,7 +3,7 @@ import pytest
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import read_audio, write_wav
-from spikesep.separation.config import MixingConfig, RecipeConfig, SpeechPretrainConfig
+from spikesep.separation.config import DynamicMixingConfig, MixingConfig, RecipeConfig
 from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, write_table
 from spikesep.separation.data.kaldi import validate_data_dir
 from spikesep.separation.data.preparation import check_procedure, make_mixtures
@@ -35,8 +35,10 @@ def data(tmp_path):
 def recipe(seed=0, on_the_fly=0, **mixing):
     return RecipeConfig(
         seed=seed,
-        mixing=MixingConfig(**(COUNTS | {"max_seconds": 1.0} | mixing)),
-        ann=SpeechPretrainConfig(on_the_fly=on_the_fly),
+        mixing=MixingConfig(
+            dynamic=DynamicMixingConfig(examples=on_the_fly),
+            **(COUNTS | {"max_seconds": 1.0} | mixing),
+        ),
         launch=LaunchConfig(n_jobs=1),
     )
 

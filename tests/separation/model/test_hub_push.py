@@ -34,7 +34,7 @@ def test_push_rejects_invalid_names(hub, name):
 def test_push_rejects_incomplete_models(hub):
     folder = save_model(Path("model"))
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1])
-    assert "not a whole safetensors file" in error_line(folder, "org/name", call=push_to_hub)
+    assert "not a complete safetensors file" in error_line(folder, "org/name", call=push_to_hub)
     assert hub.calls == []
 
 

@@ -114,7 +114,7 @@ def test_integers_of_another_type_or_range_are_rejected(tmp_path):
     whole = load_file(path)
     key = "network.layers.dilated1.fixed"
     for name, tensor, message in (
-        ("weight", whole[f"{key}.weight"].float() * 0.5, "not of int8"),
+        ("weight", whole[f"{key}.weight"].float() * 0.5, "is not int8"),
         ("threshold", whole[f"{key}.threshold"].float(), "torch.float32 .*, not torch.int32"),
         ("fraction", torch.tensor(25), "layer dilated1: its integers are out of range"),
     ):
