@@ -166,14 +166,14 @@ def _imports() -> Iterator[Finding]:
 def _processor() -> Iterator[Finding]:
     import torch
 
-    from spikesep.spiking.engines import dense, event
+    from spikesep.spiking.engines import dense, event_lists
     from spikesep.training.precision import supports_bf16
 
     yield Finding("ok", f"{processor_name()}, {available_cores()} cores, {_memory()}")
     switches = {
         "bf16 (trains in bf16; otherwise in float32)": supports_bf16(torch.device("cpu")),
         "int8 dot products (dense engine; otherwise float32)": dense.int8_products_are_exact(),
-        "AVX-512 VBMI2 (lists of spikes by 32; otherwise by 8)": event.COMPRESSES,
+        "AVX-512 VBMI2 (lists of spikes by 32; otherwise by 8)": event_lists.COMPRESSES,
     }
     for name, present in switches.items():
         yield Finding("ok", f"{'has' if present else 'lacks'} {name}")

@@ -162,7 +162,7 @@ BUSY = """
 import os, sys, time
 sys.path[:0] = {path!r}
 from pathlib import Path
-from spikesep.cli.common import unwinding
+from spikesep.cli.common import exit_on_signal
 from spikesep.files import atomic_path, lock_folder
 from spikesep.workers import Workers
 
@@ -176,7 +176,7 @@ def work(number):
             pass
     return bytes(number % 7 * 100_000)
 
-with unwinding(), lock_folder(folder), Workers(3) as workers:
+with exit_on_signal(), lock_folder(folder), Workers(3) as workers:
     print(flush=True)
     while True:
         for _ in workers.map(work, range(200), "x", chunk=2):

@@ -156,7 +156,7 @@ def test_only_analog_networks_are_exported_with_16_bits(kept_experiment, tmp_pat
     assert not (tmp_path / "snn").exists()
     with torch.no_grad():
         original.network.readout.synapse.weight[0] = 1e5
-    with pytest.raises(SpikeSepError, match="past 65504"):
+    with pytest.raises(SpikeSepError, match="beyond 65504"):
         save_separator(original, tmp_path / "large", half=True)
     assert not (tmp_path / "large").exists()
 

@@ -46,7 +46,7 @@ CONFIGS = {
     "epochs: 3": "c.yaml: there is no setting epochs; did you mean train.epochs?",
     "qqqqq: 3": "c.yaml: there is no setting qqqqq",
     "train: [1": "c.yaml: cannot be read as YAML",
-    "hello": "c.yaml: holds no settings",
+    "hello": "c.yaml: contains no settings",
 }
 
 

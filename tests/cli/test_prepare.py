@@ -107,7 +107,7 @@ def test_second_run_reports_that_and_changes_nothing(tmp_path, prepare):
     times = {
         path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*") if path.is_file()
     }
-    assert "are listed as asked (to list them anew, remove the file)" in prepare("corpus")
+    assert "utterances are listed with these settings (remove the file " in prepare("corpus")
     assert prepare("mixtures").count("mixtures are up to date (to mix them again, remove") == 3
     assert contents(tmp_path / "data") == before
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -201,7 +201,7 @@ def test_corpus_is_listed_again_if_recordings_are_gone(tmp_path, prepare, corpus
     prepare("corpus", "--corpus.root", str(own))
     (own / "ann" / "0.wav").unlink()
     said = prepare("corpus", "--corpus.root", str(own))
-    assert "1 of its recordings are gone" in said
+    assert "1 of its recordings are mis" in said
     assert "31 utterances" in said
 
 
@@ -218,7 +218,10 @@ def test_corpus_is_listed_again_if_recordings_are_gone(tmp_path, prepare, corpus
             "--mixing.n_speakers 3: the balanced procedure mixes two",
         ),
         (["corpus", "--mixing.n_speakers", "1"], "--mixing.n_speakers 1: a mixture has at least 2"),
-        (["corpus", "--model.n_speakers", "3"], "--model.n_speakers 3: mixtures would be of 2"),
+        (
+            ["corpus", "--model.n_speakers", "3"],
+            "--model.n_speakers 3: mixtures would have 2 voices",
+        ),
         (["corpus", "--mixing.modes", "[max]"], "--mixing.modes: max; balanced has cut"),
         (["corpus", "--mixing.n_open", "0"], "ask for at least one"),
         (

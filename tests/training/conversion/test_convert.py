@@ -11,6 +11,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.readout import Readout
+from spikesep.spiking.synapses.kinds import connectivity_of
 
 
 def test_front_is_frozen_and_readout_is_trained(tmp_path):
@@ -74,7 +75,9 @@ def test_finished_network_is_in_fixed_point_and_its_loss_is_printed(tmp_path, ca
 
 def test_network_without_fixed_point_form_is_refused_at_once(tmp_path):
     model = trained()
-    model.network[1].synapse.padding_mode = "reflect"
+    layer = model.network[1]
+    layer.synapse.padding_mode = "reflect"
+    layer.connectivity = connectivity_of(layer.synapse)
     with pytest.raises(SpikeSepError, match="has no fixed-point form; set weight_bits to 0"):
         convert(tmp_path, model, weight_bits=8)
     assert not (tmp_path / "history.csv").exists()
@@ -141,12 +144,12 @@ def test_loss_that_is_not_finite_ends_the_run(tmp_path, n_calls, message):
 )
 @pytest.mark.parametrize("bad", ["an example", "a weight"])
 def test_nan_in_weights_or_examples_is_refused_at_once(tmp_path, monkeypatch, settings, bad):
-    model, message = trained(), r"the network's layers\.1\.synapse\.bias holds NaN"
+    model, message = trained(), r"the network's layers\.1\.synapse\.bias contains NaN"
     if bad == "a weight":
         with torch.no_grad():
             model.network[1].synapse.bias[0] = math.nan
     else:
-        message = "the network's input, in training examples 7 to 13, holds NaN"
+        message = "the network's input, in training examples 7 to 13, contains NaN"
         take = Examples.__getitem__
         monkeypatch.setattr(
             Examples,

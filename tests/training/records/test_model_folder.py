@@ -48,7 +48,7 @@ def test_pruning_masks_are_saved_as_bits(tmp_path):
     for layer in model.network.layers.values():
         layer.convert(0.2, Coding(4), limits=limits)
         layer.freeze()
-    model.network.readout.limit(limits)
+    model.network.readout.impose(limits)
     model.network.readout.freeze()
     mixture = torch.randn(800)
     to_fixed_point(model.network, [model.encode(mixture[None])[0]])
