@@ -18,6 +18,7 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
 
 # Fails on a broken link or anchor. The variable silences Material's advertisement of its successor.
 docs: $(VENV)/.installed

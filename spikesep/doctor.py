@@ -108,7 +108,8 @@ def unmet(requirements: list[Requirement], extra: str = "") -> list[str]:
     for requirement in requirements:
         marker = requirement.marker
         in_core = marker is None or marker.evaluate({"extra": ""})
-        if in_core == bool(extra) or not (in_core or marker.evaluate({"extra": extra})):
+        in_extra = marker is not None and marker.evaluate({"extra": extra})
+        if in_core == bool(extra) or not (in_core or in_extra):
             continue
         found = installed_version(requirement.name)
         if found is None:

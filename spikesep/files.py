@@ -201,7 +201,7 @@ def lock_folder(folder: Path, shared: bool = False, part: str = "") -> Iterator[
             raise
         finally:
             with suppress(OSError):  # others share the lock
-                if file:
+                if file and fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
             if created:

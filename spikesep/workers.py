@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -131,7 +131,7 @@ class Workers(AbstractContextManager):
         context = multiprocessing.get_context("fork" if can_fork and not self.fresh else "spawn")
         with defer_signals():  # a signal handler must find every process in the list
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)  # pyright: ignore[reportAttributeAccessIssue]
             process.start()
             theirs.close()
             self._workers.append(_Worker(process, ours))
@@ -182,7 +182,7 @@ class Workers(AbstractContextManager):
             for worker in self._workers:
                 send_next(worker.connection)
             while busy:
-                for connection in wait(list(busy)):
+                for connection in cast(list[Connection], wait(list(busy))):
                     number, answer = busy.pop(connection), connection.recv()
                     send_next(self._replace(connection) if self.fresh and waiting else connection)
                     yield number, answer

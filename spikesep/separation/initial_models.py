@@ -98,7 +98,7 @@ def _thawed(path: Path, recipe: RecipeConfig) -> Separator:
         raise SpikeSepError(f"{path}: does not spike; give a converted separator, or --from-ann")
     _check_same(path, "model", ours=asdict(recipe.model), theirs=asdict(model.config))
     limits = model.network.limits
-    kept = asdict(model.network.coding) | {"fan_in": limits.fan_in}
+    kept = asdict(model.network[0].coding) | {"fan_in": limits.fan_in}
     del kept["n_steps"]
     ours = {name: getattr(config, name) for name in kept}
     _check_same(path, "convert", ours=ours, theirs=kept)

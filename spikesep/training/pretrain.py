@@ -91,7 +91,7 @@ def pretrain(
         EpochRecord(history, config),
         keep_sigterm_handler(),
     ]
-    with quiet_lightning(), progress:
+    with quiet_lightning(), progress:  # pyright: ignore[reportCallIssue]
         trainer = _trainer(config, launch, folder, callbacks)
         _fit(trainer, task, train_loader, valid_loader, folder / "last.ckpt")
     end_processes()

@@ -113,8 +113,8 @@ def migrated_arguments(argv: Sequence[str]) -> list[str]:
                 value = rest.pop(0) if rest else ""
             arguments += _replacement(name, value, changes)
         else:
-            changes[name] = current_name(name)
-            arguments.append(word.replace(name, changes[name], 1))
+            current = changes[name] = current_name(name)
+            arguments.append(word.replace(name, current, 1))
     _warn("options", changes, "--")
     return arguments
 

@@ -125,13 +125,14 @@ class ExperimentConfig:
                     raise SpikeSepError(f"{option}: {value!r} is not a value of --{setting}")
 
 
-def _types(config: type, prefix: str) -> dict[str, Any]:
+def _types(config: Any, prefix: str) -> dict[str, Any]:
     """Return the types of all settings in a record and the records within, by dotted name."""
     found: dict[str, Any] = {}
     hints = get_type_hints(config)
     for entry in fields(config):
         name, kind = f"{prefix}.{entry.name}", hints[entry.name]
-        found |= _types(kind, name) if is_dataclass(kind) else {name: kind}
+        is_record = is_dataclass(kind) and isinstance(kind, type)
+        found |= _types(kind, name) if is_record else {name: kind}
     return found
 
 

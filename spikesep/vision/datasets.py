@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -199,7 +199,7 @@ def plain_loader(images: Images, batch_size: int = 256) -> DataLoader:
     return DataLoader(_BatchFetcher(images, None), batch_size, collate_fn=_identity)
 
 
-def _identity(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _identity(batch: Any) -> Any:
     return batch
 
 

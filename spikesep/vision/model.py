@@ -10,6 +10,7 @@ from spikesep.checks import brief
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.sequential import from_sequential
 from spikesep.spiking.network import Observer
+from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_folder import load_model, save_model
 from spikesep.vision.architectures import build, input_shape
 
@@ -17,7 +18,7 @@ KIND = "spikesep-image-network"
 TASKS = ("classification", "reconstruction")
 
 
-class ImageNetwork(nn.Module):
+class ImageNetwork(ConvertibleModel):
     """An image classifier or autoencoder around a `SpikingNetwork`.
 
     Args:

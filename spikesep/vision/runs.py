@@ -218,7 +218,7 @@ def _convert(recipe: ImageRecipe, run: Run, split: Split, exp: Path) -> None:
         model,
         objective.loss,
         _FirstImages(split.train, config.train_examples),
-        split.valid,
+        _FirstImages(split.valid, 0),
         config,
         folder / "checkpoints" / "snn",
         history=History(folder / "history.csv"),

@@ -125,7 +125,7 @@ class _Progress:
             self._packets += packet.size > 0
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except av.InvalidDataError:
                 self._damaged += 1
                 continue
             self._track_time(packet)
@@ -195,7 +195,8 @@ def open_reader(
         return None
     if len(tracks) > 1:
         notify(f"{name}: has {len(tracks)} audio tracks; the first is read")
-    return FfmpegReader(rate, channels, _stated_frames(container, tracks[0]), container, tracks[0])
+    track = next(iter(tracks))
+    return FfmpegReader(rate, channels, _stated_frames(container, track), container, track)
 
 
 def _demuxer(container) -> str:

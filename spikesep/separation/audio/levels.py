@@ -81,7 +81,7 @@ def _band_filters(sample_rate: int) -> list[np.ndarray]:
 
     def design(kind: str, pass_hz: float, ratio: float) -> np.ndarray:
         stop_hz = np.arctan(np.tan(np.pi * pass_hz / sample_rate) * ratio) * sample_rate / np.pi
-        return cheby2(5, STOP_DB, stop_hz, kind, fs=sample_rate, output="sos")
+        return np.asarray(cheby2(5, STOP_DB, stop_hz, kind, fs=sample_rate, output="sos"))
 
     filters = [design("highpass", HIGH_PASS_HZ, 1 / ratio)]
     if sample_rate >= LOW_PASS_FROM_RATE:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import soundfile
@@ -79,7 +80,7 @@ class SndfileReader:
             yield from self._blocks(name, file)
             joined = _joined_flac(file, name, notify) if file.format == "FLAC" else []
             for start, stop in self.more or joined:
-                with soundfile.SoundFile(FileSection(file.name, start, stop)) as stream:
+                with soundfile.SoundFile(cast(Any, FileSection(file.name, start, stop))) as stream:
                     _check_same_format(name, file, stream)
                     yield from self._blocks(name, stream)
 
@@ -132,7 +133,7 @@ def open_reader(
             of channels.
     """
     try:
-        opened = soundfile.SoundFile(FileSection(file))
+        opened = soundfile.SoundFile(cast(Any, FileSection(file)))
     except READ_ERRORS:
         return None
     if opened.format == "OGG":
@@ -160,7 +161,9 @@ def open_raw(
         channels: Number of interleaved channels.
     """
     order = order if subtype in MULTIBYTE_SUBTYPES else "FILE"
-    file = soundfile.SoundFile(section, "r", sample_rate, channels, subtype, order, "RAW")
+    file = soundfile.SoundFile(
+        cast(Any, section), "r", sample_rate, channels, subtype, order, "RAW"
+    )
     return SndfileReader(file, file.frames)
 
 
@@ -226,7 +229,7 @@ def _open_ogg(
     first, frames, more, lost = None, 0, [], 0
     for start, stop in streams:
         try:
-            stream = soundfile.SoundFile(FileSection(file, start, stop))
+            stream = soundfile.SoundFile(cast(Any, FileSection(file, start, stop)))
         except READ_ERRORS:
             lost += stop - start
             continue
@@ -239,7 +242,7 @@ def _open_ogg(
         more.append((start, stop))
     if first and lost:
         notify(f"{name}: {lost} bytes of Ogg streams cannot be read and are ignored")
-    return first and SndfileReader(first, frames, more=tuple(more))
+    return SndfileReader(first, frames, more=tuple(more)) if first else None
 
 
 def _ogg_streams(file: FileSection) -> tuple[list[tuple[int, int]], bool]:

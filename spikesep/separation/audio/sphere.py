@@ -188,7 +188,7 @@ class SphereReader:
         begun = False
         stream = _ConcatenatedFile(_shorten_header(self.header), self.body)
         try:
-            with av.open(stream, format="nistsphere") as file:
+            with av.open(stream, "r", format="nistsphere") as file:
                 for frame in file.decode(audio=0):
                     data = frame.to_ndarray()
                     data = data if frame.format.is_planar else data.reshape(-1, self.channels).T

@@ -1,8 +1,9 @@
 """RIFF WAVE streams of unknown length and files past 4 GiB, which libsndfile does not handle."""
 
-import math
 import struct
+import sys
 from collections.abc import Iterator
+from io import BufferedReader
 from typing import BinaryIO
 
 import numpy as np
@@ -59,7 +60,7 @@ def read_wav_header(file: BinaryIO) -> tuple[int, int, str, int | None]:
     riff = _read_exactly(file, 12)
     if riff[:4] not in (b"RIFF", b"RF64") or riff[8:] != b"WAVE":
         raise SpikeSepError(f"standard input: no wav stream; {REMEDY}")
-    form = b""
+    form, size = b"", 0
     while len(chunk := _read_exactly(file, 8)) == 8:
         name, size = struct.unpack("<4sI", chunk)
         if name == b"data":
@@ -81,7 +82,7 @@ def read_wav_header(file: BinaryIO) -> tuple[int, int, str, int | None]:
 
 
 def read_samples(
-    file: BinaryIO, channels: int, kind: str, size: int | None
+    file: BufferedReader, channels: int, kind: str, size: int | None
 ) -> Iterator[np.ndarray]:
     """Yield the samples of a stream as they arrive, float32 [channels, n] with full scale at 1.
 
@@ -93,7 +94,7 @@ def read_samples(
     """
     width = int(kind[2])
     frame, rest = width * channels, b""
-    left = math.inf if size is None else size
+    left = sys.maxsize if size is None else size
     while left and (piece := file.read1(min(2**16, left))):
         left -= len(piece)
         rest += piece

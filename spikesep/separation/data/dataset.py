@@ -78,6 +78,7 @@ class RandomCrops(EpochCrops):
         mixture = self.mixtures[index]
         rng = np.random.default_rng(seed)
         last_start = max(0, count_samples(mixture) - self.n_samples)
+        start, sources = 0, np.zeros((0, self.n_samples), np.float32)
         for _ in range(self.MAX_TRIES):
             start = int(rng.integers(0, last_start + 1))
             sources = read_sources(mixture, self.sample_rate, start, self.n_samples)

@@ -120,7 +120,7 @@ def _check_sum(mixture: Mixture, sample_rate: int) -> tuple[bool, int]:
     total = samples[:-1].sum(0).clip(-1, 1)
     rounding = (len(parts) + 1) / 2 * STEP
     difference = np.abs(samples[-1] - total).max(initial=0.0)
-    return bool(difference > rounding + 0.01 * STEP), zlib.crc32(samples)
+    return bool(difference > rounding + 0.01 * STEP), zlib.crc32(samples.data)
 
 
 def _read_aligned(

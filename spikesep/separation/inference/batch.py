@@ -1,6 +1,6 @@
 """Batches of recordings, separated one by one or in parallel, with a report for each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -93,7 +93,7 @@ class Batch:
     def _is_due(self, target: Target) -> bool:
         return target not in self.skipped and target not in self._invalid
 
-    def run(self, n_jobs: int, bar: ProgressBar) -> Iterator[Report]:
+    def run(self, n_jobs: int, bar: ProgressBar) -> Generator[Report, None, None]:
         """Separate all recordings; yield their reports in order.
 
         No partial files remain, however it ends. Partial files that killed processes left in the

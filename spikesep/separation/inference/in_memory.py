@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ class Model:
         rate = self.sample_rate if sample_rate is None else sample_rate
         result = self.separate_recording(samples, rate, level, segment_seconds, channels=channels)
         if not is_tensor:
-            return result.estimates
+            return cast(Wave, result.estimates)
         estimates = torch.from_numpy(result.estimates).to(wave.device)
         return estimates.to(wave.dtype) if wave.is_floating_point() else estimates
 

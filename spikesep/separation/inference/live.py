@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def standard_input() -> BufferedReader:
         raise SpikeSepError(f"-: standard input is closed; {remedy}")
     if sys.stdin.isatty():
         raise SpikeSepError(f"-: standard input is a terminal; {remedy}")
-    return sys.stdin.buffer
+    return cast(BufferedReader, sys.stdin.buffer)
 
 
 def separate_standard_input(

@@ -28,7 +28,7 @@ def microphone_sound(tell: Callable[[str], object]) -> AudioStream:
         SpikeSepError: sounddevice is not installed, or finds no microphone.
     """
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError) as error:  # the latter without the PortAudio library
         raise SpikeSepError(
             f"mic: recording needs sounddevice, which cannot be loaded ({error}); "

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.downmix import Channels
@@ -26,7 +27,7 @@ class InferenceSettings:
     """
 
     model: str | None = None
-    network: str | None = None
+    network: Literal["snn", "ann"] | None = None
     steps: int | None = None
     engine: str = "auto"
     device: str = "cpu"

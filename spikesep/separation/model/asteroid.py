@@ -73,7 +73,7 @@ class SpikeSepModel(BaseModel):
 
         By default `torch.load` rejects other objects.
         """
-        conf = super().serialize()
+        conf: dict[str, Any] = super().serialize()  # type: ignore[assignment]
         versions = conf["infos"]["software_versions"]
         conf["infos"]["software_versions"] = {
             name: str(version) for name, version in versions.items()

@@ -131,9 +131,9 @@ def _description(exp: Path, model: Separator) -> str:
     is_limited = 0 < fan_in < max(part.synapse.weight[0].numel() for part in network.parts)
     limit = f", at most {fan_in} inputs per neuron" if is_limited else ""
     text += (
-        f" of integrate-and-fire neurons: {network.coding.n_steps} time steps, {weights}{limit}."
+        f" of integrate-and-fire neurons: {network[0].coding.n_steps} time steps, {weights}{limit}."
     )
-    if network.coding.deferred:
+    if network[0].coding.deferred:
         text += (
             " Neurons are deferred: each waits for the whole window of its input and fires in the "
             "next one. This makes the conversion exact except for rounding, and adds a latency of "

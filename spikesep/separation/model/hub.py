@@ -52,7 +52,8 @@ def find_model(
     hub_name = HUB_NAME.fullmatch(str(name))
     missing = f"{name}: contains no model: no such folder or file"
     if hub_name and not Path(hub_name[1]).parent.is_dir():
-        return _download(*hub_name.groups(), f"{missing} here, and on the hub")
+        repository, revision = hub_name.groups()
+        return _download(repository, revision, f"{missing} here, and on the hub")
     hub = "not a name on the hub (org/name)"
     if hub_name:
         hub = f"not looked up on the hub, as {Path(hub_name[1]).parent} is a folder here"

@@ -9,9 +9,10 @@ The mask network is a `SpikingNetwork`: it is trained analog and converted layer
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
-from asteroid_filterbanks import make_enc_dec
+from asteroid_filterbanks import Decoder, Encoder, make_enc_dec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from spikesep.spiking.cost import Cost, CostMeter
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import Observer, SpikingNetwork
 from spikesep.spiking.readout import Readout
+from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_folder import load_model, save_model
 
 KIND = "spikesep-separator"
@@ -49,7 +51,7 @@ class ChannelNorm(nn.Module):
         return centred * torch.rsqrt(variance + self.eps) * self.gain + self.bias
 
 
-class Separator(nn.Module):
+class Separator(ConvertibleModel):
     """A Conv-TasNet-like separator whose mask network can spike.
 
     Args:
@@ -60,9 +62,10 @@ class Separator(nn.Module):
         super().__init__()
         self.config = config
         self.stride = config.kernel_size // 2
-        self.encoder, self.decoder = make_enc_dec(
+        encoder, decoder = make_enc_dec(
             "free", n_filters=config.n_filters, kernel_size=config.kernel_size, stride=self.stride
         )
+        self.encoder, self.decoder = cast(Encoder, encoder), cast(Decoder, decoder)
         self.norm = ChannelNorm(config.n_filters)
         self.network = mask_network(config)
 
@@ -149,8 +152,12 @@ def mask_network(config: SeparatorConfig) -> SpikingNetwork:
         norm = nn.BatchNorm1d(c)
         if config.identity == "folded":
             nn.init.constant_(norm.weight, RESIDUAL_GAIN)
-        paths = {"identity": config.identity == "sum", "residual": config.identity == "folded"}
-        layers[f"dilated{i + 1}"] = SpikingLayer(synapse, norm, **paths)
+        layers[f"dilated{i + 1}"] = SpikingLayer(
+            synapse,
+            norm,
+            identity=config.identity == "sum",
+            residual=config.identity == "folded",
+        )
     return SpikingNetwork(layers, Readout(nn.Conv1d(c, config.n_speakers * n, 1)))
 
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -159,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.settimeout(PATIENCE)
 
     def _separate(
-        self, name: str, file: BinaryIO, averaged: BinaryIO, voices: list[BinaryIO]
+        self, name: str, file: BinaryIO, averaged: BinaryIO, voices: Sequence[BinaryIO]
     ) -> tuple[Upload, dict[str, Any]]:
         """Separate an upload into `voices`; return it with its report."""
         upload = read_upload(file, name, self.server.limits, averaged, self.check_active)
@@ -197,7 +197,9 @@ class Handler(BaseHTTPRequestHandler):
     def _send_line(self, line: dict[str, Any]) -> None:
         self.wfile.write(json.dumps(line).encode() + b"\n")
 
-    def _send_voices(self, upload: Upload, voices: list[BinaryIO], report: dict[str, Any]) -> None:
+    def _send_voices(
+        self, upload: Upload, voices: Sequence[BinaryIO], report: dict[str, Any]
+    ) -> None:
         """Send the report, then the recording and its voices as WAV files."""
         sizes = [file.seek(0, 2) for file in voices]
         names = ["mixture", *(f"voice{k + 1}" for k in range(len(voices)))]

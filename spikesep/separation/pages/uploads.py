@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -160,7 +160,7 @@ def _open(path: Path, name: str) -> AudioStream:
 def separate_upload(
     model: Model,
     upload: Upload,
-    voices: list[BinaryIO],
+    voices: Sequence[BinaryIO],
     segment_seconds: float,
     on_progress: Callable[[float], None],
 ) -> Separation:

@@ -82,10 +82,10 @@ def sdr(estimate: np.ndarray, source: np.ndarray) -> float:
         raise UndefinedMetricError(f"shorter than {SDR_TAPS} samples")
     _unit_norm(estimate, "estimate"), _unit_norm(source, "source")
     try:
-        pair = (
+        found, true = (
             torch.from_numpy(np.asarray(signal, dtype=np.float64)) for signal in (estimate, source)
         )
-        return _finite(float(signal_distortion_ratio(*pair, filter_length=SDR_TAPS)))
+        return _finite(float(signal_distortion_ratio(found, true, filter_length=SDR_TAPS)))
     except torch.linalg.LinAlgError as error:
         raise UndefinedMetricError("the source is too simple for a 512-tap filter") from error
 

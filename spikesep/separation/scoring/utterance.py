@@ -1,7 +1,7 @@
 """Scores of a single mixture, and of many on all cores."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from spikesep.separation.data.kaldi import Mixture
 from spikesep.separation.model.separator import Separator, load_separator
 from spikesep.separation.scoring.inputs import STAGES
 from spikesep.separation.scoring.metrics import Scores, score_utterance
+from spikesep.spiking.cost import Cost
 from spikesep.workers import Workers
 
 Record = dict[str, Any]
@@ -23,7 +24,7 @@ Record = dict[str, Any]
 
 
 def score_mixture(
-    condition: str, mixture: Mixture, models: dict[str, Separator], metrics: Iterable[str]
+    condition: str, mixture: Mixture, models: dict[str, Separator], metrics: Collection[str]
 ) -> Record:
     """Score the unprocessed mixture and the estimates of each model.
 
@@ -38,7 +39,7 @@ def score_mixture(
             f"{mixture.mixture}: its sources have another length; make the mixtures again"
         )
     targets = np.stack(sources)
-    waves, cost = {"mixture": np.stack([mixed] * len(targets))}, None
+    waves, cost = {"mixture": np.stack([mixed] * len(targets))}, Cost()
     with torch.inference_mode():
         for name, model in models.items():
             estimates, cost = model.separate_with_cost(torch.from_numpy(mixed))
@@ -72,7 +73,7 @@ def _read(path: Path, sample_rate: int) -> np.ndarray:
     return channels.mean(axis=0)
 
 
-def _to_json(scores: Scores, metrics: Iterable[str]) -> dict[str, Any]:
+def _to_json(scores: Scores, metrics: Collection[str]) -> dict[str, Any]:
     values = {name: getattr(scores, name) for name in ("si_sdr", "si_sdri", *metrics)}
     return {
         **{name: None if math.isnan(value) else value for name, value in values.items()},

@@ -1,35 +1,30 @@
 """Interface of the models that can be converted."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from abc import abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
 from spikesep.spiking.network import SpikingNetwork
 
 
-class ConvertibleModel(Protocol):
-    """An `nn.Module` around a `SpikingNetwork`: prediction = decode(network(features), context)."""
+class ConvertibleModel(nn.Module):
+    """A module around a `SpikingNetwork`: prediction = decode(network(features), context).
+
+    Any module with this attribute and these methods can be converted; to subclass helps type
+    checkers.
+    """
 
     network: SpikingNetwork
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Any]:
+    @abstractmethod
+    def encode(self, x: Tensor, /) -> tuple[Tensor, Any]:
         """Return the network's input for a batch, and the context that `decode` needs."""
-        ...
 
-    def decode(self, potential: Tensor, context: Any) -> Tensor:
+    @abstractmethod
+    def decode(self, potential: Tensor, context: Any, /) -> Tensor:
         """Return predictions from the network's readout."""
-        ...
 
+    @abstractmethod
     def front(self) -> list[nn.Module]:
         """Return the modules that `encode` runs, which conversion leaves unchanged."""
-        ...
-
-    # What conversion uses of nn.Module:
-    def to(self, device: Any, /) -> Any: ...  # noqa: D102
-    def cpu(self) -> Any: ...  # noqa: D102
-    def eval(self) -> Any: ...  # noqa: D102
-    def train(self, mode: bool = True, /) -> Any: ...  # noqa: D102
-    def parameters(self) -> Iterator[nn.Parameter]: ...  # noqa: D102
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> Any: ...  # noqa: D102

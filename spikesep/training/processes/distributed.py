@@ -5,7 +5,7 @@ process up to rounding.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -52,9 +52,10 @@ def own_share(loader: DataLoader) -> DataLoader:
     step together, each batch must have an example for every process.
     """
     whole = getattr(loader.collate_fn, "whole_batch", False)
+    batches = cast(BatchSampler, loader.batch_sampler)
     return DataLoader(
         loader.dataset,
-        batch_sampler=loader.batch_sampler if whole else OwnExamples(loader.batch_sampler),
+        batch_sampler=batches if whole else OwnExamples(batches),
         collate_fn=OwnRows(loader.collate_fn) if whole else loader.collate_fn,
         num_workers=loader.num_workers,
         persistent_workers=loader.persistent_workers,
@@ -118,12 +119,19 @@ class _SharedStatistics(nn.modules.batchnorm._BatchNorm):
             return super().forward(x)
         with torch.no_grad():
             n, mean, variance = _statistics(x)
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.running_var.lerp_((variance * n / (n - 1)).to(self.running_var), self.momentum)
+            self._update(mean, variance * n / (n - 1))
         return _Normalize.apply(
             x, self.weight, self.bias, n.float(), mean.float(), variance.float(), self.eps
         )
+
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics toward the moments of a batch."""
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        for running, value in ((self.running_mean, mean), (self.running_var, variance)):
+            assert running is not None
+            assert self.momentum is not None
+            running.lerp_(value.to(running), self.momentum)
 
 
 class _SharedBatchNorm1d(_SharedStatistics, nn.BatchNorm1d):

@@ -168,7 +168,7 @@ def _active(ids: list[str]) -> bool:
     Raises:
         SpikeSepError: squeue keeps failing.
     """
-    job = _array_id(ids)
+    job, fault = _array_id(ids), ""
     for _ in range(20):  # the controller may be restarting
         done = subprocess.run(
             ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True
@@ -177,9 +177,10 @@ def _active(ids: list[str]) -> bool:
             return bool(done.stdout.strip())
         if "Invalid job id" in done.stderr:
             return False
+        fault = done.stderr.strip()
         time.sleep(POLL_SECONDS)
     raise SpikeSepError(
-        f"slurm: squeue fails ({done.stderr.strip()}); job {job} continues, run the same command "
+        f"slurm: squeue fails ({fault}); job {job} continues, run the same command "
         "again to wait for it"
     )
 

@@ -149,7 +149,7 @@ def figure_file(
     Uses neither a display nor global state.
     """
     colours = DARK if dark else LIGHT
-    style = {
+    style: dict[Any, Any] = {
         "font.size": 9.5,
         "axes.edgecolor": colours["faint"],
         "axes.labelcolor": colours["ink"],

@@ -30,7 +30,11 @@ def claim(folder: Path, stage: str, settings: dict[str, Any]) -> None:
         SpikeSepError: the stage was begun with other settings; names the first that differs.
     """
     path = folder / "settings" / f"{stage}.json"
-    configs = {key: value for key, value in settings.items() if is_dataclass(value)}
+    configs = {
+        key: value
+        for key, value in settings.items()
+        if is_dataclass(value) and not isinstance(value, type)
+    }
     settings = settings | {key: asdict(config) for key, config in configs.items()}
     if not path.exists():
         write_json(path, settings)
@@ -97,5 +101,6 @@ def hash_of_tensors(tensors: dict[str, Tensor], start: bytes = b"") -> str:
     digest = hashlib.sha256(start)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        digest.update(data.data)
     return digest.hexdigest()

@@ -182,7 +182,9 @@ def mix(
             planned.utterances, voices, planned.starts, planned.signs or (1, 1), strict=True
         )
     ]
-    first, second = mix_at_snr(*segments, planned.gains[0] - planned.gains[1], rate)
+    first, second = segments
+    snr_db = planned.gains[0] - planned.gains[1]
+    first, second = mix_at_snr(first, second, snr_db, rate)
     signals = dict(zip(signal_names(2, False), (first + second, first, second), strict=True))
     return {name: to_pcm16(samples) for name, samples in signals.items()}, (0.0, 0.0, 0.0)
 

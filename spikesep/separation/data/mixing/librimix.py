@@ -245,7 +245,9 @@ def mix(
     resampled = [resample(signal, CORPUS_RATE, version.rate) for signal in signals]
     signals = fit_lengths(resampled, version.mode)
     names = signal_names(len(voices), planned.noise is not None)
-    return dict(zip(names, [sum(signals), *signals], strict=True)), (*planned.gains, 1.0)
+    first, *others = signals
+    mixture = sum(others, start=first)
+    return dict(zip(names, [mixture, *signals], strict=True)), (*planned.gains, 1.0)
 
 
 def write_lists(
