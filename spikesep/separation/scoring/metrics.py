@@ -80,7 +80,8 @@ def sdr(estimate: np.ndarray, source: np.ndarray) -> float:
     """
     if len(source) < SDR_TAPS:
         raise UndefinedMetricError(f"shorter than {SDR_TAPS} samples")
-    _unit_norm(estimate, "estimate"), _unit_norm(source, "source")
+    _unit_norm(estimate, "estimate")
+    _unit_norm(source, "source")
     try:
         found, true = (
             torch.from_numpy(np.asarray(signal, dtype=np.float64)) for signal in (estimate, source)
@@ -99,7 +100,8 @@ def pesq(estimate: np.ndarray, source: np.ndarray, sample_rate: int) -> float:
     """
     if sample_rate not in (8000, 16000):
         raise UndefinedMetricError(f"defined at 8000 and 16000 Hz, not {sample_rate}")
-    _unit_norm(estimate, "estimate"), _unit_norm(source, "source")
+    _unit_norm(estimate, "estimate")
+    _unit_norm(source, "source")
     try:
         return _finite(float(_pesq(sample_rate, source, estimate, "nb")))
     except (PesqError, ValueError) as error:
@@ -115,7 +117,8 @@ def stoi(estimate: np.ndarray, source: np.ndarray, sample_rate: int) -> float:
         UndefinedMetricError: either signal is silent or not finite, or less than 0.4 s of the
             source is speech.
     """
-    _unit_norm(estimate, "estimate"), _unit_norm(source, "source")
+    _unit_norm(estimate, "estimate")
+    _unit_norm(source, "source")
     with warnings.catch_warnings():
         # With too few frames pystoi warns and returns 1e-5.
         warnings.simplefilter("error", RuntimeWarning)
