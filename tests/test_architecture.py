@@ -61,7 +61,7 @@ def test_the_spiking_core_knows_tensors_only(path):
     assert not {name.split(".")[0] for name in imports(path)} & UNKNOWN_TO_THE_CORE
 
 
-LAYERS = {"layer", "network", "readout", "synaptic", "conversion", "cost"}
+LAYERS = {"layer", "network", "readout", "synaptic", "conversion", "from_torch", "cost"}
 """Modules of the core that stand above the engines."""
 
 

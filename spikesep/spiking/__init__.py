@@ -1,12 +1,13 @@
 """The spiking core: neurons, convertible layers, engines and conversion. It knows tensors only."""
 
+from spikesep.spiking.conversion.all_at_once import AllAtOnce
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.conversion.ptl import AllAtOnce, ProgressiveTandemLearning
+from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning
 from spikesep.spiking.conversion.report import LayerReport, conversion_report
-from spikesep.spiking.conversion.sequential import from_sequential
 from spikesep.spiking.conversion.threshold import choose_threshold
 from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.cost import Cost, CostMeter, measure
+from spikesep.spiking.from_torch.sequential import from_sequential
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork

@@ -9,13 +9,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from spikesep.spiking.conversion.all_at_once import AllAtOnce
 from spikesep.spiking.conversion.fixed_point import require_fixed_point
-from spikesep.spiking.conversion.ptl import (
-    AllAtOnce,
-    ProgressiveTandemLearning,
-    StageEpoch,
-    ThresholdChoice,
-)
+from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.signal import Coding
 from spikesep.training.config import ConversionConfig

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spikesep.checks import brief
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.from_torch.sequential import from_sequential
 from spikesep.spiking.network import Observer
 from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_folder import load_model, save_model

@@ -1,7 +1,7 @@
 import importlib
 
 import pytest
-from helpers.encode import wav_bytes
+from helpers.sound.encode import wav_bytes
 from jsonargparse import ArgumentParser
 
 from spikesep.cli.common import run

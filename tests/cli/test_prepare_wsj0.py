@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 import soundfile
-from helpers.shorten import sphere_bytes
+from helpers.sound.shorten import sphere_bytes
 
 from spikesep.cli.prepare import main
 from spikesep.errors import SpikeSepError

@@ -25,11 +25,10 @@ class Experiment:
 def make_experiment(folder: Path) -> Experiment:
     """Make an experiment of four mixtures per condition, two models, a history and a report."""
     pytest.importorskip("torch")
+    from helpers.separators import tiny_separator, to_spiking
     from spikesep.files import write_json
     from spikesep.separation.model.separator import save_separator
     from spikesep.training.records.history import Epoch, History
-
-    from .separators import tiny_separator, to_spiking
 
     data, exp = folder / "data", folder / "exp"
     for number, name in enumerate(("cv", "tt")):

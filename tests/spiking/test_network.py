@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.from_torch.sequential import from_sequential
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.readout import Readout

@@ -3,7 +3,7 @@ import torch
 from helpers.regression import RegressionTrainer
 from torch import nn
 
-from spikesep.spiking.conversion.ptl import AllAtOnce
+from spikesep.spiking.conversion.all_at_once import AllAtOnce
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.neuron import integrate_and_fire

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.conversion.sequential import from_sequential
 from spikesep.spiking.cost import measure
+from spikesep.spiking.from_torch.sequential import from_sequential
 from spikesep.vision.architectures import ARCHITECTURES, build, input_shape, short_name
 
 

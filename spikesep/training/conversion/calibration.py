@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikesep.spiking.conversion.equivalence import require_foldable
 from spikesep.spiking.conversion.spike_budget import Example
+from spikesep.spiking.from_torch.equivalence import require_foldable
 from spikesep.spiking.signal import require_finite
 from spikesep.training.conversion.examples import Batches
 from spikesep.training.conversion.model import ConvertibleModel

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from helpers.encode import wav_bytes
+from helpers.sound.encode import wav_bytes
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 

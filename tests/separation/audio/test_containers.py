@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 import soundfile
-from helpers.encode import encoded, wav_bytes
+from helpers.sound.encode import encoded, wav_bytes
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import open_audio, read_channels, read_length

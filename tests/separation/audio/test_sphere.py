@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
-from helpers.shorten import sphere_bytes
+from helpers.sound.shorten import sphere_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays

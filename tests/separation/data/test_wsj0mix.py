@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from helpers.paths import SHARED
-from helpers.shorten import sphere_bytes
+from helpers.sound.shorten import sphere_bytes
 from scipy.io import loadmat
 
 from spikesep.errors import SpikeSepError

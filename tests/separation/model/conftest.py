@@ -18,7 +18,7 @@ def here(tmp_path, monkeypatch):
 def hub(here, tmp_path, monkeypatch):
     """Replace the Hugging Face hub by a fake one in an empty folder."""
     import huggingface_hub
-    from helpers.fake_hub import FakeHub
+    from helpers.web.fake_hub import FakeHub
 
     fake = FakeHub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "HfApi", fake)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from helpers.fake_hub import error_line, save_model
+from helpers.web.fake_hub import error_line, save_model
 
 import spikesep
 from spikesep.cli.infer import main as infer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from helpers.fake_hub import COMMIT, error_line, is_same, save_model
+from helpers.web.fake_hub import COMMIT, error_line, is_same, save_model
 from huggingface_hub import constants
 
 import spikesep

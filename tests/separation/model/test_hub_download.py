@@ -1,6 +1,6 @@
 import httpx2
 import pytest
-from helpers.fake_hub import ALL_FILES, COMMIT, error_line, http_error, is_same, save_model
+from helpers.web.fake_hub import ALL_FILES, COMMIT, error_line, http_error, is_same, save_model
 from huggingface_hub import errors
 
 import spikesep

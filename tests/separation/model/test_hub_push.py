@@ -2,7 +2,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from helpers.fake_hub import ALL_FILES, error_line, http_error, is_same, save_model
+from helpers.web.fake_hub import ALL_FILES, error_line, http_error, is_same, save_model
 from huggingface_hub import errors
 
 from spikesep.separation.model.hub import find_model, push_to_hub

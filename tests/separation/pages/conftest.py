@@ -14,7 +14,7 @@ def separator():
 @pytest.fixture
 def service(separator):
     """Return a running service with the tiny separator."""
-    from helpers.serve import serving
+    from helpers.web.serve import serving
 
     from spikesep.separation.inference.in_memory import Model
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 import torch
-from helpers.serve import (
+from helpers.web.serve import (
     Gate,
     connect,
     error_message,

@@ -1,5 +1,5 @@
 import pytest
-from helpers.serve import (
+from helpers.web.serve import (
     error_message,
     recording,
     send_request,

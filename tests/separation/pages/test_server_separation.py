@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import soundfile
-from helpers.serve import (
+from helpers.web.serve import (
     error_message,
     read_response,
     recording,

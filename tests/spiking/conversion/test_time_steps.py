@@ -6,8 +6,8 @@ from torch import nn
 
 from spikesep.spiking.conversion import fixed_point
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.conversion.sequential import from_sequential
 from spikesep.spiking.conversion.time_steps import set_time_steps
+from spikesep.spiking.from_torch.sequential import from_sequential
 from spikesep.spiking.signal import MOST_STEPS, Coding
 
 

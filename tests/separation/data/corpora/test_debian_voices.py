@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 import soundfile
-from helpers.speech import sentences, write_folder_corpus
+from helpers.sound.speech import sentences, write_folder_corpus
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import CorpusConfig

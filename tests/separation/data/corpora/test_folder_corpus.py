@@ -1,7 +1,7 @@
 import shutil
 
 import pytest
-from helpers.speech import write_folder_corpus
+from helpers.sound.speech import write_folder_corpus
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import AUDIO_SUFFIXES

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 from helpers.paths import SHARED
-from helpers.speech import write_sentences
+from helpers.sound.speech import write_sentences
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import CorpusConfig

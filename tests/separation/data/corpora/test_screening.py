@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers.speech import sentences
+from helpers.sound.speech import sentences
 
 from spikesep.separation.audio.files import write_wav
 from spikesep.separation.data.corpora.screening import (

@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture(scope="module")
 def browser():
     """Start Chromium."""
-    from helpers.browser import CHROMIUM, MICROPHONE, playwright
+    from helpers.web.browser import CHROMIUM, MICROPHONE, playwright
 
     with playwright.sync_playwright() as play:
         chromium = play.chromium.launch(
@@ -51,8 +51,8 @@ def visit(browser):
 @pytest.fixture(scope="module")
 def listening_page(tmp_path_factory) -> str:
     """Build a listening page; first voices are below 500 Hz, second voices above 850 Hz."""
-    from helpers.browser import SECONDS
     from helpers.experiments import make_experiment, write_mixtures
+    from helpers.web.browser import SECONDS
 
     from spikesep.separation.config import DemoConfig, ScoringConfig
     from spikesep.separation.pages import build_page
@@ -72,7 +72,7 @@ def listening_page(tmp_path_factory) -> str:
 def service():
     """Return a running service that accepts recordings of up to a minute."""
     from helpers.separators import tiny_separator
-    from helpers.serve import serving
+    from helpers.web.serve import serving
 
     from spikesep.separation.inference.in_memory import Model
     from spikesep.separation.pages.uploads import Limits

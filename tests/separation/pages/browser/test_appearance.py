@@ -2,7 +2,7 @@ import re
 from itertools import combinations
 
 import pytest
-from helpers.browser import (
+from helpers.web.browser import (
     choose,
     drop,
     playwright,

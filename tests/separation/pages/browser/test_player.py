@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
-from helpers.browser import (
+from helpers.web.browser import (
     DOMINANT,
     SECONDS,
     TAP,

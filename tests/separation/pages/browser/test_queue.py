@@ -4,7 +4,7 @@ import time
 import zipfile
 
 import soundfile
-from helpers.browser import (
+from helpers.web.browser import (
     DOMINANT,
     TAP,
     choose,

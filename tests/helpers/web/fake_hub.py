@@ -9,12 +9,11 @@ import pytest
 from huggingface_hub import errors
 
 import spikesep
+from helpers.separators import tiny_separator
 from spikesep.errors import SpikeSepError
 from spikesep.separation.model.hub import find_model
 from spikesep.separation.model.separator import KIND, save_separator
 from spikesep.training.records.model_folder import read_model
-
-from .separators import tiny_separator
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ALL_FILES = ["config.json", "model.safetensors", "report.json", "README.md"]

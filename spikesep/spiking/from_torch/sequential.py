@@ -15,8 +15,8 @@ from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from spikesep.spiking.conversion.equivalence import require_same
 from spikesep.spiking.folding import NORMS
+from spikesep.spiking.from_torch.equivalence import require_same
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
 from spikesep.spiking.readout import Readout

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 
 from spikesep.separation.audio.files import read_channels, write_wav
 
@@ -30,7 +31,7 @@ Opening text files in the encoding of the locale, which is not UTF-8 on Windows,
 def run_elsewhere(module: str, tmp_path: Path, *arguments: object, **variables: str):
     script = tmp_path / "elsewhere.py"
     script.write_text(ELSEWHERE.format(module=module))
-    root = str(Path(__file__).parent.parent)
+    root = str(ROOT)
     environment = os.environ | {"PYTHONPATH": root, "PYTHONWARNDEFAULTENCODING": "1"} | variables
     command = [sys.executable, script, *arguments]
     return subprocess.run(

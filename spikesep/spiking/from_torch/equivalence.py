@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from spikesep.spiking.conversion.input_shape import input_shape
+from spikesep.spiking.from_torch.input_shape import input_shape
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
 from spikesep.spiking.signal import Signal
 

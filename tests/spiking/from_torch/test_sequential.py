@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
-from spikesep.spiking.conversion.equivalence import input_shape
-from spikesep.spiking.conversion.sequential import from_sequential
+from spikesep.spiking.from_torch.equivalence import input_shape
+from spikesep.spiking.from_torch.sequential import from_sequential
 from spikesep.spiking.network import NotConvertibleError
 from spikesep.spiking.signal import Coding
 

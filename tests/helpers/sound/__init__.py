@@ -1,0 +1,1 @@
+"""Recordings for tests: encoders, and synthetic speech."""

@@ -1,0 +1,1 @@
+"""A browser, a server and a hub for tests."""
