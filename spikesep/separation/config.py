@@ -108,8 +108,9 @@ class MixingConfig:
             random position.
         snr_db: range of the level difference between the voices, dB of active speech level, drawn
             uniformly (`balanced` and dynamic mixing).
-        polarity: polarity of the voices of `balanced`: `as_recorded`; `aligned`, the same for
-            both, as with one microphone; `opposite`, with one voice inverted.
+        polarity: polarity of the voices (`balanced` and dynamic mixing): `as_recorded`; `aligned`,
+            the same for all, as with one microphone, so that networks cannot separate voices by
+            it; `opposite`, with every other voice inverted.
         n_train: training mixtures (`tr`), unless published lists are used.
         n_closed: mixtures of the closed condition (`cv`), likewise.
         n_open: mixtures of the open condition (`tt`), likewise.
@@ -131,6 +132,12 @@ class MixingConfig:
     def __post_init__(self):
         check("mixing", self, n_speakers="at least 1")
         self.rates_hz  # noqa: B018
+        dynamic = self.dynamic
+        if self.polarity != "as_recorded" and dynamic.examples and "polarity" in dynamic.channel:
+            raise SpikeSepError(
+                f"--mixing.polarity {self.polarity}: inverting sources at random undoes it; leave "
+                "polarity out of --mixing.dynamic.channel"
+            )
 
     @property
     def rates_hz(self) -> list[int]:

@@ -90,6 +90,7 @@ class ExperimentData:
             speeds=mixing.dynamic.speeds,
             by_amount=mixing.dynamic.speaker_weighting,
             effects=mixing.dynamic.channel,
+            polarity=mixing.polarity,
             seed=seed,
         )
 
@@ -108,6 +109,12 @@ class ExperimentData:
                     f"sum of their sources; they are used as they are{notes[name]}"
                 )
 
+    def _polarity(self) -> dict[str, str]:
+        """Return the polarity of dynamic mixtures, which the data directories do not tell."""
+        mixing = self.recipe.mixing
+        as_default = mixing.polarity == "as_recorded" or not mixing.dynamic.examples
+        return {} if as_default else {"polarity": mixing.polarity}
+
     def settings(self, *sections: str) -> dict[str, Any]:
         """Return what a stage depends on: seed, mixtures, their samples, and sections of settings.
 
@@ -122,6 +129,7 @@ class ExperimentData:
             "data": mixtures,
             "heard": self.heard,
             "snr_db": self.recipe.mixing.snr_db,
+            **self._polarity(),
             **{section: getattr(self.recipe, section) for section in sections},
         }
 

@@ -20,6 +20,9 @@ from spikesep.separation.data.corpora.table import Utterance
 from spikesep.separation.data.dataset import Crop, EpochCrops
 from spikesep.separation.data.mixing.balanced import MAX_PEAK, MEAN_LEVEL_DB, PAUSE_DB
 
+POLARITY_SECONDS = 3.0
+"""Length of the beginning of a recording that is used to detect its polarity."""
+
 Voice = tuple[np.ndarray, float]
 """Samples, float64 [T], and their active level in dB."""
 
@@ -39,6 +42,8 @@ class DynamicCrops(EpochCrops):
         by_amount: Exponent of a speaker's total duration in the probability of the speaker. Women
             and men are always drawn equally often.
         effects: Parts of the random recording channel of each source (`mixing.dynamic.channel`).
+        polarity: `as_recorded`, `aligned` or `opposite`, as in `MixingConfig`; detected in the first
+            recording of each speaker.
         seed: Seed of all choices.
 
     Raises:
@@ -60,6 +65,7 @@ class DynamicCrops(EpochCrops):
         speeds: Sequence[float],
         by_amount: float,
         effects: Sequence[str],
+        polarity: str = "as_recorded",
         seed: int,
     ):
         voices: dict[str, list[Utterance]] = defaultdict(list)
@@ -74,6 +80,7 @@ class DynamicCrops(EpochCrops):
         self.n, self.n_speakers, self.seed = n, n_speakers, seed
         self.sample_rate, self.n_samples = sample_rate, n_samples
         self.snr_db, self.speeds, self.effects = snr_db, speeds, frozenset(effects)
+        self.polarity = polarity
         self.probabilities = _speaker_probabilities(self.voices, by_amount)
 
     def __len__(self) -> int:
@@ -88,6 +95,8 @@ class DynamicCrops(EpochCrops):
         if "equalizer" in self.effects:
             voices = self._equalize(voices, rng)
         sources = self._scale(voices, rng)
+        if self.polarity != "as_recorded":
+            sources *= self._signs(speakers, rng)[:, None]
         if "polarity" in self.effects:
             sources *= recording_channel.draw_polarity(rng, self.n_speakers)[:, None]
         noise = np.zeros(self.n_samples)
@@ -97,6 +106,12 @@ class DynamicCrops(EpochCrops):
         gain = np.float32(min(1.0, MAX_PEAK / peak))
         noise = (noise * gain).astype(np.float32) if "floor" in self.effects else None
         return Crop((sources * gain).astype(np.float32), speakers, seed, noise)
+
+    def _signs(self, speakers: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+        """Draw signs that give the voices the same or opposite polarity, [n_speakers]."""
+        detected = [recording_polarity(self.voices[speaker][0].path) for speaker in speakers]
+        flips = np.where(np.arange(len(speakers)) % 2, -1 if self.polarity == "opposite" else 1, 1)
+        return rng.choice([-1, 1]) * flips * detected
 
     def _equalize(self, voices: list[Voice], rng: np.random.Generator) -> list[Voice]:
         """Pass each voice through a random equalizer."""
@@ -188,3 +203,11 @@ def recording_level(path: Path) -> float:
     if not np.isfinite(level):
         raise SpikeSepError(f"{path}: is silent; remove it from the table of utterances")
     return level
+
+
+@cache
+def recording_polarity(path: Path) -> int:
+    """Return the polarity of a recording, 1 or -1; each recording is analyzed once."""
+    from spikesep.separation.audio.polarity import polarity  # imports librosa
+
+    return polarity(*read_segment(path, lambda _, rate: (0, round(POLARITY_SECONDS * rate))))

@@ -115,6 +115,25 @@ def test_each_source_is_inverted_half_of_the_time(table):
         )
 
 
+def test_polarities_are_aligned_or_opposite_whatever_they_are_as_recorded(tmp_path):
+    """Pulses of two voices, one recorded upside down; the mixture as a whole is inverted or not."""
+    pulses = np.zeros(16000, np.float32)
+    pulses[::160] = 0.5
+    rows = []
+    for speaker, sign in (("ann", 1), ("bea", -1)):
+        write_wav(tmp_path / f"{speaker}.wav", sign * pulses, 8000)
+        rows.append(Utterance(f"{speaker}-0", tmp_path / f"{speaker}.wav", speaker, "f", "tr", 2.0))
+    for polarity, product in (("as_recorded", -1), ("aligned", 1), ("opposite", -1)):
+        made = crops(rows, polarity=polarity)
+        peaks = [np.sign(skewness(made[0, k].sources)) for k in range(20)]
+        assert all(np.prod(signs) == product for signs in peaks), polarity
+        assert {signs[0] for signs in peaks} == {-1, 1}
+
+
+def skewness(sources):
+    return (sources**3).sum(-1)
+
+
 def test_noise_floor_is_added_to_the_mixture_only(table):
     crop = crops(table, effects=("floor",))[0, 0]
     below = 10 * np.log10(np.square(crop.noise).mean() / np.square(crop.sources.sum(0)).mean())
@@ -211,6 +230,8 @@ def test_contradictory_settings_are_rejected():
         DynamicMixingConfig(speeds=[0.9, 1.0])
     with pytest.raises(SpikeSepError, match=r"0\.5 to 2"):
         DynamicMixingConfig(examples=10, speeds=[3.0])
+    with pytest.raises(SpikeSepError, match="leave polarity out"):
+        MixingConfig(polarity="aligned", dynamic=DynamicMixingConfig(examples=10))
 
 
 def test_model_is_trained_and_converted_without_mixtures_on_disk(table, experiment, capsys):
