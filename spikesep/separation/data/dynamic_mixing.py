@@ -42,8 +42,8 @@ class DynamicCrops(EpochCrops):
         by_amount: Exponent of a speaker's total duration in the probability of the speaker. Women
             and men are always drawn equally often.
         effects: Parts of the random recording channel of each source (`mixing.dynamic.channel`).
-        polarity: `as_recorded`, `aligned` or `opposite`, as in `MixingConfig`; detected in the first
-            recording of each speaker.
+        polarity: `as_recorded`, `aligned` or `opposite`, as in `MixingConfig`; detected in the
+            first recording of each speaker.
         seed: Seed of all choices.
 
     Raises:
