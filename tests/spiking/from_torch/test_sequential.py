@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
-from spikesep.spiking.from_torch.equivalence import input_shape
 from spikesep.spiking.from_torch.sequential import from_sequential
 from spikesep.spiking.network import NotConvertibleError
 from spikesep.spiking.signal import Coding
@@ -349,39 +348,3 @@ def test_a_network_that_computes_something_else_is_found_by_running_it(monkeypat
     run = S.forward
     monkeypatch.setattr(S, "forward", lambda self, x: run(self, x) + 1)
     assert "computes something else than its modules" in the_refusal(network)
-
-
-SHAPES = {
-    "Linear": (S(Linear(7, 4), ReLU(), Linear(4, 2)), (7,)),
-    "Conv1d": (S(C1(3, 4, 5, dilation=9), ReLU(), C1(4, 2, 1)), (3, 64)),
-    "Conv1d, Flatten": (S(C1(3, 4, 5, 2), ReLU(), nn.Flatten(), Linear(68, 2)), (3, 37)),
-    "Conv1d, Linear over places": (S(C1(3, 4, 5, padding="same"), ReLU(), Linear(17, 2)), (3, 17)),
-    "oblong images": (
-        S(
-            C2(1, 4, (1, 64), (1, 4)),
-            ReLU(),
-            nn.AvgPool2d((3, 2), ceil_mode=True),
-            C2(4, 4, (20, 1)),
-            ReLU(),
-            nn.Flatten(),
-            Linear(4 * 3 * 7, 5),
-        ),
-        (1, 64, 112),
-    ),
-}
-
-
-@pytest.mark.parametrize(("network", "least"), SHAPES.values(), ids=SHAPES)
-def test_an_input_is_made_up_that_fits_all_layers(network, least):
-    shape = input_shape(from_sequential(network).parts)
-    network(torch.randn(1, *shape))
-    assert all(n <= m for n, m in zip(shape, least, strict=True))
-
-
-def test_an_input_can_be_given_where_none_can_be_made_up():
-    network = S(nn.AvgPool2d(2), nn.Flatten(), Linear(8, 4), ReLU(), Linear(4, 2))
-    assert "give an input: from_sequential(network, example)" in the_refusal(network)
-    assert "cannot be run on an input of [1, 3, 4, 4]" in the_refusal(
-        network, torch.randn(1, 3, 4, 4)
-    )
-    from_sequential(network, torch.randn(1, 2, 4, 4))
