@@ -1,6 +1,7 @@
 """Separation of a signal that arrives in blocks of any size, equal to separating it in one piece.
 
-    blocks -> Resampler -> blocks of the network, with their context -> Resampler -> voices
+    blocks -> Resampler -> Conditioner -> blocks of the network, with their context
+           -> level restored -> Resampler -> voices
 
 The network works on a fixed grid of blocks, independent of how samples arrive. The estimates
 therefore do not depend on the sizes of the blocks pushed.
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikesep.separation.audio.conditioning import Conditioner
 from spikesep.separation.audio.downmix import select_channels, to_float32
 from spikesep.separation.audio.files import MAX_MAGNITUDE, SAMPLE_RATE_RANGE
 from spikesep.separation.audio.resampling import FILTER_HALF_WIDTH, resample
 from spikesep.separation.model.separator import Separator
-from spikesep.spiking.cost import Cost
+from spikesep.spiking.cost import Cost, CostMeter
 
 Wave = TypeVar("Wave", np.ndarray, Tensor)
 
@@ -60,7 +62,8 @@ class Stream:
         self._length = max(1, round(block_seconds * rate) // stride) * stride
         self._to_model = Resampler(self.sample_rate, rate)
         self._from_model = Resampler(rate, self.sample_rate)
-        self._mixture = Window()
+        self._conditioner = Conditioner(rate)
+        self._mixture = Window()  # [2, n]: conditioned samples and the factor of their level
         self._n_pending = 0  # samples pushed whose estimates were not returned yet
         self._flushed = False
 
@@ -68,7 +71,8 @@ class Stream:
     def latency(self) -> float:
         """Largest delay of an estimate in seconds of signal; computing time comes on top."""
         core = (self._length + self._context) / self._separator.sample_rate
-        return self._to_model.latency + core + self._from_model.latency
+        resampling = self._to_model.latency + self._from_model.latency
+        return resampling + self._conditioner.latency + core
 
     def push(self, block: Wave) -> Wave:
         """Take the next samples of the recording and return the estimates available so far.
@@ -90,7 +94,7 @@ class Stream:
             raise ValueError("this stream was flushed; open another for another recording")
         samples = to_mono(np.asarray(block.detach().cpu() if isinstance(block, Tensor) else block))
         self._n_pending += len(samples)
-        self._mixture.push(self._to_model.push(samples))
+        self._mixture.push(self._conditioner.push(self._to_model.push(samples)))
         estimates = self._trimmed(self._from_model.push(self._separate(last=False)))
         if isinstance(block, Tensor):
             return torch.from_numpy(estimates).to(block.device)
@@ -106,8 +110,9 @@ class Stream:
             raise ValueError("this stream was flushed; open another for another recording")
         self._flushed = True
         nothing = np.empty(0, np.float32)
-        self._mixture.push(self._to_model.push(nothing))  # the resampler needs at least one push
-        self._mixture.push(self._to_model.flush())
+        rest = [self._to_model.push(nothing), self._to_model.flush()]  # flush needs a push before
+        self._mixture.push(self._conditioner.push(np.concatenate(rest)))
+        self._mixture.push(self._conditioner.flush())
         last = [self._from_model.push(self._separate(last=True)), self._from_model.flush()]
         return self._trimmed(np.concatenate(last, axis=1))
 
@@ -125,11 +130,12 @@ class Stream:
             if not last and window.stop < stop + context:
                 break
             left, right = max(0, window.position - context), min(window.stop, stop + context)
-            mixture = torch.from_numpy(window.between(left, right)).to(self._device)
-            estimates, cost = self._separator.separate_with_cost(mixture)
-            own = slice(window.position - left, min(stop, window.stop) - left)
-            pieces.append(estimates[:, own].cpu().numpy())
-            self.cost = self.cost + cost
+            samples, factor = window.between(left, right)
+            own, meter = slice(window.position - left, min(stop, window.stop) - left), CostMeter()
+            mixture = torch.from_numpy(samples).to(self._device)
+            estimates = self._separator.separate_conditioned(mixture, meter)
+            pieces.append(estimates[:, own].cpu().numpy() * factor[own])
+            self.cost = self.cost + meter.cost
             window.advance(min(stop, window.stop), context)
         nothing = np.empty((self._separator.config.n_speakers, 0), np.float32)
         return np.concatenate([nothing, *pieces], axis=1)

@@ -16,6 +16,7 @@ from asteroid_filterbanks import Decoder, Encoder, make_enc_dec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikesep.separation.audio.conditioning import condition
 from spikesep.separation.config import SeparatorConfig
 from spikesep.spiking.cost import Cost, CostMeter
 from spikesep.spiking.layer import SpikingLayer
@@ -110,15 +111,24 @@ class Separator(ConvertibleModel):
         return [self.encoder, self.norm]
 
     def separate(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
-        """Estimate the voices [n_speakers, T] in one mixture [T], in inference mode."""
-        with torch.inference_mode():
-            features, context = self.encode_in_float64(mixture[None])
-            return self.decode(self.network(features, observe), context)[0]
+        """Estimate the voices [n_speakers, T] in one mixture [T], in inference mode.
+
+        Neither offset nor level of the mixture matters; see `Conditioner`.
+        """
+        conditioned = torch.from_numpy(condition(mixture.detach().cpu().numpy(), self.sample_rate))
+        samples, factor = conditioned.to(mixture.device)
+        return self.separate_conditioned(samples, observe) * factor
 
     def separate_with_cost(self, mixture: Tensor) -> tuple[Tensor, Cost]:
         """Separate like `separate`; also return the cost of the mask network."""
         meter = CostMeter()
         return self.separate(mixture, meter), meter.cost
+
+    def separate_conditioned(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
+        """Estimate the voices [n_speakers, T] in conditioned samples [T], in inference mode."""
+        with torch.inference_mode():
+            features, context = self.encode_in_float64(mixture[None])
+            return self.decode(self.network(features, observe), context)[0]
 
     def encode_in_float64(self, mixture: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
         """Encode like `encode`, but in float64, and round the result to float32.

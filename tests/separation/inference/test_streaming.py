@@ -82,7 +82,7 @@ def test_estimates_are_within_the_stated_latency(rate):
         given_back += stream.push(block).shape[1]
         assert given_back >= 97 * k - 97 - stream.latency * rate
     assert given_back > 0
-    assert stream.latency < 0.25
+    assert stream.latency < 0.3
 
 
 def test_blocks_can_be_single_samples():

@@ -101,24 +101,41 @@ def test_spikes_cost_less_than_multiplications(model):
     assert max(cost.synops_ratio for cost in costs) < 1.1
 
 
-@pytest.mark.skipif(
-    not LIBRISPEECH.is_dir(), reason="no ../shared/corpora/LibriSpeech beside the checkout"
-)
-def test_held_out_voices_are_separated(model):
-    """Mix a few of the voices that the seed of the recipe holds out."""
-    loss, gains, costs = NegativeSiSdr(), [], []
+@pytest.fixture(scope="module")
+def held_out():
+    """Pairs of voices that the seed of the recipe holds out, a woman's and a man's, [4, 2, T]."""
+    if not LIBRISPEECH.is_dir():
+        pytest.skip("no ../shared/corpora/LibriSpeech beside the checkout")
     files = [sorted(LIBRISPEECH.glob(f"*/{speaker}/*/*.flac"))[0] for speaker in HELD_OUT]
     sounds = [resample(samples, rate, 8000)[:32000] for samples, rate in map(soundfile.read, files)]
-    for one, other in zip(sounds[::2], sounds[1::2], strict=True):
-        sources = np.stack([one / one.std(), other / other.std()]).astype(np.float32) * 0.05
-        mixture, target = sources.sum(0), torch.from_numpy(sources)[None]
-        found = model.separate_recording(mixture, 8000)
-        costs.append(found.cost)
-        estimates = torch.from_numpy(found.estimates)[None]
-        gains.append(
-            float(
-                loss(torch.from_numpy(mixture).expand(1, 2, -1), target) - loss(estimates, target)
-            )
-        )
-    assert np.mean(gains) > LEAST_GAIN_DB
+    voices = np.stack([sound / sound.std() for sound in sounds]).astype(np.float32) * 0.05
+    return voices.reshape(-1, 2, 32000)
+
+
+def improvement(estimates, sources):
+    """SI-SDR improvement in dB over the mixture of the sources, [2, T] both."""
+    loss, target = NegativeSiSdr(), torch.from_numpy(sources)[None]
+    mixture = torch.from_numpy(sources.sum(0)).expand(1, 2, -1)
+    return float(loss(mixture, target) - loss(torch.from_numpy(estimates)[None], target))
+
+
+def test_held_out_voices_are_separated(model, held_out):
+    separated = [model.separate_recording(sources.sum(0), 8000) for sources in held_out]
+    pairs = zip(separated, held_out, strict=True)
+    assert np.mean([improvement(found.estimates, s) for found, s in pairs]) > LEAST_GAIN_DB
+    costs = [found.cost for found in separated]
     assert sum(costs[1:], costs[0]).synops_ratio < 1
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1e-4, 0), (1000, 0), (1, 0.2)])
+def test_neither_gain_nor_offset_costs_quality(model, held_out, gain, offset):
+    """Compare the first 2 s with those of the plain mixture."""
+    loss = []
+    for sources in held_out[..., :16000]:
+        mixture = sources.sum(0)
+        changed = model.separate(np.float32(gain) * mixture + np.float32(offset), level="none")
+        loss.append(
+            improvement(model.separate(mixture, level="none"), sources)
+            - improvement(changed, sources)
+        )
+    assert abs(np.mean(loss)) < 0.1

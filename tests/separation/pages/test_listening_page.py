@@ -16,6 +16,7 @@ from PIL import Image
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
+from spikesep.separation.audio.conditioning import condition
 from spikesep.separation.config import DemoConfig, ScoringConfig
 from spikesep.separation.model.separator import load_separator
 from spikesep.separation.pages import build_page
@@ -137,7 +138,8 @@ def test_rasters_show_the_spikes_of_the_network(scored):
     mixture = (0.1 * rng.normal(size=7000)).astype(np.float32)
     estimates, cost, counts = separate_with_counts(model, mixture)
     np.testing.assert_array_equal(estimates, model.separate(torch.from_numpy(mixture)).numpy())
-    signal = Signal(model.encode_in_float64(torch.from_numpy(mixture)[None])[0])
+    conditioned = torch.from_numpy(condition(mixture, model.sample_rate)[0])
+    signal = Signal(model.encode_in_float64(conditioned[None])[0])
     for name, layer in model.network.layers.items():
         signal = layer(signal)
         np.testing.assert_array_equal(counts[name], signal.trains[0].spikes.sum(0)[0].numpy())
