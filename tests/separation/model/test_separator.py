@@ -70,7 +70,7 @@ def test_estimates_depend_on_the_context_only(n_converted):
     changed = mixture.clone()
     changed[2000 + model.context :] = 0
     changed[: 1000 - model.context] = 0
-    before, after = model.separate(mixture), model.separate(changed)
+    before, after = model.separate_conditioned(mixture), model.separate_conditioned(changed)
     torch.testing.assert_close(before[:, 1000:2000], after[:, 1000:2000], rtol=0, atol=1e-5)
     assert not torch.allclose(before[:, 2000:], after[:, 2000:])
 
