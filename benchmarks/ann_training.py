@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.synthetic import SAMPLE_RATE, crops
 from benchmarks.timing import row, time_in_turn
 from spikesep.separation.config import SeparatorConfig
-from spikesep.separation.experiment import NegativeSiSdr
 from spikesep.separation.model.separator import Separator
+from spikesep.separation.objective import NegativeSiSdr
 from spikesep.training.precision import autocast
 
 RECIPE = SeparatorConfig(

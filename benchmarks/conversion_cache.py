@@ -25,8 +25,8 @@ from torch.utils.data import Dataset
 from benchmarks.timing import describe_machine
 from spikesep.separation.data.dataset import FixedCrops
 from spikesep.separation.data.kaldi import read_data_dir
-from spikesep.separation.experiment import NegativeSiSdr
 from spikesep.separation.model.separator import Separator, load_separator
+from spikesep.separation.objective import NegativeSiSdr
 from spikesep.training.config import CacheConfig, ConversionConfig
 from spikesep.training.convert import convert
 from spikesep.training.records.history import History

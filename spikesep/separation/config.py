@@ -219,9 +219,12 @@ class SpeechPretrainConfig(PretrainConfig):
 
     Attributes:
         segment_seconds: duration of the random crop taken of each mixture in each epoch, s.
+        loss: `si_sdr`, as in the paper; or `snr`, which also knows sources that are silent in a
+            crop, and keeps the scale of the voices. Conversion uses the same.
     """
 
     segment_seconds: float = 1.0
+    loss: Literal["si_sdr", "snr"] = "si_sdr"
 
     def __post_init__(self):
         super().__post_init__()

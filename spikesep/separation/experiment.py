@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from asteroid.losses import PITLossWrapper, pairwise_neg_sisdr
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
@@ -28,11 +26,12 @@ from spikesep.separation.initial_models import (
     stems_from,
 )
 from spikesep.separation.model.separator import Separator, load_separator, save_separator
+from spikesep.separation.objective import LOSSES
 from spikesep.spiking.conversion.ptl import ThresholdChoice
 from spikesep.spiking.conversion.report import LayerReport, conversion_report
 from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.convert import convert
-from spikesep.training.objective import Metric
+from spikesep.training.objective import Loss, Metric
 from spikesep.training.pretrain import pretrain
 from spikesep.training.processes.launch import check_gpus, seed_everything
 from spikesep.training.records.history import History
@@ -42,17 +41,6 @@ VALID_SECONDS = 4.0
 """Duration of the validation crops of pre-training."""
 N_REPORTED = 32
 """Number of validation crops for the conversion report."""
-
-
-class NegativeSiSdr:
-    """Permutation-invariant negative SI-SDR in dB of zero-mean signals (eq. 14)."""
-
-    def __init__(self):
-        self._pit = PITLossWrapper(pairwise_neg_sisdr, pit_from="pw_mtx")
-
-    def __call__(self, estimates: Tensor, sources: Tensor) -> Tensor:
-        """Return the mean over batch and speakers of signals [B, n_speakers, T]."""
-        return self._pit(estimates, sources)
 
 
 def train_ann(
@@ -110,8 +98,8 @@ def _train(
     if is_first_process():
         _claim(exp, "ann", settings, data.folder)
         data.print_residuals()
-        _print_training(model, loader, crops)
-    loss = NegativeSiSdr()
+        _print_training(model, loader, crops, config.loss)
+    loss = LOSSES[config.loss]()
     pretrain(
         model,
         loss,
@@ -188,7 +176,7 @@ def _convert(
     check_gpus(recipe.launch)
     _claim(exp, "snn", settings, data.folder)
     _print_conversion(model, data)
-    loss = NegativeSiSdr()
+    loss = LOSSES[recipe.train.loss]()
     choices = convert(
         model,
         loss,
@@ -230,12 +218,13 @@ def _reports(
     return conversion_report(model.network, inputs, choices)
 
 
-def _print_training(model: Separator, loader: DataLoader, crops: FixedCrops) -> None:
+def _print_training(model: Separator, loader: DataLoader, crops: FixedCrops, loss: str) -> None:
     n_parameters = sum(p.numel() for p in model.parameters())
+    measure = loss.upper().replace("SI_", "SI-")
     n_mixtures = len(loader.dataset)  # pyright: ignore[reportArgumentType]
     print(
         f"training {n_parameters:,} parameters on {n_mixtures} mixtures, {len(crops)} crops for "
-        "validation; loss is negative SI-SDR in dB, metric is SI-SDR improvement in dB"
+        f"validation; loss is negative {measure} in dB, metric is {measure} improvement in dB"
     )
 
 
@@ -250,8 +239,8 @@ def _print_conversion(model: Separator, data: ExperimentData) -> None:
     print(model.network.plan())
 
 
-def _improvement(crops: FixedCrops, loss: NegativeSiSdr) -> Metric:
-    """Return the metric: SI-SDR improvement over the mixtures in dB, from the validation loss."""
+def _improvement(crops: FixedCrops, loss: Loss) -> Metric:
+    """Return the metric: improvement of the loss over the mixtures in dB."""
     pairs = [crops[i] for i in range(len(crops))]
     mixture_loss = np.mean(
         [float(loss(x.expand_as(sources)[None], sources[None])) for x, sources in pairs]

@@ -10,8 +10,8 @@ from helpers.paths import SHARED
 
 import spikesep
 from spikesep.separation.audio.files import resample
-from spikesep.separation.experiment import NegativeSiSdr
 from spikesep.separation.model.hub import PRETRAINED, find_model
+from spikesep.separation.objective import NegativeSiSdr
 
 LIBRISPEECH = SHARED / "corpora" / "LibriSpeech"
 FOLDER = find_model().parent
