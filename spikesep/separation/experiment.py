@@ -22,6 +22,7 @@ from spikesep.separation.initial_models import (
     copy_analog,
     hash_of_weights,
     load_analog,
+    load_initial,
     load_thawed,
     stems_from,
 )
@@ -67,7 +68,7 @@ def train_ann(
     folder, began = exp / "ann", time.monotonic() if began is None else began
     found = read_experiment_data(data, recipe)
     settings = found.settings("model", "train") | {"mixing.dynamic": recipe.mixing.dynamic}
-    initial = None if ann is None else load_analog(ann, recipe).train()
+    initial = None if ann is None else load_initial(ann, recipe).train()
     if ann is not None:
         settings["from_ann"] = hash_of_weights(ann)
     if folder.exists():

@@ -10,20 +10,34 @@ import torch
 from spikesep.errors import SpikeSepError
 from spikesep.files import hash_files, read_json, write_json
 from spikesep.separation.config import RecipeConfig
+from spikesep.separation.model.growth import can_grow, grow
 from spikesep.separation.model.separator import Separator, load_separator, save_separator
 from spikesep.spiking.conversion.spike_budget import match
 from spikesep.training.records.history import History
 
 
+def load_initial(path: Path, recipe: RecipeConfig) -> Separator:
+    """Load the analog separator to train further; it grows to the recipe's sizes if it can.
+
+    Raises:
+        SpikeSepError: it is converted, or cannot grow to the recipe's architecture.
+    """
+    found = load_separator(path)
+    if found.config == recipe.model or not can_grow(found.config, recipe.model):
+        return load_analog(path, recipe)
+    _check_analog(path, found)
+    print(f"{path}: carried over to the model's sizes; what is new starts at random")
+    return grow(found, recipe.model)
+
+
 def load_analog(path: Path, recipe: RecipeConfig) -> Separator:
-    """Load the analog separator to train further or to convert.
+    """Load an analog separator of the recipe's architecture.
 
     Raises:
         SpikeSepError: it is converted, or its architecture differs from the recipe's.
     """
     model = load_separator(path)
-    if model.kind != "ann" or model.network.n_converted:
-        raise SpikeSepError(f"{path}: is converted already; give an analog separator")
+    _check_analog(path, model)
     _check_same(path, "model", ours=asdict(recipe.model), theirs=asdict(model.config))
     return model
 
@@ -109,6 +123,11 @@ def _thawed(path: Path, recipe: RecipeConfig) -> Separator:
         )
     model.network.thaw()
     return model
+
+
+def _check_analog(path: Path, model: Separator) -> None:
+    if model.kind != "ann" or model.network.n_converted:
+        raise SpikeSepError(f"{path}: is converted already; give an analog separator")
 
 
 def _check_same(

@@ -1,11 +1,14 @@
 """Conversion that starts from networks converted before."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers.recipes import RECIPE, converting, link_data
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.experiment import convert_snn, train_ann
+from spikesep.separation.initial_models import load_initial
 from spikesep.separation.model.separator import load_separator
 
 
@@ -122,3 +125,14 @@ def test_pruned_inputs_stay_pruned(data, converted, tmp_path):
             assert torch.equal(two[name], tensor)
     with pytest.raises(SpikeSepError, match=r"has convert\.fan_in = 5, not 0"):
         convert_snn(data, tmp_path / "three", RECIPE, ann, [snn])
+
+
+def test_initial_separators_grow_to_the_recipe(converted, capsys):
+    larger = replace(RECIPE, model=replace(RECIPE.model, n_speakers=3))
+    assert load_initial(converted / "ann", larger).config == larger.model
+    assert "carried over" in capsys.readouterr().out
+    narrower = replace(RECIPE, model=replace(RECIPE.model, n_channels=RECIPE.model.n_channels - 1))
+    with pytest.raises(SpikeSepError, match="model.n_channels"):
+        load_initial(converted / "ann", narrower)
+    with pytest.raises(SpikeSepError, match="converted already"):
+        load_initial(converted / "snn", larger)
