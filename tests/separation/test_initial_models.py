@@ -132,7 +132,7 @@ def test_initial_separators_grow_to_the_recipe(converted, capsys):
     assert load_initial(converted / "ann", larger).config == larger.model
     assert "carried over" in capsys.readouterr().out
     narrower = replace(RECIPE, model=replace(RECIPE.model, n_channels=RECIPE.model.n_channels - 1))
-    with pytest.raises(SpikeSepError, match="model.n_channels"):
+    with pytest.raises(SpikeSepError, match=r"model\.n_channels"):
         load_initial(converted / "ann", narrower)
     with pytest.raises(SpikeSepError, match="converted already"):
         load_initial(converted / "snn", larger)
