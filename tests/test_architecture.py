@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "cli": {"cli", "doctor", "separation", "vision", "training", "spiking"},
 }
 ALL = set(MAY_IMPORT)
-COMMON = {"checks", "errors", "files", "provenance", "workers"}
+COMMON = {"checks", "errors", "files", "hardware_profiles", "provenance", "workers"}
 UNKNOWN_TO_THE_CORE = {
     "pytorch_lightning",
     "asteroid",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from spikesep.checks import check, check_whole
 from spikesep.errors import SpikeSepError
+from spikesep.hardware_profiles import PROFILES
 
 
 @dataclass
@@ -114,6 +115,9 @@ class ConversionConfig:
         qat_bits: bits of weights and biases, imposed on each layer at its stage by
             quantization-aware training (section 4.3); 0 for float32.
         fan_in: maximum number of inputs of a neuron; 0 for no limit.
+        profile: chip whose published limits to keep (`spikesep.hardware_profiles`): lowers
+            `weight_bits`, sets `qat_bits` where it has fewer than 8, and `fan_in`; conversion ends
+            with what fits. Empty for none.
         pruning: selection of the inputs to remove when `fan_in` is exceeded: `magnitude` keeps the
             largest weights of each layer at its stage; `refit` prunes all layers before the first
             stage by least squares and refits the remaining weights. `refit` needs many more
@@ -151,6 +155,7 @@ class ConversionConfig:
     gradient: Literal["relu", "clipped"] = "relu"
     qat_bits: int = 0
     fan_in: int = 0
+    profile: Literal["", "loihi2", "speck", "spinnaker2", "truenorth"] = ""
     pruning: Literal["magnitude", "refit"] = "magnitude"
     budget: SynopsConfig = field(default_factory=SynopsConfig)
     encoding: Literal["constant", "impulse"] = "constant"
@@ -187,6 +192,8 @@ class ConversionConfig:
             max_minutes="positive",
         )
         check_whole("convert", self, n_steps=(1, 2**16))
+        if self.profile:
+            self._keep_to_profile()
         self._check_bits()
         self._check_method()
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
@@ -197,6 +204,15 @@ class ConversionConfig:
             raise SpikeSepError(
                 "--convert.pruning refit: prunes to --convert.fan_in inputs; give that, too"
             )
+
+    def _keep_to_profile(self) -> None:
+        """Lower bits and inputs to what the chip holds."""
+        profile = PROFILES[self.profile]
+        self.weight_bits = min(self.weight_bits or 8, profile.weight_bits)
+        if profile.weight_bits < 8:
+            self.qat_bits = min(self.qat_bits or 16, profile.weight_bits)
+        if profile.fan_in:
+            self.fan_in = min(self.fan_in or profile.fan_in, profile.fan_in)
 
     def _check_bits(self) -> None:
         if self.weight_bits not in (0, 2, 3, 4, 5, 6, 7, 8):

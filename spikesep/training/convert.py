@@ -9,9 +9,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from spikesep.hardware_profiles import PROFILES
 from spikesep.spiking.conversion.all_at_once import AllAtOnce
 from spikesep.spiking.conversion.fixed_point import require_fixed_point
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning, StageEpoch, ThresholdChoice
+from spikesep.spiking.hardware_fit import check_fit
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.signal import Coding
 from spikesep.training.config import ConversionConfig
@@ -113,6 +115,10 @@ def convert(
         _run(trainer, learning, checkpoint)
     for sentence in cut_short([row for row in history.read() if row.stage > 0]):
         print(sentence, flush=True)
+    if config.profile:
+        features = model.encode(train_set[0][0][None])[0]
+        for line in check_fit(model.network, features, PROFILES[config.profile]):
+            print(line, flush=True)
     return learning.choices
 
 
