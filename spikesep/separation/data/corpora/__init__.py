@@ -164,4 +164,5 @@ def _with_own_split(item: ScreenedRecording) -> Utterance:
         recording.sex,
         recording.split,
         item.duration,
+        recording.corpus,
     )
