@@ -10,7 +10,12 @@ from torch.utils.data import DataLoader
 from spikesep.errors import SpikeSepError
 from spikesep.files import hash_files
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, read_table
+from spikesep.separation.data.corpora.table import (
+    ABSENT,
+    UTTERANCE_TABLE,
+    Utterance,
+    read_table,
+)
 from spikesep.separation.data.dataset import CropList, FixedCrops, RandomCrops, crop_loader
 from spikesep.separation.data.dynamic_mixing import DynamicCrops
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
@@ -46,7 +51,8 @@ class ExperimentData:
         """Return batches of random training crops, different in each epoch.
 
         Mixtures with a residual (`Mixture.has_residual`) are used as they are: since the residual
-        may be the sources' reverberation, the sources are neither re-paired nor inverted.
+        may be the sources' reverberation, the sources are neither re-paired nor inverted. Nor are
+        those of sets with silent sources, which have no level.
 
         Args:
             n_samples: samples per crop.
@@ -54,7 +60,9 @@ class ExperimentData:
             seed: seed of crops and order.
         """
         recipe, dynamic = self.recipe, self.recipe.mixing.dynamic
-        changes = not (dynamic.examples or any(mixture.has_residual for mixture in self.train))
+        fixed = any(mixture.has_residual or ABSENT in mixture.speakers for mixture in self.train)
+        turns = recipe.mixing.procedure == "conversation"
+        changes = not (dynamic.examples or fixed or turns)
         collate = Collate(
             remix=changes and dynamic.remix,
             snr_db=recipe.mixing.snr_db,
