@@ -21,8 +21,9 @@ class CorpusConfig:
 
     Attributes:
         name: `debian` (real voices from Debian packages), `folder` (one folder per speaker),
-            `librispeech`, `wsj0`, or `espeak` (synthetic voices).
-        root: corpus folder, for `folder`, `librispeech` and `wsj0`.
+            `commonvoice` (a language, or a folder of several), `librispeech`, `wsj0`, or `espeak`
+            (synthetic voices).
+        root: corpus folder, for `folder`, `commonvoice`, `librispeech` and `wsj0`.
         lists: folder of the published mixture lists (WSJ0-2mix) or metadata (LibriMix), which then
             determine the recordings and splits; empty to draw them at random.
         noise: folder of the WHAM noise for LibriMix with noise; empty for none.
@@ -33,12 +34,13 @@ class CorpusConfig:
         fallback: corpus to use, with a notice, if the packages of `debian` cannot be fetched;
             empty for none.
         min_seconds: minimum duration of a recording, s.
+        max_per_speaker: recordings of each speaker to use at most, drawn at random; 0 for all.
         seen_speakers: speakers of training and of the closed condition; empty for the corpus's
             defaults.
         unseen_speakers: speakers of the open condition; empty for the corpus's defaults.
     """
 
-    name: Literal["debian", "folder", "librispeech", "wsj0", "espeak"] = "debian"
+    name: Literal["debian", "folder", "commonvoice", "librispeech", "wsj0", "espeak"] = "debian"
     root: str = ""
     lists: str = ""
     noise: str = ""
@@ -46,8 +48,12 @@ class CorpusConfig:
     as_published: bool = False
     fallback: str = "espeak"
     min_seconds: float = 1.5
+    max_per_speaker: int = 0
     seen_speakers: list[str] = field(default_factory=list)
     unseen_speakers: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        check("corpus", self, max_per_speaker="not negative")
 
 
 @dataclass

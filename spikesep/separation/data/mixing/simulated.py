@@ -7,6 +7,7 @@ out from training, and its rooms are its own.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,9 @@ from spikesep.separation.data.simulation.conversation import (
 from spikesep.separation.data.simulation.noise_files import list_noise
 from spikesep.separation.data.simulation.simulator import Simulator, at_condition, open_simulator
 from spikesep.workers import Workers
+
+MIN_SECONDS = 0.5
+"""Shortest rest of a turn for which another utterance begins."""
 
 
 class SimulatedProcedure:
@@ -246,22 +250,32 @@ class _Planner:
     def _draw_spans(
         self, speakers: Sequence[str], rng: np.random.Generator
     ) -> tuple[tuple[Utterance, ...], tuple[Span, ...]]:
-        """Draw an utterance, and the part of it that is heard, for every turn."""
-        longest = self.config.max_seconds
-        turns = [Turn(k, 0.0, longest) for k in range(len(speakers))]
+        """Draw the utterances of every turn, and the parts of them that are heard."""
+        seconds = self.config.max_seconds
+        turns = [Turn(k, 0.0, seconds) for k in range(len(speakers))]
         if self.in_turns:
-            turns = draw_conversation(rng, len(speakers), longest, self.config.dynamic.conversation)
+            turns = draw_conversation(rng, len(speakers), seconds, self.config.dynamic.conversation)
             silent = set(range(len(speakers))) - {turn.speaker for turn in turns}
-            turns += [Turn(k, 0.0, longest) for k in sorted(silent)]  # everyone is heard
-        rows = [self._deal(speakers[turn.speaker], rng) for turn in turns]
-        if not self.in_turns:
-            longest = min(longest, *(row.duration for row in rows))
-        spans = []
-        for row, turn in zip(rows, turns, strict=True):
-            seconds = min(turn.end - turn.start, row.duration, longest)
+            turns += [Turn(k, 0.0, seconds) for k in sorted(silent)]  # everyone is heard
+        heard = [span for turn in turns for span in self._fill(speakers[turn.speaker], turn, rng)]
+        rows, spans = zip(*heard, strict=True)
+        if not self.in_turns:  # the shortest utterance ends the mixture
+            end = min(span.end for span in spans)
+            spans = tuple(replace(span, end=end) for span in spans)
+        return rows, spans
+
+    def _fill(
+        self, speaker: str, turn: Turn, rng: np.random.Generator
+    ) -> list[tuple[Utterance, Span]]:
+        """Draw an utterance for a turn, or in a conversation as many as fill it."""
+        heard, now = [], turn.start
+        while not heard or (self.in_turns and turn.end - now > MIN_SECONDS):
+            row = self._deal(speaker, rng)
+            seconds = min(turn.end - now, row.duration)
             offset = rng.uniform(0, row.duration - seconds)
-            spans.append(Span(turn.start, turn.start + seconds, offset))
-        return tuple(rows), tuple(spans)
+            heard.append((row, Span(now, now + seconds, offset)))
+            now += seconds
+        return heard
 
     def _deal(self, speaker: str, rng: np.random.Generator) -> Utterance:
         """Draw an utterance; all of a speaker are used before one is repeated."""
