@@ -82,16 +82,18 @@ class NoiseLibrary:
         return _normalize(noise)
 
     def _coloured(self, rng: np.random.Generator, n_samples: int) -> np.ndarray:
-        bins = np.arange(n_samples // 2 + 1)
-        return _shape(rng, np.maximum(bins, n_samples / 200) ** (-rng.uniform(*SLOPES) / 2))
+        bins = np.arange(_n_bins(n_samples))
+        amplitude = np.maximum(bins, n_samples / 200) ** (-rng.uniform(*SLOPES) / 2)
+        return _shape(rng, amplitude)[:n_samples]
 
     def _speech_shaped(self, rng: np.random.Generator, n_samples: int) -> np.ndarray:
         """Draw Gaussian noise with the mean spectrum of a voice."""
         voice = self._read_voice(rng, n_samples)
         frames = voice[: len(voice) // SHAPE_FRAME * SHAPE_FRAME].reshape(-1, SHAPE_FRAME)
         power = np.square(np.abs(np.fft.rfft(frames * np.hanning(SHAPE_FRAME)))).mean(0)
-        positions = np.linspace(0, len(power) - 1, n_samples // 2 + 1)
-        return _shape(rng, np.sqrt(np.interp(positions, np.arange(len(power)), power)))
+        positions = np.linspace(0, len(power) - 1, _n_bins(n_samples))
+        amplitude = np.sqrt(np.interp(positions, np.arange(len(power)), power))
+        return _shape(rng, amplitude)[:n_samples]
 
     def _babble(self, rng: np.random.Generator, n_samples: int) -> np.ndarray:
         reads = [_normalize(self._read_voice(rng, 2 * n_samples)) for _ in range(BABBLE_READS)]
@@ -111,10 +113,9 @@ class NoiseLibrary:
             first = int(position * max(1, length - wanted))
             segment, _ = read_segment(path, lambda _length, _rate: (first, wanted))
             samples = resample(segment, rate, self.sample_rate)
-        missing = max(0, n_samples - len(samples))
-        samples = np.pad(samples, (0, missing), mode="wrap") if missing else samples
-        start = rng.integers(len(samples) - n_samples + 1)
-        return samples[start : start + n_samples]
+        spare = len(samples) - n_samples
+        start = rng.integers(spare + 1 if spare >= 0 else len(samples))
+        return np.take(samples, np.arange(start, start + n_samples), mode="wrap")
 
 
 @lru_cache(maxsize=4096)
@@ -127,12 +128,15 @@ def _decoded(path: Path, sample_rate: int) -> np.ndarray:
     return read_audio(path, sample_rate)
 
 
+def _n_bins(n_samples: int) -> int:
+    """Return the frequency bins of noise of the next even length."""
+    return (n_samples + 1) // 2 + 1
+
+
 def _shape(rng: np.random.Generator, amplitude: np.ndarray) -> np.ndarray:
-    """Draw Gaussian noise with the amplitude of each frequency bin."""
+    """Draw Gaussian noise of even length with the amplitude of each frequency bin."""
     bins = len(amplitude)
-    n_samples = 2 * (bins - 1) if bins > 1 else 1
-    spectrum = amplitude * (rng.normal(size=bins) + 1j * rng.normal(size=bins))
-    return np.fft.irfft(spectrum, n_samples)
+    return np.fft.irfft(amplitude * (rng.normal(size=bins) + 1j * rng.normal(size=bins)))
 
 
 def _normalize(samples: np.ndarray) -> np.ndarray:

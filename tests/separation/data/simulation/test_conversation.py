@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,10 +49,10 @@ def test_statistics_follow_the_settings():
     turns = draw_conversation(
         np.random.default_rng(1), 2, 5000, ConversationConfig(change=1.0, backchannels=0.0)
     )
-    assert all(one.speaker != other.speaker for one, other in zip(turns, turns[1:], strict=False))
+    assert all(one.speaker != other.speaker for one, other in itertools.pairwise(turns))
     lengths = [turn.end - turn.start for turn in turns]
     assert np.median(lengths) == pytest.approx(1.8, rel=0.1)
-    overlapping = [b.start < a.end for a, b in zip(turns, turns[1:], strict=False)]
+    overlapping = [b.start < a.end for a, b in itertools.pairwise(turns)]
     assert np.mean(overlapping) == pytest.approx(0.4, abs=0.05)
 
 
@@ -63,7 +65,7 @@ def test_no_speaker_talks_over_themselves_and_all_is_within_the_duration(seed, n
     assert turns == sorted(turns, key=lambda turn: turn.start)
     for speaker in range(n):
         own = [turn for turn in turns if turn.speaker == speaker]
-        assert all(a.end <= b.start + 1e-9 for a, b in zip(own, own[1:], strict=False))
+        assert all(a.end <= b.start + 1e-9 for a, b in itertools.pairwise(own))
     speech, overlap = measure_overlap(turns)
     expected = share_of_frames(turns, seconds)
     assert speech == pytest.approx(expected[0], abs=0.02 * len(turns) + 0.02)

@@ -16,9 +16,7 @@ def bank(tmp_path_factory):
 
 
 def open_bank(folder, config, seed="tr 0"):
-    return rooms.open_room_bank(
-        folder, config, sample_rate=RATE, n_voices=2, seed=seed, n_jobs=1
-    )
+    return rooms.open_room_bank(folder, config, sample_rate=RATE, n_voices=2, seed=seed, n_jobs=1)
 
 
 def test_schroeder_integration_measures_a_known_decay():
