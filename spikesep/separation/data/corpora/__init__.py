@@ -31,9 +31,9 @@ from spikesep.separation.data.corpora.splits import assign_splits
 from spikesep.separation.data.corpora.table import SPLITS, Utterance, check_listable
 
 CORPORA: dict[str, Callable[[CorpusConfig, Path, int, int], list[Recording]]] = {
-    "commonvoice": commonvoice.recordings,
     "debian": debian.recordings,
     "folder": folder.recordings,
+    "commonvoice": commonvoice.recordings,
     "librispeech": librispeech.recordings,
     "wsj0": wsj0.recordings,
     "espeak": espeak.recordings,

@@ -78,8 +78,8 @@ def _telephone_filter(sample_rate: int) -> np.ndarray:
 
     low, high = TELEPHONE_HZ
     if high < 0.48 * sample_rate:
-        return butter(4, (low, high), "bandpass", fs=sample_rate, output="sos")
-    return butter(4, low, "highpass", fs=sample_rate, output="sos")
+        return np.asarray(butter(4, (low, high), "bandpass", fs=sample_rate, output="sos"))
+    return np.asarray(butter(4, low, "highpass", fs=sample_rate, output="sos"))
 
 
 def _mu_law(samples: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:

@@ -23,7 +23,6 @@ BABBLE_READS = 3
 SHAPE_FRAME = 256
 CACHED_SECONDS = 15.0
 """Longest recording that is kept in memory once it was decoded."""
-TRIES = 4
 
 
 class NoiseLibrary:
@@ -61,7 +60,7 @@ class NoiseLibrary:
         Raises:
             SpikeSepError: If a recording cannot be read.
         """
-        maker = self.makers[rng.choice(len(self.makers), p=self.probabilities)]
+        maker = self.makers[int(rng.choice(len(self.makers), p=self.probabilities))]
         noise = _normalize(maker(rng, n_samples))
         return noise if noise.any() else _normalize(rng.normal(size=n_samples))
 
@@ -73,7 +72,7 @@ class NoiseLibrary:
         return noise
 
     def _vary(self, rng: np.random.Generator, n_samples: int) -> np.ndarray:
-        path = self.recordings[rng.integers(len(self.recordings))]
+        path = self.recordings[int(rng.integers(len(self.recordings)))]
         speed = float(rng.choice(SPEEDS))
         samples = self._read(path, rng, int(np.ceil(n_samples * speed)) + 1)
         noise = resample(samples, round(100 * speed), 100)[:n_samples]
@@ -100,7 +99,7 @@ class NoiseLibrary:
         return np.sum(reads, 0).reshape(2, n_samples).sum(0)
 
     def _read_voice(self, rng: np.random.Generator, n_samples: int) -> np.ndarray:
-        path = self.voices[rng.integers(len(self.voices))]
+        path = self.voices[int(rng.integers(len(self.voices)))]
         return self._read(path, rng, max(n_samples, SHAPE_FRAME))
 
     def _read(self, path: Path, rng: np.random.Generator, n_samples: int) -> np.ndarray:

@@ -43,7 +43,7 @@ class Room:
         voices: Positions, m.
     """
 
-    size: tuple[float, float, float]
+    size: tuple[float, ...]
     rt60: float
     microphone: np.ndarray
     voices: tuple[np.ndarray, ...]
@@ -121,7 +121,7 @@ def simulate_room(
 
 def draw_room(rng: np.random.Generator, rt60: Sequence[float], n_voices: int) -> Room:
     """Draw a room that can have its reverberation time, and positions in it."""
-    wanted = rng.uniform(*rt60)
+    wanted = rng.uniform(rt60[0], rt60[1])
     size = tuple(rng.uniform(*bounds) for bounds in SIZE_METRES)
     while _sabine_absorption(wanted, size) > MAX_ABSORPTION:  # a large room decays longer
         wanted *= 1.01
@@ -228,7 +228,7 @@ def _convolve(voices: np.ndarray, responses: np.ndarray) -> np.ndarray:
     """Convolve voices [S, T] with responses [parts, S, n]; return [parts, S, T], float32."""
     n = voices.shape[1]
     size = next_fast_len(n + responses.shape[2] - 1, real=True)
-    product = rfft(voices.astype(np.float32), size) * rfft(responses, size)
+    product = np.asarray(rfft(voices.astype(np.float32), size)) * np.asarray(rfft(responses, size))
     return np.asarray(irfft(product, size))[..., :n]
 
 

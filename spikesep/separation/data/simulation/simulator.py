@@ -71,8 +71,8 @@ class Simulator:
         if self.library and noise < self.noise.probability:
             rest = rest + self._draw_noise(len(rest), _generator(seed, NOISE))
         if band < self.damage.band:
-            *sources, rest = limit_band(np.stack([*sources, rest]), self.sample_rate)
-            sources = np.stack(sources)
+            limited = limit_band(np.vstack([sources, rest]), self.sample_rate)
+            sources, rest = limited[:-1], limited[-1]
         mixture = sources.sum(0) + rest
         damaged = damage(mixture, self.damage, self.sample_rate, _generator(seed, DAMAGE))
         return sources, rest + (damaged - mixture)
