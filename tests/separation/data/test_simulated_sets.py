@@ -1,5 +1,7 @@
 """Test sets of the procedures `simulated` and `conversation`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -13,8 +15,9 @@ from spikesep.separation.data.corpora.table import (
     Utterance,
     write_table,
 )
-from spikesep.separation.data.kaldi import validate_data_dir
+from spikesep.separation.data.kaldi import Mixture, validate_data_dir
 from spikesep.separation.data.preparation import make_mixtures
+from spikesep.separation.experiment_data import ExperimentData
 from spikesep.separation.mixing_config import DamageConfig, NoiseConfig, RoomsConfig
 from spikesep.training.config import LaunchConfig
 
@@ -141,3 +144,21 @@ def test_unsupported_settings_are_rejected_before_anything_is_written(folders):
         with pytest.raises(SpikeSepError, match=message):
             make(folders, "refused", **settings)
     assert not (folders[0] / "refused" / "wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("procedure", "speakers", "residual", "remixed"),
+    [
+        ("simulated", ("a", "b"), False, True),
+        ("simulated", ("a", "b"), True, False),
+        ("simulated", ("a", ABSENT), False, False),
+        ("conversation", ("a", "b"), False, False),
+    ],
+)
+def test_sets_that_cannot_be_remixed_are_not(procedure, speakers, residual, remixed, tmp_path):
+    files = (tmp_path / "s1.wav", tmp_path / "s2.wav")
+    mixture = Mixture(f"{'_'.join(speakers)}-0", tmp_path / "mix.wav", files, speakers, ("f", "u"))
+    recipe = RecipeConfig(mixing=MixingConfig(procedure=procedure))
+    train = [replace(mixture, has_residual=residual)]
+    loader = ExperimentData(tmp_path, recipe, train, [], "").random_crops(800, 2, 0)
+    assert loader.collate_fn.remix == loader.collate_fn.random_polarity == remixed

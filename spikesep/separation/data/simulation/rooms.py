@@ -9,11 +9,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
+from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path
 from spikesep.separation.mixing_config import RoomsConfig
 from spikesep.workers import parallel_map
@@ -93,12 +95,20 @@ def open_room_bank(
         n_voices: Voices per room.
         seed: Seed of the rooms.
         n_jobs: Processes that simulate; 0 uses all cores.
+
+    Raises:
+        SpikeSepError: If rooms must be simulated and pyroomacoustics is not installed.
     """
     settings = asdict(config) | {"rate": sample_rate, "voices": n_voices, "seed": seed}
     settings = {k: v for k, v in settings.items() if k not in ("probability", "early_ms")}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{key}.npy"
     if not path.is_file():
+        if not find_spec("pyroomacoustics"):
+            raise SpikeSepError(
+                "--mixing.dynamic.rooms: pyroomacoustics is not installed; "
+                "install the package with its extra: pip install '.[train]'"
+            )
         simulate = partial(
             simulate_room, rt60=config.rt60, sample_rate=sample_rate, n_voices=n_voices, seed=seed
         )

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from spikesep.errors import SpikeSepError
 from spikesep.separation.data.simulation import rooms
 from spikesep.separation.mixing_config import RoomsConfig
 
@@ -99,3 +100,11 @@ def test_bank_is_read_again_and_follows_from_its_seed(bank):
     np.testing.assert_array_equal(again, first.responses[1])
     other = rooms.simulate_room(1, rt60=(0.2, 0.6), sample_rate=RATE, n_voices=2, seed="tt 0")
     assert not np.array_equal(other, again)
+
+
+def test_missing_library_is_named_unless_the_bank_exists(bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(rooms, "find_spec", lambda name: None)
+    _, folder, config = bank
+    open_bank(folder, config)
+    with pytest.raises(SpikeSepError, match=r"rooms: pyroomacoustics is not installed; install"):
+        open_bank(tmp_path, config)
