@@ -59,7 +59,7 @@ class DynamicCrops(EpochCrops):
         seed: Seed of all choices.
 
     Raises:
-        SpikeSepError: If there are fewer speakers than a mixture has.
+        SpikeSepError: If there are fewer speakers than a mixture has, or fewer sources than voices.
     """
 
     TRIES = 4  # positions that are tried to find a crop in which the voice is heard
@@ -91,6 +91,11 @@ class DynamicCrops(EpochCrops):
             raise SpikeSepError(
                 f"{len(voices)} speakers to mix on the fly, {n_speakers} are needed; "
                 "add voices to `tr`"
+            )
+        if len(counts) > n_speakers:
+            raise SpikeSepError(
+                f"--mixing.dynamic.voices {list(counts)}: the model separates {n_speakers} voices; "
+                "give as many shares at most"
             )
         self.voices = dict(sorted(voices.items()))
         self.n, self.n_speakers, self.seed = n, n_speakers, seed

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import write_wav
 from spikesep.separation.config import DynamicMixingConfig
 from spikesep.separation.data.corpora.table import ABSENT, Utterance
@@ -91,6 +92,11 @@ def test_number_of_voices_follows_its_probabilities_and_others_are_zero(table):
         counts.append(sum(present))
     shares = np.bincount(counts, minlength=4)[1:] / 200
     np.testing.assert_allclose(shares, [0.2, 0.5, 0.3], atol=0.09)
+
+
+def test_more_voices_than_sources_are_refused(table):
+    with pytest.raises(SpikeSepError, match=r"voices \[.*\]: the model separates 3 voices; give"):
+        crops(table, voices=[0.1, 0.2, 0.3, 0.4])
 
 
 def test_crops_of_conversations_hold_any_number_of_voices(table):

@@ -188,7 +188,7 @@ class SimulatedProcedure:
             f"SPEAKER {planned.utt_id} 1 {span.start:.3f} {span.end - span.start:.3f} <NA> <NA> "
             f"{row.speaker} <NA> <NA>\n"
             for planned in plan
-            for row, span in zip(planned.utterances, planned.scene.spans, strict=True)  # pyright: ignore[reportOptionalMemberAccess]
+            for row, span in zip(planned.utterances, _spans(planned), strict=True)
         ]
         return write_if_changed(data / split / "rttm", "".join(lines).encode())
 
@@ -286,12 +286,16 @@ class _Planner:
         return deck.pop()
 
 
-def _turns(planned: PlannedMixture) -> list[Turn]:
+def _spans(planned: PlannedMixture) -> tuple[Span, ...]:
     assert planned.scene is not None
+    return planned.scene.spans
+
+
+def _turns(planned: PlannedMixture) -> list[Turn]:
     speakers = [name for name, _ in planned.voices]
     return [
         Turn(speakers.index(row.speaker), span.start, span.end)
-        for row, span in zip(planned.utterances, planned.scene.spans, strict=True)
+        for row, span in zip(planned.utterances, _spans(planned), strict=True)
     ]
 
 
