@@ -18,6 +18,7 @@ DOCS = ROOT / "docs"
 GUIDES = (
     "python",
     "train-your-own-speakers",
+    "train-for-real-recordings",
     "convert-your-own-network",
     "read-the-report",
     "publish-a-model",

@@ -107,9 +107,12 @@ def prepare_corpus(options: Namespace) -> None:
 
 def _corpus_settings(options: Namespace) -> dict[str, Any]:
     """Collect the settings that decide which utterances are listed."""
+    corpus = asdict(options.corpus)
+    if not corpus["max_per_speaker"]:
+        del corpus["max_per_speaker"]  # lists of earlier versions have no such setting
     settings = {
         "seed": options.seed,
-        "corpus": asdict(options.corpus),
+        "corpus": corpus,
         "n_speakers": options.mixing.n_speakers,
     }
     if options.corpus.lists:

@@ -1,11 +1,12 @@
 """Settings of the speech recipes, importable without torch."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from spikesep.checks import brief, check, check_whole
 from spikesep.errors import SpikeSepError
+from spikesep.separation.mixing_config import DynamicMixingConfig as DynamicMixingConfig
+from spikesep.separation.mixing_config import MixingConfig
 from spikesep.training.config import ConversionConfig, LaunchConfig, PretrainConfig
 
 MOST_DILATIONS = 1_000
@@ -20,8 +21,9 @@ class CorpusConfig:
 
     Attributes:
         name: `debian` (real voices from Debian packages), `folder` (one folder per speaker),
-            `librispeech`, `wsj0`, or `espeak` (synthetic voices).
-        root: corpus folder, for `folder`, `librispeech` and `wsj0`.
+            `commonvoice` (a language, or a folder of several), `librispeech`, `wsj0`, or `espeak`
+            (synthetic voices).
+        root: corpus folder, for `folder`, `commonvoice`, `librispeech` and `wsj0`.
         lists: folder of the published mixture lists (WSJ0-2mix) or metadata (LibriMix), which then
             determine the recordings and splits; empty to draw them at random.
         noise: folder of the WHAM noise for LibriMix with noise; empty for none.
@@ -32,12 +34,13 @@ class CorpusConfig:
         fallback: corpus to use, with a notice, if the packages of `debian` cannot be fetched;
             empty for none.
         min_seconds: minimum duration of a recording, s.
+        max_per_speaker: recordings of each speaker to use at most, drawn at random; 0 for all.
         seen_speakers: speakers of training and of the closed condition; empty for the corpus's
             defaults.
         unseen_speakers: speakers of the open condition; empty for the corpus's defaults.
     """
 
-    name: Literal["debian", "folder", "librispeech", "wsj0", "espeak"] = "debian"
+    name: Literal["debian", "folder", "commonvoice", "librispeech", "wsj0", "espeak"] = "debian"
     root: str = ""
     lists: str = ""
     noise: str = ""
@@ -45,111 +48,12 @@ class CorpusConfig:
     as_published: bool = False
     fallback: str = "espeak"
     min_seconds: float = 1.5
+    max_per_speaker: int = 0
     seen_speakers: list[str] = field(default_factory=list)
     unseen_speakers: list[str] = field(default_factory=list)
 
-
-@dataclass
-class DynamicMixingConfig:
-    """Dynamic mixing: changes to the training mixtures in each epoch.
-
-    Attributes:
-        examples: mixtures per epoch, mixed on the fly from the training utterances; 0 reads the
-            mixtures on disk.
-        speeds: speed factors, one of which is drawn for each utterance mixed on the fly, such as
-            [0.9, 1.0, 1.1].
-        speaker_weighting: exponent of a speaker's amount of speech in the probability of drawing
-            the speaker when mixing on the fly: 0 draws all speakers equally often, 1 all seconds
-            of speech.
-        remix: re-pair the sources within each batch at new levels.
-        channel: random recording channel of each source: `polarity` inverts it at random,
-            `equalizer` filters it and moves its band edges, `floor` adds noise to the mixture. The
-            last two need `examples`. Without a channel, networks learn to separate recordings
-            rather than voices.
-    """
-
-    examples: int = 0
-    speeds: list[float] = field(default_factory=lambda: [1.0])
-    speaker_weighting: float = 0.0
-    remix: bool = True
-    channel: list[Literal["polarity", "equalizer", "floor"]] = field(
-        default_factory=lambda: ["polarity"]
-    )
-
     def __post_init__(self):
-        name = "mixing.dynamic"
-        check(name, self, examples="not negative", speaker_weighting="not negative")
-        if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
-            raise SpikeSepError(f"--{name}.speeds {self.speeds}: give factors from 0.5 to 2")
-        if set(self.channel) - {"polarity"} and not self.examples:
-            raise SpikeSepError(
-                f"--{name}.channel {self.channel}: mixtures on disk support polarity alone; set "
-                f"--{name}.examples too"
-            )
-        if self.speeds != [1.0] and not self.examples:
-            raise SpikeSepError(
-                f"--{name}.speeds {self.speeds}: mixtures on disk have one speed; set "
-                f"--{name}.examples too"
-            )
-
-
-@dataclass
-class MixingConfig:
-    """Mixtures of the recordings.
-
-    Attributes:
-        procedure: `balanced` (two voices of any corpus, cut to one length, speakers and sexes
-            balanced), `wsj0mix` (WSJ0-2mix, sample for sample), or `librimix` (LibriMix).
-        n_speakers: speakers per mixture.
-        rates: sample rates of the files to write, such as `8k` or `16k`; training uses the first.
-        modes: `min` ends a mixture with its shortest source, `max` with its longest; empty for the
-            first that the procedure supports. Training uses the first.
-        max_seconds: maximum duration of a `balanced` mixture, s; longer utterances are cut at a
-            random position.
-        snr_db: range of the level difference between the voices, dB of active speech level, drawn
-            uniformly (`balanced` and dynamic mixing).
-        polarity: polarity of the voices (`balanced` and dynamic mixing): `as_recorded`; `aligned`,
-            the same for all, as with one microphone, so that networks cannot separate voices by
-            it; `opposite`, with every other voice inverted.
-        n_train: training mixtures (`tr`), unless published lists are used.
-        n_closed: mixtures of the closed condition (`cv`), likewise.
-        n_open: mixtures of the open condition (`tt`), likewise.
-        dynamic: dynamic mixing.
-    """
-
-    procedure: Literal["balanced", "wsj0mix", "librimix"] = "balanced"
-    n_speakers: int = 2
-    rates: list[str] = field(default_factory=lambda: ["8k"])
-    modes: list[str] = field(default_factory=list)
-    max_seconds: float = 4.0
-    snr_db: tuple[float, float] = (0.0, 5.0)
-    polarity: Literal["as_recorded", "aligned", "opposite"] = "as_recorded"
-    n_train: int = 3000
-    n_closed: int = 150
-    n_open: int = 150
-    dynamic: DynamicMixingConfig = field(default_factory=DynamicMixingConfig)
-
-    def __post_init__(self):
-        check("mixing", self, n_speakers="at least 1")
-        self.rates_hz  # noqa: B018
-        dynamic = self.dynamic
-        if self.polarity != "as_recorded" and dynamic.examples and "polarity" in dynamic.channel:
-            raise SpikeSepError(
-                f"--mixing.polarity {self.polarity}: inverting sources at random undoes it; leave "
-                "polarity out of --mixing.dynamic.channel"
-            )
-
-    @property
-    def rates_hz(self) -> list[int]:
-        """Sample rates in Hz.
-
-        Raises:
-            SpikeSepError: a rate is malformed or repeated.
-        """
-        wrong = [text for text in self.rates if not re.fullmatch(r"\d+(\.\d+)?k", text)]
-        if wrong or not self.rates or len(set(self.rates)) < len(self.rates):
-            raise SpikeSepError(f"--mixing.rates {self.rates}: give different ones like [8k,16k]")
-        return [round(float(text[:-1]) * 1000) for text in self.rates]
+        check("corpus", self, max_per_speaker="not negative")
 
 
 @dataclass

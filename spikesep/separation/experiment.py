@@ -67,7 +67,7 @@ def train_ann(
     """
     folder, began = exp / "ann", time.monotonic() if began is None else began
     found = read_experiment_data(data, recipe)
-    settings = found.settings("model", "train") | {"mixing.dynamic": recipe.mixing.dynamic}
+    settings = found.settings("model", "train") | dynamic_settings(recipe)
     initial = None if ann is None else load_initial(ann, recipe).train()
     if ann is not None:
         settings["from_ann"] = hash_of_weights(ann)

@@ -1,7 +1,7 @@
 """Training and validation data of an experiment."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,19 @@ from torch.utils.data import DataLoader
 from spikesep.errors import SpikeSepError
 from spikesep.files import hash_files
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, read_table
+from spikesep.separation.data.corpora.table import (
+    ABSENT,
+    UTTERANCE_TABLE,
+    Utterance,
+    read_table,
+)
 from spikesep.separation.data.dataset import CropList, FixedCrops, RandomCrops, crop_loader
 from spikesep.separation.data.dynamic_mixing import DynamicCrops
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
+from spikesep.separation.data.mixing.balanced import MEAN_LEVEL_DB
 from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.separation.data.remixing import Collate
+from spikesep.separation.data.simulation.simulator import open_simulator
 from spikesep.training.processes.launch import n_loader_workers
 
 N_HASHED = 32
@@ -44,7 +51,8 @@ class ExperimentData:
         """Return batches of random training crops, different in each epoch.
 
         Mixtures with a residual (`Mixture.has_residual`) are used as they are: since the residual
-        may be the sources' reverberation, the sources are neither re-paired nor inverted.
+        may be the sources' reverberation, the sources are neither re-paired nor inverted. Nor are
+        those of sets with silent sources, which have no level.
 
         Args:
             n_samples: samples per crop.
@@ -52,7 +60,9 @@ class ExperimentData:
             seed: seed of crops and order.
         """
         recipe, dynamic = self.recipe, self.recipe.mixing.dynamic
-        changes = not (dynamic.examples or any(mixture.has_residual for mixture in self.train))
+        fixed = any(mixture.has_residual or ABSENT in mixture.speakers for mixture in self.train)
+        turns = recipe.mixing.procedure == "conversation"
+        changes = not (dynamic.examples or fixed or turns)
         collate = Collate(
             remix=changes and dynamic.remix,
             snr_db=recipe.mixing.snr_db,
@@ -79,18 +89,36 @@ class ExperimentData:
         return FixedCrops(self.train, recipe.model.sample_rate, n_samples, at_most, recipe.seed)
 
     def _dynamic_crops(self, n_samples: int, seed: int) -> DynamicCrops:
-        mixing, model = self.recipe.mixing, self.recipe.model
+        mixing, model, dynamic = self.recipe.mixing, self.recipe.model, self.recipe.mixing.dynamic
+        utterances = _training_utterances(self.folder)
+        simulator = None
+        if set(dynamic.simulated) & {"rooms", "noise", "damage"}:
+            simulator = open_simulator(
+                self.folder,
+                dynamic,
+                [row.path for row in utterances],
+                n_voices=model.n_speakers,
+                sample_rate=model.sample_rate,
+                level_db=MEAN_LEVEL_DB,
+                split="tr",
+                seed=self.recipe.seed,
+                n_jobs=self.recipe.launch.n_jobs,
+            )
         return DynamicCrops(
-            _training_utterances(self.folder),
-            n=mixing.dynamic.examples,
+            utterances,
+            n=dynamic.examples,
             n_speakers=model.n_speakers,
             sample_rate=model.sample_rate,
             n_samples=n_samples,
             snr_db=mixing.snr_db,
-            speeds=mixing.dynamic.speeds,
-            by_amount=mixing.dynamic.speaker_weighting,
-            effects=mixing.dynamic.channel,
+            speeds=dynamic.speeds,
+            by_amount=dynamic.speaker_weighting,
+            by_corpus=dynamic.corpus_weighting,
+            effects=dynamic.channel,
             polarity=mixing.polarity,
+            counts=dynamic.voices,
+            conversation=dynamic.conversation if dynamic.conversation.probability else None,
+            simulator=simulator,
             seed=seed,
         )
 
@@ -157,8 +185,8 @@ def read_experiment_data(folder: Path, recipe: RecipeConfig) -> ExperimentData:
 
 
 def dynamic_settings(recipe: RecipeConfig) -> dict[str, Any]:
-    """Return the settings of dynamic mixing, as plain values."""
-    return {"mixing.dynamic": asdict(recipe.mixing.dynamic)}
+    """Return the settings of dynamic mixing, on which training and conversion depend."""
+    return {"mixing.dynamic": recipe.mixing.dynamic}
 
 
 def hash_of_lists(data: Path) -> str:

@@ -45,6 +45,8 @@ def write_old_settings(exp):
         path = exp / "settings" / f"{stage}.json"
         settings = read_json(path)
         own, dynamic = settings.pop(section), settings.pop("mixing.dynamic")
+        for later in ("corpus_weighting", "voices", "rooms", "noise", "damage", "conversation"):
+            del dynamic[later]
         dynamic["on_the_fly"] = dynamic.pop("examples")
         dynamic["by_amount"] = dynamic.pop("speaker_weighting")
         own["clip_norm"] = 5.0

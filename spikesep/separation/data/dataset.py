@@ -30,7 +30,7 @@ class Crop:
 
     Attributes:
         sources: float32 [n_speakers, T].
-        speakers: Speakers of the sources.
+        speakers: Speakers of the sources; `table.ABSENT` for a silent one.
         seed: Seed of further random choices.
         noise: float32 [T], what the mixture holds besides its sources; None for nothing.
     """

@@ -132,7 +132,7 @@ class _SetWriter:
         self._data, self._split, self._plan, self._notify = data, split, plan, notify
         self._name = recipe.mixing.procedure
         self._procedure: Procedure = PROCEDURES[self._name]
-        self._n_speakers = len(plan[0].utterances)
+        self._n_speakers = len(plan[0].voices)
         modes = recipe.mixing.modes or self._procedure.MODES[:1]
         self._versions = [Version(rate, mode) for rate in recipe.mixing.rates_hz for mode in modes]
 

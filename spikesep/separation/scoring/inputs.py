@@ -11,7 +11,7 @@ import spikesep
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
 from spikesep.separation.config import ScoringConfig
-from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, read_table
+from spikesep.separation.data.corpora.table import ABSENT, UTTERANCE_TABLE, read_table
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
 
 SETS = {"closed": "cv", "open": "tt"}
@@ -119,6 +119,7 @@ def closed_voices_heard(data: Path, mixtures: Iterable[Mixture]) -> bool:
         }
     else:
         return True
+    trained.add(ABSENT)
     return all(speaker in trained for mixture in mixtures for speaker in mixture.speakers)
 
 

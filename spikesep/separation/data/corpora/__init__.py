@@ -4,13 +4,22 @@ A module finds, fetches or synthesizes recordings and knows their speakers. Scre
 are common to all. The result is one table of utterances.
 """
 
+import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.config import CorpusConfig
-from spikesep.separation.data.corpora import debian, espeak, folder, librispeech, wsj0
+from spikesep.separation.data.corpora import (
+    commonvoice,
+    debian,
+    espeak,
+    folder,
+    librispeech,
+    wsj0,
+)
 from spikesep.separation.data.corpora.mixture_lists import read_mixture_lists, recording_key
 from spikesep.separation.data.corpora.screening import (
     Recording,
@@ -24,6 +33,7 @@ from spikesep.separation.data.corpora.table import SPLITS, Utterance, check_list
 CORPORA: dict[str, Callable[[CorpusConfig, Path, int, int], list[Recording]]] = {
     "debian": debian.recordings,
     "folder": folder.recordings,
+    "commonvoice": commonvoice.recordings,
     "librispeech": librispeech.recordings,
     "wsj0": wsj0.recordings,
     "espeak": espeak.recordings,
@@ -96,7 +106,8 @@ def _find_recordings(
 ) -> list[Recording]:
     """Return the recordings of the corpus and of the additional ones (`config.also`).
 
-    Voices of a corpus that reserves none for the open condition are left to `splits`.
+    Voices of a corpus that reserves none for the open condition are left to `splits`. A speaker
+    with the name of one in an earlier corpus is another person, and gets another name.
     """
     if not config.also:
         return _find_in_corpus(config, downloads, seed, n_jobs)
@@ -107,10 +118,30 @@ def _find_recordings(
             raise SpikeSepError(f"--corpus.also {entry}: {name} is none of {', '.join(CORPORA)}")
         own = _find_in_corpus(replace(config, name=name, root=root), downloads, seed, n_jobs)
         reserves = any(recording.unseen for recording in own)
+        others = {recording.speaker for recording in found}
         found += [
-            replace(item, corpus=number, unseen=item.unseen if reserves else None) for item in own
+            replace(
+                item,
+                speaker=f"{item.speaker}c{number}" if item.speaker in others else item.speaker,
+                corpus=number,
+                unseen=item.unseen if reserves else None,
+            )
+            for item in own
         ]
     return found
+
+
+def _draw_per_speaker(recordings: list[Recording], limit: int, seed: int) -> list[Recording]:
+    """Draw at most `limit` recordings of each speaker; all if it is 0."""
+    if not limit:
+        return recordings
+    rng, kept = random.Random(f"recordings {seed}"), Counter()
+    drawn = []
+    for recording in rng.sample(sorted(recordings, key=lambda r: r.path), len(recordings)):
+        kept[recording.speaker] += 1
+        if kept[recording.speaker] <= limit:
+            drawn.append(recording)
+    return drawn
 
 
 def _find_in_corpus(
@@ -122,6 +153,7 @@ def _find_in_corpus(
             f"corpus {config.name}: no recording found under {config.root or downloads}; "
             "check the folder"
         )
+    found = _draw_per_speaker(found, config.max_per_speaker, seed)
     for recording in found:
         check_listable(recording.path)
     return found
@@ -164,4 +196,5 @@ def _with_own_split(item: ScreenedRecording) -> Utterance:
         recording.sex,
         recording.split,
         item.duration,
+        recording.corpus,
     )

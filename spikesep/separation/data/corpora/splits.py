@@ -52,8 +52,16 @@ def assign_splits(
     for item in screened:
         speaker = item.recording.speaker
         split = "tt" if speaker in unseen else "cv" if item.utt_id in closed else "tr"
-        path = item.recording.path
-        table.append(Utterance(item.utt_id, path, speaker, sexes[speaker], split, item.duration))
+        row = Utterance(
+            item.utt_id,
+            item.recording.path,
+            speaker,
+            sexes[speaker],
+            split,
+            item.duration,
+            item.recording.corpus,
+        )
+        table.append(row)
     return table, notices
 
 

@@ -13,6 +13,8 @@ from spikesep.files import is_listable, read_lines, split_fields, write_text
 
 SEXES = ("f", "m", "u")
 """Female, male, unknown."""
+ABSENT = "none"
+"""Speaker of a source that is silent throughout, in a mixture of fewer voices than sources."""
 SPLITS = ("tr", "cv", "tt")
 """Training; closed condition (development, voices heard in training); open condition (test, voices
 never heard)."""
@@ -31,6 +33,7 @@ class Utterance:
         sex: `f`, `m`, or `u` if unknown.
         split: `tr`, `cv` or `tt`.
         duration: In seconds.
+        corpus: Number of the corpus, from 0.
     """
 
     utt_id: str
@@ -39,9 +42,12 @@ class Utterance:
     sex: str
     split: str
     duration: float
+    corpus: int = 0
 
 
-COLUMNS = tuple(f.name for f in fields(Utterance))
+ALL_COLUMNS = tuple(f.name for f in fields(Utterance))
+COLUMNS = ALL_COLUMNS[:-1]
+"""Columns of a table of one corpus; one of several has the column `corpus` too."""
 
 
 def speaker_id(name: str) -> str:
@@ -68,11 +74,13 @@ def write_table(path: str | Path, table: Iterable[Utterance]) -> None:
     Raises:
         SpikeSepError: See `check_listable`.
     """
-    rows = ["\t".join(COLUMNS)]
-    for row in sorted(table, key=lambda row: row.utt_id):
+    table = sorted(table, key=lambda row: row.utt_id)
+    columns = ALL_COLUMNS if any(row.corpus for row in table) else COLUMNS
+    rows = ["\t".join(columns)]
+    for row in table:
         check_listable(row.path)
-        *words, duration = astuple(row)
-        rows.append("\t".join([*map(str, words), f"{duration:.6f}"]))
+        *words, duration, corpus = astuple(row)
+        rows.append("\t".join([*map(str, words), f"{duration:.6f}", str(corpus)][: len(columns)]))
     write_text(path, "\n".join(rows) + "\n")
 
 
@@ -90,13 +98,14 @@ def read_table(path: str | Path) -> list[Utterance]:
         raise SpikeSepError(
             f"{path}: no readable table of utterances; run spikesep-prepare corpus first ({error})"
         ) from error
-    if not lines or tuple(lines[0].split("\t")) != COLUMNS:
+    columns = tuple(lines[0].split("\t")) if lines else ()
+    if columns not in (COLUMNS, ALL_COLUMNS):
         raise SpikeSepError(
             f"{path}:1: the header must be {' '.join(COLUMNS)}, tab-separated; restore it"
         )
     table: dict[str, Utterance] = {}
     for number, line in enumerate(lines[1:], start=2):
-        row = _parse_row(line, f"{path}:{number}")
+        row = _parse_row(line, f"{path}:{number}", len(columns))
         if row.utt_id in table:
             raise SpikeSepError(
                 f"{path}:{number}: utterance id {row.utt_id} occurs twice; remove one row"
@@ -107,14 +116,13 @@ def read_table(path: str | Path) -> list[Utterance]:
     return list(table.values())
 
 
-def _parse_row(line: str, where: str) -> Utterance:
+def _parse_row(line: str, where: str, n_columns: int) -> Utterance:
     words = line.split("\t")
-    if len(words) != len(COLUMNS):
+    if len(words) != n_columns:
         raise SpikeSepError(
-            f"{where}: {len(words)} fields where {len(COLUMNS)} are needed; "
-            "separate them by one tab"
+            f"{where}: {len(words)} fields where {n_columns} are needed; separate them by one tab"
         )
-    utt_id, path, speaker, sex, split, duration = words
+    utt_id, path, speaker, sex, split, duration, corpus = [*words, "0"][: len(ALL_COLUMNS)]
     try:
         seconds = float(duration)
     except ValueError:
@@ -132,8 +140,9 @@ def _parse_row(line: str, where: str) -> Utterance:
         f"split {split!r} must be one of {' '.join(SPLITS)}": split in SPLITS,
         f"duration {duration!r} must be a positive number of seconds": 0 < seconds < float("inf"),
         "the path is empty": bool(path),
+        f"corpus {corpus!r} must be a whole number": corpus.isascii() and corpus.isdigit(),
     }
     for rule, satisfied in rules.items():
         if not satisfied:
             raise SpikeSepError(f"{where}: {rule}; correct the row")
-    return Utterance(utt_id, Path(path), speaker, sex, split, seconds)
+    return Utterance(utt_id, Path(path), speaker, sex, split, seconds, int(corpus))

@@ -8,6 +8,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def with_polarity(
         replace(
             planned,
             signs=tuple(
-                signs[row.path] * flip for row, flip in zip(planned.utterances, flips, strict=True)
+                signs[row.path] * flip for row, flip in zip(planned.utterances, cycle(flips))
             ),
         )
         for planned in plan
@@ -177,7 +178,7 @@ def mix(
     """
     rate = version.rate
     segments = [
-        sign * _cut(row, voice[rate], start, planned.samples, rate)
+        sign * cut_speech(row, voice[rate], start, planned.samples, rate)
         for row, voice, start, sign in zip(
             planned.utterances, voices, planned.starts, planned.signs or (1, 1), strict=True
         )
@@ -284,7 +285,7 @@ def _plan_one(
     return PlannedMixture(utt_id, utt_id, utterances, (snr_db / 2, -snr_db / 2), starts, samples)
 
 
-def _cut(
+def cut_speech(
     row: Utterance, samples: np.ndarray, start: int, length: int, sample_rate: int
 ) -> np.ndarray:
     """Cut a segment of `length` samples that starts at `start`.

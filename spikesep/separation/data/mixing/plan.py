@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
+from spikesep.separation.config import DynamicMixingConfig
 from spikesep.separation.data.corpora.mixture_lists import MixtureListRow, recording_key
-from spikesep.separation.data.corpora.table import Utterance
+from spikesep.separation.data.corpora.table import ABSENT, Utterance
 from spikesep.separation.data.kaldi import Mixture
 
 
@@ -30,19 +31,57 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Time in which a part of an utterance is heard in a mixture.
+
+    Attributes:
+        start: Beginning in seconds.
+        end: End in seconds.
+        offset: Beginning of the part in its recording, in seconds.
+    """
+
+    start: float
+    end: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a simulated mixture consists of besides its utterances.
+
+    Attributes:
+        seconds: Duration of the mixture.
+        spans: When each utterance is heard.
+        seed: Seed of room, noise and damage; the first number is the recipe's.
+        split: `tr`, `cv` or `tt`.
+        config: Settings of the simulation.
+        data: Data folder, absolute.
+    """
+
+    seconds: float
+    spans: tuple[Span, ...]
+    seed: tuple[int, ...]
+    split: str
+    config: DynamicMixingConfig
+    data: Path
+
+
+@dataclass(frozen=True)
 class PlannedMixture:
     """The plan of one mixture.
 
     Attributes:
         utt_id: Starts with the speakers, `a_b-`.
         name: Name of its files, without suffix.
-        utterances: One utterance per speaker.
+        utterances: One utterance per speaker, or several in a conversation.
         gains: Gains of the utterances; their reference depends on the procedure.
         starts: First samples of cut utterances, if the procedure cuts.
         samples: Length in samples, if the plan defines it.
         noise: Recording of noise to add.
         noise_gain: Gain of the noise, as a factor.
         signs: 1 or -1 for each utterance, if the plan defines their polarity.
+        absent: Silent sources after those of the speakers.
+        scene: Timing and surroundings, if the mixture is simulated.
     """
 
     utt_id: str
@@ -54,6 +93,14 @@ class PlannedMixture:
     noise: Path | None = None
     noise_gain: float = 0.0
     signs: tuple[int, ...] = ()
+    absent: int = 0
+    scene: Scene | None = None
+
+    @property
+    def voices(self) -> tuple[tuple[str, str], ...]:
+        """Speaker and sex of each source; `ABSENT` and `u` for a silent one."""
+        present = dict.fromkeys((row.speaker, row.sex) for row in self.utterances)
+        return (*present, *[(ABSENT, "u")] * self.absent)
 
     @classmethod
     def named(
@@ -79,10 +126,9 @@ class PlannedMixture:
 
 def planned_files(planned: PlannedMixture, folder: Path, signals: Sequence[str]) -> Mixture:
     """Return the files of a planned mixture, `folder/<signal>/<name>.wav`."""
-    n = len(planned.utterances)
+    n = len(planned.voices)
     mixture, *files = (folder / signal / f"{planned.name}.wav" for signal in signals)
-    speakers = tuple(row.speaker for row in planned.utterances)
-    sexes = tuple(row.sex for row in planned.utterances)
+    speakers, sexes = zip(*planned.voices, strict=True)
     noise = files[n] if len(files) > n else None
     return Mixture(planned.utt_id, mixture, tuple(files[:n]), speakers, sexes, noise)
 
@@ -104,7 +150,11 @@ def hash_plan(plan: Sequence[PlannedMixture]) -> str:
             planned.noise and planned.noise.name,
             planned.noise_gain,
         )
-        digest.update(repr(content + ((planned.signs,) if planned.signs else ())).encode())
+        if planned.signs:
+            content += (planned.signs,)
+        if scene := planned.scene:
+            content += (scene.seconds, scene.spans, scene.seed, scene.split, scene.config)
+        digest.update(repr(content).encode())
     return digest.hexdigest()[:16]
 
 

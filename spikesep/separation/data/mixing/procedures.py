@@ -10,11 +10,12 @@ from spikesep.separation.config import MixingConfig, RecipeConfig
 from spikesep.separation.data.corpora.table import Utterance
 from spikesep.separation.data.mixing import balanced, librimix, wsj0mix
 from spikesep.separation.data.mixing.plan import PlannedMixture, Version
+from spikesep.separation.data.mixing.simulated import SimulatedProcedure
 from spikesep.workers import Workers
 
 
 class Procedure(Protocol):
-    """The interface of a module that implements a procedure."""
+    """The interface of a module or an object that implements a procedure."""
 
     MODES: tuple[str, ...]
     """Length modes; the first is the default."""
@@ -72,5 +73,7 @@ PROCEDURES: dict[str, Procedure] = {
     "balanced": balanced,
     "wsj0mix": wsj0mix,
     "librimix": librimix,
+    "simulated": SimulatedProcedure(in_turns=False),
+    "conversation": SimulatedProcedure(in_turns=True),
 }
 """The procedures by their names in `mixing.procedure`."""

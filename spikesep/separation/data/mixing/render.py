@@ -105,7 +105,7 @@ def render_mixtures(
     Raises:
         SpikeSepError: If a recording cannot be used. Mixtures written until then are kept.
     """
-    n_speakers = len(plan[0].utterances)
+    n_speakers = len(plan[0].voices)
     signals = PROCEDURES[procedure].signal_names(n_speakers, plan[0].noise is not None)
     journals = {t.version: Journal(t.journal, len(signals), n_speakers + 1) for t in targets}
     for abandoned in scratch.glob(".utterances*"):  # by a run that was killed

@@ -1,0 +1,1 @@
+"""Simulation of real recordings: rooms, noise, damage and the timing of conversations."""
