@@ -27,7 +27,7 @@ from spikesep.separation.initial_models import (
     stems_from,
 )
 from spikesep.separation.model.separator import Separator, load_separator, save_separator
-from spikesep.separation.objective import LOSSES
+from spikesep.separation.objective import LOSSES, knows_silence
 from spikesep.spiking.conversion.ptl import ThresholdChoice
 from spikesep.spiking.conversion.report import LayerReport, conversion_report
 from spikesep.training.config import LaunchConfig, is_first_process
@@ -93,7 +93,8 @@ def _train(
     recipe, config, rate = data.recipe, data.recipe.train, data.recipe.model.sample_rate
     n_samples = round(config.segment_seconds * rate)
     loader = data.random_crops(n_samples, config.batch_size, recipe.seed)
-    crops = FixedCrops(data.valid, rate, round(VALID_SECONDS * rate))
+    silence = knows_silence(config.loss)
+    crops = FixedCrops(data.valid, rate, round(VALID_SECONDS * rate), silence=silence)
     model = initial or Separator(recipe.model)
     check_gpus(recipe.launch)
     if is_first_process():
@@ -168,7 +169,12 @@ def _convert(
     n_samples = round(config.segment_seconds * model.sample_rate)
     train_crops = data.fixed_crops(n_samples, config.train_segments)
     valid_crops = FixedCrops(
-        data.valid, model.sample_rate, n_samples, config.valid_segments, recipe.seed
+        data.valid,
+        model.sample_rate,
+        n_samples,
+        config.valid_segments,
+        recipe.seed,
+        silence=knows_silence(recipe.train.loss),
     )
     fresh = None
     if config.discretize:

@@ -23,6 +23,7 @@ from spikesep.separation.data.mixing.balanced import MEAN_LEVEL_DB
 from spikesep.separation.data.mixture_files import find_residuals
 from spikesep.separation.data.remixing import Collate
 from spikesep.separation.data.simulation.simulator import open_simulator
+from spikesep.separation.objective import knows_silence
 from spikesep.training.processes.launch import n_loader_workers
 
 N_HASHED = 32
@@ -86,7 +87,8 @@ class ExperimentData:
         if recipe.mixing.dynamic.examples:
             crops = self._dynamic_crops(n_samples, recipe.seed + 2)
             return CropList(crops[0, k] for k in range(at_most))
-        return FixedCrops(self.train, recipe.model.sample_rate, n_samples, at_most, recipe.seed)
+        rate, silence = recipe.model.sample_rate, knows_silence(recipe.train.loss)
+        return FixedCrops(self.train, rate, n_samples, at_most, recipe.seed, silence=silence)
 
     def _dynamic_crops(self, n_samples: int, seed: int) -> DynamicCrops:
         mixing, model, dynamic = self.recipe.mixing, self.recipe.model, self.recipe.mixing.dynamic
@@ -158,6 +160,7 @@ class ExperimentData:
             "heard": self.heard,
             "snr_db": self.recipe.mixing.snr_db,
             **self._polarity(),
+            **({} if self.recipe.train.loss == "si_sdr" else {"loss": self.recipe.train.loss}),
             **{section: getattr(self.recipe, section) for section in sections},
         }
 

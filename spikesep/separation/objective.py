@@ -60,3 +60,8 @@ class _PairwiseNegativeSnr(nn.Module):
 
 LOSSES = {"si_sdr": NegativeSiSdr, "snr": NegativeSnr}
 """Losses by their name in the settings (`train.loss`)."""
+
+
+def knows_silence(loss: str) -> bool:
+    """Return whether a loss of this name is defined where a source is silent."""
+    return loss == "snr"

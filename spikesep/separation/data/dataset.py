@@ -102,8 +102,8 @@ class CropList(Dataset):
         self.crops = [_tensors(crop.sources, crop.noise) for crop in crops]
         if not self.crops:
             raise SpikeSepError(
-                "no crop in which all speakers are heard; "
-                "check the mixtures (stage 1), or the segment length"
+                "no crop in which all speakers are heard; check the mixtures (stage 1) and the "
+                "segment length, or train with --train.loss snr if speakers may be silent"
             )
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ class CropList(Dataset):
 
 
 class FixedCrops(CropList):
-    """Consecutive crops of every mixture in which all speakers are heard.
+    """Consecutive crops of every mixture in which all speakers are heard, or any of them.
 
     Args:
         mixtures: The mixtures of a data directory.
@@ -123,6 +123,7 @@ class FixedCrops(CropList):
         n_samples: Length of a crop; the last crop of a mixture is padded with zeros.
         at_most: Number of crops, drawn at random; None uses all.
         seed: Seed of the draw.
+        silence: Whether speakers may be silent in a crop, as long as one is heard.
     """
 
     def __init__(
@@ -132,6 +133,8 @@ class FixedCrops(CropList):
         n_samples: int,
         at_most: int | None = None,
         seed: int = 0,
+        *,
+        silence: bool = False,
     ):
         positions = [
             (mixture, start)
@@ -139,17 +142,19 @@ class FixedCrops(CropList):
             for start in range(0, max(1, count_samples(mixture) - n_samples // 2), n_samples)
         ]
         order = np.random.default_rng(seed).permutation(len(positions))
-        crops = _audible_crops((positions[k] for k in order), sample_rate, n_samples)
+        drawn = (positions[k] for k in order)
+        crops = _audible_crops(drawn, sample_rate, n_samples, silence)
         super().__init__(islice(crops, at_most))
 
 
 def _audible_crops(
-    positions: Iterable[tuple[Mixture, int]], sample_rate: int, n_samples: int
+    positions: Iterable[tuple[Mixture, int]], sample_rate: int, n_samples: int, silence: bool
 ) -> Iterator[Crop]:
-    """Yield the crops at (mixture, start) in which every source is heard."""
+    """Yield the crops at (mixture, start) in which every source is heard, or one if `silence`."""
     for mixture, start in positions:
         sources = read_sources(mixture, sample_rate, start, n_samples)
-        if rms(sources).min() > MIN_RMS:
+        levels = rms(sources)
+        if (levels.max() if silence else levels.min()) > MIN_RMS:
             noise = read_remainder(mixture, sources, sample_rate, start)
             yield Crop(sources, mixture.speakers, (), noise)
 

@@ -183,15 +183,11 @@ class DynamicCrops(EpochCrops):
         return rng.choice([-1, 1]) * flips * detected
 
     def _equalize(self, voices: list[Voice], rng: np.random.Generator) -> list[Voice]:
-        """Pass each voice through a random equalizer.
-
-        Mixtures without simulation keep the rounding that they always had.
-        """
-        equalize = recording_channel.equalize
-        if self.simulator or self.conversation or self.counts.size:
-            equalize = recording_channel.equalize_fast
+        """Pass each voice through a random equalizer."""
         equalized = [
-            equalize(samples, recording_channel.draw_equalizer(rng, self.sample_rate))
+            recording_channel.equalize(
+                samples, recording_channel.draw_equalizer(rng, self.sample_rate)
+            )
             for samples, _ in voices
         ]
         return [(samples, active_level(samples, self.sample_rate)) for samples in equalized]

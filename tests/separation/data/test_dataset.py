@@ -274,6 +274,11 @@ def test_crops_with_a_silent_source_are_skipped(tmp_path, mixtures):
     soundfile.write(mixtures[0].sources[0], samples, RATE)
     kept = FixedCrops(mixtures[:1], RATE, 2000)
     assert len(kept) == 1
+    assert len(FixedCrops(mixtures[:1], RATE, 2000, silence=True)) > 1
+    for path in mixtures[0].sources:
+        soundfile.write(path, np.zeros(4000), RATE)
+    with pytest.raises(SpikeSepError, match=r"train\.loss"):
+        FixedCrops(mixtures[:1], RATE, 2000, silence=True)
 
 
 @pytest.mark.parametrize("damage", ["missing", "not audio", "other rate"])

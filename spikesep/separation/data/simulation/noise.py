@@ -8,7 +8,7 @@ import numpy as np
 
 from spikesep.separation.audio.files import read_audio, read_length, read_segment
 from spikesep.separation.audio.resampling import resample
-from spikesep.separation.data.recording_channel import draw_equalizer, equalize_fast
+from spikesep.separation.data.recording_channel import draw_equalizer, equalize
 
 WEIGHTS = {"recorded": 6.0, "coloured": 1.0, "speech_shaped": 1.0, "babble": 2.0}
 """Relative frequency of the kinds."""
@@ -77,7 +77,7 @@ class NoiseLibrary:
         samples = self._read(path, rng, int(np.ceil(n_samples * speed)) + 1)
         noise = resample(samples, round(100 * speed), 100)[:n_samples]
         if rng.random() < EQUALIZER_PROBABILITY:
-            noise = equalize_fast(noise, draw_equalizer(rng, self.sample_rate).astype(noise.dtype))
+            noise = equalize(noise, draw_equalizer(rng, self.sample_rate).astype(noise.dtype))
         return _normalize(noise)
 
     def _coloured(self, rng: np.random.Generator, n_samples: int) -> np.ndarray:
