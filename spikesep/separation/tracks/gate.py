@@ -1,0 +1,136 @@
+"""The gate: outputs without a voice of their own become silent, and what leaked into them returns.
+
+The sum of the outputs stays the same while anyone talks. The voice of a person who talks alone is
+therefore the recording itself, without the gaps that leakage would leave in it.
+"""
+
+import numpy as np
+
+from spikesep.separation.inference.output_level import LevelMeter
+from spikesep.separation.inference.streaming import Window
+from spikesep.separation.tracks.activity import FRAMES_PER_SECOND, REACH, ActivityDetector
+
+CHUNK = 25
+"""Frames that are processed at once, so that blocks of any size give the same samples."""
+GAIN_RANGE = 4.0
+"""Largest ratio of the gains of two outputs."""
+
+
+class Gate:
+    """Gates the outputs of a separator while they arrive.
+
+    Args:
+        n_outputs: outputs of the separator, S.
+        sample_rate: sample rate in Hz.
+    """
+
+    latency = (CHUNK + REACH + 1) / FRAMES_PER_SECOND
+    """Largest delay of a sample in seconds."""
+
+    def __init__(self, n_outputs: int, sample_rate: int):
+        self._n, self._rate = n_outputs, sample_rate
+        self._input = Window()
+        self._n_measured = self._n_gated = 0  # frames
+        self._meter = LevelMeter(n_outputs)
+        self._gains = np.ones(n_outputs)
+        self._detector = ActivityDetector(n_outputs)
+        self._power = np.zeros((n_outputs, 0))  # of the frames that are not gated yet
+        self._matrix = np.zeros((n_outputs, n_outputs))
+
+    def push(
+        self, mixture: np.ndarray, outputs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Take further samples [n] of the mixture and [S, n] of the outputs.
+
+        Returns:
+            Samples [S, m] of the gated outputs that follow those returned before, and the activity
+            of their frames, bool [S, K].
+        """
+        self._input.push(np.concatenate([mixture[None], outputs]).astype(np.float32))
+        results = [self._gated(np.zeros((self._n, 0), bool))]
+        while frame_start(self._n_measured + CHUNK, self._rate) <= self._input.stop:
+            results.append(self._gated(self._detector.push(self._measure(CHUNK))))
+        return _joined(results)
+
+    def flush(self) -> tuple[np.ndarray, np.ndarray]:
+        """End the recording; return the remaining samples and activity."""
+        self._input.push(np.zeros((self._n + 1, 0), np.float32))
+        n_frames = -(-self._input.stop * FRAMES_PER_SECOND // self._rate)
+        results = [self._gated(self._detector.push(self._measure(n_frames - self._n_measured)))]
+        return _joined([*results, self._gated(self._detector.flush())])
+
+    def _measure(self, n_frames: int) -> np.ndarray:
+        """Return the power of the outputs in the next frames at the level of the mixture, [S, n].
+
+        The gains are those with which the outputs so far add up to the mixture.
+        """
+        bounds = frame_start(np.arange(n_frames + 1) + self._n_measured, self._rate)
+        bounds = bounds.clip(max=self._input.stop)
+        samples = self._input.between(int(bounds[0]), int(bounds[-1]))
+        self._n_measured += n_frames
+        if not samples.shape[1]:
+            return np.zeros((self._n, n_frames))
+        self._meter.add(samples[1:], samples[:1])
+        self._gains = _comparable(self._meter.gains("match-mix")[0])
+        squares = np.cumsum(np.square(samples[1:], dtype=np.float64), axis=1)
+        squares = np.pad(squares, ((0, 0), (1, 0)))[:, bounds - bounds[0]]
+        power = np.diff(squares) / np.diff(bounds).clip(min=1) * self._gains[:, None] ** 2
+        self._power = np.concatenate([self._power, power], 1)
+        return power
+
+    def _gated(self, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gate the frames whose activity [S, K] has been decided."""
+        n_frames = min(active.shape[1], self._power.shape[1])
+        bounds = frame_start(np.arange(n_frames + 1) + self._n_gated, self._rate)
+        bounds = bounds.clip(max=self._input.stop)
+        if bounds[0] == bounds[-1]:
+            return np.zeros((self._n, 0), np.float32), active[:, :0]
+        samples = self._input.between(int(bounds[0]), int(bounds[-1]))
+        scaled = samples[1:] * self._gains[:, None]
+        gated = np.empty_like(samples[1:])
+        for i, (start, stop) in enumerate(zip(bounds - bounds[0], bounds[1:] - bounds[0])):
+            matrix = routing(active[:, i], self._power[:, i])
+            gated[:, start:stop] = route(scaled[:, start:stop], self._matrix, matrix)
+            self._matrix = matrix
+        self._n_gated += n_frames
+        self._power = self._power[:, n_frames:]
+        self._input.advance(int(bounds[-1]), 0)
+        return gated / self._gains[:, None].astype(np.float32), active[:, :n_frames]
+
+
+def frame_start(frame, sample_rate: int):
+    """Return the sample at which a frame begins; of an array of frames, an array."""
+    return frame * sample_rate // FRAMES_PER_SECOND
+
+
+def routing(active: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """Return the matrix [S, S] that maps outputs to gated outputs.
+
+    Args:
+        active: whether each output is active, [S].
+        power: power of each output, [S].
+    """
+    matrix = np.diag(active.astype(np.float64))
+    if active.any():
+        loudest = int(np.argmax(np.where(active, power, -1.0)))
+        matrix[loudest, ~active] = 1.0
+    return matrix
+
+
+def route(samples: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Apply a matrix [S, S] that changes linearly from `before` to `after` to samples [S, n]."""
+    routed = after @ samples
+    if np.array_equal(before, after):
+        return routed
+    share = np.linspace(0, 1, samples.shape[1], endpoint=False)
+    return (before @ samples) * (1 - share) + routed * share
+
+
+def _comparable(gains: np.ndarray) -> np.ndarray:
+    """Return gains relative to the largest, bounded; ones if all are zero."""
+    largest = gains.max()
+    return (gains / largest).clip(min=1 / GAIN_RANGE) if largest > 0 else np.ones_like(gains)
+
+
+def _joined(results: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(parts, axis=-1) for parts in zip(*results, strict=True))
