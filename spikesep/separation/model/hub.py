@@ -23,6 +23,8 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 default."""
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 """`org/name` or `org/name@revision`."""
+TRACKS = "tracks"
+"""Folder of the embedder that tells speakers apart: in a model folder, or beside it."""
 LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
 
 
@@ -58,6 +60,14 @@ def find_model(
     if hub_name:
         hub = f"not looked up on the hub, as {Path(hub_name[1]).parent} is a folder here"
     raise SpikeSepError(f"{missing}, not among the shipped ({', '.join(shipped) or 'none'}), {hub}")
+
+
+def find_tracks(model: Path) -> Path | None:
+    """Find the embedder that belongs to a model folder or file, if there is one."""
+    for folder in (model / TRACKS, model.parent / TRACKS):
+        if (folder / CONFIG).is_file():
+            return folder
+    return None
 
 
 def push_to_hub(path: str | Path, name: str, private: bool = False) -> str:

@@ -1,5 +1,7 @@
 """Which outputs of a separator are active, frame by frame, from their levels."""
 
+from itertools import pairwise
+
 import numpy as np
 
 FRAMES_PER_SECOND = 50
@@ -9,6 +11,7 @@ ON_DB, OFF_DB = 11.0, 14.0
 """An output becomes active above -ON_DB relative to the loudest, and inactive below -OFF_DB."""
 FLOOR_DB = 35.0
 """All outputs are inactive if the loudest lies this far below the mean level of activity so far."""
+ON, OFF, FLOOR = (10 ** (-margin / 10) for margin in (ON_DB, OFF_DB, FLOOR_DB))
 
 
 class ActivityDetector:
@@ -24,7 +27,7 @@ class ActivityDetector:
 
     def __init__(self, n_outputs: int):
         self._pending = np.zeros((n_outputs, REACH))  # silence before the beginning
-        self._active = np.zeros(n_outputs, bool)
+        self._active = [False] * n_outputs
         self._energy, self._n_active = 0.0, 0
 
     def push(self, power: np.ndarray) -> np.ndarray:
@@ -41,19 +44,27 @@ class ActivityDetector:
         sums = np.cumsum(np.pad(self._pending, ((0, 0), (1, 0))), axis=1)
         levels = (sums[:, width:] - sums[:, :-width]).clip(min=0) / width
         self._pending = self._pending[:, n_ready:]
-        return np.stack([self._decide(level) for level in levels.T], axis=1)
+        decided = [self._decide(level) for level in levels.T.tolist()]
+        return np.array(decided, bool).reshape(n_ready, -1).T
 
     def flush(self) -> np.ndarray:
         """Return the activity of the remaining frames; silence follows them."""
         return self.push(np.zeros((len(self._pending), REACH)))
 
-    def _decide(self, level: np.ndarray) -> np.ndarray:
-        """Decide about one frame from its smoothed levels [n_outputs], with hysteresis."""
-        loudest = level.max()
-        margins = np.where(self._active, OFF_DB, ON_DB)
-        self._active = (level >= loudest * 10 ** (-margins / 10)) & (level > 0)
-        if loudest * self._n_active < self._energy * 10 ** (-FLOOR_DB / 10):
-            self._active = np.zeros_like(self._active)
-        elif loudest > 0:
-            self._energy, self._n_active = self._energy + loudest, self._n_active + 1
+    def _decide(self, levels: list[float]) -> list[bool]:
+        """Decide about one frame from the smoothed power of each output, with hysteresis."""
+        loudest = max(levels)
+        if loudest <= 0 or loudest * self._n_active < self._energy * FLOOR:
+            self._active = [False] * len(levels)
+            return self._active
+        self._energy, self._n_active = self._energy + loudest, self._n_active + 1
+        bounds = [loudest * (OFF if active else ON) for active in self._active]
+        self._active = [level >= bound for level, bound in zip(levels, bounds, strict=True)]
         return self._active
+
+
+def constant_runs(frames: np.ndarray) -> list[tuple[int, int]]:
+    """Return (first, stop) of each run of equal columns of frames [C, K]."""
+    changes = (frames[:, 1:] != frames[:, :-1]).any(0)
+    cuts = [0, *(np.flatnonzero(changes) + 1).tolist(), frames.shape[1]]
+    return [(start, stop) for start, stop in pairwise(cuts) if stop > start]

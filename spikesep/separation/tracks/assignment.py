@@ -13,10 +13,10 @@ from spikesep.separation.tracks.trellis import Trellis
 
 RESTARTS, TURNS = 10, 10
 FINAL_TURNS = 3
+SETTLED = 60
+"""Stretches from which an assignment in progress continues with the speakers it has."""
 HISTORY = 300
 """Stretches that an assignment in progress remembers."""
-RECENT = 30
-"""Stretches that it assigns again for each new one."""
 
 
 def assign(stretches: Sequence[Stretch], n_outputs: int) -> np.ndarray:
@@ -46,6 +46,7 @@ class OnlineAssignment:
         self._n = n_outputs
         self._history: list[Stretch] = []
         self._maps: list[np.ndarray] = []
+        self._speakers: np.ndarray | None = None
 
     def assign(self, stretch: Stretch) -> np.ndarray:
         """Return the speaker of each output in the next stretch, [S].
@@ -57,8 +58,9 @@ class OnlineAssignment:
             return self._maps[-1] if self._maps else np.arange(self._n)
         self._history = [*self._history, stretch][-HISTORY:]
         trellis = Trellis(self._history, self._n)
-        speakers = _find_speakers(trellis)
-        maps = trellis.best_maps(speakers)
+        is_settled = self._speakers is not None and len(self._history) > SETTLED
+        speakers = trellis.refine(self._speakers, 1)[1] if is_settled else _find_speakers(trellis)
+        self._speakers, maps = speakers, trellis.best_maps(speakers)
         numbers = self._numbers(trellis, maps)
         self._maps = [*self._maps, numbers[maps[-1]]][-HISTORY:]
         return self._maps[-1]

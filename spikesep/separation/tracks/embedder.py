@@ -144,8 +144,13 @@ class SpeakerEmbedder(ConvertibleModel):
         spectrum = torch.fft.rfft(frames, 4 * hop)
         correlation = torch.fft.irfft(spectrum.abs().square())
         low, high = rate / PITCH_HZ[1], rate / PITCH_HZ[0]
-        lags = torch.logspace(torch.log10(torch.tensor(low)), torch.log10(torch.tensor(high)),
-                              self.config.n_lags).round().long()
+        lags = (
+            torch.logspace(
+                torch.log10(torch.tensor(low)), torch.log10(torch.tensor(high)), self.config.n_lags
+            )
+            .round()
+            .long()
+        )
         return (correlation[..., lags] / (correlation[..., :1] + 1e-7)).transpose(1, 2)
 
 
@@ -180,7 +185,9 @@ def new_embedder(separator: Separator) -> SpeakerEmbedder:
 
 
 def save_embedder(
-    model: SpeakerEmbedder, path: str | Path, report: list[dict] | None = None,
+    model: SpeakerEmbedder,
+    path: str | Path,
+    report: list[dict] | None = None,
     card: str | None = None,
 ) -> None:
     """Write an embedder as a model folder."""

@@ -8,7 +8,12 @@ import numpy as np
 
 from spikesep.separation.inference.output_level import LevelMeter
 from spikesep.separation.inference.streaming import Window
-from spikesep.separation.tracks.activity import FRAMES_PER_SECOND, REACH, ActivityDetector
+from spikesep.separation.tracks.activity import (
+    FRAMES_PER_SECOND,
+    REACH,
+    ActivityDetector,
+    constant_runs,
+)
 
 CHUNK = 25
 """Frames that are processed at once, so that blocks of any size give the same samples."""
@@ -35,11 +40,9 @@ class Gate:
         self._gains = np.ones(n_outputs)
         self._detector = ActivityDetector(n_outputs)
         self._power = np.zeros((n_outputs, 0))  # of the frames that are not gated yet
-        self._matrix = np.zeros((n_outputs, n_outputs))
+        self._matrix = np.zeros((n_outputs, n_outputs), np.float32)
 
-    def push(
-        self, mixture: np.ndarray, outputs: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def push(self, mixture: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take further samples [n] of the mixture and [S, n] of the outputs.
 
         Returns:
@@ -86,16 +89,19 @@ class Gate:
         if bounds[0] == bounds[-1]:
             return np.zeros((self._n, 0), np.float32), active[:, :0]
         samples = self._input.between(int(bounds[0]), int(bounds[-1]))
-        scaled = samples[1:] * self._gains[:, None]
-        gated = np.empty_like(samples[1:])
-        for i, (start, stop) in enumerate(zip(bounds - bounds[0], bounds[1:] - bounds[0])):
-            matrix = routing(active[:, i], self._power[:, i])
-            gated[:, start:stop] = route(scaled[:, start:stop], self._matrix, matrix)
+        gains = self._gains[:, None].astype(np.float32)
+        scaled, gated = samples[1:] * gains, np.empty_like(samples[1:])
+        loudest = _loudest(active[:, :n_frames], self._power[:, :n_frames])
+        for first, last in constant_runs(np.vstack([active[:, :n_frames], loudest])):
+            matrix = routing(active[:, first], int(loudest[first]))
+            start, middle, stop = (bounds[[first, first + 1, last]] - bounds[0]).tolist()
+            gated[:, start:middle] = route(scaled[:, start:middle], self._matrix, matrix)
+            gated[:, middle:stop] = matrix @ scaled[:, middle:stop]
             self._matrix = matrix
         self._n_gated += n_frames
         self._power = self._power[:, n_frames:]
         self._input.advance(int(bounds[-1]), 0)
-        return gated / self._gains[:, None].astype(np.float32), active[:, :n_frames]
+        return gated / gains, active[:, :n_frames]
 
 
 def frame_start(frame, sample_rate: int):
@@ -103,16 +109,21 @@ def frame_start(frame, sample_rate: int):
     return frame * sample_rate // FRAMES_PER_SECOND
 
 
-def routing(active: np.ndarray, power: np.ndarray) -> np.ndarray:
+def _loudest(active: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """Return the loudest active output of each frame, [K]; 0 where it does not matter."""
+    matters = active.any(0) & ~active.all(0)
+    return np.where(matters, np.where(active, power, -1.0).argmax(0), 0)
+
+
+def routing(active: np.ndarray, loudest: int) -> np.ndarray:
     """Return the matrix [S, S] that maps outputs to gated outputs.
 
     Args:
         active: whether each output is active, [S].
-        power: power of each output, [S].
+        loudest: the active output that receives what the others have leaked.
     """
-    matrix = np.diag(active.astype(np.float64))
+    matrix = np.diag(active.astype(np.float32))
     if active.any():
-        loudest = int(np.argmax(np.where(active, power, -1.0)))
         matrix[loudest, ~active] = 1.0
     return matrix
 
@@ -122,7 +133,7 @@ def route(samples: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndar
     routed = after @ samples
     if np.array_equal(before, after):
         return routed
-    share = np.linspace(0, 1, samples.shape[1], endpoint=False)
+    share = np.linspace(0, 1, samples.shape[1], endpoint=False, dtype=np.float32)
     return (before @ samples) * (1 - share) + routed * share
 
 

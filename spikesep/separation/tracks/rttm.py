@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,3 +65,22 @@ def format_rttm(name: str, turns: Iterable[Turn], channel: int = 1) -> str:
         f"<NA> <NA> spk{turn.speaker} <NA> <NA>\n"
         for turn in turns
     )
+
+
+def format_reports(reports: Iterable[dict[str, Any]], channel: int) -> str:
+    """Format the turns of separated recordings.
+
+    Args:
+        reports: see `spikesep.separation.inference.report.Report`; those with an error are left
+            out. Recordings are named like the files of their voices.
+        channel: channel of the first separated signal; the others follow.
+    """
+    lines = []
+    for report in reports:
+        signals = report.get("turns", [])
+        for k, turns in enumerate(signals):
+            named = report["voices"][0] if len(report["voices"]) > 1 else report["recording"]
+            name = re.sub(r"(_ch\d+)?_spk\d+$", "", Path(named).stem)
+            name = "stdin" if name == "-" else name
+            lines.append(format_rttm(name, [Turn(**turn) for turn in turns], channel + k))
+    return "".join(lines)

@@ -1,4 +1,4 @@
-"""Training data of the embedder: features of single voices, clean and as a separator returns them."""
+"""Training data of the embedder: features of single voices, clean and separated."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -63,7 +63,9 @@ def clean_features(
             continue
         voice = rng.choice([-1, 1]) * voice / np.abs(voice).max()
         if leaks and len(features) % 2:
-            extract_from = voice + 10 ** (-rng.uniform(*LEAK_DB) / 20) * np.resize(other, len(voice))
+            extract_from = voice + 10 ** (-rng.uniform(*LEAK_DB) / 20) * np.resize(
+                other, len(voice)
+            )
         else:
             extract_from = voice
         features[row.speaker].append(extract(embedder, extract_from))
@@ -77,7 +79,9 @@ def _read(row: Utterance, rate: int, seconds: float) -> np.ndarray:
 
 
 def separated_features(
-    embedder: SpeakerEmbedder, separator: Separator, utterances: Sequence[Utterance],
+    embedder: SpeakerEmbedder,
+    separator: Separator,
+    utterances: Sequence[Utterance],
     recipe: RecipeConfig,
 ) -> Features:
     """Extract features of the outputs of a separator for training mixtures.

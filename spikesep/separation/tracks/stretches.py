@@ -6,12 +6,9 @@ import numpy as np
 import torch
 
 from spikesep.separation.inference.streaming import Resampler, Window
-from spikesep.separation.tracks.activity import FRAMES_PER_SECOND
+from spikesep.separation.tracks.activity import FRAMES_PER_SECOND, constant_runs
 from spikesep.separation.tracks.embedder import SpeakerEmbedder
 from spikesep.spiking.cost import Cost, CostMeter
-
-CHUNK = 25
-"""Frames that the embedder processes at once."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,8 @@ class StretchCollector:
         n_outputs: outputs of the separator, S.
         sample_rate: sample rate in Hz.
         longest: frames of the longest stretch.
+        chunk: frames that the embedder processes at once. Longer ones cost less, as less context
+            is computed twice.
 
     Attributes:
         stretches: complete stretches.
@@ -46,11 +45,18 @@ class StretchCollector:
     """
 
     def __init__(
-        self, embedder: SpeakerEmbedder, n_outputs: int, sample_rate: int, longest: int
+        self,
+        embedder: SpeakerEmbedder,
+        n_outputs: int,
+        sample_rate: int,
+        *,
+        longest: int,
+        chunk: int,
     ):
         self.stretches: list[Stretch] = []
         self.cost = Cost()
         self._embedder, self._n, self._longest = embedder, n_outputs, longest
+        self._chunk = chunk
         self._resampler = Resampler(sample_rate, embedder.config.sample_rate)
         self._voices = Window()
         self._active = np.zeros((n_outputs, 0), bool)  # of frames that are not embedded yet
@@ -60,7 +66,7 @@ class StretchCollector:
     @property
     def latency(self) -> float:
         """Largest delay in seconds between a sample and the stretch that contains it."""
-        frames = CHUNK + self._longest + self._embedder.config.context
+        frames = self._chunk + self._longest + self._embedder.config.context
         return frames / FRAMES_PER_SECOND + self._resampler.latency
 
     def push(self, gated: np.ndarray, active: np.ndarray) -> None:
@@ -69,10 +75,10 @@ class StretchCollector:
         self._active = np.concatenate([self._active, active], 1)
         hop, context = self._embedder.config.hop, self._embedder.config.context
         while (
-            self._active.shape[1] >= CHUNK
-            and self._voices.stop >= (self._n_embedded + CHUNK + context) * hop
+            self._active.shape[1] >= self._chunk
+            and self._voices.stop >= (self._n_embedded + self._chunk + context) * hop
         ):
-            self._embed(CHUNK)
+            self._embed(self._chunk)
 
     def flush(self) -> None:
         """End the recording and complete the last stretch."""
@@ -96,11 +102,19 @@ class StretchCollector:
             potentials[heard] = self._potentials(voices)[..., start - left :][..., :n_frames]
         self._voices.advance(stop * hop, context * hop)
         self._n_embedded = stop
-        for i in range(n_frames):
-            is_longest = self._sums.n_frames >= self._longest
-            if is_longest or self._sums.ends_before(active[:, i]):
+        for first, last in constant_runs(active):
+            self._add(active[:, first], potentials[:, :, first:last])
+
+    def _add(self, active: np.ndarray, potentials: np.ndarray) -> None:
+        """Add frames of the same activity [S], with potentials [S, D, K], to stretches."""
+        if self._sums.ends_before(active):
+            self._cut()
+        while potentials.shape[2]:
+            room = self._longest - self._sums.n_frames
+            self._sums.add(active, potentials[:, :, :room])
+            potentials = potentials[:, :, room:]
+            if self._sums.n_frames == self._longest:
                 self._cut()
-            self._sums.add(active[:, i], potentials[:, :, i])
 
     def _potentials(self, voices: np.ndarray) -> np.ndarray:
         """Return the potentials [B, D, K] of voices [B, K * hop]."""
@@ -134,11 +148,11 @@ class _Sums:
         return self.n_frames > 0 and bool((active != self._active).any())
 
     def add(self, active: np.ndarray, potentials: np.ndarray) -> None:
-        """Add a frame: its activity [S] and potentials [S, D]."""
+        """Add frames: their activity [S] and potentials [S, D, K]."""
         self._active = active
-        self.n_frames += 1
-        self._total += potentials
-        self._squares += np.square(potentials)
+        self.n_frames += potentials.shape[2]
+        self._total += potentials.sum(2)
+        self._squares += np.square(potentials).sum(2)
 
     def stretch(self) -> Stretch:
         """Return the stretch."""

@@ -20,9 +20,6 @@ from spikesep.separation.tracks.rttm import Turn, find_turns
 from spikesep.separation.tracks.stretches import StretchCollector
 from spikesep.spiking.cost import Cost
 
-LONGEST, LONGEST_LIVE = 100, 50
-"""Frames of the longest stretch, of a recording and of a stream."""
-
 
 class GatedStream:
     """A stream whose voices are gated, in the order of the network's outputs.
@@ -33,14 +30,18 @@ class GatedStream:
         n_outputs: outputs of the separator, S.
     """
 
-    longest = LONGEST
+    longest, chunk = 100, 250
+    """Frames of the longest stretch, and those that are embedded at once."""
 
     def __init__(self, stream: Stream, embedder: SpeakerEmbedder, n_outputs: int):
         self.sample_rate, self.n_outputs = stream.sample_rate, n_outputs
         self._stream = stream
         self._mixture = Window()
+        self._maps = np.zeros((0, n_outputs), int)
         self._gate = Gate(n_outputs, self.sample_rate)
-        self._collector = StretchCollector(embedder, n_outputs, self.sample_rate, self.longest)
+        self._collector = StretchCollector(
+            embedder, n_outputs, self.sample_rate, longest=self.longest, chunk=self.chunk
+        )
 
     @property
     def cost(self) -> Cost:
@@ -59,12 +60,12 @@ class GatedStream:
 
     @property
     def maps(self) -> np.ndarray:
-        """Speaker of each output in each complete stretch, [T, S]."""
-        return assign(self._collector.stretches, self.n_outputs)
+        """Speaker of each output in each stretch, [T, S], after `flush`."""
+        return self._maps
 
     @property
     def turns(self) -> list[Turn]:
-        """Who spoke when, in the complete stretches."""
+        """Who spoke when, after `flush`."""
         return find_turns(self._collector.stretches, self.maps)
 
     def arranger(self) -> Arranger:
@@ -104,31 +105,26 @@ class GatedStream:
         return gated
 
     def _release(self) -> np.ndarray:
-        """Return voices that were held back, once the last stretch is complete."""
+        """Return the voices that were held back, after the last stretch."""
+        self._maps = assign(self._collector.stretches, self.n_outputs)
         return np.zeros((self.n_outputs, 0), np.float32)
 
 
 class TrackStream(GatedStream):
     """A stream whose voices follow the speakers, from what has been heard so far."""
 
-    longest = LONGEST_LIVE
+    longest, chunk = 50, 25
 
     def __init__(self, stream: Stream, embedder: SpeakerEmbedder, n_outputs: int):
         super().__init__(stream, embedder, n_outputs)
         self._assignment = OnlineAssignment(n_outputs)
         self._arranger = Arranger(n_outputs, self.sample_rate)
         self._held = Window()
-        self._maps: list[np.ndarray] = []
 
     @property
     def latency(self) -> float:
         """Largest delay of a voice in seconds of signal; computing time comes on top."""
         return super().latency + self._collector.latency
-
-    @property
-    def maps(self) -> np.ndarray:
-        """Speaker of each output in each complete stretch, [T, S]."""
-        return np.array(self._maps).reshape(-1, self.n_outputs)
 
     def _collect(self, gated: np.ndarray, active: np.ndarray) -> np.ndarray:
         self._held.push(gated)
@@ -138,8 +134,9 @@ class TrackStream(GatedStream):
     def _release(self) -> np.ndarray:
         stretches = self._collector.stretches
         for stretch in stretches[len(self._maps) :]:
-            self._maps.append(self._assignment.assign(stretch))
-            self._arranger.plan([stretch.start], self._maps[-1:])
+            map_ = self._assignment.assign(stretch)
+            self._arranger.plan([stretch.start], [map_])
+            self._maps = np.vstack([self._maps, map_])
         stop = int(frame_start(stretches[-1].stop, self.sample_rate)) if stretches else 0
         start, stop = self._held.position, min(stop, self._held.stop)
         held = self._held.between(start, stop)

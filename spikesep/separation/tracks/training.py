@@ -114,7 +114,10 @@ def train_tracks(data: Path, exp: Path, recipe: RecipeConfig) -> dict[str, Any]:
 
 
 def _train(
-    embedder: SpeakerEmbedder, pairs: SpeakerPairs, valid: FixedPairs, exp: Path,
+    embedder: SpeakerEmbedder,
+    pairs: SpeakerPairs,
+    valid: FixedPairs,
+    exp: Path,
     recipe: RecipeConfig,
 ) -> None:
     config = recipe.tracks
@@ -142,7 +145,10 @@ def _train(
 
 
 def _convert(
-    embedder: SpeakerEmbedder, train: FixedPairs, valid: FixedPairs, exp: Path,
+    embedder: SpeakerEmbedder,
+    train: FixedPairs,
+    valid: FixedPairs,
+    exp: Path,
     recipe: RecipeConfig,
 ) -> list[dict]:
     """Convert the network in place, layer by layer without training; return the report."""

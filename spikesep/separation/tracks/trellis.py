@@ -16,6 +16,7 @@ SWAP_COST, RETURN_COST, MERGE_COST = 1.0, 0.1, 0.5
 that was silent before does; two active outputs have the voice of one speaker."""
 NEW_AGREEMENT = 0.3
 """Agreement of an embedding with a speaker who was not heard so far."""
+LEAST_SPREAD = 0.05
 MOST_MERGING = 4
 """Largest number of outputs for which maps may give several outputs to one speaker."""
 
@@ -57,9 +58,14 @@ class Trellis:
         self._differs = (self.maps[:, None] != self.maps).transpose(2, 0, 1).astype(float)
 
     def scores(self, speakers: np.ndarray) -> np.ndarray:
-        """Return the score of each map in each stretch, [T, M], for speakers [S, E]."""
+        """Return the score of each map in each stretch, [T, M], for speakers [S, E].
+
+        The more alike two speakers are, the more a difference between the agreements counts.
+        """
         agreement = self.embeddings @ speakers.T
         agreement[..., ~speakers.any(1)] = NEW_AGREEMENT
+        best = agreement.max(-1, keepdims=True)
+        agreement = best + (agreement - best) / _spread(speakers)
         agreement *= self.seconds[:, :, None]
         scores = self._prior.copy()
         for k in range(self.n):
@@ -97,3 +103,12 @@ class Trellis:
             if length := np.linalg.norm(total):
                 means[speaker] = total / length
         return means
+
+
+def _spread(speakers: np.ndarray) -> float:
+    """Return one minus the largest cosine between two speakers who are known."""
+    known = speakers[speakers.any(1)]
+    if len(known) < 2:
+        return 1.0
+    cosines = (known @ known.T)[np.triu_indices(len(known), 1)]
+    return max(1.0 - float(cosines.max()), LEAST_SPREAD)
