@@ -295,10 +295,10 @@ class TracksConfig:
     """
 
     stretch_seconds: float = 2.0
-    speaker_seconds: float = 10.0
-    mixtures: int = 200
-    mixture_seconds: float = 2.5
-    epochs: int = 15
+    speaker_seconds: float = 6.0
+    mixtures: int = 100
+    mixture_seconds: float = 2.0
+    epochs: int = 10
     batch_speakers: int = 64
     learning_rate: float = 3e-3
     n_steps: int = 16

@@ -6,7 +6,6 @@ therefore the recording itself, without the gaps that leakage would leave in it.
 
 import numpy as np
 
-from spikesep.separation.inference.output_level import LevelMeter
 from spikesep.separation.inference.streaming import Window
 from spikesep.separation.tracks.activity import (
     FRAMES_PER_SECOND,
@@ -17,8 +16,8 @@ from spikesep.separation.tracks.activity import (
 
 CHUNK = 25
 """Frames that are processed at once, so that blocks of any size give the same samples."""
-GAIN_RANGE = 4.0
-"""Largest ratio of the gains of two outputs."""
+GAIN_RANGE, RIDGE = 4.0, 0.01
+"""Largest ratio of the gains of two outputs, and the weight of equal ones."""
 
 
 class Gate:
@@ -36,7 +35,7 @@ class Gate:
         self._n, self._rate = n_outputs, sample_rate
         self._input = Window()
         self._n_measured = self._n_gated = 0  # frames
-        self._meter = LevelMeter(n_outputs)
+        self._gram, self._target = np.zeros((n_outputs, n_outputs)), np.zeros(n_outputs)
         self._gains = np.ones(n_outputs)
         self._detector = ActivityDetector(n_outputs)
         self._power = np.zeros((n_outputs, 0))  # of the frames that are not gated yet
@@ -73,9 +72,11 @@ class Gate:
         self._n_measured += n_frames
         if not samples.shape[1]:
             return np.zeros((self._n, n_frames))
-        self._meter.add(samples[1:], samples[:1])
-        self._gains = _comparable(self._meter.gains("match-mix")[0])
-        squares = np.cumsum(np.square(samples[1:], dtype=np.float64), axis=1)
+        mixture, outputs = samples[0].astype(np.float64), samples[1:].astype(np.float64)
+        self._gram += outputs @ outputs.T
+        self._target += outputs @ mixture
+        self._gains = relative_gains(self._gram, self._target)
+        squares = np.cumsum(np.square(outputs), axis=1)
         squares = np.pad(squares, ((0, 0), (1, 0)))[:, bounds - bounds[0]]
         power = np.diff(squares) / np.diff(bounds).clip(min=1) * self._gains[:, None] ** 2
         self._power = np.concatenate([self._power, power], 1)
@@ -137,10 +138,23 @@ def route(samples: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndar
     return (before @ samples) * (1 - share) + routed * share
 
 
-def _comparable(gains: np.ndarray) -> np.ndarray:
-    """Return gains relative to the largest, bounded; ones if all are zero."""
-    largest = gains.max()
-    return (gains / largest).clip(min=1 / GAIN_RANGE) if largest > 0 else np.ones_like(gains)
+def relative_gains(gram: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return gains with which the outputs add up to the mixture, relative to the largest.
+
+    They are the least-squares ones, drawn towards equal gains, as the outputs tell nothing about
+    them while one person talks.
+
+    Args:
+        gram: inner products of the outputs, [S, S].
+        target: inner products of the outputs with the mixture, [S].
+    """
+    total = gram.sum()
+    if not total > 0 or not target.sum() > 0:
+        return np.ones(len(target))
+    common = target.sum() / total
+    ridge = RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    gains = common + np.linalg.solve(gram + ridge, target - gram.sum(1) * common)
+    return (gains / gains.max()).clip(min=1 / GAIN_RANGE)
 
 
 def _joined(results: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json
 from spikesep.separation.config import RecipeConfig
-from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, read_table
+from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, read_table
 from spikesep.separation.model.separator import load_separator
 from spikesep.separation.tracks.activity import FRAMES_PER_SECOND
 from spikesep.separation.tracks.embedder import SpeakerEmbedder, new_embedder, save_embedder
@@ -92,7 +92,10 @@ def train_tracks(data: Path, exp: Path, recipe: RecipeConfig) -> dict[str, Any]:
     seed_everything(recipe.seed)
     separator = load_separator(exp / "ann")
     embedder = new_embedder(separator)
-    rows = {split: [row for row in table if row.split == split] for split in ("tr", "cv", "tt")}
+    rows = {"tr": [row for row in table if row.split == "tr"]}
+    rows |= {
+        split: _some_speakers(table, split, n) for split, n in (("cv", N_VALID), ("tt", N_SCORED))
+    }
     print("extracting features", flush=True)
     heard = clean_features(embedder, rows["tr"], config.speaker_seconds, leaks=True)
     for speaker, more in separated_features(embedder, separator, rows["tr"], recipe).items():
@@ -111,6 +114,14 @@ def train_tracks(data: Path, exp: Path, recipe: RecipeConfig) -> dict[str, Any]:
     save_embedder(embedder, exp / FOLDER, report)
     write_json(exp / SCORES, scores)
     return scores
+
+
+def _some_speakers(table: list[Utterance], split: str, at_most: int) -> list[Utterance]:
+    """Return the utterances of a split of at most so many speakers, drawn at random."""
+    rows = [row for row in table if row.split == split]
+    speakers = sorted({row.speaker for row in rows})
+    chosen = set(np.random.default_rng(0).permutation(speakers)[:at_most])
+    return [row for row in rows if row.speaker in chosen]
 
 
 def _train(

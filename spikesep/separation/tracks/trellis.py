@@ -11,12 +11,13 @@ import numpy as np
 
 from spikesep.separation.tracks.stretches import Stretch
 
-SWAP_COST, RETURN_COST, MERGE_COST = 1.0, 0.1, 0.5
+SWAP_COST, RETURN_COST, MERGE_COST = 0.3, 0.05, 0.5
 """Costs in seconds of perfect agreement: an output that goes on talking changes its speaker; one
 that was silent before does; two active outputs have the voice of one speaker."""
 NEW_AGREEMENT = 0.3
 """Agreement of an embedding with a speaker who was not heard so far."""
-LEAST_SPREAD = 0.05
+LEAST_SPREAD = 0.1
+"""One minus the cosine of the embeddings of two speakers, below which they count as one."""
 MOST_MERGING = 4
 """Largest number of outputs for which maps may give several outputs to one speaker."""
 
@@ -51,6 +52,7 @@ class Trellis:
         n_merged = np.array(both).reshape(len(pairs), -1).T.astype(float) @ np.array(same).reshape(
             len(pairs), -1
         )
+        self._merges = n_same > 0
         self._prior = np.where(n_same > n_merged, -np.inf, -MERGE_COST * n_merged)  # [T, M]
         goes_on = np.zeros_like(active)
         goes_on[1:] = active[1:] & active[:-1]
@@ -65,9 +67,11 @@ class Trellis:
         agreement = self.embeddings @ speakers.T
         agreement[..., ~speakers.any(1)] = NEW_AGREEMENT
         best = agreement.max(-1, keepdims=True)
-        agreement = best + (agreement - best) / _spread(speakers)
+        agreement = best + (agreement - best) / max(spread(speakers), LEAST_SPREAD)
         agreement *= self.seconds[:, :, None]
         scores = self._prior.copy()
+        if speakers.any(1).sum() < 2:
+            scores[:, self._merges] = -np.inf
         for k in range(self.n):
             scores += agreement[:, k][:, self.maps[:, k]]
         return scores
@@ -92,7 +96,17 @@ class Trellis:
             before, speakers = speakers, self.mean_embeddings(maps, speakers)
             if np.array_equal(before, speakers):
                 break
+        if spread(speakers) < LEAST_SPREAD:
+            speakers = self._without_twins(speakers)
         return float(self.scores(speakers).max(1).sum()), speakers
+
+    def _without_twins(self, speakers: np.ndarray) -> np.ndarray:
+        """Drop each speaker who is too like one before, and learn the others again."""
+        kept = speakers.copy()
+        for k in range(1, self.n):
+            if (kept[:k] @ kept[k]).max() > 1 - LEAST_SPREAD:
+                kept[k] = 0.0
+        return kept
 
     def mean_embeddings(self, maps: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Return the mean embedding of each speaker, of length 1; `before` if never heard."""
@@ -105,10 +119,10 @@ class Trellis:
         return means
 
 
-def _spread(speakers: np.ndarray) -> float:
+def spread(speakers: np.ndarray) -> float:
     """Return one minus the largest cosine between two speakers who are known."""
     known = speakers[speakers.any(1)]
     if len(known) < 2:
         return 1.0
     cosines = (known @ known.T)[np.triu_indices(len(known), 1)]
-    return max(1.0 - float(cosines.max()), LEAST_SPREAD)
+    return 1.0 - float(cosines.max())
