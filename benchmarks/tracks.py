@@ -1,4 +1,4 @@
-"""Tracks on simulated conversations: `python -m benchmarks.tracks --table data/local/utterances.tsv`.
+"""Tracks on simulated conversations: `python -m benchmarks.tracks --table TABLE`.
 
 SI-SDR improvement with one assignment of voices to speakers for the whole conversation, with the
 best assignment of each turn, and how often the best assignment changes; with tracks off, on, and in
