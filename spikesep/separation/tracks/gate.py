@@ -157,5 +157,7 @@ def relative_gains(gram: np.ndarray, target: np.ndarray) -> np.ndarray:
     return (gains / gains.max()).clip(min=1 / GAIN_RANGE)
 
 
-def _joined(results: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    return tuple(np.concatenate(parts, axis=-1) for parts in zip(*results, strict=True))
+def _joined(results: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Join pairs of samples [S, m] and activity [S, K]."""
+    samples, active = zip(*results, strict=True)
+    return np.concatenate(samples, axis=1), np.concatenate(active, axis=1)

@@ -11,9 +11,12 @@ import numpy as np
 
 from spikesep.separation.tracks.stretches import Stretch
 
-SWAP_COST, RETURN_COST, MERGE_COST = 0.3, 0.05, 0.5
+SWAP_COST, RETURN_COST, MERGE_COST = 0.4, 0.05, 1.0
 """Costs in seconds of perfect agreement: an output that goes on talking changes its speaker; one
 that was silent before does; two active outputs have the voice of one speaker."""
+CAUTION_SECONDS = 20.0
+"""Speech of which so much must be heard before speakers are known well: costs are twice as high if
+so much was heard, and higher before."""
 NEW_AGREEMENT = 0.3
 """Agreement of an embedding with a speaker who was not heard so far."""
 LEAST_SPREAD = 0.1
@@ -53,10 +56,14 @@ class Trellis:
             len(pairs), -1
         )
         self._merges = n_same > 0
+        n_active, lengths = active.sum(1), self.seconds.max(1)
+        # Where people mostly talk at once, two active outputs are two people.
+        self._may_merge = lengths[n_active == 1].sum() > lengths[n_active > 1].sum()
         self._prior = np.where(n_same > n_merged, -np.inf, -MERGE_COST * n_merged)  # [T, M]
         goes_on = np.zeros_like(active)
         goes_on[1:] = active[1:] & active[:-1]
-        self._costs = np.where(goes_on, SWAP_COST, RETURN_COST)
+        caution = 1.0 + CAUTION_SECONDS / max(self.seconds.sum(), 1.0)
+        self._costs = caution * np.where(goes_on, SWAP_COST, RETURN_COST)
         self._differs = (self.maps[:, None] != self.maps).transpose(2, 0, 1).astype(float)
 
     def scores(self, speakers: np.ndarray) -> np.ndarray:
@@ -70,7 +77,7 @@ class Trellis:
         agreement = best + (agreement - best) / max(spread(speakers), LEAST_SPREAD)
         agreement *= self.seconds[:, :, None]
         scores = self._prior.copy()
-        if speakers.any(1).sum() < 2:
+        if not self._may_merge or speakers.any(1).sum() < 2:
             scores[:, self._merges] = -np.inf
         for k in range(self.n):
             scores += agreement[:, k][:, self.maps[:, k]]
