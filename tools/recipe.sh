@@ -60,6 +60,7 @@ Stages:
   3 conversion        spikesep-convert
   4 scoring           spikesep-score
   5 listening page    spikesep-demo
+  6 tracks            spikesep-tracks (only if asked for)
 EOF
 }
 
@@ -102,10 +103,9 @@ fail() {
 
 # parse_options ARGUMENT...: set the variables above, $exp and $settings.
 parse_options() {
-    local last_stage=5
-    [ "$task" = separation ] || last_stage=4
+    local last_stage=6 default_stop=5
+    [ "$task" = separation ] || last_stage=4 default_stop=4
     command_line=$(quote ./run.sh "$@")
-    stop_stage=$last_stage
     while [ $# -gt 0 ]; do
         [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
         case $1 in
@@ -114,6 +114,8 @@ parse_options() {
             *) fail "unknown option $1" ;;
         esac
     done
+    if [ "$stage" = 6 ]; then default_stop=6; fi
+    stop_stage=${stop_stage:-$default_stop}
     check_options "$last_stage"
     exp=exp/${tag:-$(basename "$config" .yaml)}
     settings=(--config "$config" --launch.n_gpus "$ngpu")

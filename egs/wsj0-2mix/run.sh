@@ -32,3 +32,4 @@ run_stage 3 "conversion to spiking neurons" spikesep-convert --data "$data" --ex
     "${from_ann[@]}" "${from_snn[@]}"
 run_stage 4 "scoring" spikesep-score --data "$data" --exp "$exp"
 run_stage 5 "listening page" spikesep-demo --data "$data" --exp "$exp"
+run_stage 6 "tracks that follow their speakers" spikesep-tracks --data "$data" --exp "$exp"

@@ -1,6 +1,7 @@
 """`spikesep-infer`: separate the voices of recordings."""
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from spikesep.cli.common import add_model_options, exit_on_signal, print_error, quiet_libraries, run
 from spikesep.errors import SpikeSepError
-from spikesep.files import write_json
+from spikesep.files import write_json, write_text
 from spikesep.separation.inference.inputs import MICROPHONE, STDIN, find_recordings
 
 if TYPE_CHECKING:
@@ -143,6 +144,22 @@ def _add_output_options(parser: ArgumentParser) -> None:
         "0.9, or as the network returns them; never clipped",
     )
     parser.add_argument(
+        "--tracks",
+        type=Literal["auto", "off"],
+        default="auto",
+        help="auto lets every voice follow its speaker through pauses and makes it silent where "
+        "the speaker is, if the model has an embedder of speakers (more latency with --live); "
+        "off keeps the order of the network's outputs",
+    )
+    parser.add_argument(
+        "--rttm",
+        type=Path | None,
+        default=None,
+        metavar="FILE",
+        help="write who spoke when, in all recordings, as Rich Transcription Time Marked lines; "
+        "spk1 is the voice in <stem>_spk1.wav",
+    )
+    parser.add_argument(
         "--json", type=Path | None, default=None, metavar="FILE", help="write a JSON report"
     )
 
@@ -154,11 +171,16 @@ def infer(options: Namespace) -> int:
         from spikesep.separation.inference.settings import InferenceSettings, cached_model
         from spikesep.spiking.spike_trains.kernels import when_compiling
 
-        names = ("model", "network", "steps", "engine", "device", "level", "channels")
+        names = ("model", "network", "steps", "engine", "device", "level", "channels", "tracks")
         settings = InferenceSettings(
             **{name: options[name] for name in names}, segment=_segment(options)
         )
         cached_model.cache_clear()  # the files may have changed since an earlier call
+        if options.rttm and cached_model(settings).embedder is None:
+            raise SpikeSepError(
+                f"--rttm {options.rttm}: this model has no embedder of speakers; train one with "
+                "spikesep-tracks, or leave --rttm out"
+            )
         with when_compiling(_tell_compiling) if sys.stderr.isatty() else nullcontext():
             if options.live or options.recordings == [STDIN]:
                 reports = [_separate_pipe(settings, options)]
@@ -166,10 +188,19 @@ def infer(options: Namespace) -> int:
                 reports = _separate_files(settings, options)
         if options.json:
             write_json(options.json, reports)
+        if options.rttm:
+            _write_rttm(options.rttm, reports, options.channels)
     failed = sum("error" in report or "broken_off" in report for report in reports)
     if failed and len(reports) > 1:
         _tell(f"{failed} of {len(reports)} recordings could not be separated")
     return 2 if failed else 0
+
+
+def _write_rttm(file: Path, reports: list[dict[str, Any]], channels: str | int) -> None:
+    """Write who spoke when in all separated recordings."""
+    from spikesep.separation.tracks.rttm import format_reports
+
+    write_text(file, format_reports(reports, channels if isinstance(channels, int) else 1))
 
 
 def _segment(options: Namespace) -> float:
@@ -202,6 +233,21 @@ def _check(options: Namespace) -> None:
         raise SpikeSepError(
             "--resume: continues a batch of files; leave out --overwrite, --live and -"
         )
+    if options.rttm is not None:
+        _check_rttm(options)
+
+
+def _check_rttm(options: Namespace) -> None:
+    """Check the file of `--rttm` and the options that exclude it."""
+    file, taken = options.rttm, [options.json, *options.recordings]
+    if options.tracks == "off" or options.resume:
+        other = "--tracks off" if options.tracks == "off" else "--resume"
+        raise SpikeSepError(f"--rttm {file}: cannot be had with {other}; leave one of them out")
+    if os.path.realpath(file) in [os.path.realpath(path) for path in taken if path is not None]:
+        raise SpikeSepError(f"--rttm {file}: is another file of this call; give another")
+    if file.is_dir() or (file.exists() and not options.overwrite):
+        remedy = "give a file" if file.is_dir() else "give --overwrite, or another file"
+        raise SpikeSepError(f"--rttm {file}: already exists; {remedy}")
 
 
 def _separate_files(settings: "InferenceSettings", options: Namespace) -> list[dict[str, Any]]:

@@ -187,6 +187,37 @@ class DemoConfig:
 
 
 @dataclass
+class TracksConfig:
+    """Training of the embedder that tells speakers apart.
+
+    Attributes:
+        stretch_seconds: length of the stretches that are compared, s.
+        speaker_seconds: largest duration of the clean utterances of a speaker together, s.
+        mixtures: training mixtures whose separated voices are used as well.
+        mixture_seconds: duration of each of them, s.
+        epochs: epochs; in each, every speaker is heard in two stretches.
+        batch_speakers: speakers per step.
+        learning_rate: peak learning rate.
+        n_steps: time steps of the spiking network.
+    """
+
+    stretch_seconds: float = 2.0
+    speaker_seconds: float = 6.0
+    mixtures: int = 100
+    mixture_seconds: float = 2.0
+    epochs: int = 10
+    batch_speakers: int = 64
+    learning_rate: float = 3e-3
+    n_steps: int = 16
+
+    def __post_init__(self):
+        lengths = ("stretch_seconds", "speaker_seconds", "mixture_seconds", "learning_rate")
+        check("tracks", self, mixtures="not negative", **dict.fromkeys(lengths, "positive"))
+        check("tracks", self, epochs="at least 1")
+        check_whole("tracks", self, batch_speakers=(2, 2**16), n_steps=(1, 2**16))
+
+
+@dataclass
 class RecipeConfig:
     """All settings of a speech recipe; a `conf/*.yaml` file.
 
@@ -197,6 +228,7 @@ class RecipeConfig:
         model: architecture of the separator.
         train: training of the analog separator.
         convert: conversion of the trained separator.
+        tracks: training of the embedder that tells speakers apart.
         scoring: scoring.
         demo: listening page.
         launch: processes, accelerators and machines.
@@ -208,6 +240,7 @@ class RecipeConfig:
     model: SeparatorConfig = field(default_factory=SeparatorConfig)
     train: SpeechPretrainConfig = field(default_factory=SpeechPretrainConfig)
     convert: SpeechConversionConfig = field(default_factory=SpeechConversionConfig)
+    tracks: TracksConfig = field(default_factory=TracksConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)

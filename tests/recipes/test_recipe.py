@@ -139,7 +139,7 @@ def test_trained_model_separates_a_mixture(recipe):
     [
         (["--stagee", "1"], "unknown option --stagee"),
         (["--stage"], "--stage needs a value"),
-        (["--stage", "7"], "take 0 to 5"),
+        (["--stage", "7"], "take 0 to 6"),
         (["--config", "nowhere.yaml"], "no such file"),
         (["--launcher", "cloud"], "local or slurm"),
         (["--stage", "2", "--stop-stage", "2", "--train.epochz", "3"], "epochz"),

@@ -18,7 +18,7 @@ from spikesep.separation.audio.downmix import (
     select_channels,
 )
 from spikesep.separation.audio.files import read_channels
-from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
+from spikesep.separation.inference.output_level import Level, LevelMeter
 from spikesep.separation.inference.streaming import (
     Stream,
     Wave,
@@ -26,11 +26,16 @@ from spikesep.separation.inference.streaming import (
     to_channels,
     total_cost,
 )
-from spikesep.separation.model.hub import find_model
+from spikesep.separation.model.hub import find_model, find_tracks
 from spikesep.separation.model.separator import Separator, load_separator
+from spikesep.separation.tracks.embedder import SpeakerEmbedder, load_embedder
+from spikesep.separation.tracks.leveling import level_voices, turns_of
+from spikesep.separation.tracks.rttm import Turn
+from spikesep.separation.tracks.tracker import GatedStream, TrackStream
 from spikesep.spiking.cost import Cost
 from spikesep.training.precision import exact_products
 
+Tracks = Literal["auto", "off"]
 CHUNK = 2**16
 """Samples pushed into a stream at once."""
 MOST_CHANNELS = 64
@@ -51,6 +56,7 @@ class Separated:
             they were not.
         channels: what was separated: as requested, or the strongest channel if averaging cancels
             them.
+        turns: who spoke when in each separated signal; empty if the voices do not follow speakers.
     """
 
     estimates: np.ndarray
@@ -58,6 +64,7 @@ class Separated:
     cost: Cost
     scale: float = 1.0
     channels: Channels = "mix"
+    turns: tuple[tuple[Turn, ...], ...] = ()
 
 
 class Model:
@@ -66,10 +73,18 @@ class Model:
     Args:
         separator: analog or spiking separator.
         device: torch device to compute on.
+        embedder: tells speakers apart, so that each voice follows its speaker; None to keep the
+            order of the network's outputs.
     """
 
-    def __init__(self, separator: Separator, device: str = "cpu"):
+    def __init__(
+        self,
+        separator: Separator,
+        device: str = "cpu",
+        embedder: SpeakerEmbedder | None = None,
+    ):
         self.separator = separator.to(device).eval()
+        self.embedder = None if embedder is None else embedder.eval()
         self.device = torch.device(device)
         exact_products(self.device)
 
@@ -95,6 +110,7 @@ class Model:
         level: Level = "match-mix",
         segment_seconds: float = 30.0,
         channels: Channels = "mix",
+        tracks: Tracks = "auto",
     ) -> Wave:
         """Separate the voices of a recording.
 
@@ -108,6 +124,8 @@ class Model:
             channels: `mix` separates the average of all channels, `each` every channel by itself,
                 and a number that channel, counted from 1. If the channels are in opposite phase and
                 cancel when averaged, `mix` takes the strongest one and warns.
+            tracks: `auto` lets every voice follow its speaker, if the model has an embedder; `off`
+                keeps the order of the network's outputs, which may change after a pause.
 
         Returns:
             Voices [n_speakers, samples], or [channels, n_speakers, samples] for `each`, at
@@ -120,7 +138,9 @@ class Model:
         is_tensor = isinstance(wave, Tensor)
         samples = np.asarray(wave.detach().cpu() if is_tensor else wave)
         rate = self.sample_rate if sample_rate is None else sample_rate
-        result = self.separate_recording(samples, rate, level, segment_seconds, channels=channels)
+        result = self.separate_recording(
+            samples, rate, level, segment_seconds, channels=channels, tracks=tracks
+        )
         if not is_tensor:
             return cast(Wave, result.estimates)
         estimates = torch.from_numpy(result.estimates).to(wave.device)
@@ -134,8 +154,9 @@ class Model:
         segment_seconds: float = 30.0,
         on_progress: Callable[[float], None] = lambda share: None,
         channels: Channels = "mix",
+        tracks: Tracks = "auto",
     ) -> Separated:
-        """Separate a recording like `separate`, and return its cost and scale as well.
+        """Separate a recording like `separate`, and return its cost, scale and turns as well.
 
         `on_progress` receives the finished share, up to 1.
         """
@@ -143,20 +164,27 @@ class Model:
         n_tracks = len(channel_suffixes(channels, len(samples)))
         chosen = self._audible(samples, channels)
         mixture = np.ascontiguousarray(select_channels(samples, chosen))
-        streams = [self.stream(sample_rate, segment_seconds) for _ in range(n_tracks)]
+        streams = self.streams(n_tracks, sample_rate, segment_seconds, tracks)
         n, done = mixture.shape[1], 0
         estimates = np.empty((n_tracks * self.n_speakers, n), np.float32)
         chunks = (mixture[:, k : k + CHUNK] for k in range(0, n, CHUNK))
-        for _, voices in separate_tracks(streams, chunks):
+        meter = LevelMeter(self.n_speakers, n_tracks)
+        for mixtures, voices in separate_tracks(streams, chunks):
             estimates[:, done : done + voices.shape[1]] = voices
             done += voices.shape[1]
+            meter.add(voices, mixtures)
             on_progress(done / n)
-        meter = LevelMeter(self.n_speakers, n_tracks)
-        meter.add(estimates, mixture)
-        gains, scale = meter.gains(level)
-        leveled = apply_gains(estimates, gains)
-        leveled = leveled.reshape(n_tracks, -1, n) if channels == "each" else leveled
-        return Separated(leveled, streams[0].sample_rate, total_cost(streams), scale, chosen)
+        blocks = [estimates[:, k : k + CHUNK] for k in range(0, n, CHUNK)]
+        leveled, scale = level_voices(lambda: blocks, meter, level, streams)
+        voices = np.concatenate(list(leveled), axis=1)
+        return Separated(
+            voices.reshape(n_tracks, -1, n) if channels == "each" else voices,
+            streams[0].sample_rate,
+            total_cost(streams),
+            scale,
+            chosen,
+            turns_of(streams),
+        )
 
     def _audible(self, samples: np.ndarray, channels: Channels) -> Channels:
         """Return the requested channels, or the strongest one, with a warning, if they cancel."""
@@ -205,8 +233,37 @@ class Model:
             else:
                 yield path, separated
 
+    def streams(
+        self, n: int, sample_rate: int, block_seconds: float, tracks: Tracks
+    ) -> list[Stream] | list[GatedStream]:
+        """Open streams for the signals of a recording; with an embedder, they are gated.
+
+        Raises:
+            ValueError: `tracks` is neither `auto` nor `off`.
+        """
+        if tracks not in ("auto", "off"):
+            raise ValueError(f"tracks must be 'auto' or 'off', not {tracks!r}")
+        streams = [Stream(self.separator, sample_rate, block_seconds) for _ in range(n)]
+        if tracks == "off" or self.embedder is None:
+            return streams
+        return [GatedStream(stream, self.embedder, self.n_speakers) for stream in streams]
+
+    def track_stream(
+        self, sample_rate: int | None = None, block_seconds: float = 0.5
+    ) -> TrackStream:
+        """Open a stream like `stream` whose voices follow their speakers; it has more latency.
+
+        Raises:
+            ValueError: the model has no embedder.
+        """
+        if self.embedder is None:
+            raise ValueError("this model has no embedder to tell speakers apart; use stream")
+        return TrackStream(self.stream(sample_rate, block_seconds), self.embedder, self.n_speakers)
+
     def stream(self, sample_rate: int | None = None, block_seconds: float = 0.5) -> Stream:
         """Open a stream for a recording that arrives in blocks; voices keep the network's level.
+
+        They also keep the order of its outputs; see `track_stream`.
 
         Args:
             sample_rate: sample rate of the recording in Hz; None for that of the network.
@@ -259,8 +316,10 @@ def load_model(
             f"{found}: is of kind {separator.kind}, not {network}; leave --network out, or give "
             "the other"
         )
+    tracks = find_tracks(found)
+    embedder = None if tracks is None else load_embedder(tracks)
     try:
-        return Model(separator, device)
+        return Model(separator, device, embedder)
     except (RuntimeError, AssertionError) as error:
         raise SpikeSepError(
             f"--device {device}: cannot be used ({str(error).splitlines()[0]}); try cpu"

@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
@@ -19,7 +19,7 @@ from spikesep.files import remove_abandoned
 from spikesep.separation.audio.downmix import Channels, select_channels, watch_phase
 from spikesep.separation.audio.files import AudioStream, check_samples, to_pcm16
 from spikesep.separation.audio.wav import read_samples, read_wav_header
-from spikesep.separation.inference.in_memory import Model
+from spikesep.separation.inference.in_memory import Model, Tracks
 from spikesep.separation.inference.inputs import STDIN, Source, spooled
 from spikesep.separation.inference.microphone import microphone_sound
 from spikesep.separation.inference.on_disk import (
@@ -38,7 +38,9 @@ from spikesep.separation.inference.outputs import (
 )
 from spikesep.separation.inference.report import Report, Separation, separation_report
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
-from spikesep.separation.inference.streaming import separate_tracks, total_cost
+from spikesep.separation.inference.streaming import Stream, separate_tracks, total_cost
+from spikesep.separation.tracks.leveling import turns_of
+from spikesep.separation.tracks.tracker import TrackStream
 
 
 class PipeOutput:
@@ -151,7 +153,7 @@ def separate_live_input(
     sound = pipe_sound(standard_input(), raw_rate) if is_stdin else microphone_sound(tell)
     model, channels = cached_model(settings), settings.channels
     try:
-        latency = open_streams(model, sound, settings.segment, channels)[0].latency
+        latency = _open_live(model, sound, settings.segment, channels, settings.tracks)[0].latency
     except SpikeSepError as error:
         raise SpikeSepError(f"{'standard input' if is_stdin else recording}: {error}") from error
     names, sink = output.open(sound)
@@ -165,6 +167,7 @@ def separate_live_input(
             level=settings.level,
             block_seconds=settings.segment,
             channels=channels,
+            tracks=settings.tracks,
             tell=tell,
         )
     elapsed = time.perf_counter() - begun
@@ -181,6 +184,7 @@ def separate_live(
     level: Level,
     block_seconds: float,
     channels: Channels = "mix",
+    tracks: Tracks = "auto",
     tell: Callable[[str], object] = lambda line: None,
 ) -> Separation:
     """Separate a recording while it arrives, until it ends, fails, or is stopped by a signal.
@@ -198,9 +202,11 @@ def separate_live(
         level: see `spikesep.separation.inference.output_level.set_level`.
         block_seconds: length of the network's blocks.
         channels: as in `Model.separate`, except that cancelling channels are only reported.
+        tracks: `auto` lets every voice follow its speaker, if the model has an embedder, from what
+            has been heard so far; `off` keeps the order of the network's outputs.
         tell: receives that report, once.
     """
-    streams = open_streams(model, sound, block_seconds, channels)
+    streams = _open_live(model, sound, block_seconds, channels, tracks)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
     previous: np.ndarray | None = None
     scale, faults = 1.0, []
@@ -219,7 +225,20 @@ def separate_live(
         n_samples += mixtures.shape[1]
         previous = gains
     seconds = n_samples / sound.sample_rate
-    return Separation(seconds, scale, total_cost(streams), "".join(faults))
+    return Separation(seconds, scale, total_cost(streams), "".join(faults), turns_of(streams))
+
+
+def _open_live(
+    model: Model, sound: AudioStream, block_seconds: float, channels: Channels, tracks: Tracks
+) -> Sequence[Stream | TrackStream]:
+    """Open streams like `open_streams`; with tracks, their voices follow the speakers at once."""
+    if tracks == "off" or model.embedder is None:
+        return open_streams(model, sound, block_seconds, channels, "off")
+    names = track_names(channels, sound.channels)
+    try:
+        return [model.track_stream(sound.sample_rate, block_seconds) for _ in names]
+    except ValueError as error:
+        raise SpikeSepError(f"{error}; export the recording at such a rate") from error
 
 
 def _ramp(previous: np.ndarray | None, gains: np.ndarray, n: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -15,11 +16,13 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import explain_full_disk
 from spikesep.separation.audio.downmix import Channels, channel_suffixes, select_channels
 from spikesep.separation.audio.files import AudioStream, to_pcm16
-from spikesep.separation.inference.in_memory import Model
-from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
+from spikesep.separation.inference.in_memory import Model, Tracks
+from spikesep.separation.inference.output_level import Level, LevelMeter
 from spikesep.separation.inference.report import Report, Separation, separation_report
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
 from spikesep.separation.inference.streaming import Stream, separate_tracks, total_cost
+from spikesep.separation.tracks.leveling import level_voices, turns_of
+from spikesep.separation.tracks.tracker import GatedStream
 
 CHUNK = 2**16
 """Samples of each voice that are read back from the spool at once."""
@@ -75,6 +78,7 @@ def separate_to_sink(
             segment_seconds=settings.segment,
             on_progress=progress,
             channels=channels,
+            tracks=settings.tracks,
         )
     elapsed = time.perf_counter() - begun
     return separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
@@ -101,11 +105,12 @@ def separate_sound(
     segment_seconds: float,
     on_progress: Callable[[float], None] = lambda seconds: None,
     channels: Channels = "mix",
+    tracks: Tracks = "auto",
 ) -> Separation:
     """Separate a recording like `Model.separate_recording`, in constant memory.
 
-    The output level depends on the whole recording, so estimates are first spooled to an unnamed
-    file: 4 bytes per sample and voice.
+    The output level and the speakers' tracks depend on the whole recording, so estimates are first
+    spooled to an unnamed file: 4 bytes per sample and voice.
 
     Args:
         model: the separator.
@@ -118,11 +123,12 @@ def separate_sound(
         on_progress: receives the finished seconds.
         channels: as in `Model.separate`, except that `mix` averages even if channels cancel; see
             `choose_downmix`.
+        tracks: as in `Model.separate`.
 
     Raises:
         SpikeSepError: the recording is unreadable or lacks the channel, or the disk is full.
     """
-    streams = open_streams(model, sound, segment_seconds, channels)
+    streams = open_streams(model, sound, segment_seconds, channels, tracks)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
     first = next(sound.blocks)  # before the folder is created, in case it cannot be read
     with explain_full_disk(spool_folder), _open_spool(spool_folder) as spool:
@@ -132,23 +138,27 @@ def separate_sound(
             spool.write(np.ascontiguousarray(estimates.T).tobytes())
             n_samples += mixtures.shape[1]
             on_progress(n_samples / sound.sample_rate)
-        gains, scale = meter.gains(level)
-        spool.seek(0)
-        write(n_samples, _read_leveled(spool, gains))
-    return Separation(n_samples / sound.sample_rate, scale, total_cost(streams))
+        voices, scale = level_voices(partial(_read, spool, len(meter.peaks)), meter, level, streams)
+        write(n_samples, (to_pcm16(block).T for block in voices))
+    seconds = n_samples / sound.sample_rate
+    return Separation(seconds, scale, total_cost(streams), turns=turns_of(streams))
 
 
 def open_streams(
-    model: Model, sound: AudioStream, segment_seconds: float, channels: Channels = "mix"
-) -> list[Stream]:
-    """Open a stream for each signal to separate.
+    model: Model,
+    sound: AudioStream,
+    segment_seconds: float,
+    channels: Channels = "mix",
+    tracks: Tracks = "auto",
+) -> list[Stream] | list[GatedStream]:
+    """Open a stream for each signal to separate; see `Model.streams`.
 
     Raises:
         SpikeSepError: the sample rate is out of range, or the recording lacks the channel.
     """
     names = track_names(channels, sound.channels)
     try:
-        return [model.stream(sound.sample_rate, segment_seconds) for _ in names]
+        return model.streams(len(names), sound.sample_rate, segment_seconds, tracks)
     except ValueError as error:
         raise SpikeSepError(f"{error}; export the recording at such a rate") from error
 
@@ -181,8 +191,8 @@ def _open_spool(folder: Path) -> Iterator[IO[bytes]]:
         yield spool
 
 
-def _read_leveled(spool: BinaryIO | IO[bytes], gains: np.ndarray) -> Iterator[np.ndarray]:
-    """Read the estimates back in blocks of int16 [n, n_voices], with their gains applied."""
-    n = len(gains)
-    while content := spool.read(4 * n * CHUNK):
-        yield to_pcm16(apply_gains(np.frombuffer(content, np.float32).reshape(-1, n).T, gains)).T
+def _read(spool: BinaryIO | IO[bytes], n_voices: int) -> Iterator[np.ndarray]:
+    """Read the estimates from the beginning, in blocks [n_voices, n]."""
+    spool.seek(0)
+    while content := spool.read(4 * n_voices * CHUNK):
+        yield np.frombuffer(content, np.float32).reshape(-1, n_voices).T

@@ -1,11 +1,12 @@
 """Reports of separated recordings: JSON objects, and one line of text for each."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from spikesep.separation.audio.downmix import Channels
 from spikesep.separation.audio.files import AudioStream
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
+from spikesep.separation.tracks.rttm import Turn
 from spikesep.spiking.cost import Cost
 
 Report = dict[str, Any]
@@ -22,12 +23,14 @@ class Separation:
         scale: common factor by which all voices were attenuated to stay within full scale.
         cost: operations of the mask network.
         broken_off: why a live recording ended early; empty if it did not.
+        turns: who spoke when in each separated signal; empty if voices do not follow speakers.
     """
 
     seconds: float
     scale: float
     cost: Cost
     broken_off: str = ""
+    turns: tuple[tuple[Turn, ...], ...] = ()
 
 
 def separation_report(
@@ -55,6 +58,7 @@ def separation_report(
         "network": model.kind,
         "scale": separation.scale,
         "cost": separation.cost.to_dict(),
+        "turns": [[asdict(turn) for turn in turns] for turns in separation.turns],
         "engines": {name: layer.ran_on for name, layer in layers.items() if layer.ran_on},
     }
 

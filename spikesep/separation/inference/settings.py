@@ -6,7 +6,7 @@ from typing import Literal
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.downmix import Channels
-from spikesep.separation.inference.in_memory import Model, load_model
+from spikesep.separation.inference.in_memory import Model, Tracks, load_model
 from spikesep.separation.inference.output_level import Level
 from spikesep.spiking.conversion.time_steps import set_time_steps
 
@@ -24,6 +24,8 @@ class InferenceSettings:
         level: output level; see `set_level`.
         segment: length of the network's blocks in seconds.
         channels: channels to separate.
+        tracks: `auto` lets every voice follow its speaker, if the model has an embedder; `off`
+            keeps the order of the network's outputs.
     """
 
     model: str | None = None
@@ -34,6 +36,7 @@ class InferenceSettings:
     level: Level = "match-mix"
     segment: float = 10.0
     channels: Channels = "mix"
+    tracks: Tracks = "auto"
 
 
 @lru_cache(maxsize=1)

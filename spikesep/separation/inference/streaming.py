@@ -7,9 +7,9 @@ The network works on a fixed grid of blocks, independent of how samples arrive. 
 therefore do not depend on the sizes of the blocks pushed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import tee
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,15 @@ from spikesep.separation.model.separator import Separator
 from spikesep.spiking.cost import Cost, CostMeter
 
 Wave = TypeVar("Wave", np.ndarray, Tensor)
+
+
+class Separating(Protocol):
+    """What `separate_blocks` needs of a stream."""
+
+    @property
+    def cost(self) -> Cost: ...  # noqa: D102
+    def push(self, block: Wave) -> Wave: ...  # noqa: D102
+    def flush(self) -> np.ndarray: ...  # noqa: D102
 
 
 class Stream:
@@ -220,7 +229,7 @@ class Window:
 
 
 def separate_blocks(
-    stream: Stream, blocks: Iterable[np.ndarray]
+    stream: Separating, blocks: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Push all blocks of a recording, then flush.
 
@@ -247,7 +256,7 @@ def separate_blocks(
 
 
 def separate_tracks(
-    streams: list[Stream],
+    streams: Sequence[Separating],
     blocks: Iterable[np.ndarray],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Run `separate_blocks` on several signals of one recording, each with its own stream.
@@ -270,7 +279,7 @@ def separate_tracks(
         )
 
 
-def total_cost(streams: Iterable[Stream]) -> Cost:
+def total_cost(streams: Iterable[Separating]) -> Cost:
     """Add up the costs of streams."""
     return sum((stream.cost for stream in streams), Cost())
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from spikesep import __version__
 from spikesep.errors import SpikeSepError
 from spikesep.separation.model.separator import KIND, load_separator, save_separator
+from spikesep.separation.tracks.embedder import KIND as TRACKS_KIND
+from spikesep.separation.tracks.embedder import load_embedder, save_embedder
 from spikesep.training.records.model_files import CARD, CONFIG, REPORT, TENSORS
 from spikesep.training.records.model_folder import read_model, read_settings
 
@@ -23,6 +25,8 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 default."""
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 """`org/name` or `org/name@revision`."""
+TRACKS = "tracks"
+"""Folder of the embedder that tells speakers apart: in a model folder, or beside it."""
 LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
 
 
@@ -60,6 +64,14 @@ def find_model(
     raise SpikeSepError(f"{missing}, not among the shipped ({', '.join(shipped) or 'none'}), {hub}")
 
 
+def find_tracks(model: Path) -> Path | None:
+    """Find the embedder that belongs to a model folder or file, if there is one."""
+    for folder in (model / TRACKS, model.parent / TRACKS):
+        if (folder / CONFIG).is_file():
+            return folder
+    return None
+
+
 def push_to_hub(path: str | Path, name: str, private: bool = False) -> str:
     """Upload a separator to the Hugging Face hub, and return its URL.
 
@@ -81,6 +93,9 @@ def push_to_hub(path: str | Path, name: str, private: bool = False) -> str:
         with TemporaryDirectory() as scratch:
             folder = Path(scratch) / "model"
             save_separator(model, folder, saved.report, saved.card)
+            if tracks := find_tracks(Path(path)):
+                embedder, own = load_embedder(tracks), read_model(tracks, TRACKS_KIND)
+                save_embedder(embedder, folder / TRACKS, own.report, own.card)
             url = api.create_repo(name, private=private or None, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model of SpikeSep")
     except HfHubHTTPError as error:
@@ -145,7 +160,7 @@ def _download(repo: str, revision: str | None, missing: str) -> Path:
     offline = _offline_reason(api, repo, revision, missing)
     folder = Path()
     try:
-        for files in ([CONFIG], [CONFIG, TENSORS, REPORT, CARD]):
+        for files in ([CONFIG], [CONFIG, TENSORS, REPORT, CARD, f"{TRACKS}/*"]):
             folder = Path(
                 api.snapshot_download(
                     repo,

@@ -1,0 +1,1 @@
+"""Tracks that follow their speakers: activity, embedding, assignment, and the gate."""

@@ -1,0 +1,86 @@
+"""Who spoke when, in the Rich Transcription Time Marked format (NIST, RT-09 evaluation plan)."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spikesep.separation.tracks.activity import FRAMES_PER_SECOND
+from spikesep.separation.tracks.stretches import Stretch
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A time in which a speaker talks.
+
+    Attributes:
+        start: beginning in seconds.
+        stop: end in seconds.
+        speaker: track of the speaker, from 1.
+    """
+
+    start: float
+    stop: float
+    speaker: int
+
+
+def find_turns(stretches: Sequence[Stretch], maps: np.ndarray) -> list[Turn]:
+    """Return the turns in stretches, in order of their beginnings.
+
+    Args:
+        stretches: the stretches in order.
+        maps: speaker of each output in each stretch, [T, S].
+    """
+    turns: list[Turn] = []
+    open_turns: dict[int, list[int]] = {}  # first frame and frame behind the last
+    for stretch, map_ in zip(stretches, maps, strict=True):
+        speakers = {int(map_[k]) for k in np.flatnonzero(stretch.seconds)}
+        for speaker in [s for s in open_turns if s not in speakers]:
+            turns.append(_turn(speaker, *open_turns.pop(speaker)))
+        for speaker in speakers:
+            start = open_turns.get(speaker, [stretch.start])[0]
+            open_turns[speaker] = [start, stretch.stop]
+    turns += [_turn(speaker, *frames) for speaker, frames in open_turns.items()]
+    return sorted(turns, key=lambda turn: (turn.start, turn.speaker))
+
+
+def _turn(speaker: int, start: int, stop: int) -> Turn:
+    return Turn(start / FRAMES_PER_SECOND, stop / FRAMES_PER_SECOND, speaker + 1)
+
+
+def format_rttm(name: str, turns: Iterable[Turn], channel: int = 1) -> str:
+    """Return a line `SPEAKER name channel start duration ...` for each turn.
+
+    Args:
+        name: name of the recording; white space becomes `_`.
+        turns: the turns.
+        channel: channel of the recording, from 1.
+    """
+    name = re.sub(r"\s+", "_", name)
+    return "".join(
+        f"SPEAKER {name} {channel} {turn.start:.2f} {turn.stop - turn.start:.2f} "
+        f"<NA> <NA> spk{turn.speaker} <NA> <NA>\n"
+        for turn in turns
+    )
+
+
+def format_reports(reports: Iterable[dict[str, Any]], channel: int) -> str:
+    """Format the turns of separated recordings.
+
+    Args:
+        reports: see `spikesep.separation.inference.report.Report`; those with an error are left
+            out. Recordings are named like the files of their voices.
+        channel: channel of the first separated signal; the others follow.
+    """
+    lines = []
+    for report in reports:
+        signals = report.get("turns", [])
+        for k, turns in enumerate(signals):
+            named = report["voices"][0] if len(report["voices"]) > 1 else report["recording"]
+            name = re.sub(r"(_ch\d+)?_spk\d+$", "", Path(named).stem)
+            name = "stdin" if name == "-" else name
+            lines.append(format_rttm(name, [Turn(**turn) for turn in turns], channel + k))
+    return "".join(lines)

@@ -1,0 +1,40 @@
+import numpy as np
+
+from spikesep.separation.tracks.rttm import Turn, find_turns, format_reports, format_rttm
+from spikesep.separation.tracks.stretches import Stretch
+
+
+def stretch(start, stop, *active):
+    return Stretch(start, stop, np.array(active) * (stop - start) / 50, np.zeros((2, 1)))
+
+
+def test_turns_join_neighboring_stretches_of_a_speaker():
+    stretches = [
+        stretch(0, 10, 1, 0),
+        stretch(10, 60, 1, 1),
+        stretch(60, 80, 0, 1),
+        stretch(80, 90, 0, 0),
+        stretch(90, 100, 1, 0),
+    ]
+    maps = np.array([[0, 1], [0, 1], [1, 0], [1, 0], [1, 0]])
+    assert find_turns(stretches, maps) == [
+        Turn(0.0, 1.6, 1),
+        Turn(0.2, 1.2, 2),
+        Turn(1.8, 2.0, 2),
+    ]
+
+
+def test_a_line_has_the_ten_fields_of_the_format():
+    lines = format_rttm("my talk", [Turn(0.5, 2.25, 2)], channel=3)
+    assert lines == "SPEAKER my_talk 3 0.50 1.75 <NA> <NA> spk2 <NA> <NA>\n"
+
+
+def test_reports_of_a_batch_are_named_like_their_voices():
+    turn = {"start": 0.0, "stop": 1.0, "speaker": 1}
+    reports = [
+        {"recording": "a.wav", "voices": ["o/a_spk1.wav", "o/a_spk2.wav"], "turns": [[turn]]},
+        {"recording": "bad.wav", "error": "unreadable"},
+        {"recording": "-", "voices": ["-"], "turns": [[turn], [turn]]},
+    ]
+    names = [line.split()[1:3] for line in format_reports(reports, 1).splitlines()]
+    assert names == [["a", "1"], ["stdin", "1"], ["stdin", "2"]]
