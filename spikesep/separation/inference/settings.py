@@ -24,6 +24,7 @@ class InferenceSettings:
         level: output level; see `set_level`.
         segment: length of the network's blocks in seconds.
         channels: channels to separate.
+        energy_table: energies per operation, a key of `ENERGY_TABLES`.
     """
 
     model: str | None = None
@@ -34,6 +35,7 @@ class InferenceSettings:
     level: Level = "match-mix"
     segment: float = 10.0
     channels: Channels = "mix"
+    energy_table: str = "45nm"
 
 
 @lru_cache(maxsize=1)
