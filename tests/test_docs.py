@@ -20,6 +20,7 @@ GUIDES = (
     "train-your-own-speakers",
     "convert-your-own-network",
     "read-the-report",
+    "energy",
     "publish-a-model",
 )
 READMES = [

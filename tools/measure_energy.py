@@ -1,6 +1,6 @@
 """Operations and energy of the shipped model on LibriSpeech voices that it never heard.
 
-python benchmarks/energy.py --librispeech DIR
+python tools/measure_energy.py --librispeech DIR
 """
 
 from argparse import ArgumentParser
