@@ -21,6 +21,7 @@ GUIDES = (
     "train-for-real-recordings",
     "convert-your-own-network",
     "read-the-report",
+    "energy",
     "publish-a-model",
 )
 READMES = [

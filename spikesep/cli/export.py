@@ -6,7 +6,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from spikesep.cli.common import run
+from spikesep.cli.common import add_energy_option, run
 from spikesep.errors import SpikeSepError
 
 
@@ -101,6 +101,7 @@ def _add_card_options(parser: ArgumentParser) -> None:
         default=[],
         help="languages spoken in the training data, for the card, such as [en,ru]",
     )
+    add_energy_option(parser)
 
 
 def export(options: Namespace) -> None:
@@ -148,4 +149,5 @@ def _card(options: Namespace, model) -> str:
         license=options.license,
         languages=options.languages,
         made=made or "",
+        energy_table=options.energy_table,
     )

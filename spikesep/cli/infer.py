@@ -12,7 +12,14 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from spikesep.cli.common import add_model_options, exit_on_signal, print_error, quiet_libraries, run
+from spikesep.cli.common import (
+    add_energy_option,
+    add_model_options,
+    exit_on_signal,
+    print_error,
+    quiet_libraries,
+    run,
+)
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json, write_text
 from spikesep.separation.inference.inputs import MICROPHONE, STDIN, find_recordings
@@ -143,6 +150,7 @@ def _add_output_options(parser: ArgumentParser) -> None:
         help="output level of the voices: such that they add up to the mixture, each at a peak of "
         "0.9, or as the network returns them; never clipped",
     )
+    add_energy_option(parser)
     parser.add_argument(
         "--tracks",
         type=Literal["auto", "off"],
@@ -171,7 +179,10 @@ def infer(options: Namespace) -> int:
         from spikesep.separation.inference.settings import InferenceSettings, cached_model
         from spikesep.spiking.spike_trains.kernels import when_compiling
 
-        names = ("model", "network", "steps", "engine", "device", "level", "channels", "tracks")
+        names = (
+            "model", "network", "steps", "engine", "device", "level", "channels", "tracks",
+            "energy_table",
+        )  # fmt: skip
         settings = InferenceSettings(
             **{name: options[name] for name in names}, segment=_segment(options)
         )

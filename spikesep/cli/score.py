@@ -40,12 +40,13 @@ def score(options: Namespace, command: str) -> None:
     """Score unless complete scores exist, and print the table."""
     from spikesep.separation.scoring import results  # imports torch
     from spikesep.separation.scoring.inputs import is_scored
-    from spikesep.separation.scoring.score import Shard, score_experiment
+    from spikesep.separation.scoring.score import Shard, score_experiment, set_energy_table
 
     data, exp, config = options.data, options.exp, options.scoring
     shard = Shard.parse(options.shard) if options.shard else None
     if not options.redo and is_scored(data, exp, config):
         found = read_json(exp / "results.json")
+        set_energy_table(exp, found, config.energy_table)
         print(
             f"{exp / 'results.json'}: complete, and models, data and metrics are unchanged; "
             "--redo scores again"

@@ -166,12 +166,15 @@ class ScoringConfig:
     Attributes:
         metrics: metrics to compute in addition to SI-SDR.
         max_utterances: score only the first mixtures of each set; 0 for all.
+        energy_table: energies per arithmetic operation of the estimates: `45nm` (Horowitz 2014) or
+            `7nm` (Jouppi et al. 2021).
     """
 
     metrics: list[Literal["sdr", "pesq", "stoi"]] = field(
         default_factory=lambda: ["sdr", "pesq", "stoi"]
     )
     max_utterances: int = 0
+    energy_table: Literal["45nm", "7nm"] = "45nm"
 
 
 @dataclass

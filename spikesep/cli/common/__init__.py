@@ -1,10 +1,16 @@
 """What all commands share: options, configuration files, and one way to run and to end."""
 
-from spikesep.cli.common.options import add_model_options, recipe_parser, to_recipe
+from spikesep.cli.common.options import (
+    add_energy_option,
+    add_model_options,
+    recipe_parser,
+    to_recipe,
+)
 from spikesep.cli.common.process import exit_on_signal, quiet_libraries
 from spikesep.cli.common.run import print_error, run
 
 __all__ = [
+    "add_energy_option",
     "add_model_options",
     "exit_on_signal",
     "print_error",

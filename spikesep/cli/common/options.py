@@ -56,6 +56,17 @@ def add_model_options(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="cpu", help="torch device: cpu, cuda, ...")
 
 
+def add_energy_option(parser: ArgumentParser) -> None:
+    """Add `--energy-table` to a command that estimates energy."""
+    parser.add_argument(
+        "--energy-table",
+        type=Literal["45nm", "7nm"],
+        default="45nm",
+        help="energies per arithmetic operation of the estimates: Horowitz 2014 for 45 nm, Jouppi "
+        "et al. 2021 for 7 nm",
+    )
+
+
 def to_recipe(options: Namespace, kind: type[Recipe] = RecipeConfig) -> Recipe:
     """Collect the settings of the recipe from the parsed options."""
     return kind(**{f.name: options[f.name] for f in fields(kind)})

@@ -7,7 +7,8 @@ from spikesep.separation.audio.downmix import Channels
 from spikesep.separation.audio.files import AudioStream
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
 from spikesep.separation.tracks.rttm import Turn
-from spikesep.spiking.cost import Cost
+from spikesep.spiking.cost import Cost, energy_report, energy_table
+from spikesep.spiking.cost.energy_text import energy_phrase
 
 Report = dict[str, Any]
 """JSON object of a recording: `recording`, and either its `voices` with the entries of
@@ -21,7 +22,7 @@ class Separation:
     Attributes:
         seconds: length of the recording.
         scale: common factor by which all voices were attenuated to stay within full scale.
-        cost: operations of the mask network.
+        cost: operations of the separator.
         broken_off: why a live recording ended early; empty if it did not.
         turns: who spoke when in each separated signal; empty if voices do not follow speakers.
     """
@@ -59,8 +60,18 @@ def separation_report(
         "scale": separation.scale,
         "cost": separation.cost.to_dict(),
         "turns": [[asdict(turn) for turn in turns] for turns in separation.turns],
+        "energy": _energy(settings, separation),
         "engines": {name: layer.ran_on for name, layer in layers.items() if layer.ran_on},
     }
+
+
+def _energy(settings: InferenceSettings, separation: Separation) -> dict[str, Any]:
+    """Energy per second of audio of the arithmetic, empty for an empty recording."""
+    if not separation.seconds:
+        return {}
+    table = energy_table(settings.energy_table)
+    report = energy_report(separation.cost, separation.seconds, table)
+    return {"summary": energy_phrase(report), **report.to_dict()}
 
 
 def format_report(report: Report) -> str:
@@ -75,6 +86,8 @@ def format_report(report: Report) -> str:
         f"real-time factor {factor:.3f}",
         f"{report['network']} {work}",
     ]
+    if report["energy"]:
+        notes.append(f"arithmetic {report['energy']['summary']}")
     if report["channels"] > 1:
         notes.append(_format_channels(report))
     if report["scale"] < 1:

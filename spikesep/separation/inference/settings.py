@@ -26,6 +26,7 @@ class InferenceSettings:
         channels: channels to separate.
         tracks: `auto` lets every voice follow its speaker, if the model has an embedder; `off`
             keeps the order of the network's outputs.
+        energy_table: energies per operation, a key of `ENERGY_TABLES`.
     """
 
     model: str | None = None
@@ -37,6 +38,7 @@ class InferenceSettings:
     segment: float = 10.0
     channels: Channels = "mix"
     tracks: Tracks = "auto"
+    energy_table: str = "45nm"
 
 
 @lru_cache(maxsize=1)

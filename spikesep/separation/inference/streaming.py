@@ -144,7 +144,8 @@ class Stream:
             mixture = torch.from_numpy(samples).to(self._device)
             estimates = self._separator.separate_conditioned(mixture, meter)
             pieces.append(estimates[:, own].cpu().numpy() * factor[own])
-            self.cost = self.cost + meter.cost
+            cost = self._separator.with_encoder_and_decoder(meter.cost, len(samples))
+            self.cost = self.cost + cost
             window.advance(min(stop, window.stop), context)
         nothing = np.empty((self._separator.config.n_speakers, 0), np.float32)
         return np.concatenate([nothing, *pieces], axis=1)

@@ -9,8 +9,6 @@ from typing import Any
 
 from spikesep.files import read_json
 from spikesep.separation.model.card_sections import (
-    HOROWITZ,
-    Energy,
     cost_section,
     limits_section,
     overall_means,
@@ -36,7 +34,7 @@ def model_card(
     license: str | None = None,
     languages: Sequence[str] = (),
     made: str = "",
-    energy: Energy = HOROWITZ,
+    energy_table: str = "45nm",
 ) -> str:
     """Write the card of `exp/ann` or `exp/snn`.
 
@@ -49,7 +47,7 @@ def model_card(
         license: license of the weights, as the hub names it.
         languages: languages spoken in training, as ISO 639-1 codes.
         made: Markdown by the author on the data and commands the model was made with.
-        energy: energy per operation, for the estimate.
+        energy_table: energies per operation of the estimates, a key of `ENERGY_TABLES`.
 
     Raises:
         SpikeSepError: `results.json` or `data` belongs to another model.
@@ -60,7 +58,7 @@ def model_card(
         _description(exp, model),
         *usage_section(address, model.kind),
         *(scores_section(results) if results else []),
-        *(cost_section(results["cost"], energy) if results else []),
+        *(cost_section(results, energy_table) if results else []),
         *provenance_section(exp, model.kind, results=results, data=data, made=made),
         *limits_section(model, results),
     ]

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from spikesep.separation.scoring.results import (
     METRICS,
     closed_voices_heard,
     decimal,
+    energy_of,
     pruning_note,
 )
+from spikesep.spiking.cost.energy_text import energy_section
 from spikesep.training.records.history import History
 from spikesep.training.renamed import migrated_record
 
@@ -29,29 +30,6 @@ SPLITS = {
     "tt": "open condition",
 }
 SEXES = {"f": "women", "m": "men", "u": "unknown"}
-
-
-@dataclass(frozen=True)
-class Energy:
-    """Energy per operation.
-
-    Attributes:
-        mac: joules per multiply-accumulate.
-        addition: joules per addition.
-        source: where the figures come from.
-    """
-
-    mac: float
-    addition: float
-    source: str
-
-
-HOROWITZ = Energy(
-    mac=4.6e-12,
-    addition=0.9e-12,
-    source="4.6 pJ per 32-bit floating-point multiply-accumulate, 0.9 pJ per 32-bit floating-point "
-    "addition, 45 nm (M. Horowitz, Computing's energy problem, ISSCC 2014)",
-)
 
 
 def overall_means(results: dict[str, Any], condition: str, method: str) -> dict[str, float]:
@@ -114,14 +92,13 @@ def scores_section(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def cost_section(cost: dict[str, Any], energy: Energy) -> list[str]:
-    """State the operations per second of audio, and estimate the energy of their arithmetic."""
+def cost_section(results: dict[str, Any], table: str) -> list[str]:
+    """State the operations per second of audio, and the estimated energy of their arithmetic."""
+    cost = results["cost"]
     macs, first_layer, synops = (
         cost[f"{key}_per_second"] for key in ("macs", "analog_macs", "synops")
     )
     rates = cost["firing_rate"] or [0.0]
-    analog = macs * energy.mac * 1e3
-    spiking = (synops * energy.addition + first_layer * energy.mac) * 1e3
     return [
         "## What it costs",
         f"For a second of audio, the mask network performs {macs / 1e6:,.1f} million "
@@ -130,9 +107,7 @@ def cost_section(cost: dict[str, Any], energy: Energy) -> list[str]:
         f"multiply-accumulate of the ANN), and {first_layer / 1e6:,.1f} million "
         f"multiply-accumulates in its first layer.{pruning_note(cost)} The mean firing rate of its "
         f"layers is {sum(rates) / len(rates):.3f} spikes per neuron and time step.",
-        f"Estimated energy of this arithmetic alone: {analog:.2f} mJ for the ANN, "
-        f"{spiking:.2f} mJ for the SNN, at {energy.source}. It was not measured, and excludes data "
-        "movement and the encoder and decoder, which both networks have.",
+        *energy_section(*energy_of(results, table)),
     ]
 
 

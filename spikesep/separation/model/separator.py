@@ -7,7 +7,7 @@ The mask network is a `SpikingNetwork`: it is trained analog and converted layer
     w * masks -> decoder -> estimates [B, S, T]
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from spikesep.separation.audio.conditioning import condition
 from spikesep.separation.config import SeparatorConfig
+from spikesep.separation.model.separator_cost import decoder_operations, encoder_operations
 from spikesep.spiking.cost import Cost, CostMeter
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import Observer, SpikingNetwork
@@ -120,9 +121,18 @@ class Separator(ConvertibleModel):
         return self.separate_conditioned(samples, observe) * factor
 
     def separate_with_cost(self, mixture: Tensor) -> tuple[Tensor, Cost]:
-        """Separate like `separate`; also return the cost of the mask network."""
+        """Separate like `separate`; also return the cost."""
         meter = CostMeter()
-        return self.separate(mixture, meter), meter.cost
+        estimates = self.separate(mixture, meter)
+        return estimates, self.with_encoder_and_decoder(meter.cost, mixture.shape[-1])
+
+    def with_encoder_and_decoder(self, cost: Cost, n_samples: int) -> Cost:
+        """Complete the cost of the mask network for a mixture of n_samples."""
+        return replace(
+            cost,
+            encoder=encoder_operations(self.config, n_samples),
+            decoder=decoder_operations(self.config, n_samples),
+        )
 
     def separate_conditioned(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
         """Estimate the voices [n_speakers, T] in conditioned samples [T], in inference mode."""

@@ -4,13 +4,15 @@ The scores themselves are computed in `utterance`, one record per mixture.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from spikesep.separation.scoring.metrics import DEFINITION
-from spikesep.spiking.cost import Cost
+from spikesep.spiking.cost import Cost, EnergyReport, energy_report, energy_table
+from spikesep.spiking.cost.energy_text import energy_section
 
 GROUPS = {"diff": "Diff.", "same": "Same", "overall": "Overall"}
 CONDITIONS = {"closed": "Closed", "open": "Open"}
@@ -51,6 +53,7 @@ def summarize(records: Sequence[dict], metrics: Iterable[str]) -> dict[str, Any]
             method: {name: _means(chosen, method, name) for name in names} for method in METHODS
         }
     summary["cost"] = mean_cost(records)
+    summary["ann_cost"] = mean_ann_cost(records)
     summary["refused"] = {name: utts for name, utts in refused.items() if utts or name == "pesq"}
     summary["n_utterances"] = {
         condition: {group: len(_select(records, condition, group)) for group in GROUPS}
@@ -59,10 +62,41 @@ def summarize(records: Sequence[dict], metrics: Iterable[str]) -> dict[str, Any]
     return summary
 
 
+def energy_of(results: dict[str, Any], table: str) -> tuple[EnergyReport, Cost]:
+    """Estimate energies from the counts in results, of this version or an earlier one.
+
+    Args:
+        results: contents of `results.json`.
+        table: a key of `ENERGY_TABLES`.
+
+    Returns:
+        The report per second of audio, and the cost of the spiking separator it is about.
+    """
+    cost, ann = results["cost"], results.get("ann_cost")
+    if "per_second" in cost:
+        spiking = Cost.from_dict(cost["per_second"])
+    else:
+        macs = cost["macs_per_second"]
+        kept = cost.get("kept_macs_per_second", macs)
+        spiking = Cost(
+            macs, kept, cost["analog_macs_per_second"], cost["synops_per_second"], cost["n_steps"]
+        )
+    analog = Cost.from_dict(ann) if ann else None
+    return energy_report(spiking, 1.0, energy_table(table), analog), spiking
+
+
+def mean_ann_cost(records: Sequence[dict]) -> dict[str, Any]:
+    """Compute the operations of the analog separator per second; empty if any record lacks them."""
+    if not records or any("ann_cost" not in record for record in records):
+        return {}
+    total = sum((Cost.from_dict(record["ann_cost"]) for record in records), Cost())
+    return asdict(total / sum(record["seconds"] for record in records))
+
+
 def mean_cost(records: Sequence[dict]) -> dict[str, Any]:
     """Compute the operations of the spiking separator per second of audio, over all utterances."""
     seconds = sum(record["seconds"] for record in records)
-    total = sum((Cost(**record["cost"]) for record in records), Cost())
+    total = sum((Cost.from_dict(record["cost"]) for record in records), Cost())
     fewer = (
         {"kept_macs_per_second": total.kept_macs / seconds}
         if 0 < total.kept_macs < total.macs
@@ -76,6 +110,7 @@ def mean_cost(records: Sequence[dict]) -> dict[str, Any]:
         "synops_ratio": total.synops_ratio,
         "firing_rate": total.firing_rate,
         "n_steps": total.n_steps,
+        "per_second": asdict(total / seconds),
     }
 
 
@@ -96,8 +131,8 @@ def format_version(versions: dict[str, str]) -> str:
     )
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """Return the content of `RESULTS.md`."""
+def markdown(results: dict[str, Any], table: str = "45nm") -> str:
+    """Return the content of `RESULTS.md`, with the energies of a table of `ENERGY_TABLES`."""
     metrics = _metrics(results)
     groups = shown_groups(results)
     head = ["Cond.", "Method"]
@@ -108,6 +143,7 @@ def markdown(results: dict[str, Any]) -> str:
     align = ["---", "---", *["---:"] * (len(head) - 2)]
     lines = ["# Results", "", *(f"| {' | '.join(row)} |" for row in (head, align, *rows)), ""]
     lines += [f"{note}\n" for note in notes(results)]
+    lines += ["## Energy\n", *(f"{part}\n" for part in energy_section(*energy_of(results, table)))]
     return "\n".join(lines)
 
 

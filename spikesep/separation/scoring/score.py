@@ -105,6 +105,7 @@ def score_experiment(
     found = _summarize(records, exp, config, inputs)
     found["closed_voices_heard"] = closed_voices_heard(data, inputs.mixtures["closed"])
     found |= {"seed": seed, "command": command}
+    found["energy"] = results.energy_of(found, config.energy_table)[0].to_dict()
     _write(found, records, exp, config.metrics)
     remove_journals(journals)
     return found
@@ -142,9 +143,17 @@ def _summarize(
 
 def _write(found: dict[str, Any], records: list[Record], exp: Path, metrics: Iterable[str]) -> None:
     _write_scores(exp / "scores.csv", records, metrics)
-    write_text(exp / "RESULTS.md", results.markdown(found))
+    write_text(exp / "RESULTS.md", results.markdown(found, found["energy"]["table"]))
     figures.draw(exp, exp / "figures")
     write_json(exp / "results.json", found)  # last, as it marks scoring as complete
+
+
+def set_energy_table(exp: Path, found: dict[str, Any], table: str) -> None:
+    """Write complete results again with the energies of another table, if it is another one."""
+    if found.get("energy", {}).get("table", "45nm") != table:
+        found["energy"] = results.energy_of(found, table)[0].to_dict()
+        write_text(exp / "RESULTS.md", results.markdown(found, table))
+        write_json(exp / "results.json", found)
 
 
 def _write_scores(path: Path, records: list[Record], metrics: Iterable[str]) -> None:

@@ -16,7 +16,6 @@ from spikesep.separation.data.kaldi import Mixture
 from spikesep.separation.model.separator import Separator, load_separator
 from spikesep.separation.scoring.inputs import STAGES
 from spikesep.separation.scoring.metrics import Scores, score_utterance
-from spikesep.spiking.cost import Cost
 from spikesep.workers import Workers
 
 Record = dict[str, Any]
@@ -39,10 +38,10 @@ def score_mixture(
             f"{mixture.mixture}: its sources have another length; make the mixtures again"
         )
     targets = np.stack(sources)
-    waves, cost = {"mixture": np.stack([mixed] * len(targets))}, Cost()
+    waves, costs = {"mixture": np.stack([mixed] * len(targets))}, {}
     with torch.inference_mode():
         for name, model in models.items():
-            estimates, cost = model.separate_with_cost(torch.from_numpy(mixed))
+            estimates, costs[name] = model.separate_with_cost(torch.from_numpy(mixed))
             if len(estimates) != len(targets):
                 raise SpikeSepError(
                     f"{mixture.mixture}: has {len(targets)} voices, but the model separates "
@@ -59,7 +58,8 @@ def score_mixture(
         "sexes": list(mixture.sexes),
         "seconds": len(mixed) / sample_rate,
         "scores": scores,
-        "cost": asdict(cost),  # of the last model, the spiking one
+        "cost": asdict(costs["snn"]),
+        "ann_cost": asdict(costs["ann"]),
     }
 
 

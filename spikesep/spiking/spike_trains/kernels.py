@@ -240,22 +240,60 @@ def count_rows(start, stop, words, totals):
         totals[row] = n
 
 
-@compiled
-def weigh_rows(start, stop, words, weights, totals):
-    """totals = weighted spike counts of a row for each set of weights, [rows, n_weights].
+@njit(inline="always")
+def active_bytes(bits):
+    """A one in each byte of a uint64 that is not zero."""
+    low = np.uint64(0x7F7F7F7F7F7F7F7F)
+    return ((((bits & low) + low) | bits) >> np.uint64(7)) & np.uint64(0x0101010101010101)
 
-    `words` is [n_words, rows, neurons / 8] uint64 with at most 31 words per neuron; `weights` is
-    [n_weights, neurons].
+
+@compiled
+def count_channels(start, stop, words, kinds, spikes, active):
+    """Add up the spikes and the active neurons of each channel, for each kind of row.
+
+    `words` is [n_words, rows, channels / 8] uint64 with at most 31 words per neuron, and `kinds` is
+    [rows]. `spikes` and `active` are [n_kinds, channels] int64. `start` and `stop` count eights of
+    channels, so that no two threads write to the same place.
     """
-    eights = np.zeros(words.shape[2], np.uint64)
-    counts = eights.view(np.uint8)
-    for row in range(start, stop):
-        eights[:] = 0
-        for w in range(words.shape[0]):
-            for k in range(words.shape[2]):
-                eights[k] += ones_of_bytes(words[w, row, k])
-        for tap in range(len(weights)):
-            total = 0
-            for neuron in range(weights.shape[1]):
-                total += counts[neuron] * weights[tap, neuron]
-            totals[row, tap] = total
+    n_words, n_rows, width = words.shape[0], words.shape[1], stop - start
+    most = 255 // (8 * n_words)  # rows whose counts fit into a byte
+    sums, actives = np.zeros(width, np.uint64), np.zeros(width, np.uint64)
+    union, first, begin = np.zeros(width, np.uint64), 8 * start, 0
+    while begin < n_rows:
+        kind, end = kinds[begin], begin + 1
+        while end < min(begin + most, n_rows) and kinds[end] == kind:
+            end += 1
+        sums[:] = 0
+        actives[:] = 0
+        for row in range(begin, end):
+            union[:] = 0
+            for w in range(n_words):
+                line = words[w, row, start:stop]
+                for k in range(width):
+                    union[k] |= line[k]
+                    sums[k] += ones_of_bytes(line[k])
+            for k in range(width):
+                actives[k] += active_bytes(union[k])
+        total, n_active = spikes[kind, first:], active[kind, first:]
+        low, high = sums.view(np.uint8), actives.view(np.uint8)
+        for c in range(8 * width):
+            total[c] += low[c]
+            n_active[c] += high[c]
+        begin = end
+
+
+@compiled
+def count_nonzero(start, stop, bits, starts, kinds, active):
+    """Count the values that are not zero in each channel, for each kind of position.
+
+    `bits` is [batch, channels, positions] uint32, the bits of float32. Positions from `starts[k]`
+    to `starts[k + 1]` are of kind `kinds[k]`. `active` is [n_kinds, channels] int64. `start` and
+    `stop` count channels.
+    """
+    for example in range(bits.shape[0]):
+        for c in range(start, stop):
+            for k in range(len(kinds)):
+                line, n = bits[example, c, starts[k] : starts[k + 1]], np.uint32(0)
+                for i in range(len(line)):
+                    n += np.uint32((line[i] & np.uint32(0x7FFFFFFF)) != 0)  # the rest is the sign
+                active[kinds[k], c] += n

@@ -14,6 +14,8 @@ from torch import Tensor
 from spikesep.spiking.neuron import integrate_and_fire, spike_count
 from spikesep.spiking.spike_trains import kernels
 
+EIGHTS = 8
+"""Least width of the channels that one thread counts, in eights: a line of the cache."""
 BITS_AS = {torch.float32: (torch.int32, np.uint32, 0), torch.bfloat16: (torch.int16, np.uint16, 16)}
 
 
@@ -138,24 +140,58 @@ def count_positions(words: Tensor) -> Tensor:
     return torch.from_numpy(totals)[:, None]
 
 
-def weighted_counts(words: Tensor, weights: np.ndarray) -> np.ndarray:
-    """Spikes at each position, weighted by channel.
+def count_channels(rows: Tensor, kinds: np.ndarray, n_kinds: int) -> tuple[Tensor, Tensor]:
+    """Spikes and active neurons, those that spike at least once, by channel and kind of row.
 
     Args:
-        words: [n_words, batch, C, ...] uint8.
-        weights: [C, n_weights], integers.
+        rows: words, [n_words, rows, C] uint8.
+        kinds: kind of each row, [rows] int64.
+        n_kinds: number of kinds.
 
     Returns:
-        [batch * positions, n_weights] int64.
+        Two tensors [n_kinds, C] int64, on the CPU.
     """
-    rows = contiguous(words.movedim(2, -1)).cpu().numpy()
-    rows = rows.reshape(len(rows), -1, rows.shape[-1])
-    if rows.shape[-1] % 8 or len(rows) > 31:
-        return np.bitwise_count(rows).sum(0, dtype=np.int64) @ weights
-    totals = np.empty((rows.shape[1], weights.shape[1]), np.int64)
-    across = np.ascontiguousarray(weights.T, np.int32)
-    kernels.run(kernels.weigh_rows, len(totals), rows.view(np.uint64), across, totals, grain=1024)
-    return totals
+    n_words, _, n_channels = rows.shape
+    if rows.device.type != "cpu" or n_channels % 8 or n_words > 31:
+        counts, index = count(rows), torch.from_numpy(kinds).to(rows.device)
+        totals = [
+            torch.zeros(n_kinds, n_channels, dtype=torch.int64, device=rows.device)
+            .index_add_(0, index, each.long())
+            .cpu()
+            for each in (counts, counts > 0)
+        ]
+        return totals[0], totals[1]
+    spikes, active = (np.zeros((n_kinds, n_channels), np.int64) for _ in range(2))
+    eights = contiguous(rows).numpy().view(np.uint64)
+    kernels.run(
+        kernels.count_channels, n_channels // 8, eights, kinds, spikes, active, grain=EIGHTS
+    )
+    return torch.from_numpy(spikes), torch.from_numpy(active)
+
+
+def count_nonzero(values: Tensor, kinds: np.ndarray, n_kinds: int) -> Tensor:
+    """Values that are not zero, by channel and kind of position.
+
+    Args:
+        values: [batch, C, positions], float.
+        kinds: kind of each position, [positions] int64.
+        n_kinds: number of kinds.
+
+    Returns:
+        [n_kinds, C] int64, on the CPU.
+    """
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        totals = torch.zeros(n_kinds, values.shape[1], dtype=torch.int64, device=values.device)
+        index = torch.from_numpy(kinds).to(values.device)
+        return totals.index_add_(0, index, (values != 0).sum(0).T).cpu()
+    changes = np.flatnonzero(np.diff(kinds)) + 1
+    starts = np.concatenate([[0], changes, [len(kinds)]])
+    active = np.zeros((n_kinds, values.shape[1]), np.int64)
+    bits = values.detach().contiguous().view(torch.int32).numpy().view(np.uint32)
+    kernels.run(
+        kernels.count_nonzero, values.shape[1], bits, starts, kinds[starts[:-1]], active, grain=32
+    )
+    return torch.from_numpy(active)
 
 
 def drive(

@@ -247,8 +247,7 @@ class Connectivity(ABC):
 
     def reached_by_tap(self, kept: Tensor, n_taps: int) -> Tensor:
         """Number of neurons that each input channel reaches through each tap, [C_in, n_taps]."""
-        matrices = self.tap_matrices(kept, n_taps).unflatten(2, (self.groups, -1))
-        return matrices.sum(-1).permute(2, 1, 0).flatten(0, 1)
+        return kept.flatten(1).unflatten(0, (self.groups, -1)).sum(1).reshape(-1, n_taps)
 
     def n_arriving(self, count: Tensor, kept: Tensor | None = None) -> float:
         """Synaptic operations for spike counts per input, exact at borders.
@@ -270,7 +269,7 @@ class Connectivity(ABC):
         """
         pooled = self.pool(torch.empty(shape, device="meta")).shape
         bare = self.without_map()
-        table = bare._zero_padded().table(pooled[1:])
+        table = bare.zero_padded().table(pooled[1:])
         if kept is None:
             n_pairs = bare.in_channels * (bare.out_channels // bare.groups)
             return float(pooled[0] * n_pairs * table.reach.sum())
@@ -279,14 +278,14 @@ class Connectivity(ABC):
 
     def _n_arriving(self, count: Tensor, kept: Tensor | None) -> float:
         rows = self.to_rows(count.double()[None])[0].unflatten(0, (len(count), -1)).sum(0)
-        table = self._zero_padded().table(count.shape[1:])
+        table = self.zero_padded().table(count.shape[1:])
         n_groups_out = self.out_channels // self.groups
         if kept is None:
             return float(rows.sum(1).cpu().numpy() @ table.reach) * n_groups_out
         by_tap = rows @ self.reached_by_tap(kept, table.n_taps).to(rows)
         return float((by_tap.cpu().numpy() * table.reach_of_taps).sum())
 
-    def _zero_padded(self) -> "Connectivity":
+    def zero_padded(self) -> "Connectivity":
         """The same synapse padding with zeros: what counts of synapses assume."""
         return self
 

@@ -207,7 +207,8 @@ class ConvConnectivity(Connectivity):
         """See `Connectivity`."""
         return values.view(-1, *[1] * len(self.kernel_size))
 
-    def _zero_padded(self) -> Connectivity:
+    def zero_padded(self) -> Connectivity:
+        """See `Connectivity`."""
         return replace(self, padding_mode="zeros")
 
 

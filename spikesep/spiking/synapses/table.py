@@ -51,6 +51,17 @@ class ConnectionTable:
         counts = np.bincount(cells[self.table >= 0], minlength=n_cells)
         return counts.reshape(-1, self.n_taps)
 
+    @cached_property
+    def kinds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Kinds of input positions, which differ in the taps that read them.
+
+        Returns:
+            The kind of each position [n_inputs] int64, and `reach_of_taps` of each kind,
+            [n_kinds, n_taps].
+        """
+        reach, kind = np.unique(self.reach_of_taps, axis=0, return_inverse=True)
+        return kind.reshape(-1).astype(np.int64), reach
+
     def rows(self, batch: int) -> np.ndarray:
         """The table of a batch whose examples lie one behind the other in memory.
 

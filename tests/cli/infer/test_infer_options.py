@@ -109,6 +109,18 @@ def test_analog_network_can_be_chosen(tmp_path, model, capsys):
     assert "MACs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("table", ["45nm", "7nm"])
+def test_energies_of_the_chosen_process_are_reported(tmp_path, model, capsys, table):
+    write_tones(tmp_path, "a.wav", n=4000)
+    report = tmp_path / "report.json"
+    argv = ("--model", model, "--out-dir", tmp_path, "--json", report, "--energy-table", table)
+    assert infer(tmp_path / "a.wav", *argv) == 0
+    (found,) = json.loads(report.read_text())
+    assert found["energy"]["table"] == table
+    assert {"snn", "ann_int8", "encoder"} <= {row["key"] for row in found["energy"]["rows"]}
+    assert found["energy"]["summary"] in capsys.readouterr().out
+
+
 def test_time_steps_can_be_changed(tmp_path, model):
     write_tones(tmp_path, "a.wav", n=4000)
     synops = {}

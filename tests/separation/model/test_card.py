@@ -10,9 +10,10 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import read_json, write_json
 from spikesep.separation.data.corpora.table import Utterance, write_table
 from spikesep.separation.experiment_data import hash_of_lists
-from spikesep.separation.model.card import HOROWITZ, Energy, model_card
+from spikesep.separation.model.card import model_card
 from spikesep.separation.model.separator import load_separator
 from spikesep.separation.scoring.inputs import hash_of_model
+from spikesep.spiking.cost import ENERGY_TABLES
 
 
 def scores(gain):
@@ -120,17 +121,20 @@ def test_card_states_the_scores_of_both_networks(scored):
     )
 
 
-def test_card_estimates_energy_and_names_the_source(scored):
+def test_card_leads_with_the_energy_of_int8_and_names_the_source(scored):
     card = card_of(scored)
-    # 500 M * 4.6 pJ; 250 M * 0.9 pJ + 10 M * 4.6 pJ
+    # 250 M * 0.1 pJ + 10 M * 0.3 pJ against 500 M * 0.3 pJ; 500 M * 4.6 pJ
     assert (
-        "Estimated energy of this arithmetic alone: 2.30 mJ for the ANN, 0.27 mJ for the SNN"
-        in card
+        "both with 8-bit weights and 32-bit sums: 0.0280 mJ for the SNN, 0.150 mJ for the ANN, "
+        "5.4 times as much as the SNN. The ratio to the ANN in float32, 82, says more" in card
     )
-    assert HOROWITZ.source in card
-    assert "It was not measured" in card
-    other = card_of(scored, energy=Energy(1e-12, 0.0, "a dream"))
-    assert "0.50 mJ for the ANN, 0.01 mJ for the SNN, at a dream." in other
+    assert "| ANN, float32 | 500.0 | 500.0 | 2.30 | – |" in card
+    assert ENERGY_TABLES["45nm"].source in card
+    assert "Estimated, not measured" in card
+    assert "no memory" in card
+    other = card_of(scored, energy_table="7nm")
+    assert "0.00850 mJ for the SNN" in other
+    assert ENERGY_TABLES["7nm"].source in other
 
 
 def test_card_states_data_times_and_settings(scored):

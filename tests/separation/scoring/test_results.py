@@ -85,8 +85,29 @@ def test_cost_is_per_second_of_audio():
     assert cost["n_steps"] == 8
 
 
+def test_energies_are_estimated_from_the_counts_of_all_records():
+    ann = {"macs": 100.0, "kept_macs": 100.0, "analog_macs": 100.0, "active_macs": 30.0}
+    counted = full([each | {"ann_cost": ann} for each in RECORDS])
+    report = results.energy_of(counted, "45nm")[0]
+    assert report["ann_int8"].energy == pytest.approx(50 * 0.3e-12)
+    assert report["ann_int8_nonzero"].energy == pytest.approx(15 * 0.3e-12)
+    # Per second: 5 MACs, 20 synaptic operations, 80 updates of 2 additions, 12 resets.
+    assert report["snn"].energy == pytest.approx(5 * 0.3e-12 + (20 + 160 + 12) * 0.1e-12)
+    partly = full([RECORDS[0] | {"ann_cost": ann}, *RECORDS[1:]])
+    assert "ann_int8_nonzero" not in results.energy_of(partly, "45nm")[0]
+
+
+def test_results_of_an_earlier_version_still_have_energies():
+    old = full()
+    del old["cost"]["per_second"], old["ann_cost"]
+    report = results.energy_of(old, "7nm")[0]
+    assert report["snn"].energy == pytest.approx(5 * 0.1e-12 + 20 * 0.03e-12)
+    assert "7nm" in results.markdown(old, "7nm")
+    assert "Neuron updates are missing" in results.markdown(old)
+
+
 def test_report_states_the_share_of_remaining_connections():
-    assert "connections" not in results.markdown(full())
+    assert "left the spiking network" not in results.markdown(full())
     fewer = full() | {
         "cost": full()["cost"] | {"macs_per_second": 50e6, "kept_macs_per_second": 30e6}
     }
@@ -114,7 +135,9 @@ def test_report_names_the_commit(commit, said):
 
 def test_report_has_a_row_per_condition_and_method():
     report = results.markdown(full())
-    table = [line for line in report.splitlines() if line.startswith("|")]
+    scores, energy = report.split("## Energy")
+    table = [line for line in scores.splitlines() if line.startswith("|")]
+    assert "| SNN |" in energy
     assert len(table) == 2 + 6
     assert len({line.count("|") for line in table}) == 1
     assert [line.split(" | ")[:2] for line in table[2:]] == [

@@ -39,7 +39,7 @@ def test_results_have_the_documented_keys(experiment):
         assert found[condition]["mixture"]["si_sdri"]["overall"] == pytest.approx(0)
     assert set(found["cost"]) == {
         "macs_per_second", "synops_per_second", "analog_macs_per_second", "synops_ratio",
-        "firing_rate", "n_steps",
+        "firing_rate", "n_steps", "per_second",
     }  # fmt: skip
     assert found["cost"]["n_steps"] == 4
     assert len(found["cost"]["firing_rate"]) == 3

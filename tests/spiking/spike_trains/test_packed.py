@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikesep.spiking.neuron import integrate_and_fire
@@ -16,12 +16,13 @@ from spikesep.spiking.spike_trains.packed import (
     burst,
     collect,
     count,
+    count_channels,
+    count_nonzero,
     count_positions,
     drive,
     integrate,
     pack,
     unpack,
-    weighted_counts,
 )
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -101,15 +102,47 @@ def test_counts_of_places_are_sums_over_channels_too_however_the_words_lie(
     assert torch.equal(count_positions(words), spikes.sum((0, 2))[:, None])
 
 
-@given(st.integers(1, 40), st.sampled_from([5, 8, 24]), st.integers(1, 3), st.integers(0, 1000))
-def test_spikes_of_a_place_count_as_much_as_their_channels_weights(
-    n_steps, n_channels, n_weights, seed
+@settings(deadline=None)
+@given(
+    st.sampled_from([1, 8, 22, 40, 248, 249]),
+    st.sampled_from([5, 8, 24, 264]),
+    st.integers(1, 40),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+def test_spikes_and_active_neurons_are_counted_by_channel_and_kind(
+    n_steps, n_channels, n_rows, dense, seed
 ):
     generator = torch.Generator().manual_seed(seed)
-    spikes = torch.rand(n_steps, 2, n_channels, 7, generator=generator) < 0.5
-    weights = torch.randint(0, 300, (n_channels, n_weights), generator=generator)
-    expected = torch.einsum("bct,ck->btk", spikes.long().sum(0), weights).flatten(0, 1)
-    assert torch.equal(torch.from_numpy(weighted_counts(pack(spikes), weights.numpy())), expected)
+    share = 1.0 if dense else 0.7 / n_steps
+    spikes = torch.rand(n_steps, n_rows, n_channels, generator=generator) < share
+    kinds = torch.randint(0, 3, (n_rows,), generator=generator)
+    counts = spikes.long().sum(0)
+    found = count_channels(pack(spikes), kinds.numpy(), 3)
+    for kind in range(3):
+        assert torch.equal(found[0][kind], counts[kinds == kind].sum(0))
+        assert torch.equal(found[1][kind], (counts[kinds == kind] > 0).sum(0))
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(1, 70),
+    st.integers(1, 40),
+    st.integers(0, 1000),
+)
+def test_values_other_than_zero_are_counted_by_channel_and_kind(
+    dtype, n_channels, n_positions, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(2, n_channels, n_positions, generator=generator, dtype=dtype)
+    values[values < 0.3] *= 0.0  # zeros of either sign
+    values[0, 0, 0] = 1e-45
+    kinds = torch.randint(0, 3, (n_positions,), generator=generator)
+    found = count_nonzero(values, kinds.numpy(), 3)
+    for kind in range(3):
+        expected = [(values[:, c][:, kinds == kind] != 0).sum() for c in range(n_channels)]
+        assert found[kind].tolist() == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.float32, torch.float64])

@@ -1,0 +1,153 @@
+"""Count of the operations of a network while it runs: multiply-accumulates, synaptic operations.
+
+A synaptic operation is one spike arriving at one neuron: an addition. A layer with an analog input,
+    the first one, multiplies, so its work stays in MACs. Synapses that read zero padding are not
+    counted in either network, and pruned synapses are not counted in the SNN.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikesep.spiking.cost.record import Cost
+from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.readout import Readout
+from spikesep.spiking.signal import Signal, SpikeTrains
+from spikesep.spiking.spike_trains import packed
+from spikesep.spiking.synapses.connectivity import Connectivity
+from spikesep.spiking.synaptic import Synaptic
+
+
+class CostMeter:
+    """Observer of a `SpikingNetwork` that adds up its cost.
+
+    Pass it as `observe`, then read `cost`.
+    """
+
+    def __init__(self):
+        self.cost = Cost()
+        self._passing = Cost()
+
+    def __call__(self, name: str, module: Synaptic, signal: Signal, out: Signal) -> None:
+        """See `spikesep.spiking.network.Observer`."""
+        arriving, ends = _arriving(module, signal), isinstance(module, Readout)
+        n_macs = n_kept = macs(module, signal.shape)
+        if module.kept is not None:
+            n_kept = module.connectivity.n_macs(signal.shape, module.kept)
+        fires, p = out.is_spiking, self._passing
+        n_spikes = float(sum(trains.n_spikes for trains in out.trains))
+        self._passing = Cost(
+            macs=p.macs + n_macs,
+            kept_macs=p.kept_macs + n_kept,
+            analog_macs=p.analog_macs + (0.0 if signal.is_spiking else n_kept),
+            synops=p.synops + arriving.spikes,
+            n_steps=out.trains[0].n_steps if fires else p.n_steps,
+            spikes=(*p.spikes, n_spikes) if fires else p.spikes,
+            neurons=(*p.neurons, float(out.shape.numel())) if fires else p.neurons,
+            readout_synops=arriving.spikes if ends else 0.0,
+            full_synops=(p.full_synops or 0.0) + arriving.spikes_unpruned,
+            active_macs=(p.active_macs or 0.0) + arriving.active,
+            deferred=p.deferred or _is_deferred(module),
+        )
+        if ends:  # ends the pass
+            self.cost, self._passing = self.cost + self._passing, Cost()
+
+
+@dataclass(frozen=True)
+class _Arriving:
+    """What arrives at the neurons of one layer.
+
+    Attributes:
+        spikes: synaptic operations.
+        spikes_unpruned: synaptic operations if no synapse were pruned.
+        active: synapses whose input is not zero.
+    """
+
+    spikes: float
+    spikes_unpruned: float
+    active: float
+
+
+def macs(module: Synaptic, shape: tuple[int, ...]) -> float:
+    """Multiply-accumulates of a layer or readout for an input [batch, ...], all synapses kept."""
+    return module.connectivity.n_macs(shape)
+
+
+def synops(module: Synaptic, count: Tensor) -> float:
+    """Synaptic operations when input element i sends count[i] spikes, [batch, ...]."""
+    return module.connectivity.n_arriving(count, module.kept)
+
+
+def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:
+    """Run a network on x, [batch, ...]; return the readout's potential and the cost."""
+    meter = CostMeter()
+    with torch.no_grad():
+        potential = network(x, observe=meter)
+    return potential, meter.cost
+
+
+def _is_deferred(module: Synaptic) -> bool:
+    return isinstance(module, SpikingLayer) and module.mode != "analog" and module.coding.deferred
+
+
+def _arriving(module: Synaptic, signal: Signal) -> _Arriving:
+    if not signal.is_spiking:
+        return _Arriving(0.0, 0.0, _active_inputs(module, signal.value))
+    parts = [_of_trains(module, trains) for trains in signal.trains]
+    return _Arriving(
+        sum(part.spikes for part in parts),
+        sum(part.spikes_unpruned for part in parts),
+        sum(part.active for part in parts),
+    )
+
+
+def _of_trains(module: Synaptic, trains: SpikeTrains) -> _Arriving:
+    """What one layer's spikes cost, from their words where there is a connection table."""
+    connectivity, kept = module.connectivity, module.kept
+    if not connectivity.has_table:
+        count = trains.count.float()
+        spikes = connectivity.n_arriving(count, kept)
+        unpruned = spikes if kept is None else connectivity.n_arriving(count)
+        return _Arriving(spikes, unpruned, connectivity.n_arriving((count > 0).float(), kept))
+    kinds, reach = connectivity.table(trains.words.shape[2:]).kinds
+    rows = connectivity.to_rows(trains.words)
+    kinds = np.tile(kinds, trains.words.shape[1])
+    spikes, active = packed.count_channels(rows, kinds, len(reach))
+    return _Arriving(
+        _synapses(connectivity, spikes, reach, kept),
+        _synapses(connectivity, spikes, reach, None),
+        _synapses(connectivity, active, reach, kept),
+    )
+
+
+def _active_inputs(module: Synaptic, value: Tensor) -> float:
+    """Synapses of a layer whose analog input, behind pooling, is not zero."""
+    connectivity = module.connectivity.without_map().zero_padded()
+    pooled = module.connectivity.pool(value.detach())
+    kinds, reach = connectivity.table(pooled.shape[1:]).kinds
+    if connectivity.in_channels_last:
+        pooled = pooled.movedim(-1, 1)
+    places = pooled.flatten(2) if pooled.ndim > 2 else pooled[..., None]
+    active = packed.count_nonzero(places, kinds, len(reach))
+    return _synapses(connectivity, active, reach, module.kept)
+
+
+def _synapses(
+    connectivity: Connectivity, counts: Tensor, reach: np.ndarray, kept: Tensor | None
+) -> float:
+    """Synapses that inputs reach.
+
+    Args:
+        connectivity: of the layer.
+        counts: inputs by kind of position and channel, [n_kinds, C].
+        reach: entries that read a position of each kind through each tap, [n_kinds, n_taps].
+        kept: synapses that pruning left; None for all.
+    """
+    if kept is None:
+        n_outputs = connectivity.out_channels // connectivity.groups
+        return float(counts.numpy().sum(1) @ reach.sum(1)) * n_outputs
+    by_tap = connectivity.reached_by_tap(kept, reach.shape[1]).cpu().numpy()
+    return float(((counts.numpy() @ by_tap) * reach).sum())
