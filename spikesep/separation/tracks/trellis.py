@@ -11,12 +11,14 @@ import numpy as np
 
 from spikesep.separation.tracks.stretches import Stretch
 
-SWAP_COST, RETURN_COST, MERGE_COST = 0.4, 0.05, 1.0
+SWAP_COST, RETURN_COST, MERGE_COST = 0.2, 0.02, 0.5
 """Costs in seconds of perfect agreement: an output that goes on talking changes its speaker; one
 that was silent before does; two active outputs have the voice of one speaker."""
 CAUTION_SECONDS = 20.0
 """Speech of which so much must be heard before speakers are known well: costs are twice as high if
 so much was heard, and higher before."""
+OVERLAP_CAUTION = 4.0
+"""Factor of the costs where people mostly talk at once: a separator rarely swaps without pauses."""
 NEW_AGREEMENT = 0.3
 """Agreement of an embedding with a speaker who was not heard so far."""
 LEAST_SPREAD = 0.1
@@ -63,6 +65,7 @@ class Trellis:
         goes_on = np.zeros_like(active)
         goes_on[1:] = active[1:] & active[:-1]
         caution = 1.0 + CAUTION_SECONDS / max(self.seconds.sum(), 1.0)
+        caution *= 1.0 if self._may_merge else OVERLAP_CAUTION
         self._costs = caution * np.where(goes_on, SWAP_COST, RETURN_COST)
         self._differs = (self.maps[:, None] != self.maps).transpose(2, 0, 1).astype(float)
 

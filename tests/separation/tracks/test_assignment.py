@@ -12,6 +12,11 @@ from spikesep.separation.tracks.trellis import Trellis
 def total(stretches, maps, speakers):
     """Score a sequence of maps in plain loops, as the trellis defines it."""
     spread = max(1 - float(speakers[0] @ speakers[1]), trellis.LEAST_SPREAD)
+    seconds = [stretch.seconds for stretch in stretches]
+    alone = sum(s.max() for s in seconds if (s > 0).sum() == 1)
+    takes_turns = alone > sum(s.max() for s in seconds if (s > 0).sum() > 1)
+    caution = 1 + trellis.CAUTION_SECONDS / max(np.sum(seconds), 1.0)
+    caution *= 1 if takes_turns else trellis.OVERLAP_CAUTION
     score = 0.0
     for t, (stretch, map_) in enumerate(zip(stretches, maps, strict=True)):
         for k, embedding in enumerate(stretch.embeddings):
@@ -19,13 +24,13 @@ def total(stretches, maps, speakers):
             best = cosines.max()
             score += stretch.seconds[k] * (best + (cosines[map_[k]] - best) / spread)
         if map_[0] == map_[1]:
-            both = stretch.seconds.all()
+            both = stretch.seconds.all() and takes_turns
             score -= trellis.MERGE_COST if both else np.inf
         if t:
             for k in range(2):
                 goes_on = stretch.seconds[k] > 0 and stretches[t - 1].seconds[k] > 0
                 cost = trellis.SWAP_COST if goes_on else trellis.RETURN_COST
-                score -= cost * (map_[k] != maps[t - 1][k])
+                score -= caution * cost * (map_[k] != maps[t - 1][k])
     return score
 
 
@@ -68,7 +73,8 @@ def test_outputs_that_change_their_speakers_are_put_in_order(n_outputs):
 
 
 def test_two_outputs_with_one_voice_go_to_one_track():
-    maps, active = np.array([[0, 1]] * 10 + [[0, 0]] * 3), np.ones((13, 2), bool)
+    maps, active = np.array([[0, 1]] * 40 + [[0, 0]] * 3), np.ones((43, 2), bool)
+    active[:20, 1] = active[20:40, 0] = False
     assert np.array_equal(assign(conversation(maps, active), 2), maps)
 
 
