@@ -5,6 +5,8 @@ easiest to detect, such as the polarity of the microphone, unless each source of
 passes through a random channel.
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 import torchaudio.functional
@@ -59,7 +61,7 @@ def _minimum_phase(gain_db: np.ndarray) -> np.ndarray:
 def equalize(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Convolve samples [T] with an impulse response, and cut the result to length T."""
     n, n_added = len(samples), len(response) - 1
-    padding = next_fast_len(n + n_added, real=True) - n - n_added
+    padding = cast(int, next_fast_len(n + n_added, real=True)) - n - n_added
     padded = torch.from_numpy(np.pad(samples, (0, padding)))
     convolved = torchaudio.functional.fftconvolve(padded, torch.from_numpy(response))
     return convolved.numpy()[:n]

@@ -25,7 +25,6 @@ from spikesep.separation.inference.microphone import microphone_sound
 from spikesep.separation.inference.on_disk import (
     Progress,
     Sink,
-    open_streams,
     separate_to_sink,
     track_names,
 )
@@ -232,11 +231,11 @@ def _open_live(
     model: Model, sound: AudioStream, block_seconds: float, channels: Channels, tracks: Tracks
 ) -> Sequence[Stream | TrackStream]:
     """Open streams like `open_streams`; with tracks, their voices follow the speakers at once."""
-    if tracks == "off" or model.embedder is None:
-        return open_streams(model, sound, block_seconds, channels, "off")
+    follows = tracks != "off" and model.embedder is not None
+    open_stream = model.track_stream if follows else model.stream
     names = track_names(channels, sound.channels)
     try:
-        return [model.track_stream(sound.sample_rate, block_seconds) for _ in names]
+        return [open_stream(sound.sample_rate, block_seconds) for _ in names]
     except ValueError as error:
         raise SpikeSepError(f"{error}; export the recording at such a rate") from error
 

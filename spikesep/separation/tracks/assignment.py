@@ -58,8 +58,10 @@ class OnlineAssignment:
             return self._maps[-1] if self._maps else np.arange(self._n)
         self._history = [*self._history, stretch][-HISTORY:]
         trellis = Trellis(self._history, self._n)
-        is_settled = self._speakers is not None and len(self._history) > SETTLED
-        speakers = trellis.refine(self._speakers, 1)[1] if is_settled else _find_speakers(trellis)
+        if self._speakers is None or len(self._history) <= SETTLED:
+            speakers = _find_speakers(trellis)
+        else:
+            _, speakers = trellis.refine(self._speakers, 1)
         self._speakers, maps = speakers, trellis.best_maps(speakers)
         numbers = self._numbers(trellis, maps)
         self._maps = [*self._maps, numbers[maps[-1]]][-HISTORY:]
