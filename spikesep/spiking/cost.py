@@ -89,18 +89,25 @@ class CostMeter:
         self.cost = Cost()
         self._passing = Cost()
 
-    def __call__(self, name: str, module: Synaptic, signal: Signal, out: Signal) -> None:
+    def __call__(
+        self, name: str, module: Synaptic, signals: tuple[Signal, ...], out: Signal
+    ) -> None:
         """See `spikesep.spiking.network.Observer`."""
-        n_macs = n_kept = macs(module, signal.shape)
-        if module.kept is not None:
-            n_kept = module.connectivity.n_macs(signal.shape, module.kept)
+        n_macs = n_kept = n_analog = n_synops = 0.0
+        for branch, signal in zip(module.branches, signals, strict=True):
+            of_branch = own = macs(branch, signal.shape)
+            if branch.kept is not None:
+                own = branch.connectivity.n_macs(signal.shape, branch.kept)
+            n_macs, n_kept = n_macs + of_branch, n_kept + own
+            n_analog += 0.0 if signal.is_spiking else own
+            n_synops += sum(_synops(branch, trains) for trains in signal.trains)
         n_spikes = float(sum(trains.n_spikes for trains in out.trains))
         fires, p = out.is_spiking, self._passing
         self._passing = Cost(
             macs=p.macs + n_macs,
             kept_macs=p.kept_macs + n_kept,
-            analog_macs=p.analog_macs + (0.0 if signal.is_spiking else n_kept),
-            synops=p.synops + sum(_synops(module, trains) for trains in signal.trains),
+            analog_macs=p.analog_macs + n_analog,
+            synops=p.synops + n_synops,
             n_steps=out.trains[0].n_steps if fires else p.n_steps,
             spikes=(*p.spikes, n_spikes) if fires else p.spikes,
             neurons=(*p.neurons, float(out.shape.numel())) if fires else p.neurons,
@@ -112,7 +119,8 @@ class CostMeter:
 class SynopsEstimate:
     """Observer of one training pass: what its spikes cost, with a gradient.
 
-    The network's layers round or spike. Synapses are counted as if there were no borders.
+    The network is a stack whose layers round or spike. Synapses are counted as if there were no
+    borders.
     """
 
     def __init__(self):
@@ -125,8 +133,11 @@ class SynopsEstimate:
         """Synaptic operations per MAC of the layers passed, a scalar."""
         return self.synops / self.macs if self.macs else 0.0
 
-    def __call__(self, name: str, module: Synaptic, signal: Signal, out: Signal) -> None:
+    def __call__(
+        self, name: str, module: Synaptic, signals: tuple[Signal, ...], out: Signal
+    ) -> None:
         """See `spikesep.spiking.network.Observer`."""
+        (signal,) = signals
         connectivity = module.connectivity
         if not self.macs and signal.is_spiking:  # behind a frozen prefix
             self._arriving = connectivity.sum_inputs(signal.count)

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from spikesep.spiking.synapses.kinds import Synapse
+from spikesep.spiking.synapses.modules import Synapse
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
