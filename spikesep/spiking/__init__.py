@@ -7,6 +7,8 @@ from spikesep.spiking.conversion.report import LayerReport, conversion_report
 from spikesep.spiking.conversion.threshold import choose_threshold
 from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.cost import Cost, CostMeter, measure
+from spikesep.spiking.from_torch.calibration import calibrate
+from spikesep.spiking.from_torch.convert import convert
 from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import SpikingLayer
@@ -28,8 +30,10 @@ __all__ = [
     "Signal",
     "SpikingLayer",
     "SpikingNetwork",
+    "calibrate",
     "choose_threshold",
     "conversion_report",
+    "convert",
     "from_module",
     "integrate_and_fire",
     "measure",

@@ -17,6 +17,9 @@ from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.synaptic import Synaptic
 from spikesep.spiking.wiring.wires import INPUT, Wire, total
 
+if TYPE_CHECKING:
+    from spikesep.spiking.conversion.threshold import ThresholdChoice
+
 READOUT = "readout"
 Observer = Callable[[str, Any, tuple[Signal, ...], Signal], None]
 """Called with the name of a layer or "readout", the module, its inputs and its output."""
@@ -72,9 +75,15 @@ class SpikingNetwork(nn.Module):
         )
         if not named:
             raise ValueError("a network has at least one layer before its readout")
+        if next(iter(named.values())).identity:
+            raise ValueError(
+                "the first layer cannot have an identity path: its input is analog, and the sum of "
+                "an analog signal and spikes does not spike"
+            )
         self.layers = Layers(named)
         self.readout = readout
         self.tail = tail
+        self.choices: list[ThresholdChoice] = []  # how thresholds were set, if `convert` set them
         self.wiring = _stack(named) if wiring is None else wiring
         _check_wiring(self.wiring, list(named), self.parts)
         self.is_stack = self.wiring == _stack(named)
@@ -292,7 +301,7 @@ def _check_wiring(wiring: Wiring, names: Sequence[str], parts: Sequence[Synaptic
             if INPUT in wire.names and len(set(wire.names)) > 1 and name != READOUT:
                 raise ValueError(
                     f"layer {name}: its input joins the network's input, which is analog, and "
-                    "spikes, and does not spike; the first layer cannot have an identity path"
+                    "spikes, and does not spike"
                 )
 
 

@@ -88,13 +88,13 @@ def test_vectors_of_several_places_are_counted_by_their_last_dimension(n_places)
     layer.freeze()
     signal = Signal.from_spikes(torch.rand(11, 2, n_places, 8) < 0.3, torch.tensor(0.1))
     meter = CostMeter()
-    meter("layer", layer, signal, signal)
+    meter("layer", layer, (signal,), signal)
     nothing = Signal(torch.zeros(0, 1))
     meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
     expected = float((signal.count.long() * layer.limiter.kept.sum(0)).sum())
     assert meter.cost.synops == expected
     estimate = SynopsEstimate()
-    estimate("layer", layer, signal, signal)
+    estimate("layer", layer, (signal,), signal)
     assert float(estimate.synops) == pytest.approx(expected)
 
 

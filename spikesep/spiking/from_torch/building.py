@@ -17,7 +17,7 @@ from spikesep.spiking.from_torch.modules import (
     require_known,
     settled,
 )
-from spikesep.spiking.from_torch.moves import move_of
+from spikesep.spiking.from_torch.moves import Move, move_of
 from spikesep.spiking.from_torch.values import (
     Activation,
     Current,
@@ -58,6 +58,8 @@ class Builder:
         Raises:
             NotConvertibleError: it has no spiking counterpart there.
         """
+        if isinstance(module, Move):
+            return self.move(path, module, value)
         kind = require_known(path, module)
         if kind in ARGUMENTS or kind in SYNAPSES:
             module = self._own(path, module, kind)

@@ -24,9 +24,8 @@ from spikesep.spiking.from_torch.modules import (
     require_known,
     require_no_hooks,
 )
-from spikesep.spiking.from_torch.moves import Move
+from spikesep.spiking.from_torch.moves import Move, fixed_window
 from spikesep.spiking.from_torch.values import Activation, Current
-from spikesep.spiking.from_torch.windows import fixed_window
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
 from spikesep.spiking.synapses.kinds import NO_OPS, SYNAPSES
 from spikesep.spiking.wiring.maps import Rearrangement
@@ -60,8 +59,7 @@ def from_module(network: nn.Module, example: Tensor | None = None) -> SpikingNet
     """
     graph = _trace(network)
     if example is not None:
-        example = example.detach()
-        _record_shapes(network, graph, example)
+        _record_shapes(network, graph, example.detach())
     walk = _Walk(network, graph)
     spiking = walk.run()
     spiking.require_float32()
@@ -113,6 +111,7 @@ def _record_shapes(network: nn.Module, graph: fx.Graph, example: Tensor) -> None
         try:
             _Shapes(fx.GraphModule(network, graph)).run(x)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            _Walk(network, graph).run()  # a part that cannot be converted is named first
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise NotConvertibleError(
                 f"the network cannot be run on an input of {list(example.shape)}: {line}"
