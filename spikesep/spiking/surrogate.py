@@ -26,6 +26,7 @@ class GradedSignal(Signal):
         if not isinstance(other, GradedSignal):
             return super().__add__(other)
         assert self.graded is not None
+        assert other.graded is not None
         return GradedSignal(self.graded + other.graded)
 
 

@@ -106,5 +106,6 @@ class Synaptic(nn.Module):
                 continue
             with torch.no_grad():
                 self.bias.add_(bias)
-            shortcut.synapse = copy.deepcopy(shortcut.synapse)
-            shortcut.synapse.bias = None
+            bare: nn.Module = copy.deepcopy(shortcut.synapse)
+            bare.register_parameter("bias", None)
+            shortcut.synapse = bare  # type: ignore[assignment]

@@ -93,8 +93,8 @@ def to_fixed_point(
             (rounded.propagate(now, index, index + 1), network.propagate(then, index, index + 1))
             for now, then in cuts
         ]
-    for (name, layer), result in zip(network.layers.items(), found, strict=True):
-        _take(layer, *result, units[name], multiples[name])
+    for (name, layer), (fixed, bias) in zip(network.layers.items(), found, strict=True):
+        _take(layer, fixed, bias, units[name], multiples[name])
 
 
 def _take(layer: SpikingLayer, fixed: FixedPoint, bias: Tensor, unit: float, multiple: int) -> None:

@@ -276,11 +276,12 @@ def _blocks(connectivity: Connectivity, weight: Tensor, n_taps: int, n_blocks: i
 def _numbers(call: LayerCall, signals: Sequence[Signal]) -> tuple[list[list[float]], Plan]:
     """The factor of each source of each synapse, and the numbers of the layer."""
     if call.fixed is not None:
-        factors = [
+        integers = [
             [trains.multiple << shift for trains in signal.trains]
             for signal, shift in zip(signals, call.fixed.shifts, strict=True)
         ]
-        return factors, call.fixed.plan([factor for own in factors for factor in own])
+        plan = call.fixed.plan([factor for own in integers for factor in own])
+        return [[float(factor) for factor in own] for own in integers], plan
     factors = [[float(trains.threshold) for trains in signal.trains] for signal in signals]
     flat = np.array([factor for own in factors for factor in own], np.float32)
     bias = call.bias.detach().float() / call.coding.n_steps

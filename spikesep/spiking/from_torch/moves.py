@@ -1,5 +1,7 @@
 """Maps whose form depends on their arguments: moves of activations, and adaptive pooling."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -106,7 +108,7 @@ def fixed_window(path: str, module: nn.Module, shape: tuple[int, ...] | None) ->
         why = "its window depends on the input; give an example: from_module(network, example)"
         raise refusal(path, module, why)
     kind = next(plain for adaptive, plain in PLAIN.items() if isinstance(module, adaptive))
-    given = module.output_size
+    given: Any = module.output_size
     wanted = given if isinstance(given, (tuple, list)) else (given,) * (len(shape) - 2)
     pairs = list(zip(shape[2:], wanted, strict=True))
     pairs = [(n, n if size is None else size) for n, size in pairs]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
 
 from spikesep.spiking.from_torch import moves
 from spikesep.spiking.from_torch.building import MUST_END, Builder, Value, moved
@@ -31,7 +32,7 @@ from spikesep.spiking.synapses.kinds import NO_OPS, SYNAPSES
 from spikesep.spiking.wiring.maps import Rearrangement
 
 UNTRACEABLE = (
-    fx.proxy.TraceError,
+    TraceError,
     *(TypeError, ValueError, RuntimeError, AttributeError, LookupError, NotImplementedError),
 )
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -246,7 +247,7 @@ class _Walk:
             return self.builder.add(path, self._values(node, _flat(node.args)))
         if name in CONCATENATIONS and isinstance(first, (tuple, list)):
             dim = others[0] if others else options.get("dim", options.get("axis", 0))
-            if dim == 0:
+            if not isinstance(dim, int) or dim == 0:
                 raise self._refusal(node)
             return self.builder.concatenate(path, self._values(node, first), dim)
         if name == "mean":

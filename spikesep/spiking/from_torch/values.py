@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +152,7 @@ def with_norm_before(path: str, norm: BatchNorm, synapse: nn.Module, own: str) -
             f"stands before '{own}', which pads with zeros: its shift cannot be folded; put the "
             "norm behind a Linear or Conv layer, or take padding=0",
         )
-    whole = copy.deepcopy(synapse)
+    whole: Any = copy.deepcopy(synapse)
     weight = whole.weight
     assert isinstance(weight, Tensor)
     with torch.no_grad():
@@ -185,7 +186,7 @@ def _pads(synapse: nn.Module) -> bool:
         return False
     if getattr(synapse, "padding_mode", "zeros") != "zeros":
         return False
-    padding = getattr(synapse, "padding", 0)
+    padding: Any = getattr(synapse, "padding", 0)
     return padding == "same" or any(padding)
 
 
