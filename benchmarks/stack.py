@@ -55,7 +55,7 @@ def build_stack(
             name: layer.synapse.weight.abs().max() / 127 for name, layer in network.layers.items()
         }
         to_fixed_point(network, [x], scales=scales)
-        return network, network.propagate(x, 0, 1)
+        return network, network.arriving(network.propagate(x, 0, 1), 1)[0]
 
 
 def ours(network: SpikingNetwork, engine: str) -> Callable[[Signal], Tensor]:
@@ -63,7 +63,8 @@ def ours(network: SpikingNetwork, engine: str) -> Callable[[Signal], Tensor]:
 
     def run(signal: Signal) -> Tensor:
         network.use_engine(engine)
-        return network.propagate(signal, 1, len(network)).count[0]
+        signals = network.propagate({network.names[0]: signal}, 1, len(network))
+        return network.arriving(signals, len(network))[0].count[0]
 
     return run
 

@@ -7,7 +7,9 @@ from spikesep.spiking.conversion.report import LayerReport, conversion_report
 from spikesep.spiking.conversion.threshold import choose_threshold
 from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.cost import Cost, CostMeter, measure
-from spikesep.spiking.from_torch.sequential import from_sequential
+from spikesep.spiking.from_torch.calibration import calibrate
+from spikesep.spiking.from_torch.convert import convert
+from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
@@ -28,9 +30,11 @@ __all__ = [
     "Signal",
     "SpikingLayer",
     "SpikingNetwork",
+    "calibrate",
     "choose_threshold",
     "conversion_report",
-    "from_sequential",
+    "convert",
+    "from_module",
     "integrate_and_fire",
     "measure",
     "set_time_steps",

@@ -1,11 +1,12 @@
 """Batch norm folded into the weights of the synapse before it."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikesep.spiking.synapses.kinds import Synapse
+from spikesep.spiking.synapses.modules import Synapse
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -54,7 +55,7 @@ def fold(synapse: Synapse, norm: BatchNorm | None) -> Synapse:
         with torch.no_grad():
             variance, mean = moments(norm)
             weight, bias = folded_weights(weight, bias, norm, mean, variance)
-    whole = copy.deepcopy(synapse)
+    whole: Any = copy.deepcopy(synapse)
     whole.weight = nn.Parameter(weight)
     whole.bias = nn.Parameter(bias)
     return whole

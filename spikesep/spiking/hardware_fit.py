@@ -21,14 +21,20 @@ class Occupancy:
         self.neurons: dict[str, int] = {}
         self.fan_in: dict[str, int] = {}
 
-    def __call__(self, name: str, module: Synaptic, signal: Signal, out: Signal) -> None:
+    def __call__(
+        self, name: str, module: Synaptic, signals: tuple[Signal, ...], out: Signal
+    ) -> None:
         """See `spikesep.spiking.network.Observer`."""
-        weight, kept = module.synapse.weight, module.kept
-        inputs = weight.new_ones(weight.shape) if kept is None else kept
-        per_neuron = inputs.flatten(1).sum(1).max() * module.connectivity.divisor
-        self.fan_in[name] = int(per_neuron)
+        self.fan_in[name] = sum(_fan_in(branch) for branch in module.branches)
         if name != "readout":
             self.neurons[name] = out.shape[1:].numel()
+
+
+def _fan_in(branch: Synaptic) -> int:
+    """Largest number of inputs of a neuron through one synapse."""
+    connectivity, kept = branch.connectivity, branch.kept
+    n_kept = branch.synapse.weight[0].numel() if kept is None else int(kept.flatten(1).sum(1).max())
+    return n_kept * int(connectivity.divisor)
 
 
 def check_fit(network: SpikingNetwork, x: Tensor, profile: HardwareProfile) -> list[str]:

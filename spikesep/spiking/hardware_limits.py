@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.signal import straight_through
-from spikesep.spiking.synapses.kinds import Synapse
+from spikesep.spiking.synapses.modules import Synapse
 
 CANDIDATES = 64
 """Number of scales tried for a grid, from a quarter of the weights' range to all of it."""

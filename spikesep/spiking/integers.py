@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikesep.spiking.synapses.kinds import Synapse
+from spikesep.spiking.synapses.modules import Synapse
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,6 @@ class Plan:
     """The numbers of one layer as an engine takes them, all integers or all float32.
 
     Attributes:
-        weight: [C_out, ...], laid out as in the synapse.
         bias: per step, [C_out].
         threshold: [C_out].
         initial: V[0], [C_out].
@@ -24,12 +23,31 @@ class Plan:
         gain: factor from weight * factor to potential.
     """
 
-    weight: Tensor
     bias: Tensor
     threshold: Tensor
     initial: Tensor
     factors: np.ndarray
     gain: np.number
+
+
+class FixedShortcut(nn.Module):
+    """The integers of a further synapse of a layer, as buffers.
+
+    Attributes:
+        weight: at most 8 bits, in int8, [C_out, C_in / groups, ...].
+        scale: value of one integer step of the weights, [C_out].
+        shift: bits by which its products are shifted before they meet those of the first synapse.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, synapse: Synapse):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros_like(synapse.weight, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(len(synapse.weight)))
+        self.register_buffer("shift", torch.tensor(0))
 
 
 class FixedPoint(nn.Module):
@@ -43,6 +61,10 @@ class FixedPoint(nn.Module):
         multiple: the layer's threshold in common units.
         input_unit: value of one integer step of an analog input; 0 behind spiking layers.
         input_levels: largest magnitude of an analog input, in that unit.
+
+    Args:
+        synapse: the layer's first synapse.
+        shortcuts: its further synapses.
     """
 
     weight: Tensor
@@ -55,7 +77,7 @@ class FixedPoint(nn.Module):
     input_unit: Tensor
     input_levels: Tensor
 
-    def __init__(self, synapse: Synapse):
+    def __init__(self, synapse: Synapse, *shortcuts: Synapse):
         super().__init__()
         n = len(synapse.weight)
         self.register_buffer("weight", torch.zeros_like(synapse.weight, dtype=torch.int8))
@@ -66,7 +88,22 @@ class FixedPoint(nn.Module):
         self.register_buffer("multiple", torch.tensor(1))
         self.register_buffer("input_unit", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("input_levels", torch.tensor(0))
+        self.shortcuts = nn.ModuleList(map(FixedShortcut, shortcuts))
         self._arranged: dict[object, tuple[Tensor, int, Any]] = {}
+
+    def sides(self) -> list[FixedShortcut]:
+        """The integers of the further synapses."""
+        return [side for side in self.shortcuts if isinstance(side, FixedShortcut)]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Integer weights of all synapses."""
+        return [self.weight, *(side.weight for side in self.sides())]
+
+    @property
+    def shifts(self) -> list[int]:
+        """Bits by which the products of each synapse are shifted."""
+        return [0, *(int(side.shift) for side in self.sides())]
 
     def arranged(self, key: object, arrange: Callable[[], Any]) -> Any:
         """Result of `arrange`, cached until the weights change."""
@@ -85,28 +122,29 @@ class FixedPoint(nn.Module):
         """State without cached arrangements."""
         return {**self.__dict__, "_arranged": {}}
 
-    def reach(self) -> int:
-        """Largest magnitude of a sum of any weights of one output channel."""
-        return self.arranged("reach", lambda: _reach(self.weight))
+    def reaches(self) -> list[int]:
+        """For each synapse, the largest magnitude of a sum of any weights of an output channel."""
+        return self.arranged("reach", lambda: [_reach(weight) for weight in self.weights])
 
-    def most(self, units: int, times: int, n_steps: int) -> float:
-        """Largest magnitude of a potential on its way, when `units` arrive through every weight,
-        `times` times within the window.
+    def most(self, units: list[int], times: int, n_steps: int) -> float:
+        """Largest magnitude of a potential on its way, when `units` arrive through every weight of
+        each synapse, `times` times within the window.
         """
-        arriving = float(self.reach()) * units * times * 2.0 ** int(self.fraction)
+        products = zip(self.reaches(), units, self.shifts, strict=True)
+        arriving = sum(float(reach) * n * 2.0**shift for reach, n, shift in products)
+        arriving *= times * 2.0 ** int(self.fraction)
         return arriving + float(
             (n_steps * self.bias.double().abs() + 2 * self.threshold.double()).max()
         )
 
-    def plan(self, multiples: list[int]) -> Plan:
-        """The numbers for sources with these multiples."""
+    def plan(self, factors: list[int]) -> Plan:
+        """The numbers for sources with these factors."""
         gain = np.int32(1 << int(self.fraction))
         return Plan(
-            self.weight,
             self.bias,
             self.threshold,
             self.initial,
-            np.array(multiples, np.int32),
+            np.array(factors, np.int32),
             gain,
         )
 

@@ -1,4 +1,4 @@
-"""A layer that starts analog and ends spiking: synapse, norm and ReLU, or integrate-and-fire
+"""A layer that starts analog and ends spiking: synapses, norm and ReLU, or integrate-and-fire
 neurons.
 
 analog    value -> synapse -> norm -> ReLU -> value
@@ -8,13 +8,14 @@ tandem    the norm is folded into the synapse; spiking neurons give the value, a
 spiking   spiking neurons alone; nothing learns
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from spikesep.spiking import engines
-from spikesep.spiking.engines.call import LayerCall
+from spikesep.spiking.engines.call import LayerCall, Projection
 from spikesep.spiking.folding import BatchNorm, as_batch_norm, fold, folded_weights, moments
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.integers import FixedPoint
@@ -30,10 +31,10 @@ through the potentials of its neurons in time.
 
 
 class SpikingLayer(Synaptic):
-    """A layer of one synapse whose ReLU neurons can be exchanged for integrate-and-fire neurons.
+    """A layer whose ReLU neurons can be exchanged for integrate-and-fire neurons.
 
     Args:
-        synapse: Linear, Conv1d, Conv2d or ConvTranspose1d.
+        synapse: a module of one of the kinds in `synapses.kinds`.
         norm: batch norm over the synapse's output, or None.
         before: a linear map without weights before the synapse (flattening, average pooling), or
             None.
@@ -41,6 +42,9 @@ class SpikingLayer(Synaptic):
             spikes of both.
         residual: the layer adds its input to the potential, before the ReLU. Folding makes it part
             of the kernel's middle tap, where it costs no synapse of its own.
+        shortcuts: further synapses onto the same neurons, behind the norm, each with an input of
+            its own.
+        ceiling: largest output, as of ReLU6; None for no bound.
 
     Raises:
         ValueError: a part that cannot be converted.
@@ -55,8 +59,11 @@ class SpikingLayer(Synaptic):
         before: nn.Module | None = None,
         identity: bool = False,
         residual: bool = False,
+        *,
+        shortcuts: Iterable[Synaptic] = (),
+        ceiling: float | None = None,
     ):
-        super().__init__(synapse, before)
+        super().__init__(synapse, before, shortcuts)
         if residual and (identity or before is not None or not self.connectivity.keeps_shape):
             raise ValueError(
                 "a residual path needs a synapse that keeps the shape, and no other path or map "
@@ -65,6 +72,7 @@ class SpikingLayer(Synaptic):
         self.norm: BatchNorm | None = None if norm is None else as_batch_norm(norm, self.synapse)
         self.identity = identity
         self.residual = residual
+        self.ceiling = ceiling
         self._coding: Coding | None = None
         self.mode: Literal["analog", "discrete", "tandem", "spiking"] = "analog"
         self.gradient: Gradient = "relu"
@@ -89,27 +97,28 @@ class SpikingLayer(Synaptic):
     def coding(self, coding: Coding) -> None:
         self._coding = coding
 
-    def forward(self, signal: Signal) -> Signal:
-        """Output of the layer's neurons for a signal [batch, ...], without the identity path.
+    def forward(self, *signals: Signal) -> Signal:
+        """Output of the layer's neurons for the signal that reaches each synapse, [batch, ...].
 
         Raises:
             SpikeSepError: in inference, neurons would fire on NaN or Inf.
         """
         if self.mode == "analog":
-            return Signal(self.activation(signal.value))
+            return Signal(self.activation(*_values(signals)))
         if self.mode == "discrete":
-            twin = self.activation(signal.value)
+            twin = self.activation(*_values(signals))
             return Signal(straight_through(self.rounded(twin), self._bounded(twin)))
         if self.mode == "tandem" and torch.is_grad_enabled():
-            return self._tandem(signal)
-        if not signal.is_spiking:
-            require_finite(signal.value, "the spiking network's analog input")
+            return self._tandem(signals)
+        for signal in signals:
+            if not signal.is_spiking:
+                require_finite(signal.value, "the spiking network's analog input")
         with torch.no_grad():
-            return self.fire(signal)
+            return self.fire(*signals)
 
-    def activation(self, value: Tensor) -> Tensor:
-        """Output of the analog neurons (eq. 7)."""
-        return self._rectified(self._potential(value), value)
+    def activation(self, *values: Tensor) -> Tensor:
+        """Output of the analog neurons (eq. 7) for the input of each synapse."""
+        return self._rectified(self._potential(values[0]), values)
 
     def rounded(self, activation: Tensor) -> Tensor:
         """Activations clipped and rounded as spiking neurons code a constant current (eq. 10)."""
@@ -119,25 +128,31 @@ class SpikingLayer(Synaptic):
         count.add_(coding.initial_potential).floor_().clamp_(0, coding.n_steps)
         return count.mul_(self.threshold).to(activation.dtype)
 
-    def fire(self, signal: Signal) -> Signal:
+    def fire(self, *signals: Signal) -> Signal:
         """Spikes of the integrate-and-fire neurons (eqs. 3-6).
 
         Raises:
             ValueError: the incoming spikes are of another window.
         """
         n_steps = self.coding.n_steps
-        if any(trains.n_steps != n_steps for trains in signal.trains):
-            found = [trains.n_steps for trains in signal.trains]
+        found = [trains.n_steps for signal in signals for trains in signal.trains]
+        if any(steps != n_steps for steps in found):
             raise ValueError(f"spikes of {found} steps reach a layer of {n_steps} steps")
-        words, self.ran_on = engines.run(self.call(), signal, self.engine)
+        words, self.ran_on = engines.run(self.call(), signals, self.engine)
         multiple = 1 if self.fixed is None else int(self.fixed.multiple)
         return Signal(trains=(SpikeTrains(words, n_steps, self.threshold, multiple),))
 
     def call(self) -> LayerCall:
         """The description of this layer that an engine runs."""
+        weight, bias = self.neuron_weights()
+        projections = [Projection(self.connectivity, weight)]
+        for shortcut in self._shortcuts():
+            synapse = shortcut.synapse
+            projections.append(Projection(shortcut.connectivity, synapse.weight))
+            bias = bias if synapse.bias is None else bias + synapse.bias
         return LayerCall(
-            self.connectivity,
-            *self.neuron_weights(),
+            tuple(projections),
+            bias,
             threshold=self.threshold,
             coding=self.coding,
             fixed=self.fixed,
@@ -145,8 +160,8 @@ class SpikingLayer(Synaptic):
         )
 
     def neuron_weights(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the spiking neurons: folded and, if limited, as the hardware holds
-        them (Fig. 3).
+        """Weight and bias of the spiking neurons, without shortcuts: folded and, if limited, as the
+        hardware holds them (Fig. 3).
         """
         weight, bias = self.synapse.weight, self.synapse.bias
         if bias is None:
@@ -170,6 +185,7 @@ class SpikingLayer(Synaptic):
                 weight = self.synapse.weight
                 weight += self.connectivity.unit_kernel(weight)
         self.norm, self.residual = None, False
+        self._fold_side_biases()
 
     def discretize(self, threshold: float, coding: Coding, gradient: Gradient = "relu") -> None:
         """Analog -> discrete: round from now on, with the gradient `relu` or `clipped`.
@@ -264,9 +280,11 @@ class SpikingLayer(Synaptic):
         parts += [name for name in ("identity", "residual") if getattr(self, name)]
         return ", ".join(parts)
 
-    def _rectified(self, potential: Tensor, value: Tensor) -> Tensor:
+    def _rectified(self, potential: Tensor, values: tuple[Tensor, ...]) -> Tensor:
         potential = potential if self.norm is None else self.norm(potential)
-        return torch.relu(potential + value if self.residual else potential)
+        potential = potential + values[0] if self.residual else potential
+        activation = torch.relu(sum(self.side_currents(values), start=potential))
+        return activation if self.ceiling is None else activation.clamp(max=self.ceiling)
 
     def _potential(self, value: Tensor) -> Tensor:
         """Potential of the analog twin, without pruned synapses."""
@@ -280,31 +298,31 @@ class SpikingLayer(Synaptic):
             return twin
         return twin.clamp(max=self.threshold * self.coding.n_steps)
 
-    def _tandem(self, signal: Signal) -> Signal:
+    def _tandem(self, signals: tuple[Signal, ...]) -> Signal:
         """Spikes forward, the gradient of choice backward (section 4.1).
 
         A norm that is not folded yet uses the batch's moments of the free aggregate potential
         (eq. 9), in the twin and in the neurons.
         """
-        potential = self._potential(signal.value)
+        values = _values(signals)
+        potential = self._potential(values[0])
         if self.norm is not None and self.norm.training:
             dims = [d for d in range(potential.ndim) if d != 1]
             self._batch_moments = torch.var_mean(potential, dims, correction=0)
         if self.gradient == "surrogate":
-            out = self._fire_graded(signal)
+            out = self._fire_graded(signals)
         else:
             with torch.no_grad():
-                out = self.fire(signal)
+                out = self.fire(*signals)
         self._batch_moments = None
-        twin = self._rectified(potential, signal.value)  # updates the running moments, too
+        twin = self._rectified(potential, values)  # updates the running moments, too
         if self.gradient == "surrogate":
             return out
         return out.with_value(straight_through(out.value, self._bounded(twin)))
 
-    def _fire_graded(self, signal: Signal) -> GradedSignal:
+    def _fire_graded(self, signals: tuple[Signal, ...]) -> GradedSignal:
         call, threshold = self.call(), float(self.threshold)
-        graded = signal.graded if isinstance(signal, GradedSignal) else None
-        current = call.current(signal) if graded is None else call.current_of_steps(graded)
+        current = call.current(signals)
         initial = call.coding.initial_potential * threshold
         return GradedSignal(threshold * graded_spikes(current, threshold, initial))
 
@@ -318,3 +336,7 @@ class SpikingLayer(Synaptic):
         self._coding = coding
         self.gradient = gradient
         self.threshold.fill_(threshold)
+
+
+def _values(signals: tuple[Signal, ...]) -> tuple[Tensor, ...]:
+    return tuple(signal.value for signal in signals)

@@ -1,6 +1,6 @@
-"""A stack of layers that convert one by one, with an analog readout behind them."""
+"""A network of layers that convert one by one, with an analog readout behind them."""
 
-from collections.abc import Callable, ItemsView, ValuesView
+from collections.abc import Callable, ItemsView, Mapping, Sequence, ValuesView
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,18 @@ from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.synaptic import Synaptic
+from spikesep.spiking.wiring.wires import INPUT, Wire, total
 
-Observer = Callable[[str, Any, Signal, Signal], None]
-"""Called with the name of a layer or "readout", the module, its input and its output."""
+if TYPE_CHECKING:
+    from spikesep.spiking.conversion.threshold import ThresholdChoice
+
+READOUT = "readout"
+Observer = Callable[[str, Any, tuple[Signal, ...], Signal], None]
+"""Called with the name of a layer or "readout", the module, its inputs and its output."""
+Wiring = dict[str, tuple[Wire, ...]]
+"""For each layer and the readout, what each of its synapses receives."""
+Cut = dict[str, Signal]
+"""What passes between two layers: the outputs of all earlier layers that later ones read."""
 
 
 class NotConvertibleError(SpikeSepError):
@@ -37,15 +46,27 @@ class Layers(nn.ModuleDict):
 class SpikingNetwork(nn.Module):
     """Layers that convert one by one, and the readout behind them.
 
+    By default each layer receives the output of the one before it; behind an identity path, that
+    of the layer and its input.
+
     Args:
-        layers: the layers in order, by name or in a list.
+        layers: the layers by name or in a list, each behind the layers that it reads.
         readout: gives the potential of output neurons that do not fire (eq. 9).
+        wiring: what each synapse of each layer and of the readout receives.
+        tail: analog function of the potential that gives the prediction, or None.
 
     Raises:
-        ValueError: there is no layer, or the first has an identity path.
+        ValueError: there is no layer, or a synapse reads what is not there: a later layer, or the
+            sum of the analog input and spikes.
     """
 
-    def __init__(self, layers: "dict[str, SpikingLayer] | list[SpikingLayer]", readout: Readout):
+    def __init__(
+        self,
+        layers: "dict[str, SpikingLayer] | list[SpikingLayer]",
+        readout: Readout,
+        wiring: Wiring | None = None,
+        tail: nn.Module | None = None,
+    ):
         super().__init__()
         named = (
             layers
@@ -61,9 +82,20 @@ class SpikingNetwork(nn.Module):
             )
         self.layers = Layers(named)
         self.readout = readout
+        self.tail = tail
+        self.choices: list[ThresholdChoice] = []  # how thresholds were set, if `convert` set them
+        self.wiring = _stack(named) if wiring is None else wiring
+        _check_wiring(self.wiring, list(named), self.parts)
+        self.is_stack = self.wiring == _stack(named)
+        self._last_reader = {
+            wire_name: index
+            for index, name in enumerate([*named, READOUT])
+            for wire in self.wiring[name]
+            for wire_name in wire.names
+        }
 
     def forward(self, x: Tensor | Signal, observe: Observer | None = None) -> Tensor:
-        """Readout potential for an analog input or a signal, [batch, ...].
+        """Prediction for an analog input or a signal, [batch, ...].
 
         Args:
             x: the input.
@@ -72,23 +104,50 @@ class SpikingNetwork(nn.Module):
         return self.read(self.propagate(x, 0, len(self.layers), observe), observe)
 
     def propagate(
-        self, x: Tensor | Signal, start: int, stop: int, observe: Observer | None = None
-    ) -> Signal:
-        """The signal behind layers start..stop-1, given the signal before layer `start`."""
-        signal = x if isinstance(x, Signal) else Signal(x)
-        for name, layer in list(self.layers.items())[start:stop]:
-            out = layer(signal)
-            if observe is not None:
-                observe(name, layer, signal, out)
-            signal = signal + out if layer.identity else out
-        return signal
+        self, x: Tensor | Signal | Cut, start: int, stop: int, observe: Observer | None = None
+    ) -> Cut:
+        """What passes behind layers start..stop-1, given what passes before layer `start`.
 
-    def read(self, signal: Signal, observe: Observer | None = None) -> Tensor:
-        """The free aggregate membrane potential (eq. 9) of the signal behind the last layer."""
-        out = self.readout(signal)
+        Args:
+            x: the network's input or, from a later layer on, the signals of the cut.
+            start, stop: numbers of layers.
+            observe: called after each layer.
+        """
+        signals = self._cut(x)
+        for index, (name, layer) in list(enumerate(self.layers.items()))[start:stop]:
+            arriving = self.arriving(signals, index)
+            out = signals[name] = layer(*arriving)
+            if observe is not None:
+                observe(name, layer, arriving, out)
+            signals = {key: signals[key] for key in signals if self.is_read(key, index + 1)}
+        return signals
+
+    def arriving(self, x: Tensor | Signal | Cut, index: int) -> tuple[Signal, ...]:
+        """What each synapse of layer `index` receives; of the readout, behind the last layer."""
+        signals = self._cut(x)
+        name = [*self.layers, READOUT][index]
+        return tuple(wire.read(signals) for wire in self.wiring[name])
+
+    def is_read(self, name: str, index: int) -> bool:
+        """Whether layer `index`, a later one or the readout reads the output of a layer."""
+        return self._last_reader.get(name, -1) >= index
+
+    def read(self, x: Tensor | Signal | Cut, observe: Observer | None = None) -> Tensor:
+        """Prediction from what passes behind the last layer.
+
+        The readout gives the free aggregate membrane potential (eq. 9).
+        """
+        arriving = self.arriving(x, len(self))
+        out = self.readout(*arriving)
         if observe is not None:
-            observe("readout", self.readout, signal, out)
-        return out.value
+            observe(READOUT, self.readout, arriving, out)
+        return out.value if self.tail is None else self.tail(out.value)
+
+    @staticmethod
+    def _cut(x: Tensor | Signal | Cut) -> Cut:
+        return (
+            dict(x) if isinstance(x, dict) else {INPUT: x if isinstance(x, Signal) else Signal(x)}
+        )
 
     @property
     def parts(self) -> list[Synaptic]:
@@ -160,7 +219,7 @@ class SpikingNetwork(nn.Module):
             self.readout.freeze()
         if settings.get("fixed_point"):
             for layer in self.layers.values():
-                layer.fixed = FixedPoint(layer.synapse)
+                layer.fixed = FixedPoint(*(branch.synapse for branch in layer.branches))
 
     def require_float32(self) -> None:
         """Check that all weights are float32, the numbers that spiking layers compute in.
@@ -168,9 +227,14 @@ class SpikingNetwork(nn.Module):
         Raises:
             NotConvertibleError: they are not.
         """
-        for name, part in zip([*self.names, "readout"], self.parts, strict=True):
-            if part.synapse.weight.dtype != torch.float32:
-                dtype = str(part.synapse.weight.dtype).removeprefix("torch.")
+        branches = [
+            (name, branch.synapse.weight)
+            for name, part in zip([*self.names, READOUT], self.parts, strict=True)
+            for branch in part.branches
+        ]
+        for name, weight in branches:
+            if weight.dtype != torch.float32:
+                dtype = str(weight.dtype).removeprefix("torch.")
                 raise NotConvertibleError(
                     f"layer {name}: its weights are {dtype}; call .float() on the network first"
                 )
@@ -201,7 +265,54 @@ class SpikingNetwork(nn.Module):
                 if layer.residual
                 else ""
             )
-            lines.append(f"{name}: {layer.connectivity.describe}{norm} -> integrate-and-fire{path}")
-        readout = self.readout.connectivity.describe
-        lines.append(f"readout: {readout} -> aggregate membrane potential (analog)")
+            synapses = self._described(name, layer, norm)
+            lines.append(f"{name}: {synapses} -> integrate-and-fire{path}")
+        synapses = self._described(READOUT, self.readout)
+        lines.append(f"readout: {synapses} -> aggregate membrane potential (analog)")
         return "\n".join(lines)
+
+    def _described(self, name: str, part: Synaptic, norm: str = "") -> str:
+        """The synapses of a part and, except in a stack, what each receives."""
+        described = []
+        for branch, wire in zip(part.branches, self.wiring[name], strict=True):
+            behind = "" if self.is_stack else f" of {wire}"
+            described.append(f"{branch.connectivity.describe}{norm}{behind}")
+            norm = ""
+        return " + ".join(described)
+
+
+def _stack(layers: Mapping[str, SpikingLayer]) -> Wiring:
+    """The wiring of layers in a row, with the identity paths that they declare."""
+    wiring: Wiring = {}
+    reaching: tuple[str, ...] = (INPUT,)
+    for name, layer in layers.items():
+        wiring[name] = (total(reaching),)
+        reaching = (*reaching, name) if layer.identity else (name,)
+    return wiring | {READOUT: (total(reaching),)}
+
+
+def _check_wiring(wiring: Wiring, names: Sequence[str], parts: Sequence[Synaptic]) -> None:
+    for index, (name, part) in enumerate(zip([*names, READOUT], parts, strict=True)):
+        if len(wiring[name]) != len(part.branches):
+            raise ValueError(f"layer {name}: has {len(part.branches)} synapses, not as many wires")
+        for wire in wiring[name]:
+            if unknown := set(wire.names) - {INPUT, *names[:index]}:
+                raise ValueError(f"layer {name}: reads {sorted(unknown)}, no earlier layer")
+            if INPUT in wire.names and len(set(wire.names)) > 1 and name != READOUT:
+                raise ValueError(
+                    f"layer {name}: its input joins the network's input, which is analog, and "
+                    "spikes, and does not spike"
+                )
+
+
+def require_stack(network: SpikingNetwork, setting: str) -> None:
+    """Check that the layers of a network stand in a row.
+
+    Raises:
+        SpikeSepError: they do not; names the setting that needs it.
+    """
+    if not network.is_stack:
+        raise SpikeSepError(
+            f"{setting}: needs layers in a row, each reading the one before; this network has "
+            "branches. Set it to 0"
+        )

@@ -12,12 +12,15 @@ class Readout(Synaptic):
     they spike or not.
     """
 
-    def forward(self, signal: Signal) -> Signal:
-        """Potential, analog, [batch, ...]."""
+    def forward(self, *signals: Signal) -> Signal:
+        """Potential, analog, [batch, ...], for the signal that reaches each synapse."""
+        value, *_ = values = tuple(signal.value for signal in signals)
         if self.limiter is None or not self.synapse.weight.requires_grad:
-            return Signal(self.synapse(self.connectivity.pool(signal.value)))
-        weight, bias = self.limiter(self.synapse.weight, self.bias)
-        return Signal(self.connectivity.transmit(signal.value, weight, bias))
+            potential = self.synapse(self.connectivity.pool(value))
+        else:
+            weight, bias = self.limiter(self.synapse.weight, self.bias)
+            potential = self.connectivity.transmit(value, weight, bias)
+        return Signal(sum(self.side_currents(values), start=potential))
 
     def impose(self, limits: HardwareLimits) -> None:
         """See `Synaptic`; the synapse gets a bias first."""

@@ -75,6 +75,9 @@ class Signal:
             signal.
     """
 
+    graded: Tensor | None = None
+    """threshold * spike in each step with a gradient, [N_s, batch, ...]; see `GradedSignal`."""
+
     def __init__(self, value: Tensor | None = None, trains: tuple[SpikeTrains, ...] = ()):
         self._value = value
         self.trains = trains
@@ -86,10 +89,10 @@ class Signal:
 
     def __add__(self, other: "Signal") -> "Signal":
         """Sum of two signals; the sum of an analog and a spiking signal is analog."""
-        return Signal(
-            self.value + other.value,
-            self.trains + other.trains if self.trains and other.trains else (),
-        )
+        trains = self.trains + other.trains if self.trains and other.trains else ()
+        if trains and not (self.has_value or other.has_value):
+            return Signal(None, trains)
+        return Signal(self.value + other.value, trains)
 
     def with_value(self, value: Tensor) -> "Signal":
         """The same spikes with a value that carries a gradient."""
@@ -102,6 +105,11 @@ class Signal:
             first, *others = self.trains
             self._value = sum((trains.value for trains in others), start=first.value)
         return self._value
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the value is known apart from the spikes, as where it carries a gradient."""
+        return self._value is not None
 
     @property
     def shape(self) -> torch.Size:

@@ -25,6 +25,8 @@ class GradedSignal(Signal):
         """Sum of two signals; with spikes that carry no gradient, an ordinary one."""
         if not isinstance(other, GradedSignal):
             return super().__add__(other)
+        assert self.graded is not None
+        assert other.graded is not None
         return GradedSignal(self.graded + other.graded)
 
 

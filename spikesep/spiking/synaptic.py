@@ -1,29 +1,53 @@
-"""What layers and the readout have in common: a synapse, its connectivity, its hardware limits."""
+"""What layers and the readout have in common: synapses, their connectivity, hardware limits."""
 
+import copy
+from collections.abc import Iterable, Iterator
+
+import torch
 from torch import Tensor, nn
 
+from spikesep.errors import SpikeSepError
 from spikesep.spiking.folding import fold
 from spikesep.spiking.hardware_limits import HardwareLimits, Limiter
-from spikesep.spiking.synapses.kinds import Synapse, as_synapse, connectivity_of
+from spikesep.spiking.synapses.kinds import as_synapse, connectivity_of
+from spikesep.spiking.synapses.modules import Synapse
 
 
 class Synaptic(nn.Module):
-    """A module with one synapse and, before it, a linear map without weights.
+    """A module with a synapse and, before it, a linear map without weights.
 
     Args:
-        synapse: Linear, Conv1d, Conv2d or ConvTranspose1d.
+        synapse: a module of one of the kinds in `synapses.kinds`.
         before: flattening, average pooling, or None.
+        shortcuts: further synapses onto the same neurons, each with an input of its own. Their
+            currents add up.
 
     Raises:
         ValueError: a part that cannot be converted.
     """
 
-    def __init__(self, synapse: nn.Module, before: nn.Module | None = None):
+    def __init__(
+        self,
+        synapse: nn.Module,
+        before: nn.Module | None = None,
+        shortcuts: "Iterable[Synaptic]" = (),
+    ):
         super().__init__()
         self.synapse: Synapse = as_synapse(synapse)
         self.before = before
         self.connectivity = connectivity_of(self.synapse, before)
         self.limiter: Limiter | None = None
+        self.shortcuts = nn.ModuleList(shortcuts)
+
+    @property
+    def branches(self) -> "list[Synaptic]":
+        """The module itself for its first synapse, then its shortcuts."""
+        return [self, *self._shortcuts()]
+
+    def side_currents(self, values: tuple[Tensor, ...]) -> Iterator[Tensor]:
+        """What the shortcuts add to the potential, given the inputs of all synapses."""
+        for shortcut, value in zip(self._shortcuts(), values[1:], strict=True):
+            yield shortcut.synapse(shortcut.connectivity.pool(value))
 
     @property
     def bias(self) -> Tensor:
@@ -42,8 +66,9 @@ class Synaptic(nn.Module):
         return None if self.limiter is None else self.limiter.kept
 
     def fold(self) -> None:
-        """Give the synapse a bias, of zeros where it has none."""
+        """Give the synapse a bias, of zeros where it has none; those of shortcuts go into it."""
         self.synapse = fold(self.synapse, None)
+        self._fold_side_biases()
 
     def prune(self, kept: Tensor, fan_in: int) -> None:
         """Keep only these synapses. The weights go on learning.
@@ -59,7 +84,28 @@ class Synaptic(nn.Module):
         """Compute with weights that the hardware can hold. Synapses pruned before stay pruned.
 
         Raises:
-            SpikeSepError: the fan-in is smaller than the pooling.
+            SpikeSepError: the fan-in is smaller than the pooling, or there are shortcuts.
         """
+        if self.shortcuts:
+            raise SpikeSepError(
+                "hardware limits (fan_in, qat_bits) on neurons of several synapses are not "
+                "supported; set them to 0"
+            )
         n_pooled = self.connectivity.divisor
         self.limiter = Limiter(limits, self.synapse.weight, self.bias, n_pooled, self.kept)
+
+    def _shortcuts(self) -> "Iterator[Synaptic]":
+        for shortcut in self.shortcuts:
+            assert isinstance(shortcut, Synaptic)
+            yield shortcut
+
+    def _fold_side_biases(self) -> None:
+        for shortcut in self._shortcuts():
+            bias = shortcut.synapse.bias
+            if bias is None:
+                continue
+            with torch.no_grad():
+                self.bias.add_(bias)
+            bare: nn.Module = copy.deepcopy(shortcut.synapse)
+            bare.register_parameter("bias", None)
+            shortcut.synapse = bare  # type: ignore[assignment]

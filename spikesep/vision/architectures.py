@@ -9,7 +9,7 @@
     800                linear layer, batch norm and ReLU, after flattening
     the last part      linear readout, without norm and ReLU
 
-Pooling uses averages and strides, as integrate-and-fire neurons cannot compute a maximum.
+Pooling uses averages and strides.
 """
 
 import math

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spikesep.checks import brief
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.from_torch.sequential import from_sequential
+from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.spiking.network import Observer
 from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_folder import load_model, save_model
@@ -35,7 +35,7 @@ class ImageNetwork(ConvertibleModel):
             raise SpikeSepError(f"--experiment.task {brief(task)}: must be {' or '.join(TASKS)}")
         self.architecture = architecture
         self.task = task
-        self.network = from_sequential(build(architecture))
+        self.network = from_module(build(architecture))
         self.input_shape = input_shape(architecture)
 
     def forward(self, images: Tensor, observe: Observer | None = None) -> Tensor:

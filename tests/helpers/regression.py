@@ -4,6 +4,8 @@ import copy
 
 import torch
 
+from helpers.stacks import signal_before
+
 
 class RegressionTrainer:
     """The `StageTrainer` of a small network on 128 fixed examples.
@@ -34,7 +36,7 @@ class RegressionTrainer:
     def activations(self, index):
         self.network.eval()
         with torch.no_grad():
-            signal = self.network.propagate(self.x, 0, index)
+            signal = signal_before(self.network, self.x, index)
             yield self.network[index].activation(signal.value)
 
     def begin(self, stage):

@@ -96,3 +96,8 @@ def same_spikes(one, other):
         for name, a in one.items()
         if a.trains
     )
+
+
+def signal_before(network, x, index):
+    """The signal that reaches the first synapse of a layer, or of the readout."""
+    return network.arriving(network.propagate(x, 0, index), index)[0]

@@ -230,10 +230,10 @@ def test_currents_of_several_layers_add_up_each_weighed_with_its_own_threshold()
         Signal.from_spikes(torch.rand(8, 2, 6, 9) < 0.3, torch.tensor(threshold))
         for threshold in (0.5, 0.125)
     )
-    together = layer.call().current(one + other)
+    together = layer.call().current((one + other,))
     bias = (layer.synapse.bias / 8)[:, None]
     torch.testing.assert_close(
-        together, layer.call().current(one) + layer.call().current(other) - bias
+        together, layer.call().current((one,)) + layer.call().current((other,)) - bias
     )
     torch.testing.assert_close((one + other).value, one.value + other.value)
     assert torch.equal((one + other).count, one.count + other.count)

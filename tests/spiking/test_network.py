@@ -1,9 +1,10 @@
 import pytest
 import torch
+from helpers.stacks import signal_before
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.from_torch.sequential import from_sequential
+from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.readout import Readout
@@ -26,11 +27,11 @@ def image_network():
 
 def test_a_converted_network_with_pooling_stays_near_the_analog_one():
     torch.manual_seed(0)
-    network = from_sequential(image_network()).eval()
+    network = from_module(image_network()).eval()
     x = torch.rand(3, 1, 8, 8)
     analog = network(x)
     for k in range(len(network)):
-        bound = float(network[k](network.propagate(x, 0, k)).value.detach().max())
+        bound = float(network[k](signal_before(network, x, k)).value.detach().max())
         network[k].convert(bound / 256, Coding(256))
     assert (network(x) - analog).norm() < 0.02 * analog.norm()
 
@@ -41,7 +42,7 @@ def test_the_readout_is_the_aggregate_potential_of_the_last_spikes():
     network = SpikingNetwork([SpikingLayer(nn.Linear(5, 6))], Readout(nn.Linear(6, 3)))
     network[0].convert(0.1, Coding(8))
     x = torch.rand(4, 5)
-    spikes = network.propagate(x, 0, 1).trains[0].spikes
+    spikes = signal_before(network, x, 1).trains[0].spikes
     w, b = network.readout.synapse.weight, network.readout.synapse.bias
     potential = sum((0.1 * s.float()) @ w.T + b / 8 for s in spikes)
     torch.testing.assert_close(network(x), potential)
@@ -69,7 +70,7 @@ def test_the_plan_counts_all_channels_of_grouped_convolutions():
 
 
 def test_a_first_layer_that_hands_on_its_analog_input_is_refused():
-    with pytest.raises(ValueError, match="first layer"):
+    with pytest.raises(ValueError, match="first layer cannot have an identity path"):
         SpikingNetwork([SpikingLayer(nn.Linear(3, 3), identity=True)], Readout(nn.Linear(3, 1)))
 
 
@@ -106,10 +107,10 @@ def test_an_identity_path_hands_on_the_spikes_of_all_layers_before():
         outputs = [layers[0].activation(x)]
         for layer in layers[1:]:
             outputs.append(layer.activation(sum(outputs)))
-        torch.testing.assert_close(network.propagate(x, 0, 3).value, sum(outputs))
+        torch.testing.assert_close(signal_before(network, x, 3).value, sum(outputs))
         for layer in layers:
             layer.convert(0.1, Coding(8))
-        signal = network.propagate(x, 0, 3)
+        signal = signal_before(network, x, 3)
     assert len(signal.trains) == 3
     torch.testing.assert_close(signal.drive().sum(0), signal.value)
 
@@ -141,8 +142,8 @@ def test_an_accelerator_fires_the_spikes_of_the_cpu():
         layer.convert(0.1, Coding(8))
         layer.freeze()
     x = torch.rand(2, 16, 200)
-    here = network.propagate(x, 0, 3)
-    there = network.cuda().propagate(x.cuda(), 0, 3)
+    here = signal_before(network, x, 3)
+    there = signal_before(network.cuda(), x.cuda(), 3)
     differing = (here.count != there.count.cpu()).float().mean()
     assert (
         differing < 0.005

@@ -4,7 +4,7 @@ from torch import nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.cost import measure
-from spikesep.spiking.from_torch.sequential import from_sequential
+from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.vision.architectures import ARCHITECTURES, build, input_shape, short_name
 
 
@@ -12,7 +12,7 @@ from spikesep.vision.architectures import ARCHITECTURES, build, input_shape, sho
 def test_every_architecture_is_convertible_with_a_norm_in_every_layer(
     name,
 ):
-    network = from_sequential(build(name))
+    network = from_module(build(name))
     assert all(layer.norm is not None for layer in network.layers.values())
     out = network.eval()(torch.rand(1, *input_shape(name)))
     assert out.shape == (1, 784 if name == "autoencoder" else 10)
@@ -41,7 +41,7 @@ def test_mnist_network_matches_the_paper():
         (3 * 14 - 2) ** 2 * 32 * 32,
         (3 * 7 - 1) ** 2 * 32 * 64,
     ]
-    _, cost = measure(from_sequential(modules), torch.rand(1, 1, 28, 28))
+    _, cost = measure(from_module(modules), torch.rand(1, 1, 28, 28))
     assert cost.macs == sum(taps) + 3136 * 800 + 800 * 10
 
 

@@ -10,26 +10,28 @@ weight scale * unit, because biases are spread thinly over the steps.
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.least_squares import NormalEquations, normal_equations
+from spikesep.spiking.conversion.rounding import (
+    FRACTION_BITS,
+    INPUT_LEVELS,
+    LIMIT,
+    MOST_SHIFT,
+    Grid,
+)
 from spikesep.spiking.integers import FixedPoint, dequantized
 from spikesep.spiking.layer import SpikingLayer
-from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.network import Cut, SpikingNetwork
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.wiring.wires import INPUT
 
 MULTIPLES = 15  # thresholds of one sum are 1..15 units
-FRACTION_BITS = 8  # of the potential's grid below weight scale * unit, where int32 has room
-INPUT_LEVELS = 2047  # largest magnitude of an analog input, in its unit
-LIMIT = 2**31 - 1
 ENOUGH = 4
 """Positions per input of a neuron from which weights are rounded together; below, one by one."""
-TURNS = 3
-"""Passes over all weights."""
 
 
 def to_fixed_point(
@@ -63,29 +65,36 @@ def to_fixed_point(
             "only a network whose layers all spike has a fixed-point form; convert it first"
         )
     require_fixed_point(network)
-    units, multiples = _common_units(layers)
-    signals = [(Signal(x.detach()), Signal(x.detach())) for x in inputs]
-    largest = max(float(signal.value.abs().max()) for signal, _ in signals)
+    units, multiples = _common_units(network)
+    cuts: list[tuple[Cut, Cut]] = [
+        ({INPUT: Signal(x.detach())}, {INPUT: Signal(x.detach())}) for x in inputs
+    ]
+    largest = max(float(now[INPUT].value.abs().max()) for now, _ in cuts)
     rounded = copy.deepcopy(network)
-    found, reaching = [], 0  # the sum of the multiples that meet before a layer
+    found = []
     for index, (name, layer) in enumerate(network.layers.items()):
         scale = (scales or {}).get(name, _learned_scale(layer, bits))
-        equations = None if scale is not None else _enough_equations(layer, signals)
-        grid = Grid(layer, units[index] * multiples[index], 2 ** (bits - 1) - 1, scale, equations)
-        result = (
-            grid.behind_spikes(units[index - 1], reaching) if index else grid.behind_analog(largest)
-        )
+        equations = None
+        if scale is None and not layer.shortcuts:
+            equations = _enough_equations(layer, _values(rounded, network, cuts, index))
+        threshold = units[name] * multiples[name]
+        grid = Grid(layer, threshold, 2 ** (bits - 1) - 1, scale, equations)
+        wires = network.wiring[name]
+        if wires[0].names[0] == INPUT:
+            result = grid.behind_analog(largest)
+        else:
+            of_wires = [units[wire.names[0]] for wire in wires]
+            result = grid.behind_spikes(of_wires, [wire.units(multiples) for wire in wires])
         if result is None:
             raise SpikeSepError(f"layer {name}: its sums do not fit 32 bits; set weight_bits to 0")
         found.append(result)
-        _take(rounded[index], *result, units[index], multiples[index])
-        signals = [
+        _take(rounded[index], *result, units[name], multiples[name])
+        cuts = [
             (rounded.propagate(now, index, index + 1), network.propagate(then, index, index + 1))
-            for now, then in signals
+            for now, then in cuts
         ]
-        reaching = multiples[index] + (reaching if layer.identity else 0)
-    for numbers in zip(layers, *zip(*found, strict=True), units, multiples, strict=True):
-        _take(*numbers)
+    for (name, layer), (fixed, bias) in zip(network.layers.items(), found, strict=True):
+        _take(layer, fixed, bias, units[name], multiples[name])
 
 
 def _take(layer: SpikingLayer, fixed: FixedPoint, bias: Tensor, unit: float, multiple: int) -> None:
@@ -94,17 +103,27 @@ def _take(layer: SpikingLayer, fixed: FixedPoint, bias: Tensor, unit: float, mul
     layer.fixed = fixed.to(layer.threshold.device)
     with torch.no_grad():
         layer.threshold.fill_(multiple * unit)
-        layer.synapse.weight.copy_(dequantized(fixed.weight, fixed.scale))
+        integers = [fixed, *fixed.sides()]
+        for branch, numbers in zip(layer.branches, integers, strict=True):
+            branch.synapse.weight.copy_(dequantized(numbers.weight, numbers.scale))
         layer.bias.copy_(bias)
 
 
+def _values(
+    rounded: SpikingNetwork, network: SpikingNetwork, cuts: list[tuple[Cut, Cut]], index: int
+) -> list[tuple[Tensor, Tensor]]:
+    """The inputs of a layer in both networks."""
+    return [
+        (rounded.arriving(now, index)[0].value, network.arriving(then, index)[0].value)
+        for now, then in cuts
+    ]
+
+
 def _enough_equations(
-    layer: SpikingLayer, signals: list[tuple[Signal, Signal]]
+    layer: SpikingLayer, values: list[tuple[Tensor, Tensor]]
 ) -> NormalEquations | None:
     with torch.no_grad():
-        equations = normal_equations(
-            layer, layer, [(now.value, then.value) for now, then in signals]
-        )
+        equations = normal_equations(layer, layer, values)
     return equations if equations.n_positions >= ENOUGH * layer.synapse.weight[0].numel() else None
 
 
@@ -115,12 +134,19 @@ def require_fixed_point(network: SpikingNetwork) -> None:
         SpikeSepError: a layer has none.
     """
     for name, layer in network.layers.items():
-        try:
-            layer.connectivity.require_table()
-        except NotImplementedError as error:
+        reads_input = [INPUT in wire.names for wire in network.wiring[name]]
+        if any(reads_input) and not all(reads_input):
             raise SpikeSepError(
-                f"layer {name}: {error} has no fixed-point form; set weight_bits to 0"
-            ) from error
+                f"layer {name}: its synapses receive the analog input and spikes, which have no "
+                "fixed-point form together; set weight_bits to 0"
+            )
+        for branch in layer.branches:
+            try:
+                branch.connectivity.require_table()
+            except NotImplementedError as error:
+                raise SpikeSepError(
+                    f"layer {name}: {error} has no fixed-point form; set weight_bits to 0"
+                ) from error
 
 
 def _learned_scale(layer: SpikingLayer, bits: int) -> Tensor | None:
@@ -142,6 +168,7 @@ def check_fixed_point(network: SpikingNetwork) -> None:
     """
     for index, (name, layer) in enumerate(network.layers.items()):
         fixed = _integers_of(layer)
+        is_first = network.wiring[name][0].names[0] == INPUT
         in_range = {
             "fraction": 0 <= int(fixed.fraction) <= FRACTION_BITS,
             "multiple": 1 <= int(fixed.multiple) <= MULTIPLES,
@@ -149,8 +176,9 @@ def check_fixed_point(network: SpikingNetwork) -> None:
             "initial": bool(((fixed.initial >= 0) & (fixed.initial <= fixed.threshold)).all()),
             "scale": bool(((fixed.scale > 0) & fixed.scale.isfinite()).all()),
             "float threshold": 0 < float(layer.threshold) < float("inf"),
-            "input_unit": index > 0 or 0 < float(fixed.input_unit) < float("inf"),
-            "input_levels": index > 0 or 1 <= int(fixed.input_levels) <= INPUT_LEVELS,
+            "shift": all(0 <= shift <= MOST_SHIFT for shift in fixed.shifts),
+            "input_unit": not is_first or 0 < float(fixed.input_unit) < float("inf"),
+            "input_levels": not is_first or 1 <= int(fixed.input_levels) <= INPUT_LEVELS,
         }
         in_range["potential"] = all(in_range.values()) and most(network, index) < LIMIT
         for number, is_sound in in_range.items():
@@ -161,14 +189,17 @@ def check_fixed_point(network: SpikingNetwork) -> None:
 def most(network: SpikingNetwork, index: int) -> float:
     """Largest magnitude of a layer's potentials on their way."""
     layer, coding, fixed = network[index], network[index].coding, _integers_of(network[index])
-    units, before = int(fixed.input_levels), index
-    if index:
-        units, before = int(_integers_of(network[index - 1]).multiple), index - 1
-        while network[before].identity:  # its input arrives, too
-            before -= 1
-            units += int(_integers_of(network[before]).multiple)
-    times = 1 if index == 0 and coding.encoding == "impulse" else coding.n_steps
-    return fixed.most(round(units * layer.connectivity.divisor), times, coding.n_steps)
+    multiples = {INPUT: int(fixed.input_levels)}
+    for name, other in list(network.layers.items())[:index]:
+        multiples[name] = int(_integers_of(other).multiple)
+    wires = network.wiring[network.names[index]]
+    units = [
+        wire.units(multiples) * branch.connectivity.divisor
+        for wire, branch in zip(wires, layer.branches, strict=True)
+    ]
+    is_first = wires[0].names[0] == INPUT
+    times = 1 if is_first and coding.encoding == "impulse" else coding.n_steps
+    return fixed.most(units, times, coding.n_steps)
 
 
 def _integers_of(layer: SpikingLayer) -> FixedPoint:
@@ -177,143 +208,16 @@ def _integers_of(layer: SpikingLayer) -> FixedPoint:
     return layer.fixed
 
 
-@dataclass(frozen=True)
-class Grid:
-    """How a layer's numbers become integers.
-
-    Attributes:
-        layer: the layer.
-        threshold: activation units.
-        bound: largest integer weight.
-        scale: given scales of the weights, or None.
-        equations: normal equations of the layer's weights, to round them together, or None.
-    """
-
-    layer: SpikingLayer
-    threshold: float
-    bound: int
-    scale: Tensor | None
-    equations: NormalEquations | None = None
-
-    def behind_analog(self, largest: float) -> tuple[FixedPoint, Tensor] | None:
-        """Integers for an analog input, whose unit is as fine as int32 potentials allow.
-
-        A constant current is kept as its sum over the window, with thresholds N_s times as high.
-        """
-        impulse, n_steps = self.layer.coding.encoding == "impulse", self.layer.coding.n_steps
-        levels = INPUT_LEVELS
-        while levels:
-            unit = largest / levels or 1.0
-            result = self._integers(
-                unit if impulse else unit / n_steps, levels, 1 if impulse else n_steps
-            )
-            if result is not None:
-                result[0].input_unit.fill_(unit)
-                result[0].input_levels.fill_(levels)
-                return result
-            levels //= 2
-        return None
-
-    def behind_spikes(self, unit: float, reaching: int) -> tuple[FixedPoint, Tensor] | None:
-        """Integers for at most `reaching` units from each input in a step."""
-        return self._integers(unit, reaching, self.layer.coding.n_steps)
-
-    def _integers(self, unit: float, units: int, times: int) -> tuple[FixedPoint, Tensor] | None:
-        """The integers and the bias they represent; None if they do not fit."""
-        layer, n_steps, pooled = (
-            self.layer,
-            self.layer.coding.n_steps,
-            self.layer.connectivity.divisor,
-        )
-        unit = unit / pooled
-        fixed = FixedPoint(layer.synapse).cpu()
-        weight, bias = (
-            layer.synapse.weight.detach().double().cpu(),
-            layer.bias.detach().double().cpu(),
-        )
-        scale = weight.flatten(1).abs().amax(1) / self.bound
-        scale = (
-            scale if self.scale is None else self.scale.double().cpu().expand(len(weight)).clone()
-        )
-        # A channel of tiny weights: they round to zero.
-        fixed.scale.copy_(scale.clamp(min=max(self.threshold / unit * 2.0**-20, 1e-30)))
-        scale = fixed.scale.double()
-        if self.equations is None:
-            fixed.weight.copy_(
-                (weight / dequantized(torch.ones_like(weight), scale))
-                .round()
-                .clamp(-self.bound, self.bound)
-            )
-        else:
-            integers, bias = round_together(
-                weight.flatten(1), bias, scale, self.bound, self.equations
-            )
-            fixed.weight.copy_(integers.view_as(weight))
-        for fraction in range(FRACTION_BITS, -1, -1):
-            grid = scale * unit * 2.0**-fraction
-            numbers = [
-                (bias / n_steps / grid).round(),
-                (self.threshold / grid).round().clamp(min=1),
-            ]
-            if max(float(number.abs().max()) for number in numbers) > LIMIT:
-                continue
-            fixed.fraction.fill_(fraction)
-            fixed.bias.copy_(numbers[0])
-            fixed.threshold.copy_(numbers[1])
-            fixed.initial.copy_((numbers[1] * layer.coding.initial_potential).round())
-            if fixed.most(round(units * pooled), times, n_steps) < LIMIT:
-                return fixed, numbers[0] * grid * n_steps
-        return None
-
-
-def round_together(
-    weight: Tensor, bias: Tensor, scale: Tensor, bound: int, equations: NormalEquations
-) -> tuple[Tensor, Tensor]:
-    """Round weights jointly, so that potentials stay close to the desired ones.
-
-    Starting from the nearest integers, the integer of one input at a time is chosen anew for all
-    neurons at once: the one with the least squared error given the others. Zeros stay zeros, and
-    the largest weight of each neuron stays, so that the result has the same scales again.
-
-    Args:
-        weight: [C_out, n], float64.
-        bias: [C_out], float64.
-        scale: of the integers, [C_out], float64.
-        bound: largest magnitude of an integer.
-        equations: for n inputs.
-
-    Returns:
-        Integers [C_out, n], and the bias [C_out] that goes with them.
-    """
-    n_groups, n = len(equations.among), weight.shape[1]
-    weight, bias, scale = (values.unflatten(0, (n_groups, -1)) for values in (weight, bias, scale))
-    integers = (weight / scale[..., None]).round().clamp(-bound, bound)
-    free = (weight != 0).scatter(2, weight.abs().argmax(2, keepdim=True), False)
-    among, across = equations.among.to(weight), equations.across.to(weight)
-    found = torch.cat([integers * scale[..., None], bias[..., None]], 2)
-    slope = found @ among - across.mT  # half of the squared error's, by weight
-    for _ in range(TURNS):
-        for k in [n, *range(n)]:
-            power = among[:, k, k, None]
-            best = found[..., k] - slope[..., k] / power
-            if k < n:
-                best = torch.where(
-                    free[..., k], (best / scale).round().clamp(-bound, bound) * scale, found[..., k]
-                )
-            slope += (best - found[..., k])[..., None] * among[:, None, k]
-            found[..., k] = best
-    found[..., n] -= slope[..., n] / among[:, n, n, None]
-    integers = (found[..., :n] / scale[..., None]).round()
-    return integers.flatten(0, 1), found[..., n].flatten()
-
-
-def _common_units(layers: list[SpikingLayer]) -> tuple[list[float], list[int]]:
+def _common_units(network: SpikingNetwork) -> tuple[dict[str, float], dict[str, int]]:
     """For each layer, the unit of all spikes that meet its own, and its threshold in that unit."""
-    begins = [i for i, layer in enumerate(layers) if not layer.identity]
-    units, multiples = [], []
-    for begin, end in zip(begins, [*begins[1:], len(layers)], strict=True):
-        thresholds = [float(layer.threshold) for layer in layers[begin:end]]
-        unit = max(thresholds) / (MULTIPLES if len(thresholds) > 1 else 1)
-        units += [unit] * len(thresholds)
-        multiples += [max(1, round(threshold / unit)) for threshold in thresholds]
+    meeting = {name: {name} for name in network.names}
+    for wires in network.wiring.values():
+        for wire in wires:
+            group = set[str]().union(*(meeting[name] for name in wire.names if name != INPUT))
+            meeting |= dict.fromkeys(group, group)
+    units, multiples = {}, {}
+    for name, layer in network.layers.items():
+        thresholds = [float(network.layers[other].threshold) for other in meeting[name]]
+        units[name] = max(thresholds) / (MULTIPLES if len(thresholds) > 1 else 1)
+        multiples[name] = max(1, round(float(layer.threshold) / units[name]))
     return units, multiples

@@ -21,9 +21,10 @@ from torch import Tensor
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.least_squares import NormalEquations, normal_equations
 from spikesep.spiking.conversion.spike_budget import ConnectionValue
-from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.network import Cut, SpikingNetwork, require_stack
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.synaptic import Synaptic
+from spikesep.spiking.wiring.wires import INPUT
 
 Pruning = Literal["magnitude", "refit"]
 """Drop the weakest inputs at a layer's stage, or as in this module before the first stage."""
@@ -37,7 +38,7 @@ def prune(
     network: SpikingNetwork,
     batches: Iterable[Tensor],
     fan_in: int,
-    values: list[ConnectionValue] | None = None,
+    worth: list[ConnectionValue] | None = None,
 ) -> list[Tensor]:
     """Fit all layers and the readout to at most `fan_in` inputs per neuron, in place.
 
@@ -46,7 +47,7 @@ def prune(
         batches: analog inputs of the network, [batch, ...]; together, more positions than a neuron
             has inputs.
         fan_in: largest number of inputs of a neuron; inputs joined by pooling count one by one.
-        values: value of the connections into each layer and the readout; if given, inputs that are
+        worth: value of the connections into each layer and the readout; if given, inputs that are
             not worth their spikes are dropped, too. Rates are those of the network as it stands.
 
     Returns:
@@ -60,37 +61,41 @@ def prune(
     """
     if network.n_converted:
         raise ValueError("only layers that are not converted yet can be refitted")
+    require_stack(network, "convert.pruning refit")
     with torch.no_grad():
         for part in network.parts:
             part.fold()
         reference = copy.deepcopy(network)
         for layer in reference.layers.values():
             layer.mode = "analog"
-        signals = [(Signal(batch), Signal(batch)) for batch in batches]
+        cuts: list[tuple[Cut, Cut]] = [({INPUT: Signal(x)}, {INPUT: Signal(x)}) for x in batches]
         kept = []
         names = [*network.names, "readout"]
         for index, (part, original) in enumerate(zip(network.parts, reference.parts, strict=True)):
-            equations = _equations(names[index], part, original, signals)
+            values = [
+                (network.arriving(now, index)[0].value, reference.arriving(then, index)[0].value)
+                for now, then in cuts
+            ]
+            equations = _equations(names[index], part, original, values)
             most = fan_in // part.connectivity.divisor
             if most < 1:
                 raise SpikeSepError(
                     "convert.fan_in: smaller than the pooling before a layer; take a larger limit"
                 )
-            kept.append(_fit(part, equations, most, values[index] if values else None))
+            kept.append(_fit(part, equations, most, worth[index] if worth else None))
             if index < len(network):
                 stop = index + 1
-                signals = [
+                cuts = [
                     (network.propagate(now, index, stop), reference.propagate(then, index, stop))
-                    for now, then in signals
+                    for now, then in cuts
                 ]
     return kept
 
 
 def _equations(
-    name: str, part: Synaptic, original: Synaptic, signals: list[tuple[Signal, Signal]]
+    name: str, part: Synaptic, original: Synaptic, values: list[tuple[Tensor, Tensor]]
 ) -> NormalEquations:
     """Normal equations of one layer or the readout, with enough positions behind them."""
-    values = [(now.value, then.value) for now, then in signals]
     try:
         equations = normal_equations(part, original, values)
     except NotImplementedError as error:

@@ -21,7 +21,7 @@ from spikesep.spiking.conversion.spike_budget import Example, allocate
 from spikesep.spiking.conversion.threshold import ThresholdChoice, choose_threshold
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import Gradient
-from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.network import SpikingNetwork, require_stack
 from spikesep.spiking.signal import Coding
 
 SPENT_AT_FIRST = 1.5
@@ -143,6 +143,10 @@ class ProgressiveTandemLearning:
         self.limits = limits or HardwareLimits()
         self.refits = pruning == "refit" and self.limits.fan_in > 0
         self.synops_budget = synops_budget
+        if self.limits:
+            require_stack(network, "convert.fan_in and convert.qat_bits")
+        if synops_budget:
+            require_stack(network, "convert.budget.synops")
         self.patience = patience
         self.max_epochs = max_epochs
         self.first_stage_epochs = max_epochs if first_stage_epochs is None else first_stage_epochs

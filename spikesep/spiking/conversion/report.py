@@ -50,8 +50,8 @@ class _Sums:
     def __init__(self):
         self.neurons = self.clipped = self.spikes = self.error = self.energy = self.distance = 0.0
 
-    def update(self, layer: SpikingLayer, signal: Signal, out: Signal) -> None:
-        twin = layer.activation(signal.value).double()
+    def update(self, layer: SpikingLayer, signals: tuple[Signal, ...], out: Signal) -> None:
+        twin = layer.activation(*(signal.value for signal in signals)).double()
         threshold, n_steps = float(layer.threshold), layer.coding.n_steps
         expected = constant_current_count(
             twin / threshold, 1.0, layer.coding.initial_potential, n_steps
@@ -77,9 +77,9 @@ def conversion_report(
     """
     sums = {name: _Sums() for name in network.names[: network.n_converted]}
 
-    def observe(name: str, layer, signal: Signal, out: Signal) -> None:
+    def observe(name: str, layer, signals: tuple[Signal, ...], out: Signal) -> None:
         if name in sums:
-            sums[name].update(layer, signal, out)
+            sums[name].update(layer, signals, out)
 
     with torch.no_grad():
         for x in inputs:

@@ -19,7 +19,7 @@ from torch import Tensor
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.cost import SynopsEstimate
 from spikesep.spiking.layer import SpikingLayer
-from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.network import SpikingNetwork, require_stack
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.synaptic import Synaptic
 
@@ -75,6 +75,7 @@ def allocate(
         ValueError: a layer is neither discrete nor tandem.
         SpikeSepError: a layer has an identity path, or the budget is out of reach.
     """
+    require_stack(network, "convert.budget.synops")
     for name, layer in network.layers.items():
         if layer.mode not in ("discrete", "tandem") or layer.norm is not None or layer.residual:
             raise ValueError(f"layer {name}: must round and learn, with norms folded")
@@ -139,7 +140,7 @@ def match(network: SpikingNetwork, model: SpikingNetwork) -> None:
         network: norms folded, or none.
         model: likewise; unchanged.
     """
-    if any(layer.identity for layer in network.layers.values()):
+    if any(layer.identity for layer in network.layers.values()) or not network.is_stack:
         return  # never allocated
     for part, next_part, wanted in zip(network.parts, network.parts[1:], model.parts, strict=False):
         ours, theirs = (
@@ -176,10 +177,12 @@ class _Watch(SynopsEstimate):
         super().__init__()
         self.outputs: list[tuple[Synaptic, Tensor, Tensor]] = []
 
-    def __call__(self, name: str, module: Synaptic, signal: Signal, out: Signal) -> None:
-        super().__call__(name, module, signal, out)
+    def __call__(
+        self, name: str, module: Synaptic, signals: tuple[Signal, ...], out: Signal
+    ) -> None:
+        super().__call__(name, module, signals, out)
         fires = isinstance(module, SpikingLayer)
-        exact = module.activation(signal.value) if fires else out.value
+        exact = module.activation(signals[0].value) if fires else out.value
         self.outputs.append((module, out.value, exact.detach()))
 
 

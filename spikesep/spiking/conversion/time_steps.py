@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from spikesep.spiking.conversion.fixed_point import LIMIT, check_fixed_point, most
+from spikesep.spiking.conversion.fixed_point import check_fixed_point, most
+from spikesep.spiking.conversion.rounding import LIMIT
 from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.network import SpikingNetwork
 

@@ -10,7 +10,8 @@ from spikesep.spiking.synaptic import Synaptic
 class SynopsEstimate:
     """Observer of one training pass: what its spikes cost, with a gradient.
 
-    The network's layers round or spike. Synapses are counted as if there were no borders.
+    The network is a stack whose layers round or spike. Synapses are counted as if there were no
+    borders.
     """
 
     def __init__(self):
@@ -23,8 +24,11 @@ class SynopsEstimate:
         """Synaptic operations per MAC of the layers passed, a scalar."""
         return self.synops / self.macs if self.macs else 0.0
 
-    def __call__(self, name: str, module: Synaptic, signal: Signal, out: Signal) -> None:
+    def __call__(
+        self, name: str, module: Synaptic, signals: tuple[Signal, ...], out: Signal
+    ) -> None:
         """See `spikesep.spiking.network.Observer`."""
+        (signal,) = signals
         connectivity = module.connectivity
         if not self.macs and signal.is_spiking:  # behind a frozen prefix
             self._arriving = connectivity.sum_inputs(signal.count)

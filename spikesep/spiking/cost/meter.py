@@ -5,7 +5,7 @@ A synaptic operation is one spike arriving at one neuron: an addition. A layer w
     counted in either network, and pruned synapses are not counted in the SNN.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -31,18 +31,18 @@ class CostMeter:
         self.cost = Cost()
         self._passing = Cost()
 
-    def __call__(self, name: str, module: Synaptic, signal: Signal, out: Signal) -> None:
+    def __call__(
+        self, name: str, module: Synaptic, signals: tuple[Signal, ...], out: Signal
+    ) -> None:
         """See `spikesep.spiking.network.Observer`."""
-        arriving, ends = _arriving(module, signal), isinstance(module, Readout)
-        n_macs = n_kept = macs(module, signal.shape)
-        if module.kept is not None:
-            n_kept = module.connectivity.n_macs(signal.shape, module.kept)
-        fires, p = out.is_spiking, self._passing
+        branches = zip(module.branches, signals, strict=True)
+        arriving = sum((_arriving(*branch) for branch in branches), start=_Arriving())
+        fires, ends, p = out.is_spiking, isinstance(module, Readout), self._passing
         n_spikes = float(sum(trains.n_spikes for trains in out.trains))
         self._passing = Cost(
-            macs=p.macs + n_macs,
-            kept_macs=p.kept_macs + n_kept,
-            analog_macs=p.analog_macs + (0.0 if signal.is_spiking else n_kept),
+            macs=p.macs + arriving.macs,
+            kept_macs=p.kept_macs + arriving.kept_macs,
+            analog_macs=p.analog_macs + arriving.analog_macs,
             synops=p.synops + arriving.spikes,
             n_steps=out.trains[0].n_steps if fires else p.n_steps,
             spikes=(*p.spikes, n_spikes) if fires else p.spikes,
@@ -58,17 +58,26 @@ class CostMeter:
 
 @dataclass(frozen=True)
 class _Arriving:
-    """What arrives at the neurons of one layer.
+    """Operations of one or more synapses of a layer; those of several add up.
 
     Attributes:
+        macs: multiply-accumulates, all synapses kept.
+        kept_macs: multiply-accumulates of the synapses that pruning left.
+        analog_macs: `kept_macs` for an analog input.
         spikes: synaptic operations.
         spikes_unpruned: synaptic operations if no synapse were pruned.
         active: synapses whose input is not zero.
     """
 
-    spikes: float
-    spikes_unpruned: float
-    active: float
+    macs: float = 0.0
+    kept_macs: float = 0.0
+    analog_macs: float = 0.0
+    spikes: float = 0.0
+    spikes_unpruned: float = 0.0
+    active: float = 0.0
+
+    def __add__(self, other: "_Arriving") -> "_Arriving":
+        return _Arriving(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def macs(module: Synaptic, shape: tuple[int, ...]) -> float:
@@ -94,14 +103,13 @@ def _is_deferred(module: Synaptic) -> bool:
 
 
 def _arriving(module: Synaptic, signal: Signal) -> _Arriving:
+    n_macs = n_kept = macs(module, signal.shape)
+    if module.kept is not None:
+        n_kept = module.connectivity.n_macs(signal.shape, module.kept)
     if not signal.is_spiking:
-        return _Arriving(0.0, 0.0, _active_inputs(module, signal.value))
-    parts = [_of_trains(module, trains) for trains in signal.trains]
-    return _Arriving(
-        sum(part.spikes for part in parts),
-        sum(part.spikes_unpruned for part in parts),
-        sum(part.active for part in parts),
-    )
+        return _Arriving(n_macs, n_kept, n_kept, active=_active_inputs(module, signal.value))
+    parts = (_of_trains(module, trains) for trains in signal.trains)
+    return sum(parts, start=_Arriving(n_macs, n_kept))
 
 
 def _of_trains(module: Synaptic, trains: SpikeTrains) -> _Arriving:
@@ -111,15 +119,16 @@ def _of_trains(module: Synaptic, trains: SpikeTrains) -> _Arriving:
         count = trains.count.float()
         spikes = connectivity.n_arriving(count, kept)
         unpruned = spikes if kept is None else connectivity.n_arriving(count)
-        return _Arriving(spikes, unpruned, connectivity.n_arriving((count > 0).float(), kept))
+        active = connectivity.n_arriving((count > 0).float(), kept)
+        return _Arriving(spikes=spikes, spikes_unpruned=unpruned, active=active)
     kinds, reach = connectivity.table(trains.words.shape[2:]).kinds
     rows = connectivity.to_rows(trains.words)
     kinds = np.tile(kinds, trains.words.shape[1])
     spikes, active = packed.count_channels(rows, kinds, len(reach))
     return _Arriving(
-        _synapses(connectivity, spikes, reach, kept),
-        _synapses(connectivity, spikes, reach, None),
-        _synapses(connectivity, active, reach, kept),
+        spikes=_synapses(connectivity, spikes, reach, kept),
+        spikes_unpruned=_synapses(connectivity, spikes, reach, None),
+        active=_synapses(connectivity, active, reach, kept),
     )
 
 

@@ -11,6 +11,7 @@ spikes: on a CPU it takes dense in training, validation, cache and inference.
 """
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -28,8 +29,8 @@ step or, with deferred neurons, one per window (`python -m benchmarks --only cro
 """
 
 
-def run(call: LayerCall, signal: Signal, engine: str = "auto") -> tuple[Tensor, str]:
-    """Fire a layer's neurons for a signal.
+def run(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tuple[Tensor, str]:
+    """Fire a layer's neurons for a signal for each of its synapses.
 
     Returns:
         Spikes as bit words, [ceil(N_s / 8), batch, ...] uint8; the engine that ran, and why.
@@ -38,28 +39,28 @@ def run(call: LayerCall, signal: Signal, engine: str = "auto") -> tuple[Tensor, 
         NotImplementedError: the engine cannot run this layer.
         SpikeSepError: `engine` is gpu, and the signal is not on an accelerator.
     """
-    name, why = choose(call, signal, engine)
+    name, why = choose(call, signals, engine)
     if name == "gpu":
         from spikesep.spiking.engines import gpu  # imports Triton
 
-        return gpu.run(call, signal), f"{name}: {why}"
-    return (event if name == "event" else dense).run(call, signal), f"{name}: {why}"
+        return gpu.run(call, signals), f"{name}: {why}"
+    return (event if name == "event" else dense).run(call, signals), f"{name}: {why}"
 
 
-def choose(call: LayerCall, signal: Signal, engine: str = "auto") -> tuple[str, str]:
-    """The engine for a layer and a signal, and the reason."""
-    if not signal.is_spiking:
+def choose(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tuple[str, str]:
+    """The engine for a layer and its signals, and the reason."""
+    if not all(signal.is_spiking for signal in signals):
         return "dense", "the input is analog"
     if engine == "dense":
         return "dense", "as asked for"
-    device = signal.trains[0].words.device
+    device = signals[0].trains[0].words.device
     if engine == "gpu":
         require_gpu(device)
         return "gpu", "as asked for"
     if device.type != "cpu":
         missing = no_gpu(device)
         return ("dense", missing) if missing else _on_accelerator(call, device)
-    if max(call.weight.shape[:2]) > event.MOST_CHANNELS:
+    if max(max(p.weight.shape[:2]) for p in call.projections) > event.MOST_CHANNELS:
         return "dense", "too many channels for lists"
     if engine == "event":
         return "event", "as asked for"
@@ -67,8 +68,9 @@ def choose(call: LayerCall, signal: Signal, engine: str = "auto") -> tuple[str, 
         return "dense", "float weights, added up in one order"
     deferred, n_steps = call.coding.deferred, call.coding.n_steps
     n_products, most = (1, DENSE_RATE_DEFERRED) if deferred else (n_steps, DENSE_RATE)
-    n_spikes = sum(trains.n_spikes for trains in signal.trains)
-    rate = n_spikes / (signal.shape.numel() * n_products)
+    n_spikes = sum(trains.n_spikes for signal in signals for trains in signal.trains)
+    n_inputs = sum(signal.shape.numel() for signal in signals)
+    rate = n_spikes / (n_inputs * n_products)
     name = "event" if rate < most else "dense"
     return name, f"{rate:.3f} spikes per input and product, dense from {most:g}"
 
@@ -95,7 +97,7 @@ def require_gpu(device: torch.device) -> None:
 
 def _on_accelerator(call: LayerCall, device: torch.device) -> tuple[str, str]:
     """gpu, or dense for layers with float weights that gpu does not suit, whatever the spikes."""
-    if call.fixed is None and not call.connectivity.has_table:
+    if call.fixed is None and not call.has_table:
         return "dense", "the synapse has no connection table"
     if call.fixed is None and call.learns and torch.is_autocast_enabled(device.type):
         return "dense", "it learns in the numbers of autocast"

@@ -5,7 +5,7 @@ Float weights take torch's convolutions, in bfloat16 where autocast asks for it 
 learns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
 
@@ -25,8 +25,8 @@ COMPILED = "cpu"  # where int8 products and compiled loops run; elsewhere torch 
 Product = Callable[[Tensor, Tensor], Tensor]
 
 
-def run(call: LayerCall, signal: Signal) -> Tensor:
-    """Fire a layer's neurons for any signal: words [ceil(N_s / 8), batch, ...] uint8.
+def run(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
+    """Fire a layer's neurons for any signals: words [ceil(N_s / 8), batch, ...] uint8.
 
     Raises:
         NotImplementedError: in fixed-point form, the synapse has no connection table.
@@ -34,22 +34,28 @@ def run(call: LayerCall, signal: Signal) -> Tensor:
     final = not call.learns or call.fixed is not None
     with torch.autocast(call.threshold.device.type, enabled=False) if final else nullcontext():
         if call.fixed is None:
-            exact = signal.is_spiking or not final
-            return _run_floats(call, signal if exact else Signal(signal.value.float()))
-        if not signal.is_spiking:
-            return _run_analog_input(call, call.fixed, signal.value)
-        layout = RowLayout.of(call, signal)
+            exact = [signal.is_spiking or not final for signal in signals]
+            return _run_floats(
+                call,
+                [
+                    signal if is_exact else Signal(signal.value.float())
+                    for signal, is_exact in zip(signals, exact, strict=True)
+                ],
+            )
+        if not signals[0].is_spiking:
+            return _run_analog_input(call, call.fixed, [signal.value for signal in signals])
+        layout = RowLayout.of(call, signals)
         return layout.to_output([_run_block(layout, *block) for block in layout.blocks()])
 
 
-def _run_floats(call: LayerCall, signal: Signal) -> Tensor:
+def _run_floats(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
     threshold, coding = float(call.threshold), call.coding
     initial = coding.initial_potential * threshold
-    if coding.deferred and signal.is_spiking:
-        charge = call.charge(signal).float()
+    if coding.deferred and any(signal.is_spiking for signal in signals):
+        charge = call.charge(signals).float()
         count = constant_current_count(charge, threshold, initial, coding.n_steps)
         return packed.burst(count, coding.n_steps)
-    return packed.integrate(call.current(signal), threshold, initial)
+    return packed.integrate(call.current(signals), threshold, initial)
 
 
 def _run_block(layout: RowLayout, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
@@ -103,10 +109,11 @@ def _fixed(layout: RowLayout) -> FixedPoint:
 
 def _product(layout: RowLayout, device: torch.device) -> tuple[Product, torch.dtype]:
     """A matrix product that is exact for these integers, and the number format it takes."""
-    units = int(layout.plan.factors.sum()) * (layout.n_steps if layout.deferred else 1)
-    if units <= 127 and device.type == COMPILED and int8_products_are_exact():
+    times = layout.n_steps if layout.deferred else 1
+    if max(layout.units) * times <= 127 and device.type == COMPILED and int8_products_are_exact():
         return torch._int_mm, torch.int8
-    largest = _fixed(layout).reach() * units * layout.inputs_per_tap
+    products = (_fixed(layout).reaches(), layout.units, layout.connections.per_tap)
+    largest = sum(reach * units * n for reach, units, n in zip(*products, strict=True)) * times
     return _rounded_product, torch.float32 if largest < 2**24 else torch.float64
 
 
@@ -125,17 +132,21 @@ def _rounded_product(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.mm(x, matrix).round().to(torch.int32)
 
 
-def _run_analog_input(call: LayerCall, fixed: FixedPoint, value: Tensor) -> Tensor:
+def _run_analog_input(call: LayerCall, fixed: FixedPoint, values: list[Tensor]) -> Tensor:
     """The first layer: the same current in every step, or all of it in the first.
 
     Integers are exact in float64.
     """
     connectivity, n_steps, levels = call.connectivity, call.coding.n_steps, int(fixed.input_levels)
-    units = (value.double() / fixed.input_unit).round().clamp(-levels, levels)
-    if connectivity.before is not None:  # a sum of units, not their mean
-        units = (connectivity.pool(units) * float(connectivity.divisor)).round()
-    bias = units.new_zeros(len(fixed.weight))
-    arriving = connectivity.project(units, fixed.weight.double(), bias).round().to(torch.int32)
+    arriving = torch.zeros((), dtype=torch.int32, device=values[0].device)
+    given = zip(call.projections, values, fixed.weights, fixed.shifts, strict=True)
+    for projection, value, weight, shift in given:
+        units = (value.double() / fixed.input_unit).round().clamp(-levels, levels)
+        of_part = projection.connectivity
+        if of_part.before is not None:  # a sum of units, not their mean
+            units = (of_part.pool(units) * float(of_part.divisor)).round()
+        products = of_part.project(units, weight.double(), units.new_zeros(len(weight)))
+        arriving = arriving + (products.round().to(torch.int32) << shift)
     rows = arriving if connectivity.out_channels_last else arriving.movedim(1, -1)
     flat = rows.reshape(1, -1, rows.shape[-1])
     if call.coding.encoding == "impulse":

@@ -6,6 +6,8 @@ spot. In fixed-point form all of it is integer addition, in int16 where no sum c
 silent position costs one look at its word.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,8 +20,8 @@ from spikesep.spiking.spike_trains import kernels
 MOST_CHANNELS = 65536  # channel numbers in a list are uint16
 
 
-def run(call: LayerCall, signal: Signal) -> Tensor:
-    """Fire a layer's neurons for a signal that spikes: words [ceil(N_s / 8), batch, ...] uint8.
+def run(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
+    """Fire a layer's neurons for signals that spike: words [ceil(N_s / 8), batch, ...] uint8.
 
     With float weights, the order of additions differs from that of the dense engine, and so does
     what it rounds.
@@ -27,7 +29,7 @@ def run(call: LayerCall, signal: Signal) -> Tensor:
     Raises:
         NotImplementedError: the synapse has no connection table.
     """
-    layout = RowLayout.of(call, signal)
+    layout = RowLayout.of(call, signals)
     out = []
     for sources, weight, own in layout.blocks():
         lists = [_lists(source.numpy(), layout.n_steps) for source in sources]
@@ -70,8 +72,10 @@ def _run_block(
         tiles, sums = _tiles(weight), np.float32
     else:
         tiles = fixed.arranged(("tiles", own.start), lambda: _tiles(weight))
-        times = layout.inputs_per_tap * (n_steps if layout.deferred else 1)
-        sums = np.int16 if fixed.reach() * times < 2**15 else np.int32
+        times = n_steps if layout.deferred else 1
+        reached = zip(fixed.reaches(), layout.connections.per_tap, strict=True)
+        most = max(reach * per_tap for reach, per_tap in reached)  # a source has one synapse
+        sums = np.int16 if most * times < 2**15 else np.int32
     offsets, channels = _joined(lists)
     plan, n_positions = layout.plan, len(layout.table)
     bias = plan.bias

@@ -11,6 +11,7 @@ With TRITON_INTERPRET=1 set before import, the kernel runs on the CPU, very slow
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 # Triton turns arguments into constexpr, and static_range into a loop.
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -20,14 +21,14 @@ from torch import Tensor
 
 from spikesep.spiking.engines.call import LayerCall, RowLayout
 from spikesep.spiking.signal import Signal
-from spikesep.spiking.synapses.table import ConnectionTable
+from spikesep.spiking.synapses.table import ConnectionTable, JoinedTable
 
 DIGIT = 7  # bits of an input that go into one int8 product
 MANY = 2**20  # neurons from which programs of 64 positions still occupy every processor
 
 
-def run(call: LayerCall, signal: Signal) -> Tensor:
-    """Fire a layer's neurons for a signal that spikes: words [ceil(N_s / 8), batch, ...] uint8.
+def run(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
+    """Fire a layer's neurons for signals that spike: words [ceil(N_s / 8), batch, ...] uint8.
 
     With float weights, the order of additions differs from that of the other engines, and so does
     what it rounds.
@@ -35,7 +36,7 @@ def run(call: LayerCall, signal: Signal) -> Tensor:
     Raises:
         NotImplementedError: the synapse has no connection table.
     """
-    layout = RowLayout.of(call, signal)
+    layout = RowLayout.of(call, signals)
     first, *others = layout.sources
     sources = torch.stack(layout.sources) if others else first.contiguous()[None]
     device, plan, fixed = sources.device, layout.plan, call.fixed
@@ -49,7 +50,7 @@ def run(call: LayerCall, signal: Signal) -> Tensor:
     n_positions, n_neurons = len(table), len(table) * n_blocks * n_out
     shape = (-(-layout.n_steps // 8), n_positions, n_blocks * n_out)
     out = torch.empty(shape, dtype=torch.uint8, device=device)
-    most = int(plan.factors.sum()) * (layout.n_steps if layout.deferred else 1)
+    most = int(max(layout.units)) * (layout.n_steps if layout.deferred else 1)
     rows_per_program, columns = 64 if n_neurons > MANY else 16, 64 if n_out > 32 else 32
     grid = (-(-n_positions // rows_per_program), -(-n_out // columns), n_blocks)
     _layer[grid](
@@ -81,7 +82,7 @@ def run(call: LayerCall, signal: Signal) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _on_device(
-    connections: ConnectionTable, batch: int, device: torch.device
+    connections: ConnectionTable | JoinedTable, batch: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Table of a batch and taps on a device, copied once so that layers do not wait for it."""
     rows, taps = torch.from_numpy(connections.rows(batch)), torch.from_numpy(connections.taps)

@@ -1,5 +1,6 @@
 """Check that layers compute what they were made of, by running both on the same input."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from spikesep.spiking.from_torch.input_shape import input_shape
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.wiring.wires import INPUT
 
 TOLERANCE = 1e-2
 """Largest difference relative to the largest output: far above rounding, far below a different
@@ -33,6 +35,11 @@ def require_same(
     if weight.is_meta:  # there are no numbers to compare
         return
     if example is None:
+        if not network.is_stack:
+            raise NotConvertibleError(
+                "no input can be made up for a network that is no stack of layers; give an "
+                "example: from_module(network, example)"
+            )
         noise = torch.Generator().manual_seed(0)
         example = torch.randn(1, *input_shape(network.parts), generator=noise)
     example = example.detach().to(weight)
@@ -46,8 +53,8 @@ def require_same(
         found = network(example)
     if not _same(found, expected):
         raise NotConvertibleError(
-            "the network computes something else than its modules one after the other; "
-            "write all that it does as modules of one Sequential"
+            "the network computes something else than what tracing shows; write all that it does "
+            "as modules and functions on tensors in its forward()"
         )
 
 
@@ -62,20 +69,19 @@ def require_foldable(network: SpikingNetwork, x: Tensor) -> None:
         NotConvertibleError: a folded layer computes something else; the message names it.
     """
     with inference(network):
-        signal = Signal(x)
+        signals = {INPUT: Signal(x)}
         for index, (name, layer) in enumerate(network.layers.items()):
             if layer.mode == "analog" and (layer.norm is not None or layer.residual):
-                activation = layer.activation(signal.value)
-                if not _same(
-                    torch.relu(layer.connectivity.transmit(signal.value, *layer.neuron_weights())),
-                    activation,
-                ):
+                values = [signal.value for signal in network.arriving(signals, index)]
+                folded = copy.deepcopy(layer)
+                folded.fold()
+                if not _same(folded.activation(*values), layer.activation(*values)):
                     raise NotConvertibleError(
                         f"layer {name}: {type(layer.norm or layer.synapse).__name__} cannot be "
                         f"folded into {type(layer.synapse).__name__} for inputs of "
-                        f"{list(signal.shape)}: norms must be over the channels that it puts out"
+                        f"{list(values[0].shape)}: norms must be over the channels that it puts out"
                     )
-            signal = network.propagate(signal, index, index + 1)
+            signals = network.propagate(signals, index, index + 1)
 
 
 @contextmanager

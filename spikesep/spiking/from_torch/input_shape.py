@@ -40,7 +40,7 @@ def input_shape(parts: list[Synaptic]) -> Size:
             reason = str(error)
     raise NotConvertibleError(
         f"no input is found that passes through all layers ({reason}); "
-        "mend their sizes, or give an input: from_sequential(network, example)"
+        "mend their sizes, or give an input: from_module(network, example)"
     )
 
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -66,6 +67,9 @@ class Connectivity(ABC):
     flattens: bool = False
     obstacle: str = ""
     before: nn.Module | None = field(default=None, compare=False)
+
+    multiplies: ClassVar[bool] = True
+    """Whether the analog network multiplies; a shortcut of weight one adds."""
 
     @abstractmethod
     def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -267,6 +271,8 @@ class Connectivity(ABC):
             shape: [batch, ...].
             kept: synapses that pruning left; None for all.
         """
+        if not self.multiplies:
+            return 0.0
         pooled = self.pool(torch.empty(shape, device="meta")).shape
         bare = self.without_map()
         table = bare.zero_padded().table(pooled[1:])

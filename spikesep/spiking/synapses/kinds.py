@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikesep.spiking.synapses.connectivity import Connectivity, Pooling
+from spikesep.spiking.synapses.modules import (
+    ConvTranspose,
+    OneToOne,
+    Synapse,
+    scaled,
+    transposed,
+)
 from spikesep.spiking.synapses.table import Size, windows
 
 NO_OPS = (
@@ -15,41 +23,6 @@ NO_OPS = (
     nn.FeatureAlphaDropout,
 )  # fmt: skip
 """Modules that do nothing in inference."""
-
-
-class ConvTranspose1d(nn.Module):
-    """`nn.ConvTranspose1d` with the weight layout of a convolution, [C_out, C_in / groups, taps].
-
-    Args:
-        original: the module to replace. Its weight is shared where the layouts allow.
-    """
-
-    bias: nn.Parameter | None
-
-    def __init__(self, original: nn.ConvTranspose1d):
-        super().__init__()
-        self.in_channels, self.out_channels = original.in_channels, original.out_channels
-        self.kernel_size, self.stride = original.kernel_size, original.stride
-        self.output_padding = original.output_padding
-        self.padding = tuple(size for size in original.padding if isinstance(size, int))
-        self.dilation, self.groups = original.dilation, original.groups
-        weight = original.weight.detach().unflatten(0, (self.groups, -1)).transpose(1, 2)
-        self.weight = nn.Parameter(weight.flatten(0, 1), original.weight.requires_grad)
-        self.bias = None if original.bias is None else nn.Parameter(original.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, C_in, T] -> [batch, C_out, T_out]."""
-        weight = self.weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
-        sizes = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
-        return F.conv_transpose1d(x, weight, self.bias, *sizes)
-
-    def extra_repr(self) -> str:
-        """The sizes that torch lists for its own convolutions."""
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
-
-
-Synapse = nn.Linear | nn.Conv1d | nn.Conv2d | ConvTranspose1d
-"""A module whose weights the synapses of a layer hold."""
 
 
 @dataclass(frozen=True)
@@ -214,29 +187,38 @@ class ConvConnectivity(Connectivity):
 
 @dataclass(frozen=True)
 class TransposedConvConnectivity(ConvConnectivity):
-    """`ConvTranspose1d`: input i reaches output i * stride - padding + tap * dilation.
+    """`ConvTranspose`: input i reaches output i * stride - padding + tap * dilation.
 
     Attributes:
-        output_padding: positions added behind the output.
+        output_padding: positions added behind the output, one number per dimension.
     """
 
     output_padding: Size = ()
 
     def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See `Connectivity`."""
-        weight = weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
-        padding = [before for before, _ in self.margins]
+        padding = tuple(before for before, _ in self.margins)
         sizes = (self.stride, padding, self.output_padding, self.groups, self.dilation)
-        return F.conv_transpose1d(x, weight, bias, *sizes)
+        return transposed(x, weight, bias, *sizes)
 
     def windows(self, image: Size) -> tuple[np.ndarray, np.ndarray, Size]:
         """See `Connectivity`. Taps that fall between two inputs read padding."""
-        n_outputs, n_taps = self.output_size(0, image[0]), self.n_taps
-        taps = np.arange(n_taps, dtype=np.int32)
-        reached = np.arange(n_outputs)[:, None] + self.margins[0][0] - taps * self.dilation[0]
-        inputs, between = np.divmod(reached, self.stride[0])
-        there = (between == 0) & (inputs >= 0) & (inputs < image[0])
-        return np.where(there, inputs, -1).astype(np.int32), taps, (n_outputs,)
+        cells = np.zeros((1, 1), np.int64)
+        for axis, n in enumerate(image):
+            own = self._windows_along(axis, n)
+            joint = np.where((cells < 0)[:, None, :, None] | (own < 0)[None, :, None], -1, 0)
+            places = cells[:, None, :, None] * n + own[None, :, None]
+            cells = np.where(joint < 0, -1, places)
+            cells = cells.reshape(cells.shape[0] * cells.shape[1], -1)
+        sizes = tuple(self.output_size(axis, n) for axis, n in enumerate(image))
+        return cells.astype(np.int32), np.arange(self.n_taps, dtype=np.int32), sizes
+
+    def _windows_along(self, axis: int, n: int) -> np.ndarray:
+        """Inputs [n_outputs, kernel_size] of the outputs along an axis, -1 where there is none."""
+        outputs, taps = np.arange(self.output_size(axis, n)), np.arange(self.kernel_size[axis])
+        reached = outputs[:, None] + self.margins[axis][0] - taps * self.dilation[axis]
+        inputs, between = np.divmod(reached, self.stride[axis])
+        return np.where((between == 0) & (inputs >= 0) & (inputs < n), inputs, -1)
 
     def output_size(self, axis: int, n: int) -> int:
         """See `ConvConnectivity`."""
@@ -256,17 +238,52 @@ class TransposedConvConnectivity(ConvConnectivity):
 
     @property
     def _name(self) -> str:
-        return "ConvTranspose1d"
+        return f"ConvTranspose{len(self.kernel_size)}d"
+
+
+@dataclass(frozen=True)
+class OneToOneConnectivity(Connectivity):
+    """`OneToOne`: each input reaches the neuron in its place."""
+
+    multiplies: ClassVar[bool] = False
+
+    def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """See `Connectivity`."""
+        out = scaled(x, weight)
+        return out if bias is None else out + bias.view(-1, *[1] * (x.ndim - 2))
+
+    def windows(self, image: Size) -> tuple[np.ndarray, np.ndarray, Size]:
+        """See `Connectivity`."""
+        entries = np.arange(prod(image), dtype=np.int32)
+        return entries[:, None], np.zeros(1, np.int32), image
+
+    def output_shape(self, shape: Size) -> Size:
+        """See `Connectivity`."""
+        if shape[0] != self.in_channels:
+            raise ValueError(f"a shortcut of {self.in_channels} channels receives {list(shape)}")
+        return shape
+
+    @property
+    def n_phases(self) -> int:
+        """See `Connectivity`."""
+        return 1
+
+    @property
+    def describe(self) -> str:
+        """See `Connectivity`."""
+        return f"Identity {self.in_channels}"
 
 
 KINDS: dict[type[nn.Module], type[Connectivity]] = {
     nn.Linear: LinearConnectivity,
     nn.Conv1d: ConvConnectivity,
     nn.Conv2d: ConvConnectivity,
-    ConvTranspose1d: TransposedConvConnectivity,
+    ConvTranspose: TransposedConvConnectivity,
+    OneToOne: OneToOneConnectivity,
 }
 """The description of each kind of synapse."""
-SYNAPSES = (*KINDS, nn.ConvTranspose1d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
+SYNAPSES = (*KINDS, *TRANSPOSED)
 """Modules that a layer accepts as its synapse."""
 
 
@@ -276,11 +293,11 @@ def as_synapse(module: nn.Module) -> Synapse:
     Raises:
         ValueError: it is no synapse.
     """
-    if isinstance(module, nn.ConvTranspose1d):
-        return ConvTranspose1d(module)
+    if isinstance(module, TRANSPOSED):
+        return ConvTranspose(module)
     if isinstance(module, tuple(KINDS)):
         return module  # type: ignore[return-value]
-    kinds = "Linear, Conv1d, Conv2d or ConvTranspose1d"
+    kinds = "Linear, Conv1d, Conv2d, ConvTranspose1d or ConvTranspose2d"
     raise ValueError(f"a synapse is {kinds}, not {type(module).__name__}")
 
 
@@ -294,6 +311,9 @@ def connectivity_of(synapse: Synapse, before: nn.Module | None = None) -> Connec
     kind = next(kind for module, kind in KINDS.items() if isinstance(synapse, module))
     if isinstance(synapse, nn.Linear):
         sizes = {"in_channels": synapse.in_features, "out_channels": synapse.out_features}
+    elif isinstance(synapse, OneToOne):
+        n_channels = len(synapse.weight)
+        sizes = dict.fromkeys(("in_channels", "out_channels", "groups"), n_channels)
     else:
         names = ("in_channels", "out_channels", "groups", "kernel_size", "stride", "dilation")
         sizes = {name: getattr(synapse, name) for name in (*names, "padding")}

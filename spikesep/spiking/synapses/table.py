@@ -6,7 +6,7 @@ potential at position p is the sum over entries e of x[table[p, e]] @ weight[tap
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
@@ -62,6 +62,11 @@ class ConnectionTable:
         reach, kind = np.unique(self.reach_of_taps, axis=0, return_inverse=True)
         return kind.reshape(-1).astype(np.int64), reach
 
+    @property
+    def per_tap(self) -> list[int]:
+        """Inputs that reach a position through one weight: more than one behind pooling."""
+        return [len(self.taps) // self.n_taps]
+
     def rows(self, batch: int) -> np.ndarray:
         """The table of a batch whose examples lie one behind the other in memory.
 
@@ -72,6 +77,51 @@ class ConnectionTable:
             return self.table
         first = self.n_inputs * np.arange(batch, dtype=np.int32)[:, None, None]
         return np.where(self.table < 0, -1, self.table + first).reshape(-1, self.table.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedTable:
+    """The connections of several synapses onto the same positions, as those of one.
+
+    The rows of all inputs lie one below the other, and so do the weight matrices of all taps.
+
+    Attributes:
+        parts: the tables.
+    """
+
+    parts: tuple[ConnectionTable, ...]
+
+    @property
+    def shape(self) -> Size:
+        """Shape of the output positions."""
+        return self.parts[0].shape
+
+    @cached_property
+    def taps(self) -> np.ndarray:
+        """The weight matrix of each entry, [n_entries] int32."""
+        begins = np.cumsum([0, *(part.n_taps for part in self.parts)])
+        taps = [part.taps + begin for part, begin in zip(self.parts, begins[:-1], strict=True)]
+        return np.concatenate(taps).astype(np.int32)
+
+    @property
+    def per_tap(self) -> list[int]:
+        """See `ConnectionTable`; one number for each synapse."""
+        return [n for part in self.parts for n in part.per_tap]
+
+    def rows(self, batch: int) -> np.ndarray:
+        """See `ConnectionTable`."""
+        rows, begin = [], 0
+        for part in self.parts:
+            own = part.rows(batch)
+            rows.append(np.where(own < 0, -1, own + begin))
+            begin += batch * part.n_inputs
+        return np.ascontiguousarray(np.concatenate(rows, 1), dtype=np.int32)
+
+
+@lru_cache(maxsize=64)
+def joined(parts: tuple[ConnectionTable, ...]) -> JoinedTable:
+    """The joined table of several, one object for the same tables."""
+    return JoinedTable(parts)
 
 
 def windows(

@@ -79,7 +79,9 @@ class Calibration:
         for indices in indices_of_batches:
             self.progress.advance()
             features, _ = self._encoded(indices)
-            yield layer.activation(self.prefix.signal("train", indices, features, index).value)
+            signals = self.prefix.signals("train", indices, features, index)
+            arriving = self.model.network.arriving(signals, index)
+            yield layer.activation(*(signal.value for signal in arriving))
 
     def _indices(self) -> list[list[int]]:
         return self.batches.in_order("train", self.n_examples)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from spikesep.files import explain_full_disk
+from spikesep.spiking.network import Cut
 from spikesep.spiking.signal import Signal, SpikeTrains
 from spikesep.spiking.spike_trains.cache import SpikeCache
+from spikesep.spiking.wiring.wires import INPUT
 from spikesep.training.config import CacheConfig
 from spikesep.training.conversion.examples import Batches, SetName
 from spikesep.training.conversion.model import ConvertibleModel
@@ -24,10 +26,10 @@ Storage = Literal["memory", "disk"]
 
 
 class PrefixCache:
-    """The signal behind the frozen layers of a network, from cached spikes where they fit.
+    """What passes behind the frozen layers of a network, from cached spikes where they fit.
 
-    Only the spikes that the next layer receives are kept: those of the last frozen layer or, along
-    identity paths, of several.
+    Only the spikes that later layers read are kept: those of the last frozen layer or, along
+    identity paths and shortcuts, of several.
 
     Args:
         model: the model that is being converted.
@@ -58,10 +60,10 @@ class PrefixCache:
     def clear(self) -> None:
         """Discard all spikes; no layer counts as frozen."""
         self.n_frozen = 0
-        self._caches: dict[SetName, list[SpikeCache] | None] = {"train": [], "valid": []}
+        self._caches: dict[SetName, dict[str, SpikeCache] | None] = {"train": {}, "valid": {}}
 
-    def signal(self, name: SetName, indices: list[int], features: Tensor, stage: int) -> Signal:
-        """Return the signal behind layers 0..stage-1.
+    def signals(self, name: SetName, indices: list[int], features: Tensor, stage: int) -> Cut:
+        """Return what passes behind layers 0..stage-1.
 
         Args:
             name: the data set.
@@ -72,8 +74,9 @@ class PrefixCache:
         caches, network = self._caches[name], self.model.network
         if not caches:
             return network.propagate(features, 0, stage)
-        signal = Signal(trains=tuple(cache.get(indices) for cache in caches))
-        return network.propagate(signal, self.n_frozen, stage)
+        signals = {layer: Signal(trains=(cache.get(indices),)) for layer, cache in caches.items()}
+        signals[INPUT] = Signal(features)
+        return network.propagate(signals, self.n_frozen, stage)
 
     def advance(self, stage: int, title: str, n_train: int | None = None) -> None:
         """Run the examples through the layers frozen since the last call, and keep their spikes.
@@ -95,20 +98,22 @@ class PrefixCache:
             self.n_frozen += 1
 
     @torch.no_grad()
-    def _behind(self, name: SetName, batches: list[list[int]]) -> list[SpikeCache] | None:
+    def _behind(self, name: SetName, batches: list[list[int]]) -> dict[str, SpikeCache] | None:
         """Return the caches behind one more layer; None if they do not fit."""
-        caches, layer = self._caches[name] or [], self.model.network[self.n_frozen]
+        caches, network, index = self._caches[name] or {}, self.model.network, self.n_frozen
         cache: SpikeCache | None = None
         for indices in batches:
             x, _ = self.batches.fetch(name, indices)
             self.progress.advance()
             features, _ = self.model.encode(x)
-            (trains,) = layer(self.signal(name, indices, features, self.n_frozen)).trains
+            signals = self.signals(name, indices, features, index)
+            (trains,) = network[index](*network.arriving(signals, index)).trains
             if cache is None and (cache := self._allocated(name, trains)) is None:
                 return None
             cache.put(indices, trains)
-        kept = caches if layer.identity else []
-        return kept if cache is None else [*kept, cache]
+        if cache is not None:
+            caches = caches | {network.names[index]: cache}
+        return {layer: caches[layer] for layer in caches if network.is_read(layer, index + 1)}
 
     def _allocated(self, name: SetName, trains: SpikeTrains) -> SpikeCache | None:
         """Return an empty cache for the spikes of a layer; None if it does not fit anywhere."""
@@ -123,7 +128,8 @@ class PrefixCache:
 
     def _storage(self, name: SetName, n_bytes: int) -> Storage | None:
         """Return where `n_bytes` fit beside the present caches; None, with a notice, if nowhere."""
-        caches = [cache for caches_of_set in self._caches.values() for cache in caches_of_set or ()]
+        of_sets = (caches or {} for caches in self._caches.values())
+        caches = [cache for of_set in of_sets for cache in of_set.values()]
         needed: dict[Storage, float] = {}
         for storage, limit in self.limits.items():
             used = sum(c.nbytes for c in caches if c.in_memory == (storage == "memory"))

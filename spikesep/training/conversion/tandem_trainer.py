@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.conversion.spike_budget import Example
 from spikesep.spiking.cost import SynopsEstimate
+from spikesep.spiking.network import Cut
 from spikesep.spiking.signal import Signal
 from spikesep.training.config import ConversionConfig
 from spikesep.training.conversion.calibration import Calibration
@@ -145,7 +146,7 @@ class TandemTrainer:
             begun = time.monotonic()
             x, target = self.batches.fetch("valid", indices)
             estimate = SynopsEstimate()
-            prefix = partial(self.prefix.signal, "valid", indices, stage=stage)
+            prefix = partial(self.prefix.signals, "valid", indices, stage=stage)
             prediction = self._predict(x, stage, prefix, estimate)
             loss = task_loss = float(self.objective.loss(prediction, target))
             if self.teacher is not None:
@@ -238,7 +239,7 @@ class TandemTrainer:
         predictions = (
             self._forward(
                 *self.batches.fetch("train", indices),
-                partial(self.prefix.signal, "train", indices, stage=stage),
+                partial(self.prefix.signals, "train", indices, stage=stage),
                 stage,
             )
             for indices in batches
@@ -246,7 +247,7 @@ class TandemTrainer:
         return predictions, len(batches)
 
     def _forward(
-        self, x: Tensor, target: Tensor, prefix: Callable[[Tensor], Signal], stage: int
+        self, x: Tensor, target: Tensor, prefix: Callable[[Tensor], Signal | Cut], stage: int
     ) -> tuple[Tensor, Tensor, SynopsEstimate]:
         """Return prediction, target and cost of a training batch."""
         device = self.batches.device
@@ -262,13 +263,17 @@ class TandemTrainer:
         return self.teacher.decode(self.teacher.network(features), context).float()
 
     def _predict(
-        self, x: Tensor, stage: int, prefix: Callable[[Tensor], Signal], estimate: SynopsEstimate
+        self,
+        x: Tensor,
+        stage: int,
+        prefix: Callable[[Tensor], Signal | Cut],
+        estimate: SynopsEstimate,
     ) -> Tensor:
         network = self.model.network
         observe = estimate if self.config.budget.synops_weight else None
         # Without autocast, so that frozen layers fire the same spikes wherever they are run.
         with torch.no_grad(), torch.autocast(self.batches.device.type, enabled=False):
             features, context = self.model.encode(x)
-            signal = prefix(features)
-        signal = network.propagate(signal, stage, len(network), observe)
-        return self.model.decode(network.read(signal, observe), context)
+            signals = prefix(features)
+        signals = network.propagate(signals, stage, len(network), observe)
+        return self.model.decode(network.read(signals, observe), context)

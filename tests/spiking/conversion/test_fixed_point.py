@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from helpers.paths import ROOT
+from helpers.stacks import signal_before
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion import fixed_point
-from spikesep.spiking.conversion.fixed_point import LIMIT, TURNS, check_fixed_point, to_fixed_point
+from spikesep.spiking.conversion.fixed_point import check_fixed_point, to_fixed_point
 from spikesep.spiking.conversion.least_squares import RIDGE
+from spikesep.spiking.conversion.rounding import LIMIT, TURNS
 from spikesep.spiking.engines import dense
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import SpikingLayer
@@ -108,7 +110,7 @@ def test_spikes_are_those_of_every_machine(engine, monkeypatch):
     x = exact(512, 256, 2, 6, 200)
     to_fixed_point(network, [x])
     network.use_engine(engine)
-    words = network.propagate(x, 0, 3).trains[-1].words.numpy()
+    words = signal_before(network, x, 3).trains[-1].words.numpy()
     assert 0.02 < float(np.unpackbits(words).mean()) < 0.5
     assert hashlib.sha256(words.tobytes()).hexdigest()[:16] == "ece97709ef168103"
 
@@ -279,13 +281,13 @@ def test_autocast_and_inference_mode_change_no_integer():
         network = network_of()
         to_fixed_point(network, [x])
     expected = outcome(network, x)
-    signal = network.propagate(x, 0, len(network))
+    signal = signal_before(network, x, len(network))
     with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             dense, "COMPILED", "no device"
         )  # the way with torch.mm, which autocast would round
         network.use_engine("dense")
-        again = network.propagate(x, 0, len(network))
+        again = signal_before(network, x, len(network))
     assert all(
         torch.equal(a.words, b.words) for a, b in zip(signal.trains, again.trains, strict=True)
     )

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from helpers.regression import RegressionTrainer
+from helpers.stacks import signal_before
 from torch import nn
 
 from spikesep.errors import SpikeSepError
@@ -182,7 +183,7 @@ def test_the_report_says_what_conversion_left():
     first = reports[0]
     twin = network[0].activation(trainer.x).detach()
     coded = (twin / first.threshold).round().clamp(0, 4)
-    spikes = network.propagate(trainer.x, 0, 1).trains[0].spikes
+    spikes = signal_before(network, trainer.x, 1).trains[0].spikes
     assert first.firing_rate == pytest.approx(float(spikes.float().mean()))
     assert first.quantization_error == pytest.approx(
         float((coded * first.threshold - twin).norm() / twin.norm()), rel=1e-4

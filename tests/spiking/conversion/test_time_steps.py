@@ -7,14 +7,14 @@ from torch import nn
 from spikesep.spiking.conversion import fixed_point
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.conversion.time_steps import set_time_steps
-from spikesep.spiking.from_torch.sequential import from_sequential
+from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.spiking.signal import MOST_STEPS, Coding
 
 
 def make_network(n_steps, encoding="constant", thresholds=(0.8, 0.5, 0.3)):
     """Float weights; `thresholds` are those of 8 steps."""
     torch.manual_seed(0)
-    network = from_sequential(
+    network = from_module(
         nn.Sequential(
             nn.Conv1d(6, 8, 1), nn.ReLU(), nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(),
             nn.Conv1d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 4, 1),
@@ -103,7 +103,7 @@ def test_no_steps_and_steps_without_end_are_refused(n_steps):
 def test_an_analog_network_has_no_steps():
     with pytest.raises(ValueError, match="all spike"):
         set_time_steps(
-            from_sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))),
+            from_module(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))),
             4,
         )
 

@@ -3,6 +3,7 @@ import itertools
 
 import pytest
 import torch
+from helpers.stacks import signal_before
 from torch import nn
 
 from spikesep.spiking.cost import Cost, CostMeter, SynopsEstimate, macs, measure, synops
@@ -72,8 +73,9 @@ def test_the_meter_counts_the_spikes_of_all_sources(synapse, shape, fan_in):
     first, second = (Signal.from_spikes(s, torch.tensor(0.1)) for s in spikes)
     signal = first + second
     out, meter = layer(signal), CostMeter()
-    meter("layer", layer, signal, out)
-    meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
+    meter("layer", layer, (signal,), out)
+    nothing = Signal(torch.zeros(0, 1))
+    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
     assert meter.cost.synops == synops(layer, sum(s.sum(0) for s in spikes).float())
     assert meter.cost.spikes == (int(out.trains[0].spikes.sum()),)
     assert meter.cost.neurons == (out.value.numel(),)
@@ -86,12 +88,13 @@ def test_vectors_of_several_places_are_counted_by_their_last_dimension(n_places)
     layer.freeze()
     signal = Signal.from_spikes(torch.rand(11, 2, n_places, 8) < 0.3, torch.tensor(0.1))
     meter = CostMeter()
-    meter("layer", layer, signal, signal)
-    meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
+    meter("layer", layer, (signal,), signal)
+    nothing = Signal(torch.zeros(0, 1))
+    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
     expected = float((signal.count.long() * layer.limiter.kept.sum(0)).sum())
     assert meter.cost.synops == expected
     estimate = SynopsEstimate()
-    estimate("layer", layer, signal, signal)
+    estimate("layer", layer, (signal,), signal)
     assert float(estimate.synops) == pytest.approx(expected)
 
 
@@ -108,8 +111,9 @@ def test_the_meter_counts_pooled_spikes_where_connections_are_gone(synapse, befo
     layer.freeze()
     signal = Signal.from_spikes(torch.rand(11, 2, 8, 6, 4) < 0.3, torch.tensor(0.1))
     meter = CostMeter()
-    meter("layer", layer, signal, layer(signal))
-    meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
+    meter("layer", layer, (signal,), layer(signal))
+    nothing = Signal(torch.zeros(0, 1))
+    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
     assert meter.cost.synops == pytest.approx(synops(layer, signal.count.float()), rel=1e-6)
 
 
@@ -172,8 +176,8 @@ def test_an_analog_network_of_the_connections_that_are_left_would_do_less():
 def test_the_first_layer_stays_in_macs_and_the_rest_is_counted_in_spikes():
     network, x = converted(), torch.rand(4, 5)
     _, cost = measure(network, x)
-    first = network.propagate(x, 0, 1)
-    second = network.propagate(first, 1, 2)
+    first = signal_before(network, x, 1)
+    second = signal_before(network, x, 2)
     assert cost.macs == cost.kept_macs == 4 * (5 * 6 + 6 * 7 + 7 * 3)
     assert cost.analog_macs == 4 * 5 * 6
     assert cost.synops == int(first.count.sum()) * 7 + int(second.count.sum()) * 3
@@ -189,8 +193,9 @@ def test_spikes_that_pooling_leaves_over_reach_nothing():
     layer.freeze()
     spikes = torch.rand(5, 2, 3, 5, 5) < 0.5
     signal, meter = Signal.from_spikes(spikes, torch.tensor(0.1)), CostMeter()
-    meter("layer", layer, signal, layer(signal))
-    meter("readout", Readout(nn.Linear(1, 1)), Signal(torch.zeros(0, 1)), Signal(torch.zeros(0, 1)))
+    meter("layer", layer, (signal,), layer(signal))
+    nothing = Signal(torch.zeros(0, 1))
+    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
     assert meter.cost.synops == int(spikes[..., :4, :4].sum()) * 7
     assert meter.cost.macs == 2 * 12 * 7
 
@@ -219,7 +224,7 @@ def test_every_layer_before_an_identity_path_is_counted():
     x = torch.rand(4, 5)
     _, cost = measure(network, x)
     with torch.no_grad():
-        first, both = network.propagate(x, 0, 1), network.propagate(x, 0, 2)
+        first, both = signal_before(network, x, 1), signal_before(network, x, 2)
     assert cost.synops == int(first.count.sum()) * 5 + int(both.count.sum()) * 3
     assert len(cost.spikes) == 2
 
@@ -279,7 +284,7 @@ def test_behind_an_analog_layer_no_spike_is_left_to_be_paid_for():
     network[0].convert(0.05, Coding(8))
     estimate, x = SynopsEstimate(), torch.randn(5, 6)
     network(x, observe=estimate)
-    assert float(estimate.synops.detach()) == float(network.propagate(x, 0, 1).count.sum()) * 6
+    assert float(estimate.synops.detach()) == float(signal_before(network, x, 1).count.sum()) * 6
 
 
 def test_the_estimate_counts_pooled_and_strided_synapses():

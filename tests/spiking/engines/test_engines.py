@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.stacks import classifiers, converted, run, same_spikes, stacks_1d
+from helpers.stacks import classifiers, converted, run, same_spikes, signal_before, stacks_1d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -14,11 +14,11 @@ from spikesep.spiking.engines import dense
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
-from spikesep.spiking.synapses.kinds import ConvTranspose1d
+from spikesep.spiking.synapses.modules import ConvTranspose
 
 
 def convolve(s, x, weight):
-    if isinstance(s, ConvTranspose1d):
+    if isinstance(s, ConvTranspose):
         return scatter(s, x, weight)
     conv = F.conv1d if isinstance(s, nn.Conv1d) else F.conv2d
     return conv(x, weight, None, s.stride, s.padding, s.dilation, s.groups)
@@ -193,7 +193,7 @@ def test_deferred_neurons_count_what_rounding_gives_whatever_the_order_of_spikes
     layer = next((later for later in list(network.layers.values())[1:]), None)
     layer.coding = replace(layer.coding, deferred=True)
     with torch.no_grad():
-        signal = network.propagate(x, 0, 1)
+        signal = signal_before(network, x, 1)
         (trains,) = signal.trains
         reversed_order = Signal.from_spikes(trains.spikes.flip(0), trains.threshold)
         expected = layer.rounded(layer.activation(signal.value)) / layer.threshold

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from helpers.paths import ROOT
-from helpers.stacks import classifiers, converted, run, same_spikes, stacks_1d
+from helpers.stacks import classifiers, converted, run, same_spikes, signal_before, stacks_1d
 from hypothesis import given, settings
 from torch import nn
 
@@ -99,7 +99,7 @@ def test_interpreted_or_not_what_takes_more_than_seven_bits_arrives_whole(deferr
         nn.init.constant_(layer.synapse.bias, 0.5)
     x = torch.randn(1, 3, 4)
     to_fixed_point(network, [x])
-    signal = network.to(DEVICE).propagate(x.to(DEVICE), 0, 12)
+    signal = signal_before(network.to(DEVICE), x.to(DEVICE), 12)
     units = sum(trains.multiple * trains.spikes.int() for trains in signal.trains)
     assert int((units.sum(0) if deferred else units).max()) > 127
     found = []

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from spikesep.spiking.synapses.kinds import ConvTranspose1d, as_synapse, connectivity_of
+from spikesep.spiking.synapses.kinds import as_synapse, connectivity_of
+from spikesep.spiking.synapses.modules import ConvTranspose
 
 KINDS = {
     "vectors": (nn.Linear(5, 7), None, (5,)),
@@ -109,7 +110,7 @@ def test_a_transposed_convolution_is_that_of_torch(groups, size, stride, padding
     padding = min(padding, dilation * (size - 1) // 2)
     sizes = (size, stride, padding, stride - 1, groups)
     original = nn.ConvTranspose1d(2 * groups, 3 * groups, *sizes, dilation=dilation).double()
-    ours = ConvTranspose1d(original)
+    ours = ConvTranspose(original)
     assert ours.weight.shape == (3 * groups, 2, size)
     x = torch.randn(2, 2 * groups, 6, dtype=torch.float64)
     torch.testing.assert_close(ours(x), original(x), rtol=0, atol=0)

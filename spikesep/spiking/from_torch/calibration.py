@@ -1,0 +1,89 @@
+"""Conversion without fine-tuning: thresholds and biases from a look at some data."""
+
+import copy
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from spikesep.errors import SpikeSepError
+from spikesep.spiking.conversion.threshold import ThresholdChoice, choose_threshold
+from spikesep.spiking.network import Cut, SpikingNetwork
+from spikesep.spiking.signal import Coding, Signal
+from spikesep.spiking.synaptic import Synaptic
+from spikesep.spiking.wiring.wires import INPUT
+
+
+def calibrate(
+    network: SpikingNetwork,
+    inputs: Iterable[Tensor],
+    coding: Coding,
+    *,
+    percentile: float | str = "auto",
+    correct_biases: bool = True,
+) -> list[ThresholdChoice]:
+    """Convert all layers of an analog network, in order and in place, without training.
+
+    Each layer is calibrated on the spikes of the layers before it. Its bias is then shifted by the
+    mean error of each channel, which rounding and clipping leave, as in Li et al., "A free lunch
+    from ANN: towards efficient, accurate spiking neural networks calibration", ICML 2021.
+
+    Args:
+        network: all layers analog.
+        inputs: batches of its analog input.
+        coding: N_s, encoding, initial potential.
+        percentile: of the activations that sets the upper bound, or "auto" for the one with the
+            least error of clipping and rounding.
+        correct_biases: whether biases are shifted, also that of the readout.
+
+    Returns:
+        The choice of each layer's threshold.
+
+    Raises:
+        SpikeSepError: a layer is silent, or activations are not finite; names the layer.
+    """
+    network.eval()
+    analog, choices = copy.deepcopy(network), []
+    with torch.no_grad():
+        cuts: list[tuple[Cut, Cut]] = [({INPUT: Signal(x)}, {INPUT: Signal(x)}) for x in inputs]
+        for index, (name, layer) in enumerate(network.layers.items()):
+            activations = (
+                layer.activation(*(signal.value for signal in network.arriving(now, index)))
+                for now, _ in cuts
+            )
+            try:
+                choice = choose_threshold(activations, percentile, coding)
+            except SpikeSepError as error:
+                raise SpikeSepError(f"layer {name}: {error}") from error
+            choices.append(choice)
+            layer.convert(choice.upper_bound / coding.n_steps, coding)
+            if correct_biases:
+                _correct(layer, _outputs(network, analog, cuts, index))
+            layer.freeze()
+            cuts = [
+                (network.propagate(now, index, index + 1), analog.propagate(then, index, index + 1))
+                for now, then in cuts
+            ]
+        if correct_biases:
+            network.readout.fold()
+            _correct(network.readout, _outputs(network, analog, cuts, len(network)))
+    return choices
+
+
+def _outputs(
+    network: SpikingNetwork, analog: SpikingNetwork, cuts: list[tuple[Cut, Cut]], index: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Output of a layer or the readout, and what the analog network puts out there."""
+    part, original = network.parts[index], analog.parts[index]
+    for now, then in cuts:
+        found = part(*network.arriving(now, index)).value
+        yield found, original(*analog.arriving(then, index)).value
+
+
+def _correct(part: Synaptic, outputs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Shift the biases by the mean error of each channel."""
+    total, n = torch.zeros_like(part.bias, dtype=torch.float64), 0
+    for found, wanted in outputs:
+        total += part.connectivity.sum_outputs((wanted - found).double())
+        n += found.numel() // len(total)
+    part.bias.add_((total / n).to(part.bias))

@@ -1,0 +1,192 @@
+"""Conversion of any torch network in one call."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from spikesep.errors import SpikeSepError
+from spikesep.files import atomic_path
+from spikesep.spiking.conversion.all_at_once import AllAtOnce
+from spikesep.spiking.conversion.fixed_point import require_fixed_point, to_fixed_point
+from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning, StageEpoch
+from spikesep.spiking.from_torch.calibration import calibrate
+from spikesep.spiking.from_torch.equivalence import require_foldable
+from spikesep.spiking.from_torch.loader_trainer import LoaderTrainer
+from spikesep.spiking.from_torch.tracing import from_module
+from spikesep.spiking.network import SpikingNetwork
+from spikesep.spiking.signal import Coding, require_finite
+
+Data = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
+"""Inputs [n, ...], batches of inputs, or batches (input, target) as a `DataLoader` gives them."""
+CHUNK = 64
+"""Examples in a batch of inputs that come as one tensor."""
+
+
+def convert(
+    model: nn.Module,
+    data: Data,
+    n_steps: int = 8,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    valid: Iterable[Sequence[Tensor]] | None = None,
+    method: Literal["ptl", "all_at_once"] = "ptl",
+    percentile: float | str = "auto",
+    correct_biases: bool = True,
+    deferred: bool = False,
+    encoding: Literal["constant", "impulse"] = "constant",
+    weight_bits: int = 0,
+    max_epochs: int = 10,
+    patience: int = 3,
+    learning_rate: float = 1e-4,
+    calibration_batches: int = 16,
+    checkpoint: str | Path | None = None,
+    on_epoch: Callable[[SpikingNetwork, StageEpoch], None] | None = None,
+) -> SpikingNetwork:
+    """Make a spiking network of a trained torch network, which is unchanged.
+
+    The network is traced and refused by name if a part cannot be converted. The traced network is
+    checked to compute the same as the original on the first batch. Without a loss, thresholds and
+    biases are calibrated; with one, layers are fine-tuned. The choices of thresholds, which
+    `conversion_report` takes, are in `choices` of the result.
+
+    Args:
+        model: takes one tensor and returns one. Weights of other formats become float32.
+        data: inputs to calibrate on; with a loss, batches (input, target) to train on.
+        n_steps: encoding time window N_s.
+        loss: of predictions and targets; None to calibrate only.
+        valid: batches (input, target) that choose the best epoch; None for the first of `data`.
+        method: with a loss: layer by layer (progressive tandem learning), or all layers at once.
+        percentile: of a layer's activations that sets its upper bound, or "auto" for the one with
+            the least error.
+        correct_biases: without a loss: correct the mean error of each channel.
+        deferred: whether neurons wait for the whole window before they fire.
+        encoding: how the input enters: as a `constant` current, or as one `impulse`.
+        weight_bits: bits of integer weights, 2 to 8; 0 for float32.
+        max_epochs, patience: of a stage.
+        learning_rate: of Adam.
+        calibration_batches: largest number of batches that thresholds are chosen on.
+        checkpoint: file to resume an interrupted fine-tuning from; None for no file.
+        on_epoch: called after each epoch; None prints a line.
+
+    Raises:
+        NotConvertibleError: a part of the network has no spiking counterpart.
+        SpikeSepError: a layer is silent, numbers are not finite, or the data do not suit.
+    """
+    inputs = _inputs(data, calibration_batches)
+    network = copy.deepcopy(from_module(_in_float32(model), inputs[0]))
+    inputs = [x.to(network.readout.synapse.weight) for x in inputs]
+    require_foldable(network, inputs[0])
+    if weight_bits:
+        require_fixed_point(network)
+    coding = Coding(n_steps, encoding, deferred=deferred)
+    if loss is None:
+        network.choices = calibrate(
+            network, inputs, coding, percentile=percentile, correct_biases=correct_biases
+        )
+    else:
+        _require_pairs(data)
+        first = list(itertools.islice(data, calibration_batches)) if valid is None else valid
+        trainer = LoaderTrainer(network, loss, data, first, inputs, learning_rate)  # type: ignore[arg-type]
+        learning = (ProgressiveTandemLearning if method == "ptl" else AllAtOnce)(
+            network,
+            network,
+            trainer,
+            coding,
+            percentile=percentile,
+            discretize=method == "ptl",
+            patience=patience,
+            max_epochs=max_epochs,
+        )
+        settings = {"coding": asdict(coding), "percentile": percentile, "method": method}
+        _fine_tune(learning, checkpoint, settings, on_epoch or _print)
+        network.choices = learning.choices
+    if weight_bits:
+        to_fixed_point(network, inputs, weight_bits)
+    return network.eval()
+
+
+def _fine_tune(
+    learning: ProgressiveTandemLearning,
+    checkpoint: str | Path | None,
+    settings: dict[str, Any],
+    tell: Callable[[SpikingNetwork, StageEpoch], None],
+) -> None:
+    """Run the learning algorithm, from a checkpoint on if there is one."""
+    path = None if checkpoint is None else Path(checkpoint)
+    shapes = [list(p.shape) for p in learning.network.parameters()]
+    if path is not None and path.exists():
+        saved = torch.load(path, weights_only=True)
+        if (saved["settings"], saved["shapes"]) != (settings, shapes):
+            raise SpikeSepError(
+                f"{path}: is of another network or of other settings; give another checkpoint"
+            )
+        learning.load_state_dict(saved["learning"])
+
+    def on_epoch(done: StageEpoch) -> None:
+        if path is not None:
+            state = {"settings": settings, "shapes": shapes, "learning": learning.state_dict()}
+            with atomic_path(path) as temporary:
+                torch.save(state, temporary)
+        tell(learning.network, done)
+
+    learning.on_epoch = on_epoch
+    learning.run()
+
+
+def _print(network: SpikingNetwork, done: StageEpoch) -> None:
+    trained = f"training loss {done.train_loss:.4g}, " if done.epoch else ""
+    print(
+        f"layer {done.stage + 1}/{len(network)} ({network.names[done.stage]}), epoch {done.epoch}: "
+        f"{trained}validation loss {done.valid_loss:.4g}",
+        flush=True,
+    )
+
+
+def _in_float32(model: nn.Module) -> nn.Module:
+    """The model itself, or a copy in float32 if it has weights of another format."""
+    if not isinstance(model, nn.Module):
+        return model
+    floats = [p for p in model.parameters() if p.is_floating_point()]
+    return model if all(p.dtype == torch.float32 for p in floats) else copy.deepcopy(model).float()
+
+
+def _inputs(data: Data, most: int) -> list[Tensor]:
+    """The first batches of inputs.
+
+    Raises:
+        SpikeSepError: there are none, they are no tensors, or they are not finite.
+    """
+    batches = data.split(CHUNK) if isinstance(data, Tensor) else data
+    found = []
+    for batch in itertools.islice(batches, most):
+        x = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if not isinstance(x, Tensor):
+            raise SpikeSepError(
+                f"data: holds {type(x).__name__}; give a tensor, batches of tensors, or batches "
+                "(input, target) as a DataLoader gives them"
+            )
+        require_finite(x.float(), "data")
+        found.append(x)
+    if not found or not found[0].numel():
+        raise SpikeSepError("data: is empty; give inputs of the network")
+    return found
+
+
+def _require_pairs(data: Data) -> None:
+    """Check that data can be iterated more than once, for (input, target).
+
+    Raises:
+        SpikeSepError: they cannot.
+    """
+    is_once = isinstance(data, Tensor) or iter(data) is data
+    if is_once or not isinstance(next(iter(data)), (tuple, list)):
+        raise SpikeSepError(
+            "data: fine-tuning needs batches (input, target) that can be read again in each epoch; "
+            "give a DataLoader or a list, or leave out the loss"
+        )

@@ -1,0 +1,249 @@
+"""Networks with the shapes of tutorials convert in one call, or are refused by name."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from helpers.tutorials import REFUSED, TAKEN, lenet, pre_activation, regression, resnet, tcn
+from torch import nn
+from torch.nn import functional as F
+
+from spikesep.errors import SpikeSepError
+from spikesep.spiking import (
+    Coding,
+    conversion_report,
+    convert,
+    from_module,
+    measure,
+    to_fixed_point,
+)
+from spikesep.spiking.network import NotConvertibleError
+from spikesep.spiking.wiring.maps import Gate
+
+MIXED = (tcn, pre_activation)
+"""Networks with a neuron that the input reaches beside spikes, which only floats can do."""
+
+
+def made(make, shape, n=16):
+    """A network whose norms have statistics, and inputs."""
+    torch.manual_seed(0)
+    network, x = make(), torch.randn(n, *shape)
+    with torch.no_grad():
+        for _ in range(20):
+            network(x)
+    return network.eval(), x
+
+
+def error_of(network, x, wanted):
+    with torch.no_grad():
+        return float((network(x) - wanted).norm() / (wanted - wanted.mean(0)).norm())
+
+
+@pytest.mark.parametrize(("make", "shape"), TAKEN.values(), ids=TAKEN)
+def test_networks_of_tutorials_convert_in_one_call(make, shape):
+    network, x = made(make, shape)
+    with torch.no_grad():
+        wanted = network(x)
+    before = copy.deepcopy(network.state_dict())
+    spiking = convert(network, x, n_steps=256, deferred=True, percentile=100)
+    assert error_of(spiking, x, wanted) < 0.03
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    alone = spiking(x[:1])  # the batch does not matter
+    torch.testing.assert_close(alone, spiking(x)[:1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("make", "shape"), TAKEN.values(), ids=TAKEN)
+@pytest.mark.parametrize("deferred", [False, True])
+def test_in_fixed_point_their_engines_fire_the_spikes_of_a_plain_loop(make, shape, deferred):
+    network, x = made(make, shape, n=3)
+    coding = {"n_steps": 11, "deferred": deferred}
+    if make in MIXED:
+        with pytest.raises(SpikeSepError, match="its synapses receive the analog input and spikes"):
+            convert(network, x, **coding, weight_bits=8)
+        return
+    spiking = convert(network, x, **coding, weight_bits=8)
+    found = {}
+    for engine in ("dense", "event"):
+        spiking.use_engine(engine)
+        inputs, outputs = {}, {}
+        with torch.no_grad():
+            spiking(x, lambda name, _, given, out, i=inputs, o=outputs: (
+                i.setdefault(name, given), o.setdefault(name, out),
+            ))  # fmt: skip
+        found[engine] = outputs
+    for name, layer in spiking.layers.items():
+        counts = found["dense"][name].count
+        assert torch.equal(counts, found["event"][name].count), name
+        assert torch.equal(counts, plain_loop(layer, inputs[name])), name
+
+
+def plain_loop(layer, signals):
+    """Counts of a layer in fixed point, in float64, one step after the other."""
+    fixed, coding = layer.fixed, layer.coding
+    parts = zip(layer.branches, signals, fixed.weights, fixed.shifts, strict=True)
+    arriving = 0
+    for branch, signal, weight, shift in parts:
+        if signal.is_spiking:
+            steps = sum(t.spikes.double() * t.multiple for t in signal.trains)
+        else:
+            levels = int(fixed.input_levels)
+            units = (signal.value.double() / fixed.input_unit).round().clamp(-levels, levels)
+            steps = units.expand(coding.n_steps, *units.shape)
+        pooled = [branch.connectivity.pool(s) * branch.connectivity.divisor for s in steps]
+        bare = copy.deepcopy(branch.synapse).double()
+        bare.weight = nn.Parameter(weight.double(), requires_grad=False)
+        bare.bias = None
+        arriving = arriving + torch.stack([bare(s.round()).round() for s in pooled]) * 2**shift
+    last = isinstance(layer.synapse, nn.Linear)
+    shape = [-1] if last else [-1, *[1] * (arriving.ndim - 3)]
+    bias, threshold, potential = (
+        values.double().view(shape) for values in (fixed.bias, fixed.threshold, fixed.initial)
+    )
+    current = arriving * 2 ** int(fixed.fraction) + bias
+    if coding.deferred and signals[0].is_spiking:
+        potential = potential + current.sum(0)
+        return (potential / threshold).floor().clamp(0, coding.n_steps).int()
+    count = torch.zeros_like(current[0])
+    for z in current:
+        potential = potential + z
+        fires = potential >= threshold
+        potential, count = potential - fires * threshold, count + fires
+    return count.int()
+
+
+@pytest.mark.parametrize(("make", "shape", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_converted_is_refused_by_name(make, shape, message):
+    with pytest.raises(NotConvertibleError) as caught:
+        convert(make(), torch.randn(4, *shape))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n_steps", [1, 8, 13])
+def test_a_gate_fires_as_often_as_the_busiest_of_its_inputs(n_steps):
+    torch.manual_seed(n_steps)
+    from spikesep.spiking.signal import Signal
+
+    spikes = torch.rand(n_steps, 2, 3, 7, 6) < torch.rand(2, 3, 7, 6)
+    pool = nn.MaxPool2d(3, 2, padding=1)
+    out = Gate(pool)(Signal.from_spikes(spikes, torch.tensor(0.3)))
+    counts = spikes.sum(0).float()
+    assert torch.equal(out.count, pool(counts).int())
+    for n, c, i, j in itertools.product(range(2), range(3), range(4), range(3)):
+        rows, columns = (slice(max(0, 2 * k - 1), 2 * k + 2) for k in (i, j))
+        assert out.count[n, c, i, j] == counts[n, c, rows, columns].max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_formats_become_float32(dtype):
+    network, x = made(regression, (1, 20))
+    spiking = convert(network.to(dtype), x.to(dtype))
+    assert {p.dtype for p in spiking.parameters()} == {torch.float32}
+    assert next(network.parameters()).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", ["tensor", "batches", "pairs", "loader", "generator"])
+def test_data_may_be_a_tensor_batches_or_a_loader(kind):
+    network, x = made(regression, (1, 20))
+    pairs = torch.utils.data.TensorDataset(x, x)
+    data = {
+        "tensor": x,
+        "batches": [x[:8], x[8:]],
+        "pairs": [(x[:8], x[:8]), (x[8:], x[8:])],
+        "loader": torch.utils.data.DataLoader(pairs, 8),
+        "generator": (batch for batch in x.split(8)),
+    }[kind]
+    torch.testing.assert_close(convert(network, data)(x), convert(network, x)(x), rtol=0, atol=1e-3)
+
+
+BAD = {
+    "no batch": ([], "data: is empty"),
+    "no example": (torch.zeros(0, 1, 20), "data: is empty"),
+    "text": (["a"], "data: holds str"),
+    "NaN": (torch.full((2, 1, 20), float("nan")), "data contains NaN or Inf"),
+    "another shape": (torch.zeros(2, 3, 20), "cannot be run on an input of [2, 3, 20]"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BAD.values(), ids=BAD)
+def test_data_that_do_not_suit_are_refused(data, message):
+    with pytest.raises(SpikeSepError) as caught:
+        convert(regression(), data)
+    assert message in str(caught.value)
+
+
+def test_correcting_biases_lowers_the_error_at_few_steps():
+    network, x = made(resnet, (3, 6, 6), n=64)
+    with torch.no_grad():
+        wanted = network(x)
+    errors = [
+        error_of(convert(network, x, n_steps=4, correct_biases=on), x, wanted)
+        for on in (False, True)
+    ]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("method", ["ptl", "all_at_once"])
+def test_fine_tuning_does_not_end_worse_than_it_begins_and_resumes(tmp_path, method):
+    network, x = made(lenet, (1, 8, 8), n=32)
+    data, seen = [(x[:16], x[:16, 0, 0, :5]), (x[16:], x[16:, 0, 0, :5])], []
+    settings = {"loss": F.mse_loss, "max_epochs": 2, "method": method, "learning_rate": 1e-3}
+    whole = convert(network, data, 4, **settings, on_epoch=lambda _, done: seen.append(done))
+    for stage in {done.stage for done in seen}:
+        losses = [done.valid_loss for done in seen if done.stage == stage]
+        assert min(losses) <= losses[0]
+
+    def kill(_, done):
+        if done.epoch == 1:
+            raise KeyboardInterrupt
+
+    for _ in range(len(seen)):  # killed in each stage, then done
+        try:
+            resumed = convert(
+                network, data, 4, **settings, checkpoint=tmp_path / "state", on_epoch=kill
+            )
+        except KeyboardInterrupt:
+            continue
+        break
+    assert torch.equal(resumed(x), whole(x))
+    with pytest.raises(SpikeSepError, match="other settings"):
+        convert(network, data, 5, **settings, checkpoint=tmp_path / "state")
+
+
+def test_fine_tuning_needs_targets():
+    network, x = made(regression, (1, 20))
+    for data in (x, [x], iter([(x, x)])):
+        with pytest.raises(SpikeSepError, match=r"give a DataLoader or a list"):
+            convert(network, data, loss=F.mse_loss)
+
+
+def test_cost_and_report_cover_each_synapse_of_a_residual_network():
+    network, x = made(resnet, (3, 6, 6), n=4)
+    spiking = convert(network, x)
+    _, cost = measure(spiking, x)
+    conv = 36 * 4 * 9 * 3, 36 * 16 * 9, 9 * 4 * 6 * 9, 9 * 36 * 9
+    borders = cost.macs / 4 / (sum(conv) + 36 * 16 * 9 + 9 * 24 + 18)
+    assert 0.7 < borders < 1  # taps in the padding are not counted
+    found = {}
+    spiking(x, lambda name, module, given, out: found.setdefault(name, given))
+    main, identity = found["blocks/0/conv2"]
+    counts = [signal.count.double() for signal in (main, identity)]
+    bare = spiking.layers["blocks/0/conv2"].branches
+    arriving = [b.connectivity.n_arriving(c) for b, c in zip(bare, counts, strict=True)]
+    assert arriving[1] == float(counts[1].sum())  # one synapse for each spike
+    report = conversion_report(spiking, [x], spiking.choices)
+    assert [layer.layer for layer in report] == spiking.names
+
+
+def test_a_converted_graph_is_saved_and_restored():
+    network, x = made(resnet, (3, 6, 6), n=4)
+    spiking = from_module(network, x).eval()
+    analog = from_module(copy.deepcopy(network), x)
+    for layer in spiking.layers.values():
+        layer.convert(0.1, Coding(8))
+        layer.freeze()
+    to_fixed_point(spiking, [x])
+    analog.restore_conversion(spiking.conversion_settings())
+    analog.load_state_dict(spiking.state_dict())
+    assert torch.equal(analog.eval()(x), spiking(x))
