@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from helpers.stacks import signal_before
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -23,7 +24,7 @@ def cost_of(synapse, signal, kept=None):
         readout.fold()
         readout.prune(kept, fan_in=kept[0].numel())
     meter = CostMeter()
-    meter("readout", readout, signal, Signal(torch.zeros(1, 1)))
+    meter("readout", readout, (signal,), Signal(torch.zeros(1, 1)))
     return meter.cost
 
 
@@ -114,7 +115,7 @@ def test_pooled_activations_are_zero_only_if_all_inputs_are():
     value = torch.tensor([[[0.0, 0.0, 0.0, 2.0]]])
     readout = Readout(nn.Conv1d(1, 5, 1), nn.AvgPool1d(2))
     meter = CostMeter()
-    meter("readout", readout, Signal(value), Signal(torch.zeros(1, 1)))
+    meter("readout", readout, (Signal(value),), Signal(torch.zeros(1, 1)))
     assert (meter.cost.macs, meter.cost.active_macs) == (10, 5)
 
 
@@ -149,7 +150,7 @@ def test_every_engine_gives_the_same_counts(deferred):
 def test_roles_are_counted_apart():
     network, x = converted(deferred=True)
     cost = measure(network, x)[1]
-    behind = network.propagate(x, 0, 3)
+    behind = signal_before(network, x, 3)
     assert cost.readout_synops == sum(trains.n_spikes for trains in behind.trains) * 3
     assert cost.analog_macs == x.numel() * 16
     assert cost.neuron_updates == 8 * 3 * 2 * 16 * 20
