@@ -130,9 +130,8 @@ def shortcut(path: str, activation: Activation, like: Term) -> Term:
     weight = like.synapse.weight
     assert isinstance(weight, Tensor)
     n_channels = _n_outputs(like.synapse)
-    return Term(
-        path, OneToOne(torch.ones(n_channels, dtype=weight.dtype, device=weight.device)), wire
-    )
+    ones = torch.ones(n_channels, dtype=weight.dtype, device=weight.device)
+    return Term(path, OneToOne(ones, isinstance(like.synapse, nn.Linear)), wire)
 
 
 def with_norm_before(path: str, norm: BatchNorm, synapse: nn.Module, own: str) -> nn.Module:
