@@ -245,6 +245,17 @@ def residual_mlp():
     )
 
 
+def over_time():
+    """Linear layers at each frame, with a sum of two layers and a shortcut."""
+
+    def run(net, x):
+        x = F.relu(net.first(x))
+        return net.last(F.relu(net.third(F.relu(net.second(x))) + x))
+
+    sizes = {"first": (6, 8), "second": (8, 8), "third": (8, 8), "last": (8, 2)}
+    return Net(run, **{name: nn.Linear(*size) for name, size in sizes.items()})
+
+
 def shufflenet():
     def run(net, x):
         left, right = net.first(x).chunk(2, dim=1)
@@ -290,6 +301,7 @@ TAKEN = {
     "denoiser": (denoiser, (20,)),
     "TCN": (tcn, (2, 12)),
     "residual MLP": (residual_mlp, (6,)),
+    "Linear layers over time": (over_time, (5, 6)),
     "ShuffleNet": (shufflenet, IMAGE),
     "pre-activation ResNet": (pre_activation, IMAGE),
 }
