@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -268,13 +269,16 @@ def connectivity_of(synapse: Synapse, before: nn.Module | None = None) -> Connec
         ValueError: the map mixes channels and positions before a convolution.
     """
     pooling, flattens, obstacle = _describe_map(synapse, before)
+    sizes: dict[str, Any]
     kind = next(kind for module, kind in KINDS.items() if isinstance(synapse, module))
     if isinstance(synapse, nn.Linear):
         sizes = {"in_channels": synapse.in_features, "out_channels": synapse.out_features}
     elif isinstance(synapse, OneToOne):
         n_channels = len(synapse.weight)
-        sizes = dict.fromkeys(("in_channels", "out_channels", "groups"), n_channels)
-        sizes["channels_last"] = synapse.channels_last
+        sizes = {
+            **dict.fromkeys(("in_channels", "out_channels", "groups"), n_channels),
+            "channels_last": synapse.channels_last,
+        }
     else:
         names = ("in_channels", "out_channels", "groups", "kernel_size", "stride", "dilation")
         sizes = {name: getattr(synapse, name) for name in (*names, "padding")}

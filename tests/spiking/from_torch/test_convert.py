@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers.tutorials import REFUSED, TAKEN, lenet, pre_activation, regression, resnet, tcn
+from helpers.tutorials import TAKEN, lenet, pre_activation, regression, resnet, tcn
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,7 +17,6 @@ from spikesep.spiking import (
     measure,
     to_fixed_point,
 )
-from spikesep.spiking.network import NotConvertibleError
 
 MIXED = (tcn, pre_activation)
 """Networks with a neuron that the input reaches beside spikes, which only floats can do."""
@@ -108,14 +107,6 @@ def plain_loop(layer, signals):
         fires = potential >= threshold
         potential, count = potential - fires * threshold, count + fires
     return count.int()
-
-
-@pytest.mark.parametrize(("make", "shape", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_converted_is_refused_by_name(make, shape, message):
-    with pytest.raises(NotConvertibleError) as caught:
-        convert(make(), torch.randn(4, *shape))
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
