@@ -314,5 +314,5 @@ def require_stack(network: SpikingNetwork, setting: str) -> None:
     if not network.is_stack:
         raise SpikeSepError(
             f"{setting}: needs layers in a row, each reading the one before; this network has "
-            "branches. Set it to 0"
+            "branches or max pooling. Leave it out"
         )

@@ -15,6 +15,7 @@ from spikesep.spiking.conversion.fixed_point import require_fixed_point
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.hardware_fit import check_fit
 from spikesep.spiking.hardware_limits import HardwareLimits
+from spikesep.spiking.network import require_stack
 from spikesep.spiking.signal import Coding
 from spikesep.training.config import ConversionConfig
 from spikesep.training.conversion.examples import ConversionData
@@ -80,6 +81,8 @@ def convert(
             finite, or `folder` contains the run of another network or of other settings.
     """
     model.network.require_float32()
+    if config.budget.synops_weight:
+        require_stack(model.network, "convert.budget.synops_weight")
     if config.weight_bits:
         require_fixed_point(model.network)
     device, data = torch.device(device), ConversionData(train_set, valid_set, fresh)

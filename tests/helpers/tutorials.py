@@ -245,6 +245,17 @@ def residual_mlp():
     )
 
 
+def over_time():
+    """Linear layers at each frame, with a sum of two layers and a shortcut."""
+
+    def run(net, x):
+        x = F.relu(net.first(x))
+        return net.last(F.relu(net.third(F.relu(net.second(x))) + x))
+
+    sizes = {"first": (6, 8), "second": (8, 8), "third": (8, 8), "last": (8, 2)}
+    return Net(run, **{name: nn.Linear(*size) for name, size in sizes.items()})
+
+
 def shufflenet():
     def run(net, x):
         left, right = net.first(x).chunk(2, dim=1)
@@ -290,67 +301,8 @@ TAKEN = {
     "denoiser": (denoiser, (20,)),
     "TCN": (tcn, (2, 12)),
     "residual MLP": (residual_mlp, (6,)),
+    "Linear layers over time": (over_time, (5, 6)),
     "ShuffleNet": (shufflenet, IMAGE),
     "pre-activation ResNet": (pre_activation, IMAGE),
 }
 """Networks that convert, and the shapes of their inputs."""
-
-
-def squeeze_excitation():
-    def run(net, x):
-        x = net.first(x)
-        return net.fc((x * torch.sigmoid(net.gate(x))).mean((2, 3)))
-
-    return Net(run, first=conv(2, 4), gate=nn.Conv2d(4, 4, 1), fc=nn.Linear(4, 3))
-
-
-def inverted_residual():
-    def run(net, x):
-        x = net.first(x)
-        return net.last(net.narrow(net.wide(x)) + x)
-
-    return Net(
-        run, first=conv(2, 4), wide=conv(4, 6, 1), narrow=nn.Conv2d(6, 4, 1),
-        last=nn.Conv2d(4, 3, 1),
-    )  # fmt: skip
-
-
-def recurrent():
-    return nn.Sequential(nn.LSTM(4, 4), nn.Linear(4, 2))
-
-
-def data_dependent():
-    def run(net, x):
-        return net.second(F.relu(net.first(x))) if x.sum() > 0 else x
-
-    return Net(run, first=nn.Linear(4, 4), second=nn.Linear(4, 2))
-
-
-def two_heads():
-    def run(net, x):
-        x = F.relu(net.first(x))
-        return net.left(x), net.right(x)
-
-    return Net(run, first=nn.Linear(4, 4), left=nn.Linear(4, 2), right=nn.Linear(4, 2))
-
-
-def pooled_sum():
-    def run(net, x):
-        x = net.first(x)
-        x = F.max_pool2d(x + net.second(x), 2)
-        return net.fc(x.flatten(1))
-
-    return Net(run, first=conv(2, 4), second=conv(4, 4), fc=nn.Linear(36, 3))
-
-
-REFUSED = {
-    "squeeze and excitation": (squeeze_excitation, IMAGE, "its forward() calls"),
-    "inverted residual without ReLU": (
-        inverted_residual, IMAGE, "'last' (Conv2d): follows synapse 'narrow' without a ReLU",
-    ),
-    "LSTM": (recurrent, (4,), "'0' (LSTM): a recurrent layer has no spiking counterpart"),
-    "branches that depend on data": (data_dependent, (4,), "forward() cannot be traced"),
-    "two heads": (two_heads, (4,), "returns tuple instead of one tensor"),
-    "max pooling of a sum": (pooled_sum, IMAGE, "take average pooling, or put ReLU"),
-}  # fmt: skip
-"""Networks that are refused: the message."""

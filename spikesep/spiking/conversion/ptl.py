@@ -147,6 +147,8 @@ class ProgressiveTandemLearning:
             require_stack(network, "convert.fan_in and convert.qat_bits")
         if synops_budget:
             require_stack(network, "convert.budget.synops")
+        if gradient == "surrogate":
+            require_stack(network, "convert.method surrogate")
         self.patience = patience
         self.max_epochs = max_epochs
         self.first_stage_epochs = max_epochs if first_stage_epochs is None else first_stage_epochs

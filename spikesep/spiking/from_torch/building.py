@@ -7,7 +7,6 @@ from torch import nn
 
 from spikesep.spiking.folding import NORMS
 from spikesep.spiking.from_torch.modules import (
-    ADAPTIVE,
     ARGUMENTS,
     AVERAGES,
     MAXIMA,
@@ -31,7 +30,7 @@ from spikesep.spiking.from_torch.values import (
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import READOUT, NotConvertibleError, SpikingNetwork, Wiring
 from spikesep.spiking.readout import Readout
-from spikesep.spiking.synapses.kinds import SYNAPSES, as_synapse
+from spikesep.spiking.synapses.kinds import SYNAPSES
 from spikesep.spiking.synaptic import Synaptic
 from spikesep.spiking.wiring.maps import Gate
 from spikesep.spiking.wiring.wires import INPUT, Output
@@ -69,9 +68,6 @@ class Builder:
             return self._norm(path, module, value)
         if kind in RECTIFIERS:
             return self._rectify(path, module, value)
-        if kind in ADAPTIVE:
-            why = "its window depends on the input; give an example input of the network"
-            raise refusal(path, module, why)
         if kind in MAXIMA:
             return self._max_pool(path, module, value)
         if kind is nn.Identity:
@@ -124,12 +120,14 @@ class Builder:
     def finish(self, current: Current, tail: nn.Module | None) -> SpikingNetwork:
         """The network whose last current is the readout's potential."""
         for path, module in [*moved(current), *current.maps]:
-            raise refusal(path, module, "stands between the readout's synapses; move it behind")
+            raise refusal(
+                path, module, "stands between the synapses of the readout; move it behind"
+            )
         if not self.layers:
             raise NotConvertibleError(
                 "the network has a readout alone; put a Linear or Conv layer with ReLU before it"
             )
-        readout = folded(current.terms[0], as_synapse)
+        readout = folded(current.terms[0])
         shortcuts = self._shortcuts(current.terms[1:])
         synapse = readout.synapse
         part = self._made(readout, Readout, synapse, readout.map, shortcuts)
@@ -208,7 +206,7 @@ class Builder:
         return Output(name)
 
     def _shortcuts(self, terms: Sequence[Term]) -> list[Synaptic]:
-        plain = [folded(term, as_synapse) for term in terms]
+        plain = [folded(term) for term in terms]
         return [self._made(term, Synaptic, term.synapse, term.map) for term in plain]
 
     def _made(self, term: Term, part, *arguments, **options):

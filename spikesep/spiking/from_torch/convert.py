@@ -141,10 +141,11 @@ def _fine_tune(
 
 def _print(network: SpikingNetwork, done: StageEpoch) -> None:
     trained = f"training loss {done.train_loss:.4g}, " if done.epoch else ""
+    where = f"layer {done.stage + 1}/{len(network)} ({network.names[done.stage]})"
+    if network.n_converted > done.stage + 1:
+        where = "all layers"
     print(
-        f"layer {done.stage + 1}/{len(network)} ({network.names[done.stage]}), epoch {done.epoch}: "
-        f"{trained}validation loss {done.valid_loss:.4g}",
-        flush=True,
+        f"{where}, epoch {done.epoch}: {trained}validation loss {done.valid_loss:.4g}", flush=True
     )
 
 

@@ -5,16 +5,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from spikesep.spiking.from_torch import moves
 from spikesep.spiking.from_torch.moves import Move
 from spikesep.spiking.wiring.maps import Rearrangement
 
-Arguments = dict[str, Any]
 
-
-def module_of(name: str, args: Sequence[Any], options: Arguments) -> nn.Module | None:
+def module_of(name: str, args: Sequence[Any], options: dict[str, Any]) -> nn.Module | None:
     """The module that computes a function of one activation; None if there is none.
 
     Args:
@@ -114,13 +111,6 @@ def _getitem(index) -> nn.Module | None:
     return Move(Rearrangement(moves.taken, "slice", index=tuple(parts)))
 
 
-def _shuffle(function: Callable, name: str) -> Callable[..., nn.Module]:
-    def make(number) -> nn.Module:
-        return getattr(nn, name)(number)
-
-    return make
-
-
 _MAKERS: dict[str, Callable[..., nn.Module | None]] = {
     "relu": lambda inplace=False: nn.ReLU(),
     "relu6": lambda inplace=False: nn.ReLU6(),
@@ -153,9 +143,9 @@ _MAKERS: dict[str, Callable[..., nn.Module | None]] = {
     "transpose": _transpose,
     "permute": _permute,
     "getitem": _getitem,
-    "pixel_shuffle": _shuffle(F.pixel_shuffle, "PixelShuffle"),
-    "pixel_unshuffle": _shuffle(F.pixel_unshuffle, "PixelUnshuffle"),
-    "channel_shuffle": _shuffle(F.channel_shuffle, "ChannelShuffle"),
+    "pixel_shuffle": nn.PixelShuffle,
+    "pixel_unshuffle": nn.PixelUnshuffle,
+    "channel_shuffle": nn.ChannelShuffle,
 }
 """The module of each function, made from its arguments behind the activation."""
 ADDITIONS = {"add", "iadd", "sum"}

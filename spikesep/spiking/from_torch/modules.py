@@ -147,7 +147,8 @@ def remedy_of(module: object) -> str:
     for kinds, remedy in REMEDIES.items():
         if names & set(kinds.split()):
             return remedy
-    known = ", ".join(kind.__name__ for kind in KINDS[1:])
+    of_torch = [kind for kind in KINDS[1:] if kind.__module__.startswith("torch.")]
+    known = ", ".join(kind.__name__ for kind in of_torch)
     return f"has no spiking counterpart; a network can hold {known}"
 
 

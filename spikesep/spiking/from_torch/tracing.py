@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
+from spikesep.spiking.folding import NORMS
 from spikesep.spiking.from_torch import moves
 from spikesep.spiking.from_torch.building import MUST_END, Builder, Value, moved
 from spikesep.spiking.from_torch.equivalence import inference, require_same
@@ -159,15 +160,11 @@ class _Walk:
         values = [self.found.get(n) for n in node.all_input_nodes]
         if None in values or not any(isinstance(v, Current) for v in values):
             return False
-        module = self._module(node) if node.op == "call_module" else None
-        if isinstance(module, (*NO_OPS, nn.BatchNorm1d, nn.BatchNorm2d)):
-            return not any(isinstance(v, Current) and _is_moved(v) for v in values)
-        is_sum = node.op != "call_module" and _name(node) in ADDITIONS
-        return (
-            is_sum
-            and len(values) > 1
-            and not any(isinstance(v, Current) and _is_moved(v) for v in values)
-        )
+        if any(isinstance(v, Current) and _is_moved(v) for v in values):
+            return False
+        if node.op == "call_module":
+            return isinstance(self._module(node), (*NO_OPS, *NORMS))
+        return _name(node) in ADDITIONS and len(values) > 1
 
     def _finish(self, behind: set[fx.Node]) -> SpikingNetwork:
         (out,) = [node for node in self.graph.nodes if node.op == "output"]
@@ -177,12 +174,15 @@ class _Walk:
                 f"{type(self.network).__name__}: returns {type(returned).__name__} instead of one "
                 "tensor; convert a part that returns one"
             )
-        rest = [n for n in _needed(returned) if n in behind and n not in self.found]
+        needed = _needed(returned)
+        rest = [n for n in self.graph.nodes if n in needed and n in behind - self.found.keys()]
         entries = {n for node in rest for n in node.all_input_nodes if n in self.found}
         entries = entries or {returned}
         values = [self.found[node] for node in entries]
         currents = [value for value in values if isinstance(value, Current)]
         if len(currents) != len(values) or len(currents) != 1:
+            for node in rest:  # what cannot be converted is named first
+                self._value(node)
             raise NotConvertibleError(
                 f"{MUST_END}; found {len(currents)} such ends among {len(values)} values behind "
                 "the last layers"
@@ -195,10 +195,8 @@ class _Walk:
         """What is computed from the potential, as a module."""
         graph, copies = fx.Graph(), {}
         copies[entry] = graph.placeholder("potential")
-        wanted = set(rest)
-        for node in self.graph.nodes:
-            if node in wanted:
-                copies[node] = graph.node_copy(node, lambda n: copies[n])
+        for node in rest:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
         graph.output(copies[returned])
         return fx.GraphModule(self.network, graph, "Tail")
 
@@ -341,12 +339,12 @@ def _resolved(argument: Any, found: dict[fx.Node, Any]) -> Any:
     return found.get(argument, argument) if isinstance(argument, fx.Node) else argument
 
 
-def _needed(node: fx.Node) -> list[fx.Node]:
+def _needed(node: fx.Node) -> set[fx.Node]:
     """All nodes that a node depends on, and itself."""
-    seen, waiting = set(), [node]
+    seen, waiting = set[fx.Node](), [node]
     while waiting:
         each = waiting.pop()
         if each not in seen:
             seen.add(each)
             waiting += each.all_input_nodes
-    return list(seen)
+    return seen

@@ -1,7 +1,7 @@
 """What passes between the operations of a traced network: activations and currents."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from spikesep.spiking.folding import BatchNorm, fold, moments
 from spikesep.spiking.from_torch.modules import AVERAGES, refusal
-from spikesep.spiking.synapses.kinds import NO_OPS
-from spikesep.spiking.synapses.modules import OneToOne, Synapse
+from spikesep.spiking.synapses.kinds import NO_OPS, as_synapse
+from spikesep.spiking.synapses.modules import OneToOne
 from spikesep.spiking.wiring.maps import Rearrangement, SpikeMap
 from spikesep.spiking.wiring.wires import INPUT, Concatenation, Mapped, Sum, Wire
 
@@ -130,9 +130,8 @@ def shortcut(path: str, activation: Activation, like: Term) -> Term:
     weight = like.synapse.weight
     assert isinstance(weight, Tensor)
     n_channels = _n_outputs(like.synapse)
-    return Term(
-        path, OneToOne(torch.ones(n_channels, dtype=weight.dtype, device=weight.device)), wire
-    )
+    ones = torch.ones(n_channels, dtype=weight.dtype, device=weight.device)
+    return Term(path, OneToOne(ones, isinstance(like.synapse, nn.Linear)), wire)
 
 
 def with_norm_before(path: str, norm: BatchNorm, synapse: nn.Module, own: str) -> nn.Module:
@@ -171,12 +170,12 @@ def with_norm_before(path: str, norm: BatchNorm, synapse: nn.Module, own: str) -
     return whole
 
 
-def folded(term: Term, make: Callable[[nn.Module], Synapse]) -> Term:
+def folded(term: Term) -> Term:
     """A term whose norm is folded into a copy of its synapse."""
     if term.norm is None:
         return term
     assert isinstance(term.norm, (nn.BatchNorm1d, nn.BatchNorm2d))
-    return replace(term, synapse=fold(make(term.synapse), term.norm), norm=None)
+    return replace(term, synapse=fold(as_synapse(term.synapse), term.norm), norm=None)
 
 
 def _pads(synapse: nn.Module) -> bool:

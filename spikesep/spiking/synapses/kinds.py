@@ -2,20 +2,15 @@
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikesep.spiking.synapses.connectivity import Connectivity, Pooling
-from spikesep.spiking.synapses.modules import (
-    ConvTranspose,
-    OneToOne,
-    Synapse,
-    scaled,
-    transposed,
-)
+from spikesep.spiking.synapses.modules import ConvTranspose, OneToOne, Synapse, transposed
+from spikesep.spiking.synapses.one_to_one import OneToOneConnectivity
 from spikesep.spiking.synapses.table import Size, windows
 
 NO_OPS = (
@@ -241,39 +236,6 @@ class TransposedConvConnectivity(ConvConnectivity):
         return f"ConvTranspose{len(self.kernel_size)}d"
 
 
-@dataclass(frozen=True)
-class OneToOneConnectivity(Connectivity):
-    """`OneToOne`: each input reaches the neuron in its place."""
-
-    multiplies: ClassVar[bool] = False
-
-    def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Connectivity`."""
-        out = scaled(x, weight)
-        return out if bias is None else out + bias.view(-1, *[1] * (x.ndim - 2))
-
-    def windows(self, image: Size) -> tuple[np.ndarray, np.ndarray, Size]:
-        """See `Connectivity`."""
-        entries = np.arange(prod(image), dtype=np.int32)
-        return entries[:, None], np.zeros(1, np.int32), image
-
-    def output_shape(self, shape: Size) -> Size:
-        """See `Connectivity`."""
-        if shape[0] != self.in_channels:
-            raise ValueError(f"a shortcut of {self.in_channels} channels receives {list(shape)}")
-        return shape
-
-    @property
-    def n_phases(self) -> int:
-        """See `Connectivity`."""
-        return 1
-
-    @property
-    def describe(self) -> str:
-        """See `Connectivity`."""
-        return f"Identity {self.in_channels}"
-
-
 KINDS: dict[type[nn.Module], type[Connectivity]] = {
     nn.Linear: LinearConnectivity,
     nn.Conv1d: ConvConnectivity,
@@ -308,12 +270,16 @@ def connectivity_of(synapse: Synapse, before: nn.Module | None = None) -> Connec
         ValueError: the map mixes channels and positions before a convolution.
     """
     pooling, flattens, obstacle = _describe_map(synapse, before)
+    sizes: dict[str, Any]
     kind = next(kind for module, kind in KINDS.items() if isinstance(synapse, module))
     if isinstance(synapse, nn.Linear):
         sizes = {"in_channels": synapse.in_features, "out_channels": synapse.out_features}
     elif isinstance(synapse, OneToOne):
         n_channels = len(synapse.weight)
-        sizes = dict.fromkeys(("in_channels", "out_channels", "groups"), n_channels)
+        sizes = {
+            **dict.fromkeys(("in_channels", "out_channels", "groups"), n_channels),
+            "channels_last": synapse.channels_last,
+        }
     else:
         names = ("in_channels", "out_channels", "groups", "kernel_size", "stride", "dilation")
         sizes = {name: getattr(synapse, name) for name in (*names, "padding")}

@@ -40,17 +40,19 @@ class OneToOne(nn.Module):
 
     Args:
         weights: one per channel, [C].
+        channels_last: whether inputs are [batch, ..., C] rather than [batch, C, ...].
     """
 
     bias: None = None
 
-    def __init__(self, weights: Tensor):
+    def __init__(self, weights: Tensor, channels_last: bool = False):
         super().__init__()
+        self.channels_last = channels_last
         self.weight = nn.Parameter(weights[:, None], requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, C, ...] -> [batch, C, ...]."""
-        return scaled(x, self.weight)
+        """Each input times the weight of its channel."""
+        return scaled(x, self.weight, self.channels_last)
 
 
 Synapse = nn.Linear | nn.Conv1d | nn.Conv2d | ConvTranspose | OneToOne
@@ -66,6 +68,8 @@ def transposed(
     return convolve(x, weight, bias, stride, padding, extra, groups, dilation)
 
 
-def scaled(x: Tensor, weight: Tensor) -> Tensor:
-    """Each channel of [batch, C, ...] times its weight, [C, 1]."""
+def scaled(x: Tensor, weight: Tensor, channels_last: bool) -> Tensor:
+    """Each channel of [batch, C, ...] or [batch, ..., C] times its weight, [C, 1]."""
+    if channels_last:
+        return x * weight[:, 0]
     return x * weight.view(-1, *[1] * (x.ndim - 2))

@@ -11,10 +11,12 @@ import pytest
 import torch
 from helpers.paths import ROOT
 from helpers.stacks import classifiers, converted, run, same_spikes, signal_before, stacks_1d
+from helpers.tutorials import resnet
 from hypothesis import given, settings
 from torch import nn
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking import convert
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.readout import Readout
@@ -125,6 +127,16 @@ def test_interpreted_or_not_in_floats_it_differs_at_most_where_rounding_decides(
             differing = (layer(signal).count != expected.count).float().mean()
             assert differing <= 0.01
         signal = signal + expected if layer.identity else expected
+
+
+@runs_kernels
+@pytest.mark.gpu
+@pytest.mark.parametrize("deferred", [False, True])
+def test_interpreted_or_not_neurons_of_several_synapses_fire_the_same_spikes(deferred):
+    torch.manual_seed(0)
+    network, x = resnet().eval(), torch.randn(2, 3, 6, 6)
+    spiking = convert(network, x, n_steps=5, deferred=deferred, weight_bits=8).to(DEVICE)
+    assert same_spikes(run(spiking, x.to(DEVICE), "dense"), run(spiking, x.to(DEVICE), "gpu"))
 
 
 def small_network():

@@ -1,11 +1,10 @@
 """Networks with the shapes of tutorials convert in one call, or are refused by name."""
 
 import copy
-import itertools
 
 import pytest
 import torch
-from helpers.tutorials import REFUSED, TAKEN, lenet, pre_activation, regression, resnet, tcn
+from helpers.tutorials import TAKEN, lenet, pre_activation, regression, resnet, tcn
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,8 +17,6 @@ from spikesep.spiking import (
     measure,
     to_fixed_point,
 )
-from spikesep.spiking.network import NotConvertibleError
-from spikesep.spiking.wiring.maps import Gate
 
 MIXED = (tcn, pre_activation)
 """Networks with a neuron that the input reaches beside spikes, which only floats can do."""
@@ -110,29 +107,6 @@ def plain_loop(layer, signals):
         fires = potential >= threshold
         potential, count = potential - fires * threshold, count + fires
     return count.int()
-
-
-@pytest.mark.parametrize(("make", "shape", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_converted_is_refused_by_name(make, shape, message):
-    with pytest.raises(NotConvertibleError) as caught:
-        convert(make(), torch.randn(4, *shape))
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("n_steps", [1, 8, 13])
-def test_a_gate_fires_as_often_as_the_busiest_of_its_inputs(n_steps):
-    torch.manual_seed(n_steps)
-    from spikesep.spiking.signal import Signal
-
-    spikes = torch.rand(n_steps, 2, 3, 7, 6) < torch.rand(2, 3, 7, 6)
-    pool = nn.MaxPool2d(3, 2, padding=1)
-    out = Gate(pool)(Signal.from_spikes(spikes, torch.tensor(0.3)))
-    counts = spikes.sum(0).float()
-    assert torch.equal(out.count, pool(counts).int())
-    for n, c, i, j in itertools.product(range(2), range(3), range(4), range(3)):
-        rows, columns = (slice(max(0, 2 * k - 1), 2 * k + 2) for k in (i, j))
-        assert out.count[n, c, i, j] == counts[n, c, rows, columns].max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -247,3 +221,13 @@ def test_a_converted_graph_is_saved_and_restored():
     analog.restore_conversion(spiking.conversion_settings())
     analog.load_state_dict(spiking.state_dict())
     assert torch.equal(analog.eval()(x), spiking(x))
+
+
+def test_what_passes_between_two_layers_of_a_graph_is_all_that_later_ones_read():
+    network, x = made(resnet, (3, 6, 6), n=4)
+    spiking = convert(network, x)
+    for index in range(len(spiking) + 1):
+        cut = spiking.propagate(x, 0, index)
+        assert all(spiking.is_read(name, index) for name in cut)
+        assert torch.equal(spiking.read(spiking.propagate(cut, index, len(spiking))), spiking(x))
+    assert list(spiking.propagate(x, 0, 2)) == ["stem/0", "blocks/0/conv1"]

@@ -7,6 +7,7 @@ from torch import nn
 
 from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.network import SpikingNetwork
 
 SETTINGS = {
     "": {},
@@ -71,7 +72,8 @@ def other_model():
 
 def deeper_model():
     model = trained()
-    model.network.layers["3"] = SpikingLayer(nn.Conv1d(6, 6, 1), nn.BatchNorm1d(6))
+    layers = [*model.network.layers.values(), SpikingLayer(nn.Conv1d(6, 6, 1), nn.BatchNorm1d(6))]
+    model.network = SpikingNetwork(layers, model.network.readout)
     return model.eval()
 
 
