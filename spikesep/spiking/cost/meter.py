@@ -81,8 +81,11 @@ class _Arriving:
 
 
 def macs(module: Synaptic, shape: tuple[int, ...]) -> float:
-    """Multiply-accumulates of a layer or readout for an input [batch, ...], all synapses kept."""
-    return module.connectivity.n_macs(shape)
+    """Multiply-accumulates of a synapse for an input [batch, ...], nothing pruned.
+
+    Shortcuts of weight one only add, and have none.
+    """
+    return module.connectivity.n_macs(shape) if module.connectivity.multiplies else 0.0
 
 
 def synops(module: Synaptic, count: Tensor) -> float:
@@ -107,7 +110,8 @@ def _arriving(module: Synaptic, signal: Signal) -> _Arriving:
     if module.kept is not None:
         n_kept = module.connectivity.n_macs(signal.shape, module.kept)
     if not signal.is_spiking:
-        return _Arriving(n_macs, n_kept, n_kept, active=_active_inputs(module, signal.value))
+        active = _active_inputs(module, signal.value) if n_macs else 0.0
+        return _Arriving(n_macs, n_kept, n_kept, active=active)
     parts = (_of_trains(module, trains) for trains in signal.trains)
     return sum(parts, start=_Arriving(n_macs, n_kept))
 
