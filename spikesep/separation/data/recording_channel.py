@@ -8,8 +8,6 @@ passes through a random channel.
 from typing import cast
 
 import numpy as np
-import torch
-import torchaudio.functional
 from scipy.fft import next_fast_len
 
 EQUALIZER_DB = 4.0
@@ -60,6 +58,9 @@ def _minimum_phase(gain_db: np.ndarray) -> np.ndarray:
 
 def equalize(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Convolve samples [T] with an impulse response, and cut the result to length T."""
+    import torch  # slow to import; preparation forks its workers without torch
+    import torchaudio.functional
+
     n, n_added = len(samples), len(response) - 1
     padding = cast(int, next_fast_len(n + n_added, real=True)) - n - n_added
     padded = torch.from_numpy(np.pad(samples, (0, padding)))
