@@ -212,10 +212,13 @@ class SpikingNetwork(nn.Module):
         limits = HardwareLimits(**settings.get("limits", {}))
         for index in range(settings["n_converted"]):
             # The true threshold and the limits' grid are among the tensors.
-            self[index].convert(1.0, Coding(**settings["coding"]), limits=limits)
+            self[index].convert(1.0, Coding(**settings["coding"]))
+            if limits:
+                self[index].reserve(limits)
             self[index].freeze()
         if limits and settings["n_converted"] == len(self):
-            self.readout.impose(limits)
+            self.readout.fold()
+            self.readout.reserve(limits)
             self.readout.freeze()
         if settings.get("fixed_point"):
             for layer in self.layers.values():

@@ -94,6 +94,12 @@ class Synaptic(nn.Module):
         n_pooled = self.connectivity.divisor
         self.limiter = Limiter(limits, self.synapse.weight, self.bias, n_pooled, self.kept)
 
+    def reserve(self, limits: HardwareLimits) -> None:
+        """Make room for the tensors of limits, which are loaded next."""
+        weight = self.synapse.weight
+        kept = torch.ones_like(weight, dtype=torch.bool) if limits.fan_in else None
+        self.limiter = Limiter(limits, weight, self.bias, kept=kept)
+
     def _shortcuts(self) -> "Iterator[Synaptic]":
         for shortcut in self.shortcuts:
             assert isinstance(shortcut, Synaptic)

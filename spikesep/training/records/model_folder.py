@@ -112,7 +112,8 @@ def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Mo
     saved = read_model(path, kind)
     try:
         _check_size(saved, build)
-        model = build(saved.settings["model"])
+        with SkipInit():
+            model = build(saved.settings["model"])
         model.network.restore_conversion(saved.settings)
         model.load_state_dict(_state_of(model, saved.tensors))
         if model.network.is_fixed_point:
@@ -148,7 +149,10 @@ def _check_size(saved: SavedModel, build: Callable[[dict[str, Any]], Model]) -> 
 
 
 class SkipInit(TorchFunctionMode):
-    """Skip the random initialization of weights, which on `meta` would load torch's compiler."""
+    """Skip the random initialization of weights, which are loaded next.
+
+    On `meta`, it would load torch's compiler.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Return the tensor unchanged."""
