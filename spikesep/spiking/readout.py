@@ -1,5 +1,7 @@
 """The readout: neurons that integrate and do not fire (eq. 9)."""
 
+from torch import Tensor
+
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.synaptic import Synaptic
@@ -16,8 +18,16 @@ class Readout(Synaptic):
         """Potential, analog, [batch, ...]."""
         if self.limiter is None or not self.synapse.weight.requires_grad:
             return Signal(self.synapse(self.connectivity.pool(signal.value)))
-        weight, bias = self.limiter(self.synapse.weight, self.bias)
-        return Signal(self.connectivity.transmit(signal.value, weight, bias))
+        return Signal(self.connectivity.transmit(signal.value, *self.neuron_weights()))
+
+    def neuron_weights(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias, as the hardware holds them."""
+        weight, bias = self.synapse.weight, self.synapse.bias
+        if bias is None:
+            bias = weight.new_zeros(len(weight))
+        if self.limiter is None or not weight.requires_grad:
+            return weight, bias
+        return self.limiter(weight, bias)
 
     def impose(self, limits: HardwareLimits) -> None:
         """See `Synaptic`; the synapse gets a bias first."""
