@@ -7,6 +7,7 @@ from spikesep.spiking.conversion.report import LayerReport, conversion_report
 from spikesep.spiking.conversion.threshold import choose_threshold
 from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.cost import Cost, CostMeter, measure
+from spikesep.spiking.export import from_nir, nir_input, run_nir, to_nir
 from spikesep.spiking.from_torch.sequential import from_sequential
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import SpikingLayer
@@ -30,9 +31,13 @@ __all__ = [
     "SpikingNetwork",
     "choose_threshold",
     "conversion_report",
+    "from_nir",
     "from_sequential",
     "integrate_and_fire",
     "measure",
+    "nir_input",
+    "run_nir",
     "set_time_steps",
     "to_fixed_point",
+    "to_nir",
 ]

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 
-from spikesep.spiking.export import input_steps
+from spikesep.spiking import nir_input
 
 
 def sinabs_run(graph, x):
@@ -35,7 +35,7 @@ def sinabs_run(graph, x):
             module.init_state_with_shape((len(x), *initial.shape))
             module.v_mem = initial.double().expand(len(x), *initial.shape).clone()
             module.register_forward_hook(record(name))
-    steps = torch.as_tensor(input_steps(graph, x)).transpose(0, 1)
+    steps = torch.as_tensor(nir_input(graph, x)).transpose(0, 1)
     with torch.no_grad():
         out, _ = model(steps.flatten(0, 1))
     return counts, out.unflatten(0, (len(x), -1)).sum(1).numpy()
@@ -61,7 +61,7 @@ def spikingjelly_run(graph, x):
 
             model.get_submodule(name).register_forward_hook(add)
     with torch.no_grad():
-        for step in torch.as_tensor(input_steps(graph, x)):
+        for step in torch.as_tensor(nir_input(graph, x)):
             out, state = model(step, state)
             total = total + out.numpy()
     return counts, total

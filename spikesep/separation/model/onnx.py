@@ -84,9 +84,10 @@ def _encode(graph: OnnxGraph, model: Separator) -> tuple[str, str, str]:
     filters = model.encoder.filterbank.filters()[:, 0].T
     encoded = graph.op("Relu", graph.op("MatMul", frames, graph.constant(filters, dtype)))
     normed = _normalize(graph, model, encoded, dtype)
-    return *(
+    features, encoded = (
         graph.op("Transpose", graph.cast(x, "FLOAT"), perm=[0, 2, 1]) for x in (normed, encoded)
-    ), n_samples
+    )
+    return features, encoded, n_samples
 
 
 def _normalize(graph: OnnxGraph, model: Separator, x: str, dtype: type) -> str:

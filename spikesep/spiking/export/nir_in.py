@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.spiking.conversion.fixed_point import check_fixed_point
-from spikesep.spiking.export.nir_out import RESET
+from spikesep.spiking.export.nir_out import INTEGERS, RESET
 from spikesep.spiking.export.nir_parse import End, ends_of, identities, kind_of, refusal
 from spikesep.spiking.export.stages import own_factor
 from spikesep.spiking.integers import FixedPoint, dequantized
@@ -40,12 +40,25 @@ def from_nir(graph: Any, coding: Coding | None = None) -> SpikingNetwork:
         layers[end.name] = _layer(graph, end, coding, identity, layers)
     readout = _readout(graph, ends[-1], coding, layers)
     network = SpikingNetwork(_named(layers), readout).eval()
-    if network.is_fixed_point:
-        try:
-            check_fixed_point(network)
-        except ValueError as error:
-            raise NotConvertibleError(f"{error}: the graph is damaged") from error
+    if any(layer.fixed is not None for layer in layers.values()):
+        _check_integers(network, coding == _recorded_coding(graph))
     return network
+
+
+def _check_integers(network: SpikingNetwork, is_as_recorded: bool) -> None:
+    """Check the integers that a graph holds.
+
+    Raises:
+        NotConvertibleError: they are out of range or of another coding.
+    """
+    if not is_as_recorded:
+        raise NotConvertibleError(
+            "the graph's integers hold only for the coding that it records; leave coding out"
+        )
+    try:
+        check_fixed_point(network)
+    except ValueError as error:
+        raise NotConvertibleError(f"{error}: the graph is damaged") from error
 
 
 def _recorded_coding(graph: Any) -> Coding:
@@ -75,9 +88,7 @@ def _recorded_coding(graph: Any) -> Coding:
 def _layer(
     graph: Any, end: End, coding: Coding, identity: bool, layers: dict[str, SpikingLayer]
 ) -> SpikingLayer:
-    entries, integers = graph.nodes[end.name].metadata, None
-    if "integers" in entries:
-        integers = {k: torch.as_tensor(np.asarray(v)) for k, v in entries["integers"].items()}
+    entries = graph.nodes[end.name].metadata
     gain = _neuron_gain(graph, end.name)
     weight = _weight(graph, end, {name: own_factor(layer) for name, layer in layers.items()})
     weight, bias = weight * gain.view(-1, *[1] * (weight.ndim - 1)), end.bias * gain
@@ -94,8 +105,12 @@ def _layer(
     except ValueError as error:
         raise refusal(graph, end.name, str(error)) from error
     layer.freeze()
-    if integers is not None:
-        layer.fixed = _integers(layer, integers, weight, bias, {} if layers else graph.metadata)
+    if "integers" in entries:
+        entries = entries["integers"] | ({} if layers else graph.metadata)
+        try:
+            layer.fixed = _integers(layer, entries, weight, bias)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise refusal(graph, end.name, f"its integers are damaged ({error})") from error
     return layer
 
 
@@ -136,26 +151,20 @@ def _neuron_gain(graph: Any, name: str) -> Tensor:
 
 
 def _integers(
-    layer: SpikingLayer,
-    recorded: dict[str, Tensor],
-    weight: Tensor,
-    bias: Tensor,
-    entries: dict[str, Any],
+    layer: SpikingLayer, entries: dict[str, Any], weight: Tensor, bias: Tensor
 ) -> FixedPoint:
     """The integers that `to_nir` divided by the thresholds.
 
     Args:
         layer: the layer; its float weights become those that the integers represent.
-        recorded: the entry "integers" of its neurons.
+        entries: the metadata "integers" of its neurons; those of the graph, too, if it reads the
+            input.
         weight, bias: quotients, for spikes that count 1.
-        entries: metadata of the graph, if the layer reads its input.
     """
     fixed = FixedPoint(layer.synapse)
-    for name, value in recorded.items():
-        getattr(fixed, name).copy_(value)
-    if entries:
-        fixed.input_unit.fill_(float(entries["input_unit"]))
-        fixed.input_levels.fill_(int(entries["input_levels"]))
+    input_entries = ("input_unit", "input_levels") if "n_steps" in entries else ()
+    for name in (*INTEGERS, *input_entries):
+        getattr(fixed, name).copy_(torch.as_tensor(np.asarray(entries[name])))
     threshold = fixed.threshold.double()
     scale = 2.0 ** int(fixed.fraction) * layer.connectivity.divisor
     scale /= float(fixed.input_unit) or 1.0

@@ -27,6 +27,8 @@ from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
 from spikesep.spiking.signal import Coding
 from spikesep.spiking.synapses.table import Size
 
+INTEGERS = ("threshold", "initial", "scale", "fraction", "multiple")
+"""What the metadata of neurons hold of a layer in fixed-point form, beside weight and bias."""
 RESET = "subtract"
 """Value of the entry "reset": a spike subtracts the threshold from the potential."""
 
@@ -146,13 +148,19 @@ class _Writer:
         nodes, pooled = nir_nodes.map_nodes(connectivity, shape, self._sum_pooling)
         self._shapes[stage.name] = connectivity.output_shape(pooled)
         weight = numbers.weight / nir_nodes.map_gain(connectivity, self._sum_pooling)
-        for name, source in list(stage.sources.items())[:1]:  # the same for all
-            written = own_factor(source) if name in self._scaled else 1.0
-            weight = weight * (spike_factor(source, stage.part) / written)
+        weight = weight * self._spike_gain(stage)
         synapse = nir_nodes.synapse_node(connectivity, weight, numbers.bias, pooled)
         for kind, node in [*nodes, ("synapse", synapse)]:
             ends = [self._put(f"{kind}_{stage.name}", node, ends)]
         return ends[0]
+
+    def _spike_gain(self, stage: Stage) -> float:
+        """What the spikes of all sources still have to be multiplied by."""
+        if not stage.sources:
+            return 1.0
+        name, source = next(iter(stage.sources.items()))
+        done = own_factor(source) if name in self._scaled else 1.0
+        return spike_factor(source, stage.part) / done
 
     def _add_neurons(
         self, stage: Stage, layer: SpikingLayer, initial: np.ndarray, end: str
@@ -189,8 +197,9 @@ def _neuron_metadata(layer: SpikingLayer, initial: np.ndarray) -> dict[str, Any]
         "threshold": float(layer.threshold),
     }
     if layer.fixed is not None:
+        numbers = {name: getattr(layer.fixed, name).cpu() for name in INTEGERS}
         entries["integers"] = {
-            name: getattr(layer.fixed, name).cpu().numpy()
-            for name in ("threshold", "initial", "scale")
-        } | {name: int(getattr(layer.fixed, name)) for name in ("fraction", "multiple")}
+            name: number.numpy().copy() if number.ndim else number.item()  # as HDF5 takes them
+            for name, number in numbers.items()
+        }
     return entries

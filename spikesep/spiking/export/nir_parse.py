@@ -135,8 +135,7 @@ def _map(node: Any) -> nn.Module:
         return nn.Flatten(*(dim + 1 if dim >= 0 else dim for dim in (begin, end)))  # of a batch
     if "averages" in node.metadata:
         return nn.AvgPool1d(int(node.metadata["averages"]), int(node.stride), int(node.padding))
-    sizes = (_sizes(size) for size in (node.kernel_size, node.stride, node.padding))
-    return nn.AvgPool2d(*sizes)
+    return nn.AvgPool2d(_sizes(node.kernel_size), _sizes(node.stride), _sizes(node.padding))
 
 
 def _synapse(node: Any) -> nn.Linear | nn.Conv1d | nn.Conv2d:
@@ -152,7 +151,8 @@ def _synapse(node: Any) -> nn.Linear | nn.Conv1d | nn.Conv2d:
     )
 
 
-def _sizes(size: Any, n_dims: int = 2) -> tuple[int, ...]:
+def _sizes(size: Any, n_dims: int = 2) -> Any:
+    """A size as a tuple of one number per dimension."""
     return tuple(int(n) for n in np.broadcast_to(np.asarray(size), (n_dims,)))
 
 

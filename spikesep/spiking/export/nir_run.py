@@ -41,7 +41,7 @@ def run_nir(graph: Any, x: np.ndarray) -> NirRun:
         node = graph.nodes[name]
         kind = type(node).__name__
         if kind == "Input":
-            trains[name] = input_steps(graph, x)
+            trains[name] = nir_input(graph, x)
             continue
         arriving = reduce(np.add, (trains[source] for source in sources))
         if kind == "IF":
@@ -79,7 +79,7 @@ def in_order(graph: Any) -> dict[str, list[str]]:
     return {name: before[name] for name in order}
 
 
-def input_steps(graph: Any, x: np.ndarray) -> np.ndarray:
+def nir_input(graph: Any, x: np.ndarray) -> np.ndarray:
     """What the input of a graph receives in each step, [n_steps, batch, ...] float64.
 
     Inputs are rounded as a network in fixed-point form rounds them. They are then repeated in every

@@ -7,7 +7,7 @@ from helpers.separators import tiny_separator
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.model.nir import save_nir
-from spikesep.spiking.export import from_nir, run_nir
+from spikesep.spiking import from_nir, run_nir
 
 nir = pytest.importorskip("nir", reason="the extra nir is not installed")
 

@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from torch import nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking import Coding, NotConvertibleError, Readout, SpikingLayer, to_fixed_point
-from spikesep.spiking.export import from_nir, run_nir, to_nir
+from spikesep.spiking import (
+    Coding,
+    NotConvertibleError,
+    Readout,
+    SpikingLayer,
+    from_nir,
+    run_nir,
+    to_fixed_point,
+    to_nir,
+)
 from spikesep.spiking.signal import Signal
 
 nir = pytest.importorskip("nir", reason="the extra nir is not installed")
@@ -174,6 +182,20 @@ def test_damaged_integers_are_named():
     network, x = small(), torch.rand(1, 2, 6)
     to_fixed_point(network, [x])
     graph = to_nir(network, (2, 6))
-    graph.nodes["neurons_1"].metadata["integers"]["threshold"][0] = 0
+    with pytest.raises(NotConvertibleError, match="leave coding out"):
+        from_nir(graph, Coding(4))
+    integers = graph.nodes["neurons_1"].metadata["integers"]
+    integers["threshold"][0] = 0
     with pytest.raises(NotConvertibleError, match=r"layer 1: its integers are out of range"):
+        from_nir(graph)
+    for change in ({"scale": np.ones(7)}, {"scale": "many"}):
+        graph.nodes["neurons_1"].metadata["integers"] = integers | change
+        with pytest.raises(NotConvertibleError, match=r"node neurons_1 \(IF\): .* damaged"):
+            from_nir(graph)
+    del integers["scale"]
+    graph.nodes["neurons_1"].metadata["integers"] = integers
+    with pytest.raises(NotConvertibleError, match=r"node neurons_1 \(IF\): .* damaged"):
+        from_nir(graph)
+    del graph.nodes["neurons_1"].metadata["integers"]
+    with pytest.raises(NotConvertibleError, match="fixed-point form: the graph is damaged"):
         from_nir(graph)

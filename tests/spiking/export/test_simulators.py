@@ -1,19 +1,31 @@
 """Other simulators that read our NIR graphs fire the same spikes, to the count."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from helpers.paths import ROOT
 from helpers.separators import tiny_separator
 from helpers.simulators import sinabs_model, sinabs_run, spikingjelly_run
 from helpers.stacks import converted
 from torch import nn
 
-from spikesep.spiking import Coding, Readout, SpikingLayer, to_fixed_point
-from spikesep.spiking.export import from_nir, run_nir, to_nir
+from spikesep.spiking import (
+    Coding,
+    Readout,
+    SpikingLayer,
+    from_nir,
+    run_nir,
+    to_fixed_point,
+    to_nir,
+)
 
 pytest.importorskip("nir", reason="the extra nir is not installed")
 pytest.importorskip("nirtorch", reason="nirtorch is not installed")
 
+LANGUAGES = ("python", "py")
+"""Blocks of the guide that always run, and those of other simulators."""
 SIMULATORS = {
     "sinabs": (sinabs_run, "sinabs.nir"),
     "spikingjelly": (spikingjelly_run, "spikingjelly.activation_based.nir_exchange"),
@@ -78,6 +90,21 @@ def test_images_with_pooling_fire_the_same_spikes(simulate):
     x = torch.rand(3, 2, 8, 8)
     to_fixed_point(network, [x])
     assert_same(simulate, network, x, sum_pooling=simulate is sinabs_run)
+
+
+def test_code_of_the_guide_gives_the_same_potential(simulate, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "other-simulators.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (first, *_), others = (
+        re.findall(rf"^```{k}\n(.*?)^```$", page, re.M | re.S) for k in LANGUAGES
+    )
+    package = simulate.__name__.removesuffix("_run")
+    (own,) = [code for code in others if package in code]
+    names: dict = {}
+    exec(compile(first, "docs/other-simulators.md", "exec"), names)
+    expected = names["potential"].numpy()
+    exec(compile(own, "docs/other-simulators.md", "exec"), names)
+    np.testing.assert_allclose(names["potential"].detach().numpy(), expected, atol=1e-5)
 
 
 def test_network_of_sinabs_comes_in_with_its_spikes():
