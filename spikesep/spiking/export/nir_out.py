@@ -13,6 +13,7 @@ import numpy as np
 
 from spikesep.spiking.export import nir_nodes
 from spikesep.spiking.export.extras import require
+from spikesep.spiking.export.nir_readers import require_reader
 from spikesep.spiking.export.stages import (
     Currents,
     Stage,
@@ -38,7 +39,7 @@ def to_nir(
     input_shape: Size,
     *,
     deferred: bool = False,
-    sum_pooling: bool = False,
+    reader: str | None = None,
 ) -> Any:
     """Make a NIR graph of a network whose layers all spike.
 
@@ -47,20 +48,23 @@ def to_nir(
         input_shape: shape of its input, without the batch, as in [channels, frames].
         deferred: export a network of deferred neurons; by default it is refused, because no other
             simulator waits for a whole window.
-        sum_pooling: write average pooling in two dimensions as `SumPool2d`, which Sinabs reads,
-            rather than `AvgPool2d`, which SpikingJelly reads.
+        reader: `sinabs`, `spikingjelly` or `snntorch`: write what this simulator reads, or say
+            why it reads the network otherwise or not at all.
 
     Returns:
         A `nir.NIRGraph`.
 
     Raises:
-        NotConvertibleError: NIR has no counterpart for a part of the network.
+        NotConvertibleError: NIR, or its reader, has no counterpart for a part of the network.
         SpikeSepError: the package `nir` is not installed.
+        ValueError: there is no such reader.
     """
     require("nir", "nir")
     coding = _coding_of(network, deferred)
+    if reader is not None:
+        require_reader(network, reader)
     found = stages(network)
-    writer = _Writer(coding, tuple(input_shape), sum_pooling, meeting_unequal(found))
+    writer = _Writer(coding, tuple(input_shape), reader == "sinabs", meeting_unequal(found))
     for stage in found:
         writer.add(stage)
     return writer.finish(_graph_metadata(network, coding))
@@ -105,7 +109,7 @@ class _Writer:
     Args:
         coding: of all neurons.
         input_shape: of the network.
-        sum_pooling: see `to_nir`.
+        sum_pooling: whether average pooling in two dimensions is written as `SumPool2d`.
         scaled: layers whose spikes are scaled by their threshold right behind the neurons, because
             they meet spikes of other thresholds. Elsewhere the next weights are scaled.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.onnx_sessions import run_onnx, session
+from helpers.exports.onnx_sessions import run_onnx, session
 from helpers.paths import ROOT
 from helpers.separators import tiny_separator, to_spiking
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.nir_graphs import chain, networks, neurons, written_and_read
+from helpers.exports.nir_graphs import chain, networks, neurons, written_and_read
 from helpers.stacks import converted, run
 from hypothesis import given, settings
 from torch import nn
@@ -176,6 +176,33 @@ def test_graph_that_ends_in_neurons_counts_their_spikes():
     spikes = torch.ones(5, 1, 2, dtype=torch.bool)
     spikes[:, :, 1] = False
     assert network(Signal.from_spikes(spikes, torch.tensor(1.0))).tolist() == [[2, 0]]
+
+
+def test_readers_that_would_run_another_network_are_named():
+    layers = [SpikingLayer(nn.Conv2d(1, 2, 1), before=nn.AvgPool2d(2, padding=1))]
+    network = converted(layers, Readout(nn.Conv2d(2, 1, 1)), Coding(4), [0.2])
+    with pytest.raises(NotConvertibleError, match=r"layer 0: Sinabs pools .* in SpikingJelly"):
+        to_nir(network, (1, 4, 4), reader="sinabs")
+    assert isinstance(
+        to_nir(network, (1, 4, 4), reader="spikingjelly").nodes["pool_0"], nir.AvgPool2d
+    )
+    with pytest.raises(NotConvertibleError, match=r"leaky neuron.*Sinabs or SpikingJelly"):
+        to_nir(network, (1, 4, 4), reader="snntorch")
+    with pytest.raises(ValueError, match="reader must be one of sinabs"):
+        to_nir(network, (1, 4, 4), reader="brian")
+
+
+@settings(max_examples=10)
+@given(networks())
+def test_sums_instead_of_means_change_no_count(drawn):
+    network, x, _ = drawn
+    shape = x.shape[1:]
+    results = [
+        run_nir(to_nir(network, shape, deferred=True, reader=reader), x.numpy())
+        for reader in ("sinabs", "spikingjelly")
+    ]
+    for name, count in results[0].counts.items():
+        np.testing.assert_array_equal(count, results[1].counts[name])
 
 
 def test_damaged_integers_are_named():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.onnx_sessions import run_onnx
+from helpers.exports.onnx_sessions import run_onnx
 from helpers.stacks import converted, run
 from hypothesis import given, settings
 from hypothesis import strategies as st

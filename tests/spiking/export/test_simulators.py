@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.exports.simulators import sinabs_model, sinabs_run, spikingjelly_run
 from helpers.paths import ROOT
 from helpers.separators import tiny_separator
-from helpers.simulators import sinabs_model, sinabs_run, spikingjelly_run
 from helpers.stacks import converted
 from torch import nn
 
@@ -89,7 +89,7 @@ def test_images_with_pooling_fire_the_same_spikes(simulate):
     network = converted(layers, Readout(nn.Linear(9, 3)), Coding(8), [0.3, 0.2, 0.1])
     x = torch.rand(3, 2, 8, 8)
     to_fixed_point(network, [x])
-    assert_same(simulate, network, x, sum_pooling=simulate is sinabs_run)
+    assert_same(simulate, network, x, reader=simulate.__name__.removesuffix("_run"))
 
 
 def test_code_of_the_guide_gives_the_same_potential(simulate, tmp_path, monkeypatch):
