@@ -61,6 +61,7 @@ def to_onnx(model: Separator) -> Any:
         {
             "sample_rate": str(model.sample_rate),
             "n_speakers": str(model.config.n_speakers),
+            "stride": str(model.stride),
             "context": str(model.context),
             "kind": model.kind,
         },

@@ -82,16 +82,16 @@ def synapse_node(connectivity: Connectivity, weight: Tensor, bias: Tensor, shape
         return nir.Affine(weight=weight.numpy(), bias=bias.numpy())
     weight = ungrouped(weight, connectivity.groups)
     margins = connectivity.margins
-    is_even = all(before == behind for before, behind in margins)
-    padding: Any = tuple(before for before, _ in margins) if is_even else "same"
+    is_symmetric = all(before == behind for before, behind in margins)
+    padding: Any = tuple(before for before, _ in margins) if is_symmetric else "same"
     sizes = {"stride": connectivity.stride, "dilation": connectivity.dilation}
     if len(connectivity.kernel_size) == 1:
         numbers = {name: size[0] for name, size in sizes.items()}
-        padding = padding[0] if is_even else padding
+        padding = padding[0] if is_symmetric else padding
         return nir.Conv1d(
             shape[1], weight.numpy(), padding=padding, groups=1, bias=bias.numpy(), **numbers
         )
-    if is_even:
+    if is_symmetric:
         weight, padding = _square(weight, padding, connectivity.dilation)
     return nir.Conv2d(
         shape[1:], weight.numpy(), padding=padding, groups=1, bias=bias.numpy(), **sizes

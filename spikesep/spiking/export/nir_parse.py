@@ -87,6 +87,8 @@ def _end(graph: Any, before: dict[str, list[str]], name: str) -> End:
         maps.insert(0, _map(node))
         gain *= prod(_sizes(node.kernel_size)) if kind_of(graph, sources[0]) == "SumPool2d" else 1
         sources = before[sources[0]]
+    if not sources:
+        raise refusal(graph, synapse, "reads nothing")
     node = graph.nodes[synapse]
     weight = torch.as_tensor(np.asarray(node.weight), dtype=torch.float64)
     bias = torch.as_tensor(np.asarray(getattr(node, "bias", np.zeros(len(weight)))))

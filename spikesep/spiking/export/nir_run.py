@@ -1,7 +1,7 @@
-"""A plain simulator of the NIR graphs that `to_nir` writes: numpy, float64, step by step.
+"""A plain simulator of the NIR graphs that `to_nir` writes, in numpy and float64.
 
-It is the reference for other simulators and for chips. It reads the graph alone, knows nothing of
-this package's layers and engines, and counts the same spikes.
+It is the reference for other simulators and for chips. It reads the graph alone and knows nothing
+of this package's layers and engines.
 """
 
 from collections.abc import Callable
