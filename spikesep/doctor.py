@@ -26,6 +26,8 @@ LOCK = Path(__file__).parent.parent / "requirements.lock"
 """The locked versions, which exist in a checkout only."""
 EXTRAS = {
     "train": ("asteroid", "recipes and scoring"),
+    "export": ("onnx", "ONNX files"),
+    "nir": ("nir", "NIR files"),
     "slurm": ("submitit", "jobs on a cluster"),
     "bench": ("spikingjelly", "benchmarks"),
 }

@@ -1,4 +1,4 @@
-"""`spikesep-export`: publish a model as a folder, a single file, or on the Hugging Face hub."""
+"""`spikesep-export`: publish a model, or write it as ONNX or NIR for other programs."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,6 +8,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.cli.common import add_energy_option, run
 from spikesep.errors import SpikeSepError
+
+MOST_SECONDS = 60
+"""Longest mixtures that a NIR graph is laid out for: it lists every neuron of every frame."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -19,11 +22,11 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="spikesep-export",
         description="Check a trained model and publish it, with a model card built from what the "
-        "experiment recorded.",
+        "experiment recorded; or write it as a graph for other runtimes and simulators.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--exp", type=Path, required=True, help="exp/<tag> of a recipe")
+    parser.add_argument("--exp", type=Path | None, default=None, help="exp/<tag> of a recipe")
     parser.add_argument(
         "--network",
         type=Literal["snn", "ann"],
@@ -36,8 +39,37 @@ def _parser() -> ArgumentParser:
         help="store the weights of an analog network in 16 bits, in half the size",
     )
     _add_destination_options(parser)
+    _add_graph_options(parser)
     _add_card_options(parser)
     return parser
+
+
+def _add_graph_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        type=Literal["model", "onnx", "nir"],
+        default="model",
+        help="a model with its card; the separator as an ONNX graph; or its spiking mask network "
+        "as a NIR graph",
+    )
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        default=None,
+        help="for a graph, any model instead of --exp: a folder or file, or org/name on the hub "
+        "(default: the shipped model)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=1.0,
+        help="duration of the mixtures that a NIR graph is laid out for",
+    )
+    parser.add_argument(
+        "--deferred",
+        action="store_true",
+        help="write a NIR graph of deferred neurons, marked as such",
+    )
 
 
 def _add_destination_options(parser: ArgumentParser) -> None:
@@ -45,11 +77,9 @@ def _add_destination_options(parser: ArgumentParser) -> None:
         "--out",
         type=Path | None,
         default=None,
-        help="output folder, or a single file NAME.safetensors",
+        help="output folder, or a single file: NAME.safetensors, NAME.onnx or NAME.nir",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an existing model at --out"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists at --out")
     parser.add_argument(
         "--push",
         type=str | None,
@@ -105,7 +135,17 @@ def _add_card_options(parser: ArgumentParser) -> None:
 
 
 def export(options: Namespace) -> None:
+    """Write what `--format` names."""
+    if options.format == "model":
+        _export_model(options)
+    else:
+        _export_graph(options)
+
+
+def _export_model(options: Namespace) -> None:
     """Load the model, write its card, save it, and upload what was saved."""
+    if options.exp is None or options.model is not None:
+        raise SpikeSepError("give --exp exp/<tag>; --model is for --format onnx and nir")
     if options.out is None and options.push is None:
         raise SpikeSepError("give --out FOLDER, --out FILE.safetensors, or --push org/name")
     from spikesep.separation.model.export import check_half, check_replaceable
@@ -133,6 +173,45 @@ def export(options: Namespace) -> None:
             f"the card has no scores, as {options.exp} has not been scored; run spikesep-score, "
             "then this command again"
         )
+
+
+def _export_graph(options: Namespace) -> None:
+    """Write an ONNX or NIR file."""
+    _check_graph_options(options)
+    from spikesep.separation.model.hub import find_model
+    from spikesep.separation.model.nir import save_nir
+    from spikesep.separation.model.onnx import save_onnx
+    from spikesep.separation.model.separator import load_separator
+
+    path = find_model(options.exp or options.model, options.network)
+    model = load_separator(path)
+    if options.format == "onnx":
+        save_onnx(model, options.out)
+        print(f"{options.out}: the {model.kind} of {path}, mixture [B, T] to voices [B, S, T]")
+        return
+    n_samples = round(options.seconds * model.sample_rate)
+    save_nir(model, options.out, max(1, n_samples), deferred=options.deferred)
+    print(f"{options.out}: the mask network of {path}, for {n_samples} samples")
+
+
+def _check_graph_options(options: Namespace) -> None:
+    """Check, before the model is loaded, what can be checked."""
+    name = f"--format {options.format}"
+    if options.out is None:
+        raise SpikeSepError(f"{name}: give --out FILE.{options.format}")
+    if options.exp is not None and options.model is not None:
+        raise SpikeSepError(f"{name}: give --exp or --model, not both")
+    for option in ("push", "half"):
+        if options[option]:
+            raise SpikeSepError(f"--{option}: is for models; leave it out with {name}")
+    if not 0 < options.seconds <= MOST_SECONDS:
+        raise SpikeSepError(
+            f"--seconds {options.seconds}: must be positive and at most {MOST_SECONDS}"
+        )
+    if options.out.is_dir():
+        raise SpikeSepError(f"{options.out}: is a folder; give a file, --out FILE.{options.format}")
+    if options.out.exists() and not options.overwrite:
+        raise SpikeSepError(f"{options.out}: already exists; give --overwrite, or another --out")
 
 
 def _card(options: Namespace, model) -> str:

@@ -7,6 +7,7 @@ from spikesep.spiking.conversion.report import LayerReport, conversion_report
 from spikesep.spiking.conversion.threshold import choose_threshold
 from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.cost import Cost, CostMeter, measure
+from spikesep.spiking.export import from_nir, nir_input, run_nir, to_nir
 from spikesep.spiking.from_torch.calibration import calibrate
 from spikesep.spiking.from_torch.convert import convert
 from spikesep.spiking.from_torch.tracing import from_module
@@ -35,8 +36,12 @@ __all__ = [
     "conversion_report",
     "convert",
     "from_module",
+    "from_nir",
     "integrate_and_fire",
     "measure",
+    "nir_input",
+    "run_nir",
     "set_time_steps",
     "to_fixed_point",
+    "to_nir",
 ]

@@ -126,11 +126,17 @@ class FixedPoint(nn.Module):
         """For each synapse, the largest magnitude of a sum of any weights of an output channel."""
         return self.arranged("reach", lambda: [_reach(weight) for weight in self.weights])
 
-    def most(self, units: list[int], times: int, n_steps: int) -> float:
-        """Largest magnitude of a potential on its way, when `units` arrive through every weight of
-        each synapse, `times` times within the window.
+    def most(self, units: list[int], times: int, n_steps: int, *, signed: bool = False) -> float:
+        """Largest magnitude of a potential on its way.
+
+        Args:
+            units: what arrives at most through every weight of each synapse at once.
+            times: how often it arrives within the window.
+            n_steps: N_s.
+            signed: whether inputs may be negative, as analog ones.
         """
-        products = zip(self.reaches(), units, self.shifts, strict=True)
+        reaches = [_reach(weight.abs()) for weight in self.weights] if signed else self.reaches()
+        products = zip(reaches, units, self.shifts, strict=True)
         arriving = sum(float(reach) * n * 2.0**shift for reach, n, shift in products)
         arriving *= times * 2.0 ** int(self.fraction)
         return arriving + float(

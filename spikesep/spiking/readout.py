@@ -1,5 +1,7 @@
 """The readout: neurons that integrate and do not fire (eq. 9)."""
 
+from torch import Tensor
+
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.synaptic import Synaptic
@@ -18,9 +20,17 @@ class Readout(Synaptic):
         if self.limiter is None or not self.synapse.weight.requires_grad:
             potential = self.synapse(self.connectivity.pool(value))
         else:
-            weight, bias = self.limiter(self.synapse.weight, self.bias)
-            potential = self.connectivity.transmit(value, weight, bias)
+            potential = self.connectivity.transmit(value, *self.neuron_weights())
         return Signal(sum(self.side_currents(values), start=potential))
+
+    def neuron_weights(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias, as the hardware holds them."""
+        weight, bias = self.synapse.weight, self.synapse.bias
+        if bias is None:
+            bias = weight.new_zeros(len(weight))
+        if self.limiter is None or not weight.requires_grad:
+            return weight, bias
+        return self.limiter(weight, bias)
 
     def impose(self, limits: HardwareLimits) -> None:
         """See `Synaptic`; the synapse gets a bias first."""

@@ -47,7 +47,8 @@ class Grid:
         while levels:
             unit = largest / levels or 1.0
             units = [unit if impulse else unit / n_steps] * n_synapses
-            result = self._integers(units, [levels] * n_synapses, 1 if impulse else n_steps)
+            reaching, times = [levels] * n_synapses, 1 if impulse else n_steps
+            result = self._integers(units, reaching, times, signed=True)
             if result is not None:
                 result[0].input_unit.fill_(unit)
                 result[0].input_levels.fill_(levels)
@@ -62,7 +63,7 @@ class Grid:
         return self._integers(units, reaching, self.layer.coding.n_steps)
 
     def _integers(
-        self, units: list[float], reaching: list[int], times: int
+        self, units: list[float], reaching: list[int], times: int, *, signed: bool = False
     ) -> tuple[FixedPoint, Tensor] | None:
         """The integers and the bias they represent; None if they do not fit."""
         layer, n_steps = self.layer, self.layer.coding.n_steps
@@ -105,7 +106,7 @@ class Grid:
             fixed.bias.copy_(numbers[0])
             fixed.threshold.copy_(numbers[1])
             fixed.initial.copy_((numbers[1] * layer.coding.initial_potential).round())
-            if fixed.most(arriving, times, n_steps) < LIMIT:
+            if fixed.most(arriving, times, n_steps, signed=signed) < LIMIT:
                 return fixed, numbers[0] * grid * n_steps
         return None
 

@@ -45,6 +45,20 @@ class Pooling:
             "" if plain else obstacle,
         )
 
+    def output_shape(self, shape: Size) -> Size:
+        """Shape of the output for an input [C, ...], without the batch.
+
+        Raises:
+            ValueError: the input does not fit; the message says why.
+        """
+        if len(shape) != 1 + len(self.kernel_size):
+            raise ValueError(f"AvgPool{len(self.kernel_size)}d receives {list(shape)}")
+        sizes = zip(shape[1:], self.kernel_size, self.stride, self.padding, strict=True)
+        out = [(n + 2 * p - k) // s + 1 for n, k, s, p in sizes]
+        if min(out) < 1:
+            raise ValueError(f"pooling is larger than the {list(shape)} that it receives")
+        return (shape[0], *out)
+
 
 @dataclass(frozen=True)
 class Connectivity(ABC):
