@@ -78,7 +78,7 @@ def format_report(report: Report) -> str:
     """Format the report of a separated recording as one line."""
     cost = report["cost"]
     work = f"{cost['macs'] / 1e6:.0f} M MACs"
-    if cost["synops"]:
+    if report["network"] == "snn":
         work = f"{cost['synops'] / 1e6:.0f} M SynOps ({cost['synops_ratio']:.2f} of the ANN's MACs)"
     seconds, factor = report["seconds"], report["real_time_factor"]
     notes = [
