@@ -5,10 +5,7 @@ easiest to detect, such as the polarity of the microphone, unless each source of
 passes through a random channel.
 """
 
-from typing import cast
-
 import numpy as np
-from scipy.fft import next_fast_len
 
 EQUALIZER_DB = 4.0
 """Standard deviation of the equalizer's gain at each of its bands."""
@@ -57,15 +54,13 @@ def _minimum_phase(gain_db: np.ndarray) -> np.ndarray:
 
 
 def equalize(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Convolve samples [T] with an impulse response, and cut the result to length T."""
-    import torch  # slow to import; preparation forks its workers without torch
-    import torchaudio.functional
+    """Convolve samples [T] with an impulse response, and cut the result to length T.
 
-    n, n_added = len(samples), len(response) - 1
-    padding = cast(int, next_fast_len(n + n_added, real=True)) - n - n_added
-    padded = torch.from_numpy(np.pad(samples, (0, padding)))
-    convolved = torchaudio.functional.fftconvolve(padded, torch.from_numpy(response))
-    return convolved.numpy()[:n]
+    SciPy's result does not depend on the number of threads; torch's does.
+    """
+    from scipy.signal import fftconvolve  # slow to import
+
+    return np.asarray(fftconvolve(samples, response))[: len(samples)]
 
 
 def draw_floor(rng: np.random.Generator, n_samples: int, level_db: float) -> np.ndarray:
