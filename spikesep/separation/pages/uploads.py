@@ -177,7 +177,7 @@ def separate_upload(
         SpikeSepError: the sample rate is out of range, or the disk is full.
     """
 
-    def write(n_samples: int, blocks: Iterator[np.ndarray]) -> None:
+    def write(n_samples: int, n_voices: int, blocks: Iterator[np.ndarray]) -> None:
         for file in voices:
             file.write(wav_header(upload.sample_rate, n_samples))
         for block in blocks:
