@@ -26,8 +26,12 @@ Wave = TypeVar("Wave", np.ndarray, Tensor)
 
 
 class Separating(Protocol):
-    """What `separate_blocks` needs of a stream."""
+    """A stream that separates one recording."""
 
+    sample_rate: int
+
+    @property
+    def latency(self) -> float: ...  # noqa: D102
     @property
     def cost(self) -> Cost: ...  # noqa: D102
     def push(self, block: Wave) -> Wave: ...  # noqa: D102

@@ -17,6 +17,7 @@ from spikesep.separation.scoring.results import (
     METRICS,
     closed_voices_heard,
     decimal,
+    pesq_name,
     pruning_note,
 )
 from spikesep.training.records.history import History
@@ -110,7 +111,7 @@ def scores_section(results: dict[str, Any]) -> list[str]:
         "## How well it separates",
         "\n".join(f"| {' | '.join(row)} |" for row in rows),
         f"Means over {n['closed']} and {n['open']} mixtures. {voices}. {DEFINITION}. PESQ is "
-        "narrow-band P.862.1.",
+        f"{pesq_name(results)}.",
     ]
 
 

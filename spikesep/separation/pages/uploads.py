@@ -204,6 +204,8 @@ def describe_separation(upload: Upload, separation: Separation, elapsed: float) 
         `sample_rate`; `summary`, which states length and speed; and `work`, the operations.
     """
     notes, cost = [], separation.cost
+    for heard in separation.heard:
+        notes.append(f"heard {heard} voice{'' if heard == 1 else 's'}")
     if upload.channels > 1:
         notes.append(f"{upload.channels} channels averaged")
     if separation.scale < 1:

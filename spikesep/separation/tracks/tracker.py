@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.inference.streaming import Stream, Wave, Window, to_mono
+from spikesep.separation.inference.streaming import Separating, Wave, Window, to_mono
 from spikesep.separation.tracks.arrangement import Arranger
 from spikesep.separation.tracks.assignment import OnlineAssignment, assign
 from spikesep.separation.tracks.embedder import SpeakerEmbedder
@@ -33,7 +33,7 @@ class GatedStream:
     longest, chunk = 100, 250
     """Frames of the longest stretch, and those that are embedded at once."""
 
-    def __init__(self, stream: Stream, embedder: SpeakerEmbedder, n_outputs: int):
+    def __init__(self, stream: Separating, embedder: SpeakerEmbedder, n_outputs: int):
         self.sample_rate, self.n_outputs = stream.sample_rate, n_outputs
         self._stream = stream
         self._mixture = Window()
@@ -115,7 +115,7 @@ class TrackStream(GatedStream):
 
     longest, chunk = 50, 25
 
-    def __init__(self, stream: Stream, embedder: SpeakerEmbedder, n_outputs: int):
+    def __init__(self, stream: Separating, embedder: SpeakerEmbedder, n_outputs: int):
         super().__init__(stream, embedder, n_outputs)
         self._assignment = OnlineAssignment(n_outputs)
         self._arranger = Arranger(n_outputs, self.sample_rate)
