@@ -39,7 +39,7 @@ from spikesep.separation.inference.report import Report, Separation, separation_
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
 from spikesep.separation.inference.streaming import Stream, separate_tracks, total_cost
 from spikesep.separation.tracks.leveling import turns_of
-from spikesep.separation.tracks.tracker import TrackStream
+from spikesep.separation.tracks.tracker import GatedStream
 
 
 class PipeOutput:
@@ -229,7 +229,7 @@ def separate_live(
 
 def _open_live(
     model: Model, sound: AudioStream, block_seconds: float, channels: Channels, tracks: Tracks
-) -> Sequence[Stream | TrackStream]:
+) -> Sequence[Stream | GatedStream]:
     """Open streams like `open_streams`; with tracks, their voices follow the speakers at once."""
     if tracks == "off" or model.embedder is None:
         return open_streams(model, sound, block_seconds, channels, "off")

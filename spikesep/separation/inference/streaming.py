@@ -26,12 +26,8 @@ Wave = TypeVar("Wave", np.ndarray, Tensor)
 
 
 class Separating(Protocol):
-    """A stream that separates one recording."""
+    """What `separate_blocks` needs of a stream."""
 
-    sample_rate: int
-
-    @property
-    def latency(self) -> float: ...  # noqa: D102
     @property
     def cost(self) -> Cost: ...  # noqa: D102
     def push(self, block: Wave) -> Wave: ...  # noqa: D102

@@ -102,9 +102,9 @@ class VoiceChooser:
 
     def _n_kept(self, heard: np.ndarray) -> int:
         """Return the number of voices to return of signals in which these numbers are heard."""
-        if self._voices == "auto":
-            return max(1, int(heard.max()))
-        return self._n if self._voices == "all" else self._voices
+        if isinstance(self._voices, int):
+            return self._voices
+        return self._n if self._voices == "all" else max(1, int(heard.max()))
 
     def _seconds(self, k: int) -> np.ndarray:
         """Return how long each voice of a signal is active, [S]."""

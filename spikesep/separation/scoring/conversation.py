@@ -182,11 +182,8 @@ def diarization_error(
         return found.support()
 
     metric = DiarizationErrorRate(collar=2 * COLLAR_SECONDS)
-    parts = metric(
-        annotation(reference),
-        annotation(hypothesis),
-        uem=Timeline([Segment(0, seconds)]),
-        detailed=True,
-    )
+    uem = Timeline([Segment(0, seconds)])
+    parts = metric(annotation(reference), annotation(hypothesis), uem=uem, detailed=True)
+    assert isinstance(parts, dict)
     errors = parts["missed detection"] + parts["false alarm"] + parts["confusion"]
     return float(errors), float(parts["total"])
