@@ -15,8 +15,7 @@ from spikesep.separation.tracks.tracker import GatedStream
 Voices = Literal["all", "auto"] | int
 """Voices to return: all outputs of the network, as many as are heard, or the N most active."""
 LEAST_SECONDS, LEAST_SHARE = 0.4, 0.1
-"""A voice is heard if it is active for this long, and this share of the most active voice's time.
-"""
+"""Time and share of the most active voice's time for which a voice is active if it is heard."""
 
 
 @dataclass(frozen=True)
