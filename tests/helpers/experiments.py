@@ -76,7 +76,7 @@ def write_mixtures(folder: Path, seed: int, n: int = 4, seconds: float = 0.9) ->
     write_data_dir(folder, mixtures)
 
 
-def make_conversations(folder: Path, seconds: float = 3.0) -> Experiment:
+def make_conversations(folder: Path, seconds: float = 4.0) -> Experiment:
     """Make an experiment of conversations in the modes `both` and `clean`, and two tiny models.
 
     Of three sources, one to three have a voice.

@@ -118,11 +118,6 @@ def make_example(
     def audio(wave: np.ndarray) -> str:
         return data_url("audio/flac", flac(gain * wave, sample_rate))
 
-    unprocessed = " / ".join(
-        format_score(lambda s=source: metrics.si_sdr(mixed, s), "si_sdr")
-        for source in sources
-        if source.any()
-    )
     condition = f"{results.CONDITIONS[choice.condition]} condition"
     return Example(
         choice=choice,
@@ -130,13 +125,7 @@ def make_example(
         seconds=len(mixed) / sample_rate,
         whole_seconds=whole_seconds,
         sample_rate=sample_rate,
-        mixture=Clip(
-            key="mixture",
-            label="Mixture",
-            description=f"the mixture, example {number}",
-            audio=audio(mixed),
-            scores=[("SI-SDR", unprocessed + UNIT["si_sdr"])],
-        ),
+        mixture=_mixture_clip(number, mixed, sources, audio),
         voices=[
             _voice(
                 k + 1,
@@ -150,6 +139,24 @@ def make_example(
         ],
         rasters=rasters(counts["snn"], costs["snn"]),
         work=work_rows(costs, utterance_gains(rows, choice)),
+    )
+
+
+def _mixture_clip(
+    number: int, mixed: np.ndarray, sources: np.ndarray, audio: Callable[[np.ndarray], str]
+) -> Clip:
+    """Return the clip of a mixture [T], with its SI-SDR for each source [S, T] with a voice."""
+    values = [
+        format_score(lambda s=source: metrics.si_sdr(mixed, s), "si_sdr")
+        for source in sources
+        if source.any()
+    ]
+    return Clip(
+        key="mixture",
+        label="Mixture",
+        description=f"the mixture, example {number}",
+        audio=audio(mixed),
+        scores=[("SI-SDR", " / ".join(values) + UNIT["si_sdr"])],
     )
 
 

@@ -63,7 +63,11 @@ def summarize(records: Sequence[dict], metrics: Iterable[str]) -> list[Row]:
     for _, group in groupby(sorted(records, key=place), place):
         chosen = list(group)
         about = {name: chosen[0][name] for name in ("mode", "condition", "voices")}
-        scores = {method: _means(chosen, method, names) for method in chosen[0]["scores"]}
+        scores = {
+            method: _means([r for r in chosen if method in r["scores"]], method, names)
+            for method in METHODS
+            if any(method in record["scores"] for record in chosen)
+        }
         rows.append({**about, "n": len(chosen), "scores": scores})
     return rows
 

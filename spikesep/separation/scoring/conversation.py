@@ -26,7 +26,9 @@ MOST_DB = 100.0
 
 
 def read_turns(directory: Path, mixtures: Sequence[Mixture]) -> dict[str, tuple[Turn, ...]]:
-    """Read the turns of each mixture from `rttm` in a data directory; empty if there is none.
+    """Read the turns of each conversation from `rttm` in a data directory; empty if there is none.
+
+    A mixture in which nobody talks twice is no conversation.
 
     Speakers are numbered as the sources of their mixture, from 1.
 
@@ -46,6 +48,8 @@ def read_turns(directory: Path, mixtures: Sequence[Mixture]) -> dict[str, tuple[
             raise SpikeSepError(
                 f"{path}: {min(unknown)} is no speaker of {mixture.utt_id}; make the mixtures again"
             )
+        if len(listed) == len({name for name, _, _ in listed}):
+            continue
         turns = [Turn(a, b, mixture.speakers.index(name) + 1) for name, a, b in listed]
         found[mixture.utt_id] = tuple(sorted(turns, key=lambda turn: (turn.start, turn.speaker)))
     return found

@@ -115,9 +115,13 @@ MIXTURE = Mixture("a_b-0", *[None] * 2, ("a", "b"), ("f", "m"))
 def test_turns_are_those_of_the_sources(tmp_path):
     lines = ["SPKR-INFO a_b-0 1", "SPEAKER a_b-0 1 2.5 1 <NA> <NA> b <NA> <NA>",
              "SPEAKER a_b-0 1 0 2 <NA> <NA> a <NA> <NA>"]  # fmt: skip
+    again = "SPEAKER a_b-0 1 4 1 <NA> <NA> a <NA> <NA>\n"
     assert read_turns(tmp_path, [MIXTURE]) == {}
     (tmp_path / "rttm").write_text("\n".join(lines) + "\n")
-    assert read_turns(tmp_path, [MIXTURE]) == {"a_b-0": (Turn(0, 2, 1), Turn(2.5, 3.5, 2))}
+    assert read_turns(tmp_path, [MIXTURE]) == {}  # nobody talks twice
+    (tmp_path / "rttm").write_text("\n".join(lines) + "\n" + again)
+    expected = (Turn(0, 2, 1), Turn(2.5, 3.5, 2), Turn(4, 5, 1))
+    assert read_turns(tmp_path, [MIXTURE]) == {"a_b-0": expected}
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_another_embedder_is_scored_anew(talk, found):
 
 
 def test_conversations_without_an_embedder_are_scored_with_a_line(tmp_path):
-    made = make_conversations(tmp_path, seconds=1.0)
+    made = make_conversations(tmp_path)
     config = ScoringConfig(metrics=[], max_utterances=1)
     with pytest.warns(SpikeSepWarning, match="no embedder of speakers"):
         found = score_experiment(made.data, made.exp, config, n_jobs=1)
