@@ -1,28 +1,35 @@
-"""Tracks on simulated conversations: `python -m benchmarks.tracks --table TABLE`.
+"""Tracks in a stream, on simulated conversations: `python -m benchmarks.tracks --table TABLE`.
 
 SI-SDR improvement with one assignment of voices to speakers for the whole conversation, with the
-best assignment of each turn, and how often the best assignment changes; with tracks off, on, and in
-a stream. Voices are those of the split `tt`, turned to one polarity.
+best assignment of each turn, and how often a speaker comes back on another voice; with tracks off,
+on, and in a stream, which `spikesep-score` does not cover. Voices are those of the split `tt`,
+turned to one polarity.
 """
 
 import argparse
 from collections import defaultdict
-from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
 
 import spikesep
-from benchmarks.dialogues import Dialogue, draw_dialogue
 from benchmarks.timing import describe_machine
 from spikesep.separation.audio.files import read_audio
+from spikesep.separation.audio.levels import active_level
 from spikesep.separation.audio.polarity import polarity
 from spikesep.separation.data.corpora.table import read_table
+from spikesep.separation.data.simulation.conversation import draw_conversation, fade_edges
+from spikesep.separation.mixing_config import ConversationConfig
+from spikesep.separation.scoring.conversation import score_turns
+from spikesep.separation.scoring.metrics import score_utterance
+from spikesep.separation.tracks.rttm import Turn
 
 RATE = 8000
 SECONDS = 150.0
 LEAST_SPEECH = 5.0
 """Least speech of a person in a conversation, s."""
+LEVEL_DB = -25.0
+"""Active level of every voice."""
 
 
 def main() -> None:
@@ -41,79 +48,69 @@ def main() -> None:
     rng, rows = np.random.default_rng(options.seed), []
     for _ in range(options.count):
         pair = rng.choice(sorted(voices), model.n_speakers, replace=False)
-        dialogue = draw_dialogue([voices[name] for name in pair], SECONDS, RATE, rng)
-        rows.append(score(model, dialogue))
+        sources, turns = make_conversation([voices[name] for name in pair], rng)
+        rows.append(score(model, sources, turns))
         print(" ".join(pair), format_row(rows[-1]), flush=True)
     print("mean", format_row({name: float(np.mean([r[name] for r in rows])) for name in rows[0]}))
 
 
 def read_voices(table: Path, prefix: str) -> dict[str, np.ndarray]:
-    """Read the speech of each speaker who was held out, in one polarity."""
+    """Read the speech of each speaker who was held out, in one polarity and at one level."""
     pieces = defaultdict(list)
     for row in read_table(table):
         if row.split == "tt" and row.speaker.startswith(prefix):
             pieces[row.speaker].append(read_audio(row.path, RATE))
     voices = {name: np.concatenate(found) for name, found in pieces.items()}
-    long = {name: voice for name, voice in voices.items() if len(voice) > LEAST_SPEECH * RATE}
-    return {name: voice * polarity(voice[: 3 * RATE], RATE) for name, voice in long.items()}
+    return {
+        name: voice
+        * polarity(voice[: 3 * RATE], RATE)
+        * 10 ** ((LEVEL_DB - active_level(voice, RATE)) / 20)
+        for name, voice in voices.items()
+        if len(voice) > LEAST_SPEECH * RATE
+    }
 
 
-def score(model: spikesep.Model, dialogue: Dialogue) -> dict[str, float]:
+def make_conversation(
+    voices: list[np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, list[Turn]]:
+    """Let people talk in turn; each turn is a random part of the speech of one of them.
+
+    Returns:
+        The voices, float32 [n_speakers, T], and the turns.
+    """
+    sources, turns = np.zeros((len(voices), round(SECONDS * RATE)), np.float32), []
+    for turn in draw_conversation(rng, len(voices), SECONDS, ConversationConfig()):
+        voice, start = voices[turn.speaker], round(turn.start * RATE)
+        length = min(round((turn.end - turn.start) * RATE), len(voice), sources.shape[1] - start)
+        first = int(rng.integers(len(voice) - length + 1))
+        part = fade_edges(voice[first : first + length], RATE)
+        sources[turn.speaker, start : start + length] = part
+        turns.append(Turn(turn.start, turn.start + length / RATE, turn.speaker + 1))
+    return sources, turns
+
+
+def score(model: spikesep.Model, sources: np.ndarray, turns: list[Turn]) -> dict[str, float]:
     """Return the figures of a conversation, by name."""
-    mixture, sources = dialogue.mixture, dialogue.sources
-    stream = model.track_stream(RATE)
+    mixture, stream = sources.sum(0), model.track_stream(RATE)
     live = [stream.push(mixture[k : k + 4000]) for k in range(0, len(mixture), 4000)]
     voices = {
         "off": model.separate(mixture, RATE, tracks="off"),
         "file": model.separate(mixture, RATE),
         "stream": np.concatenate([*live, stream.flush()], axis=1),
     }
-    before = np.mean([si_sdr(mixture, source) for source in sources])
     figures = {}
     for name, estimates in voices.items():
-        turns, orders = best_of_each_turn(dialogue, estimates)
-        figures[f"{name}, one"] = best_si_sdr(estimates, sources) - before
-        figures[f"{name}, turns"] = best_si_sdr(turns, sources) - before
-        figures[f"{name}, swaps"] = sum(a != b for a, b in pairwise(orders)) / (SECONDS / 60)
+        whole = score_utterance(estimates, sources, mixture, RATE, metrics=())
+        by_turn = score_turns(estimates, sources, mixture, turns, RATE)
+        figures[f"{name}, one"] = whole.si_sdri
+        gain = by_turn["si_sdr_turns"] - (whole.si_sdr - whole.si_sdri)
+        figures |= {f"{name}, turns": gain, f"{name}, swaps": by_turn["swaps"]}
     return figures
 
 
 def format_row(figures: dict[str, float]) -> str:
     """Format figures: dB, and swaps a minute."""
     return "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
-
-
-def si_sdr(estimate: np.ndarray, source: np.ndarray) -> float:
-    """Return the SI-SDR of signals [T] in dB, without their means."""
-    estimate, source = (x.astype(np.float64) - x.mean() for x in (estimate, source))
-    target = (estimate @ source) / (source @ source) * source
-    return float(10 * np.log10(np.square(target).sum() / np.square(target - estimate).sum()))
-
-
-def best_si_sdr(estimates: np.ndarray, sources: np.ndarray) -> float:
-    """Return the mean SI-SDR in dB for the best order of the estimates."""
-    orders = permutations(range(len(sources)))
-    return max(
-        float(np.mean([si_sdr(estimates[k], s) for k, s in zip(order, sources, strict=True)]))
-        for order in orders
-    )
-
-
-def best_of_each_turn(
-    dialogue: Dialogue, estimates: np.ndarray
-) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """Order the estimates from each turn to the next as fits the sources best."""
-    cuts = [0, *(turn.start for turn in dialogue.turns[1:]), dialogue.sources.shape[1]]
-    ordered, orders = np.empty_like(estimates), []
-    for start, stop in pairwise(cuts):
-        agreement = estimates[:, start:stop] @ dialogue.sources[:, start:stop].T
-        order = max(
-            permutations(range(len(estimates))),
-            key=lambda order: sum(agreement[k, s] for s, k in enumerate(order)),
-        )
-        ordered[:, start:stop] = estimates[list(order), start:stop]
-        orders.append(order)
-    return ordered, orders
 
 
 if __name__ == "__main__":

@@ -3,14 +3,11 @@
 import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from spikesep.cli.common import (
     add_energy_option,
@@ -20,12 +17,12 @@ from spikesep.cli.common import (
     quiet_libraries,
     run,
 )
+from spikesep.cli.common.progress import progress_bar
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json, write_text
 from spikesep.separation.inference.inputs import MICROPHONE, STDIN, find_recordings
 
 if TYPE_CHECKING:
-    from spikesep.separation.inference import on_disk
     from spikesep.separation.inference.settings import InferenceSettings
 
 PROG = "spikesep-infer"
@@ -160,6 +157,15 @@ def _add_output_options(parser: ArgumentParser) -> None:
         "off keeps the order of the network's outputs",
     )
     parser.add_argument(
+        "--voices",
+        type=Literal["all", "auto"] | int,
+        default="all",
+        metavar="{all,auto,N}",
+        help="voices to write: all outputs of the network, those without a speaker too; as many as "
+        "are heard, at least one, with the number in the report; or the N most active (default: "
+        "all)",
+    )
+    parser.add_argument(
         "--rttm",
         type=Path | None,
         default=None,
@@ -181,7 +187,7 @@ def infer(options: Namespace) -> int:
 
         names = (
             "model", "network", "steps", "engine", "device", "level", "channels", "tracks",
-            "energy_table",
+            "voices", "energy_table",
         )  # fmt: skip
         settings = InferenceSettings(
             **{name: options[name] for name in names}, segment=_segment(options)
@@ -232,6 +238,13 @@ def _check(options: Namespace) -> None:
         raise SpikeSepError(
             f"--channels {options.channels}: give mix, each, or the number of one, counted from 1"
         )
+    if isinstance(options.voices, int) and options.voices < 1:
+        raise SpikeSepError(f"--voices {options.voices}: give all, auto, or a number from 1")
+    if options.live and options.voices != "all":
+        raise SpikeSepError(
+            f"--voices {options.voices}: cannot be known while a recording goes on; leave it out "
+            "with --live"
+        )
     if options.jobs < 0:
         raise SpikeSepError(f"--jobs {options.jobs}: give 0, for all cores, or more")
     if options.live and options.recordings not in ([STDIN], [MICROPHONE]):
@@ -281,7 +294,7 @@ def _separate_files(settings: "InferenceSettings", options: Namespace) -> list[d
     if batch.skipped:
         _tell(f"--resume: {len(batch.skipped)} of {total} recordings skipped, their voices exist")
     try:
-        with closing(batch.run(options.jobs, _progress_bar)) as separated:
+        with closing(batch.run(options.jobs, progress_bar)) as separated:
             for report in separated:
                 reports.append(report)
                 _print_report(report)
@@ -312,7 +325,7 @@ def _separate_pipe(settings: "InferenceSettings", options: Namespace) -> dict[st
     if options.live:
         report = separate_live_input(settings, output, recording, raw_rate=options.raw, tell=_tell)
     else:
-        with _progress_bar("standard input") as on_progress:
+        with progress_bar("standard input") as on_progress:
             report = separate_standard_input(settings, output, options.raw, on_progress)
     _print_report(report)
     if "broken_off" in report:
@@ -339,20 +352,3 @@ def _tell(line: str) -> None:
 
 def _tell_compiling() -> None:
     _tell("compiling the spiking layers for this processor; takes about 10 s, once")
-
-
-@contextmanager
-def _progress_bar(title: str) -> Iterator["on_disk.Progress"]:
-    """Show a progress bar on a terminal; yield the function that updates it."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
-        TextColumn("{task.fields[factor]}", markup=False), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as progress:
-        task = progress.add_task(title, total=None, factor="")
-        yield lambda seconds, total, factor: progress.update(
-            task, completed=seconds, total=total, factor=f"real-time factor {factor:.3f}"
-        )

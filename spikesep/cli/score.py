@@ -38,13 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(options: Namespace, command: str) -> None:
     """Score unless complete scores exist, and print the table."""
-    from spikesep.separation.scoring import results  # imports torch
-    from spikesep.separation.scoring.inputs import is_scored
+    from spikesep.separation.scoring import by_voices, results  # imports torch
+    from spikesep.separation.scoring.inputs import find_modes, is_scored
     from spikesep.separation.scoring.score import Shard, score_experiment, set_energy_table
 
     data, exp, config = options.data, options.exp, options.scoring
+    modes = find_modes(data, options.mixing)
     shard = Shard.parse(options.shard) if options.shard else None
-    if not options.redo and is_scored(data, exp, config):
+    if not options.redo and is_scored(data, exp, config, modes):
         found = read_json(exp / "results.json")
         set_energy_table(exp, found, config.energy_table)
         print(
@@ -56,6 +57,7 @@ def score(options: Namespace, command: str) -> None:
             data,
             exp,
             config,
+            modes=modes,
             n_jobs=options.launch.n_jobs,
             seed=options.seed,
             redo=options.redo,
@@ -67,3 +69,5 @@ def score(options: Namespace, command: str) -> None:
             return
         print(f"{exp / 'RESULTS.md'}: written, with results.json and scores.csv")
     Console().print(results.terminal_table(found))
+    if by_voices.is_shown(found):
+        Console().print(by_voices.terminal_table(found))

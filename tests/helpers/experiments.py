@@ -74,3 +74,48 @@ def write_mixtures(folder: Path, seed: int, n: int = 4, seconds: float = 0.9) ->
         speakers, sexes = tuple(utt.partition("-")[0].split("_")), ("f", "m" if k % 2 == 0 else "f")
         mixtures.append(Mixture(utt, paths[0], tuple(paths[1:]), speakers, sexes))
     write_data_dir(folder, mixtures)
+
+
+def make_conversations(folder: Path, seconds: float = 4.0) -> Experiment:
+    """Make an experiment of conversations in the modes `both` and `clean`, and two tiny models.
+
+    Of three sources, one to three have a voice.
+    """
+    from helpers.separators import save_tiny_experiment
+    from spikesep.files import write_json
+
+    data, exp = folder / "data", save_tiny_experiment(folder / "exp", n_speakers=3)
+    for number, split in enumerate(("cv", "tt")):
+        for mode, home in (("both", data), ("clean", data / "wav8k" / "clean")):
+            write_conversations(home / split, number, seconds, noise=0.01 * (mode == "both"))
+    histogram = {"edges": [0.0, 1.0], "counts": [9]}
+    report = {"layer": "layer0", "threshold": 0.5, "percentile": 99.0, "histogram": histogram}
+    write_json(exp / "snn" / "report.json", [report])
+    return Experiment(data, exp)
+
+
+def write_conversations(folder: Path, seed: int, seconds: float, noise: float) -> None:
+    """Write conversations of one, two and three speakers; `rttm` has their turns of 1 s."""
+    from spikesep.separation.audio.files import to_pcm16, write_wav
+    from spikesep.separation.data.corpora.table import ABSENT
+    from spikesep.separation.data.kaldi import Mixture, write_data_dir
+
+    rng, mixtures, lines = np.random.default_rng(seed), [], []
+    for n_voices in (1, 2, 3):
+        names = [*("anna", "ben", "carl")[:n_voices], *[ABSENT] * (3 - n_voices)]
+        sexes = ["fmm"[k] if k < n_voices else "u" for k in range(3)]
+        utt = f"{'_'.join(names)}-0"
+        sources = np.zeros((3, round(seconds * RATE)))
+        for k, start in enumerate(np.arange(0, seconds)):
+            part = slice(round(start * RATE), round((start + 1) * RATE))
+            tone = np.sin(2 * np.pi * (200 + 300 * (k % n_voices)) * np.arange(RATE) / RATE)
+            sources[k % n_voices, part] = 0.1 * tone + rng.normal(0, 0.03, tone.size)
+            lines.append(f"SPEAKER {utt} 1 {start} 1 <NA> <NA> {names[k % n_voices]} <NA> <NA>")
+        signals = [to_pcm16(source) / 32768 for source in sources]
+        signals.insert(0, np.sum(signals, 0) + noise * rng.normal(size=sources.shape[1]))
+        paths = [folder / "wav" / f"{utt}-{part}.wav" for part in ("mix", "s1", "s2", "s3")]
+        for path, samples in zip(paths, signals, strict=True):
+            write_wav(path, samples.astype(np.float32), RATE)
+        mixtures.append(Mixture(utt, paths[0], tuple(paths[1:]), tuple(names), tuple(sexes)))
+    write_data_dir(folder, mixtures)
+    (folder / "rttm").write_text("\n".join(lines) + "\n")

@@ -183,6 +183,7 @@ def test_every_recipe_has_the_common_options_and_its_own(name):
     own = {
         "wsj0-2mix": ["--wsj0", "--mix-lists"],
         "libri2mix": ["--librispeech", "--metadata", "--wham"],
+        "conversation": ["--librispeech"],
     }
     for option in ["--stage", "--data", "--ngpu", "--launcher", *own.get(name, [])]:
         assert option in said

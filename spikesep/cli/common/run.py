@@ -21,8 +21,8 @@ from spikesep.training.config import LaunchConfig, is_first_process
 from spikesep.training.processes.slurm import Resources, in_job, run_jobs, this_program
 
 TRAINING_PACKAGES = {
-    "asteroid", "espeakng_loader", "librosa", "matplotlib", "pesq", "pyloudnorm", "pystoi",
-    "pytorch_lightning", "tensorboard", "torchaudio", "torchmetrics", "torchvision",
+    "asteroid", "espeakng_loader", "librosa", "matplotlib", "pesq", "pyannote", "pyloudnorm",
+    "pystoi", "pytorch_lightning", "tensorboard", "torchaudio", "torchmetrics", "torchvision",
 }  # fmt: skip
 """Modules of the extra `train`, which are not needed to separate recordings."""
 

@@ -14,11 +14,11 @@ from spikesep.separation.inference.inputs import is_pipe, open_source
 from spikesep.separation.inference.on_disk import Progress, separate_to_sink, track_names
 from spikesep.separation.inference.outputs import (
     Target,
+    VoiceFiles,
     check_name_length,
     check_output_files,
     is_complete,
     name_targets,
-    open_voice_files,
 )
 from spikesep.separation.inference.report import Report, printable
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
@@ -61,14 +61,16 @@ class Batch:
         self.targets = name_targets(relative_paths, out)
         self.skipped: set[Target] = set()
         self._invalid: dict[Target, str] = {}
-        files = {target: self._voice_files(target) for target in self.targets}
+        files = {target: self._voice_files(target, settings.n_planned) for target in self.targets}
         for target, voices in files.items():
             if resume and is_pipe(target.recording):
                 raise SpikeSepError(
                     f"{target.recording}: a pipe cannot be resumed; give files, or leave out "
                     "--resume"
                 )
-            if resume and is_complete(voices, target.recording):
+            # The first voice of a signal is the last to appear; there may be no others.
+            least = 1 if settings.voices == "auto" else settings.n_planned
+            if resume and is_complete(self._voice_files(target, least), target.recording):
                 self.skipped.add(target)
             try:
                 check_name_length(voices[-1])
@@ -78,7 +80,7 @@ class Batch:
         check_output_files(written, relative_paths, report=report, overwrite=overwrite or resume)
         self._folders = {file.parent for voices in files.values() for file in voices}
 
-    def _voice_files(self, target: Target) -> list[Path]:
+    def _voice_files(self, target: Target, n_voices: int) -> list[Path]:
         """List the output files; for a pipe with unknown channels, those of the first."""
         channels = self.settings.channels
         n_channels = channels if isinstance(channels, int) else 1
@@ -87,8 +89,7 @@ class Batch:
                 n_channels = open_audio(target.recording).channels
             except Exception:  # reported when the recording is read
                 n_channels = 1
-        n_speakers = cached_model(self.settings).n_speakers
-        return target.voice_files(track_names(channels, n_channels), n_speakers)
+        return target.voice_files(track_names(channels, n_channels), n_voices)
 
     def _is_due(self, target: Target) -> bool:
         return target not in self.skipped and target not in self._invalid
@@ -156,23 +157,24 @@ def separate_file(
     overwrite: bool = False,
 ) -> Report:
     """Separate one recording into files, in any process; report any error instead of raising it."""
-    name, model = str(target.recording), cached_model(settings)
+    name = str(target.recording)
     try:
         with open_source(target.recording) as source:
             sound, channels = source.open_audible(settings.channels)
             names = track_names(settings.channels, sound.channels)
-            files = target.voice_files(names, model.n_speakers)
+            files = target.voice_files(names, settings.n_planned)
             if settings.channels == "each" and is_pipe(target.recording):
                 check_output_files(files, [], overwrite=overwrite)
+            sink = VoiceFiles(target, names, settings.n_planned)
             report = separate_to_sink(
                 settings,
                 sound,
                 channels,
-                sink=partial(open_voice_files, files),
+                sink=sink,
                 spool_folder=files[0].parent,
                 on_progress=on_progress,
             )
-        return {"recording": name, "voices": [str(file) for file in files], **report}
+        return {"recording": name, "voices": sink.names, **report}
     except Exception as error:  # the rest of the batch continues
         return {"recording": name, "error": _describe_error(error, name)}
 

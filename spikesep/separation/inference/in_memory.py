@@ -26,6 +26,7 @@ from spikesep.separation.inference.streaming import (
     to_channels,
     total_cost,
 )
+from spikesep.separation.inference.voices import VoiceChooser, Voices
 from spikesep.separation.model.hub import find_model, find_tracks
 from spikesep.separation.model.separator import Separator, load_separator
 from spikesep.separation.tracks.embedder import SpeakerEmbedder, load_embedder
@@ -47,7 +48,7 @@ class Separated:
     """Voices of one recording.
 
     Attributes:
-        estimates: float32 [n_speakers, samples], or [channels, n_speakers, samples] with
+        estimates: float32 [n_voices, samples], or [channels, n_voices, samples] with
             `channels="each"`.
         sample_rate: sample rate of the recording in Hz.
         cost: operations of the mask network, summed over all blocks. With more than one block,
@@ -57,6 +58,8 @@ class Separated:
         channels: what was separated: as requested, or the strongest channel if averaging cancels
             them.
         turns: who spoke when in each separated signal; empty if the voices do not follow speakers.
+        heard: number of voices heard in each separated signal; empty if they were not counted,
+            which for two outputs is done only if `voices` is given.
     """
 
     estimates: np.ndarray
@@ -65,6 +68,7 @@ class Separated:
     scale: float = 1.0
     channels: Channels = "mix"
     turns: tuple[tuple[Turn, ...], ...] = ()
+    heard: tuple[int, ...] = ()
 
 
 class Model:
@@ -111,6 +115,8 @@ class Model:
         segment_seconds: float = 30.0,
         channels: Channels = "mix",
         tracks: Tracks = "auto",
+        *,
+        voices: Voices = "all",
     ) -> Wave:
         """Separate the voices of a recording.
 
@@ -126,20 +132,24 @@ class Model:
                 cancel when averaged, `mix` takes the strongest one and warns.
             tracks: `auto` lets every voice follow its speaker, if the model has an embedder; `off`
                 keeps the order of the network's outputs, which may change after a pause.
+            voices: `all` returns every output of the network, also those without a voice; `auto`
+                as many as are heard, at least one; a number as many of the most active ones. Of
+                several signals, `auto` takes the largest count.
 
         Returns:
-            Voices [n_speakers, samples], or [channels, n_speakers, samples] for `each`, at
+            Voices [n_voices, samples], or [channels, n_voices, samples] for `each`, at
             `sample_rate`, with full scale at 1.
 
         Raises:
             ValueError: `wave` has another shape ([samples, channels] for example) or type, is
-                empty, contains NaN or Inf, or lacks the channel.
+                empty, contains NaN or Inf, or lacks the channel; or the network has fewer outputs
+                than `voices`.
         """
         is_tensor = isinstance(wave, Tensor)
         samples = np.asarray(wave.detach().cpu() if is_tensor else wave)
         rate = self.sample_rate if sample_rate is None else sample_rate
         result = self.separate_recording(
-            samples, rate, level, segment_seconds, channels=channels, tracks=tracks
+            samples, rate, level, segment_seconds, channels=channels, tracks=tracks, voices=voices
         )
         if not is_tensor:
             return cast(Wave, result.estimates)
@@ -155,6 +165,8 @@ class Model:
         on_progress: Callable[[float], None] = lambda share: None,
         channels: Channels = "mix",
         tracks: Tracks = "auto",
+        *,
+        voices: Voices = "all",
     ) -> Separated:
         """Separate a recording like `separate`, and return its cost, scale and turns as well.
 
@@ -169,21 +181,25 @@ class Model:
         estimates = np.empty((n_tracks * self.n_speakers, n), np.float32)
         chunks = (mixture[:, k : k + CHUNK] for k in range(0, n, CHUNK))
         meter = LevelMeter(self.n_speakers, n_tracks)
-        for mixtures, voices in separate_tracks(streams, chunks):
-            estimates[:, done : done + voices.shape[1]] = voices
-            done += voices.shape[1]
-            meter.add(voices, mixtures)
+        chooser = VoiceChooser(voices, streams, self.n_speakers)
+        for mixtures, block in separate_tracks(streams, chunks):
+            estimates[:, done : done + block.shape[1]] = block
+            done += block.shape[1]
+            meter.add(block, mixtures)
+            chooser.add(block, mixtures)
             on_progress(done / n)
         blocks = [estimates[:, k : k + CHUNK] for k in range(0, n, CHUNK)]
         leveled, scale = level_voices(lambda: blocks, meter, level, streams)
-        voices = np.concatenate(list(leveled), axis=1)
+        choice = chooser.choose()
+        kept = np.concatenate([block[choice.rows] for block in leveled], axis=1)
         return Separated(
-            voices.reshape(n_tracks, -1, n) if channels == "each" else voices,
+            kept.reshape(n_tracks, -1, n) if channels == "each" else kept,
             streams[0].sample_rate,
             total_cost(streams),
             scale,
             chosen,
-            turns_of(streams),
+            choice.number_turns(turns_of(streams)),
+            choice.heard,
         )
 
     def _audible(self, samples: np.ndarray, channels: Channels) -> Channels:

@@ -24,22 +24,21 @@ from spikesep.separation.inference.inputs import STDIN, Source, spooled
 from spikesep.separation.inference.microphone import microphone_sound
 from spikesep.separation.inference.on_disk import (
     Progress,
-    Sink,
     separate_to_sink,
     track_names,
 )
 from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
 from spikesep.separation.inference.outputs import (
+    StandardOutput,
     Target,
+    VoiceFiles,
     check_output_files,
-    open_voice_files,
-    open_wav_stream,
 )
 from spikesep.separation.inference.report import Report, Separation, separation_report
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
 from spikesep.separation.inference.streaming import Stream, separate_tracks, total_cost
 from spikesep.separation.tracks.leveling import turns_of
-from spikesep.separation.tracks.tracker import TrackStream
+from spikesep.separation.tracks.tracker import GatedStream
 
 
 class PipeOutput:
@@ -79,18 +78,18 @@ class PipeOutput:
     def _voice_files(self, n_channels: int) -> list[Path]:
         """List the output files, after checking them; none for standard output."""
         names = track_names(self.settings.channels, n_channels)
-        n_speakers = cached_model(self.settings).n_speakers
-        files = self.target.voice_files(names, n_speakers) if self.target else []
+        n_planned = self.settings.n_planned
+        files = self.target.voice_files(names, n_planned) if self.target else []
         check_output_files(files, [], report=self.report, overwrite=self.overwrite)
         return files
 
-    def open(self, sound: AudioStream) -> tuple[list[str], Sink]:
-        """Return the names of the output files of a recording and the sink that writes them."""
-        if files := self._voice_files(sound.channels):
-            return [str(file) for file in files], partial(open_voice_files, files)
-        n_tracks = len(track_names(self.settings.channels, sound.channels))
-        n_voices = n_tracks * cached_model(self.settings).n_speakers
-        return [STDIN], partial(open_wav_stream, sys.stdout.buffer, n_voices)
+    def open(self, sound: AudioStream) -> VoiceFiles | StandardOutput:
+        """Return what writes the voices of a recording."""
+        tracks = track_names(self.settings.channels, sound.channels)
+        if self._voice_files(sound.channels):
+            assert self.target is not None
+            return VoiceFiles(self.target, tracks, self.settings.n_planned)
+        return StandardOutput(len(tracks))
 
 
 def _check_standard_output() -> None:
@@ -126,17 +125,17 @@ def separate_standard_input(
     """Separate a recording from standard input, spooled because levels depend on all of it."""
     with spooled(standard_input()) as file:
         sound, channels = Source(file, raw_rate).open_audible(settings.channels)
-        names, sink = output.open(sound)
-        spool_folder = Path(names[0]).parent if output.target else Path(tempfile.gettempdir())
+        sink = output.open(sound)
+        spool_folder = Path(output.target.base).parent if output.target else None
         report = separate_to_sink(
             settings,
             sound,
             channels,
             sink=sink,
-            spool_folder=spool_folder,
+            spool_folder=spool_folder or Path(tempfile.gettempdir()),
             on_progress=on_progress,
         )
-    return {"recording": STDIN, "voices": names, **report}
+    return {"recording": STDIN, "voices": list(sink.names), **report}
 
 
 def separate_live_input(
@@ -155,10 +154,10 @@ def separate_live_input(
         latency = _open_live(model, sound, settings.segment, channels, settings.tracks)[0].latency
     except SpikeSepError as error:
         raise SpikeSepError(f"{'standard input' if is_stdin else recording}: {error}") from error
-    names, sink = output.open(sound)
+    sink = output.open(sound)
     tell(f"{sound.sample_rate} Hz, latency {latency:.2f} s plus computing time")
     begun = time.perf_counter()
-    with sink(sound.sample_rate, None) as append:
+    with sink(sound.sample_rate, None, model.n_speakers) as append:
         separation = separate_live(
             model,
             sound,
@@ -170,7 +169,7 @@ def separate_live_input(
             tell=tell,
         )
     elapsed = time.perf_counter() - begun
-    report = {"recording": recording, "voices": names, "latency": latency}
+    report = {"recording": recording, "voices": list(sink.names), "latency": latency}
     report |= separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
     return report | ({"broken_off": separation.broken_off} if separation.broken_off else {})
 
@@ -229,7 +228,7 @@ def separate_live(
 
 def _open_live(
     model: Model, sound: AudioStream, block_seconds: float, channels: Channels, tracks: Tracks
-) -> Sequence[Stream | TrackStream]:
+) -> Sequence[Stream | GatedStream]:
     """Open streams like `open_streams`; with tracks, their voices follow the speakers at once."""
     follows = tracks != "off" and model.embedder is not None
     open_stream = model.track_stream if follows else model.stream

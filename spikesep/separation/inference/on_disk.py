@@ -21,6 +21,7 @@ from spikesep.separation.inference.output_level import Level, LevelMeter
 from spikesep.separation.inference.report import Report, Separation, separation_report
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
 from spikesep.separation.inference.streaming import Stream, separate_tracks, total_cost
+from spikesep.separation.inference.voices import VoiceChooser, Voices
 from spikesep.separation.tracks.leveling import level_voices, turns_of
 from spikesep.separation.tracks.tracker import GatedStream
 
@@ -29,9 +30,9 @@ CHUNK = 2**16
 
 Progress = Callable[[float, float | None, float], object]
 """Receives finished seconds, total seconds if known, and the real-time factor."""
-Sink = Callable[[int, int | None], AbstractContextManager[Callable[[np.ndarray], None]]]
-"""Opens an output (sample rate in Hz, number of samples if known); yields a function that appends
-int16 [n, n_voices]."""
+Sink = Callable[[int, int | None, int], AbstractContextManager[Callable[[np.ndarray], None]]]
+"""Opens an output (sample rate in Hz, number of samples if known, voices per signal); yields a
+function that appends int16 [n, n_signals * n_voices]."""
 
 
 def separate_to_sink(
@@ -63,8 +64,8 @@ def separate_to_sink(
             total = sound.length / sound.sample_rate if sound.length else None
             on_progress(seconds, total, (time.perf_counter() - begun) / seconds)
 
-    def write(n_samples: int, blocks: Iterator[np.ndarray]) -> None:
-        with sink(sound.sample_rate, n_samples) as append:
+    def write(n_samples: int, n_voices: int, blocks: Iterator[np.ndarray]) -> None:
+        with sink(sound.sample_rate, n_samples, n_voices) as append:
             for block in blocks:
                 append(block)
 
@@ -79,6 +80,7 @@ def separate_to_sink(
             on_progress=progress,
             channels=channels,
             tracks=settings.tracks,
+            voices=settings.voices,
         )
     elapsed = time.perf_counter() - begun
     return separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
@@ -99,13 +101,14 @@ def separate_sound(
     model: Model,
     sound: AudioStream,
     spool_folder: Path,
-    write: Callable[[int, Iterator[np.ndarray]], None],
+    write: Callable[[int, int, Iterator[np.ndarray]], None],
     *,
     level: Level,
     segment_seconds: float,
     on_progress: Callable[[float], None] = lambda seconds: None,
     channels: Channels = "mix",
     tracks: Tracks = "auto",
+    voices: Voices = "all",
 ) -> Separation:
     """Separate a recording like `Model.separate_recording`, in constant memory.
 
@@ -116,32 +119,42 @@ def separate_sound(
         model: the separator.
         sound: the recording.
         spool_folder: folder of the spool; created if missing.
-        write: receives the number of samples and blocks of voices, int16 [n, n_voices], ordered by
-            channel.
+        write: receives the number of samples, the number of voices of each signal, and blocks of
+            voices, int16 [n, n_signals * n_voices], ordered by channel.
         level: see `spikesep.separation.inference.output_level.set_level`.
         segment_seconds: length of the network's blocks.
         on_progress: receives the finished seconds.
         channels: as in `Model.separate`, except that `mix` averages even if channels cancel; see
             `choose_downmix`.
-        tracks: as in `Model.separate`.
+        tracks, voices: as in `Model.separate`.
 
     Raises:
         SpikeSepError: the recording is unreadable or lacks the channel, or the disk is full.
     """
     streams = open_streams(model, sound, segment_seconds, channels, tracks)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
+    chooser = VoiceChooser(voices, streams, model.n_speakers)
     first = next(sound.blocks)  # before the folder is created, in case it cannot be read
     with explain_full_disk(spool_folder), _open_spool(spool_folder) as spool:
         blocks = (select_channels(block, channels) for block in chain([first], sound.blocks))
         for mixtures, estimates in separate_tracks(streams, blocks):
             meter.add(estimates, mixtures)
+            chooser.add(estimates, mixtures)
             spool.write(np.ascontiguousarray(estimates.T).tobytes())
             n_samples += mixtures.shape[1]
             on_progress(n_samples / sound.sample_rate)
-        voices, scale = level_voices(partial(_read, spool, len(meter.peaks)), meter, level, streams)
-        write(n_samples, (to_pcm16(block).T for block in voices))
-    seconds = n_samples / sound.sample_rate
-    return Separation(seconds, scale, total_cost(streams), turns=turns_of(streams))
+        blocks = partial(_read, spool, len(meter.peaks))
+        leveled, scale = level_voices(blocks, meter, level, streams)
+        choice = chooser.choose()
+        kept = (to_pcm16(block[choice.rows]).T for block in leveled)
+        write(n_samples, choice.kept.shape[1], kept)
+    return Separation(
+        n_samples / sound.sample_rate,
+        scale,
+        total_cost(streams),
+        turns=choice.number_turns(turns_of(streams)),
+        heard=choice.heard,
+    )
 
 
 def open_streams(

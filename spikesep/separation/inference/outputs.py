@@ -2,9 +2,10 @@
 
 import os
 import stat
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -35,6 +36,57 @@ class Target:
             for track in tracks
             for k in range(n_speakers)
         ]
+
+
+class VoiceFiles:
+    """Output files of a recording, opened when the number of its voices is known.
+
+    Args:
+        target: the recording.
+        tracks: names of the separated signals; see `Target.voice_files`.
+        n_planned: largest number of voices of each signal. Files of an earlier run for voices that
+            were not heard this time are removed.
+
+    Attributes:
+        names: files that were opened.
+    """
+
+    def __init__(self, target: Target, tracks: list[str], n_planned: int):
+        self.names: list[str] = []
+        self._target, self._tracks = target, tracks
+        self._planned = target.voice_files(tracks, n_planned)
+
+    @contextmanager
+    def __call__(
+        self, sample_rate: int, n_samples: int | None, n_voices: int
+    ) -> Iterator[Callable[[np.ndarray], None]]:
+        """Open the files like `open_voice_files`."""
+        files = self._target.voice_files(self._tracks, n_voices)
+        self.names = [str(file) for file in files]
+        with open_voice_files(files, sample_rate, n_samples) as write:
+            yield write
+        for file in set(self._planned) - set(files):
+            file.unlink(missing_ok=True)
+
+
+class StandardOutput:
+    """Standard output as one WAV stream with a channel per voice.
+
+    Args:
+        n_signals: number of separated signals.
+    """
+
+    names = ("-",)
+
+    def __init__(self, n_signals: int):
+        self._n_signals = n_signals
+
+    def __call__(
+        self, sample_rate: int, n_samples: int | None, n_voices: int
+    ) -> AbstractContextManager[Callable[[np.ndarray], None]]:
+        """Open the stream."""
+        n_channels = self._n_signals * n_voices
+        return open_wav_stream(sys.stdout.buffer, n_channels, sample_rate, n_samples)
 
 
 def name_targets(relative_paths: dict[Path, Path], out: Path) -> list[Target]:
@@ -150,15 +202,6 @@ def is_complete(voices: list[Path], recording: Path) -> bool:
     return all(
         stat.S_ISREG(s.st_mode) and s.st_size > header_size and s.st_mtime >= changed for s in found
     )
-
-
-def write_voice_files(
-    paths: list[Path], sample_rate: int, n_samples: int, blocks: Iterator[np.ndarray]
-) -> None:
-    """Write blocks of int16 [n, n_voices] to 16-bit WAV files, one per voice: all or none."""
-    with open_voice_files(paths, sample_rate, n_samples) as write:
-        for block in blocks:
-            write(block)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Separation:
         cost: operations of the separator.
         broken_off: why a live recording ended early; empty if it did not.
         turns: who spoke when in each separated signal; empty if voices do not follow speakers.
+        heard: number of voices heard in each separated signal; empty if they were not counted.
     """
 
     seconds: float
@@ -32,6 +33,7 @@ class Separation:
     cost: Cost
     broken_off: str = ""
     turns: tuple[tuple[Turn, ...], ...] = ()
+    heard: tuple[int, ...] = ()
 
 
 def separation_report(
@@ -59,6 +61,7 @@ def separation_report(
         "network": model.kind,
         "scale": separation.scale,
         "cost": separation.cost.to_dict(),
+        "heard": list(separation.heard),
         "turns": [[asdict(turn) for turn in turns] for turns in separation.turns],
         "energy": _energy(settings, separation),
         "engines": {name: layer.ran_on for name, layer in layers.items() if layer.ran_on},
@@ -88,6 +91,9 @@ def format_report(report: Report) -> str:
     ]
     if report["energy"]:
         notes.append(f"arithmetic {report['energy']['summary']}")
+    if report["heard"]:
+        numbers = " and ".join(map(str, report["heard"]))
+        notes.append(f"heard {numbers} voice{'s' if numbers != '1' else ''}")
     if report["channels"] > 1:
         notes.append(_format_channels(report))
     if report["scale"] < 1:

@@ -8,6 +8,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.downmix import Channels
 from spikesep.separation.inference.in_memory import Model, Tracks, load_model
 from spikesep.separation.inference.output_level import Level
+from spikesep.separation.inference.voices import Voices, check_voices
 from spikesep.spiking.conversion.time_steps import set_time_steps
 
 
@@ -27,6 +28,7 @@ class InferenceSettings:
         tracks: `auto` lets every voice follow its speaker, if the model has an embedder; `off`
             keeps the order of the network's outputs.
         energy_table: energies per operation, a key of `ENERGY_TABLES`.
+        voices: `all` outputs of the network, as many as are heard (`auto`), or a number of them.
     """
 
     model: str | None = None
@@ -39,6 +41,14 @@ class InferenceSettings:
     channels: Channels = "mix"
     tracks: Tracks = "auto"
     energy_table: str = "45nm"
+    voices: Voices = "all"
+
+    @property
+    def n_planned(self) -> int:
+        """Largest number of voices to write of each signal."""
+        if isinstance(self.voices, int):
+            return self.voices
+        return cached_model(self).n_speakers
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +56,8 @@ def cached_model(settings: InferenceSettings) -> Model:
     """Load the model of the settings, once per process.
 
     Raises:
-        SpikeSepError: the model cannot be loaded, or cannot run with this number of time steps.
+        SpikeSepError: the model cannot be loaded, cannot run with this number of time steps, or
+            has fewer outputs than are asked for.
     """
     model = load_model(settings.model, settings.network, settings.device)
     model.separator.network.use_engine(settings.engine)
@@ -55,4 +66,8 @@ def cached_model(settings: InferenceSettings) -> Model:
             set_time_steps(model.separator.network, settings.steps)
         except ValueError as error:
             raise SpikeSepError(f"--steps {settings.steps}: {error}; leave it out") from error
+    try:
+        check_voices(settings.voices, model.n_speakers)
+    except ValueError as error:
+        raise SpikeSepError(f"--{error}") from error
     return model

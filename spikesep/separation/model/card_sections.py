@@ -17,6 +17,7 @@ from spikesep.separation.scoring.results import (
     closed_voices_heard,
     decimal,
     energy_of,
+    pesq_name,
     pruning_note,
 )
 from spikesep.spiking.cost.energy_text import energy_section
@@ -88,7 +89,7 @@ def scores_section(results: dict[str, Any]) -> list[str]:
         "## How well it separates",
         "\n".join(f"| {' | '.join(row)} |" for row in rows),
         f"Means over {n['closed']} and {n['open']} mixtures. {voices}. {DEFINITION}. PESQ is "
-        "narrow-band P.862.1.",
+        f"{pesq_name(results)}.",
     ]
 
 

@@ -1,6 +1,5 @@
 """Examples of the listening page: sounds, scores and spike rasters of one mixture each."""
 
-import base64
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -9,19 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile
 import torch
-from PIL import Image
 
 from spikesep.separation.audio.files import read_audio
 from spikesep.separation.data.kaldi import Mixture
+from spikesep.separation.inference.output_level import set_level
 from spikesep.separation.model.separator import Separator
+from spikesep.separation.pages.rasters import Raster, data_url, rasters
 from spikesep.separation.scoring import metrics, results
+from spikesep.separation.scoring.conversation import level_below
 from spikesep.spiking.cost import Cost, CostMeter
 
 PEAK = 0.9
 """Largest magnitude in an example, relative to full scale; all its sounds share one gain."""
 SEXES = {"f": "female", "m": "male", "u": ""}
-MAX_RASTER_ROWS, MAX_RASTER_COLUMNS = 128, 1200
-"""Largest size of a raster in pixels."""
+LONGEST, EXCERPT = 20.0, 6.0
+"""Longest mixture in seconds that is shown as a whole, and length of the part of others."""
 GROUP_NAMES = {"diff": "different sex", "same": "same sex", None: ""}
 UNIT = {"si_sdr": "\u00a0dB", "si_sdri": "\u00a0dB"}
 """Unit of a metric, after a no-break space."""
@@ -69,27 +70,6 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Raster:
-    """Spike raster of one layer.
-
-    Attributes:
-        number: number of the spiking layer, counted from 1.
-        n_layers: number of spiking layers.
-        shown: number of neurons in the picture.
-        neurons: number of neurons of the layer.
-        rate: spikes per neuron and time step.
-        picture: PNG file as a data URL.
-    """
-
-    number: int
-    n_layers: int
-    shown: int
-    neurons: int
-    rate: float
-    picture: str
-
-
-@dataclass(frozen=True)
 class Example:
     """One mixture.
 
@@ -97,6 +77,7 @@ class Example:
         choice: the utterance.
         title: heading.
         seconds: length.
+        whole_seconds: length of the mixture of which this is an excerpt, or the same.
         sample_rate: sample rate in Hz.
         mixture: clip of the mixture.
         voices: name of each voice with its clips: reference, ANN and SNN.
@@ -107,6 +88,7 @@ class Example:
     choice: Choice
     title: str
     seconds: float
+    whole_seconds: float
     sample_rate: int
     mixture: Clip
     voices: list[tuple[str, list[Clip]]]
@@ -125,34 +107,34 @@ def make_example(
     sample_rate = models["snn"].sample_rate
     mixed = read_audio(mixture.mixture, sample_rate)
     sources = np.stack([read_audio(path, sample_rate) for path in mixture.sources])
+    whole_seconds, part = len(mixed) / sample_rate, excerpt(sources, sample_rate)
+    mixed, sources = mixed[part], sources[:, part]
     waves, costs, counts = {"source": sources}, {}, {}
     for name, model in models.items():
         estimates, costs[name], counts[name] = separate_with_counts(model, mixed)
-        ordered = estimates[list(metrics.best_permutation(estimates, sources))]
-        waves[name] = np.stack([match_rms(e, s) for e, s in zip(ordered, sources, strict=True)])
+        waves[name] = order_voices(estimates, sources, mixed)
     gain = PEAK / max(1e-6, *(float(np.abs(wave).max()) for wave in (mixed, *waves.values())))
 
     def audio(wave: np.ndarray) -> str:
         return data_url("audio/flac", flac(gain * wave, sample_rate))
 
-    unprocessed = " / ".join(
-        format_score(lambda s=source: metrics.si_sdr(mixed, s), "si_sdr") for source in sources
-    )
     condition = f"{results.CONDITIONS[choice.condition]} condition"
     return Example(
         choice=choice,
         title=", ".join(filter(None, (condition, GROUP_NAMES[choice.group]))),
         seconds=len(mixed) / sample_rate,
+        whole_seconds=whole_seconds,
         sample_rate=sample_rate,
-        mixture=Clip(
-            key="mixture",
-            label="Mixture",
-            description=f"the mixture, example {number}",
-            audio=audio(mixed),
-            scores=[("SI-SDR", unprocessed + UNIT["si_sdr"])],
-        ),
+        mixture=_mixture_clip(number, mixed, sources, audio),
         voices=[
-            _voice(k + 1, sex, {name: wave[k] for name, wave in waves.items()}, sample_rate, audio)
+            _voice(
+                k + 1,
+                sex,
+                {name: wave[k] for name, wave in waves.items()},
+                mixed,
+                sample_rate=sample_rate,
+                audio=audio,
+            )
             for k, sex in enumerate(mixture.sexes)
         ],
         rasters=rasters(counts["snn"], costs["snn"]),
@@ -160,10 +142,30 @@ def make_example(
     )
 
 
+def _mixture_clip(
+    number: int, mixed: np.ndarray, sources: np.ndarray, audio: Callable[[np.ndarray], str]
+) -> Clip:
+    """Return the clip of a mixture [T], with its SI-SDR for each source [S, T] with a voice."""
+    values = [
+        format_score(lambda s=source: metrics.si_sdr(mixed, s), "si_sdr")
+        for source in sources
+        if source.any()
+    ]
+    return Clip(
+        key="mixture",
+        label="Mixture",
+        description=f"the mixture, example {number}",
+        audio=audio(mixed),
+        scores=[("SI-SDR", " / ".join(values) + UNIT["si_sdr"])],
+    )
+
+
 def _voice(
     number: int,
     sex: str,
     waves: dict[str, np.ndarray],
+    mixed: np.ndarray,
+    *,
     sample_rate: int,
     audio: Callable[[np.ndarray], str],
 ) -> tuple[str, list[Clip]]:
@@ -173,6 +175,7 @@ def _voice(
         number: number of the voice, counted from 1.
         sex: `f`, `m` or `u`.
         waves: its reference, under `source`, and the estimate of each network.
+        mixed: the mixture.
         sample_rate: sample rate in Hz.
         audio: encodes samples as a data URL.
     """
@@ -181,7 +184,9 @@ def _voice(
         label, scores = "Reference", []
         if name != "source":
             label = results.METHODS[name]
-            scores = voice_scores(wave, waves["source"], sample_rate)
+            scores = voice_scores(wave, waves["source"], mixed, sample_rate)
+        elif not wave.any():
+            scores = [("silent", "")]
         description = f"voice {number}, {'reference' if name == 'source' else label}"
         clips.append(
             Clip(
@@ -193,6 +198,8 @@ def _voice(
             )
         )
     title = f"Voice {number}"
+    if not waves["source"].any():
+        return f"{title}, silent", clips
     return (f"{title}, {SEXES[sex]}" if SEXES[sex] else title), clips
 
 
@@ -216,46 +223,6 @@ def separate_with_counts(
     return estimates, meter.cost, counts
 
 
-def rasters(counts: dict[str, np.ndarray], cost: Cost) -> list[Raster]:
-    """Draw the rasters of the first, the middle and the last spiking layer."""
-    n_layers, layers = len(counts), list(counts.values())
-    chosen = sorted({0, n_layers // 2, n_layers - 1}) if n_layers else []
-    return [
-        Raster(
-            number=k + 1,
-            n_layers=n_layers,
-            shown=-(-len(layers[k]) // row_step(layers[k])),
-            neurons=len(layers[k]),
-            rate=cost.firing_rate[k],
-            picture=data_url("image/png", raster_picture(layers[k], cost.n_steps)),
-        )
-        for k in chosen
-    ]
-
-
-def row_step(counts: np.ndarray) -> int:
-    """Return the distance between neurons of [channels, frames] that are shown."""
-    return -(-len(counts) // MAX_RASTER_ROWS)
-
-
-def raster_picture(counts: np.ndarray, n_steps: int) -> bytes:
-    """Draw spike counts [channels, frames] as a PNG with one row per neuron.
-
-    Pixels are black; their opacity is the firing rate to the power of 0.7, so that single spikes
-    are visible. Frames that share a column are averaged.
-    """
-    counts = counts[:: row_step(counts)]
-    columns = min(counts.shape[1], MAX_RASTER_COLUMNS)
-    starts = np.arange(columns) * counts.shape[1] // columns
-    lengths = np.diff(starts, append=counts.shape[1])
-    rate = np.add.reduceat(counts, starts, axis=1) / (lengths * n_steps)
-    image = Image.fromarray(np.round(15 * rate**0.7).astype(np.uint8), mode="P")
-    image.putpalette(bytes(3 * 16))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True, bits=4, transparency=bytes(range(0, 256, 17)))
-    return buffer.getvalue()
-
-
 def flac(samples: np.ndarray, sample_rate: int) -> bytes:
     """Encode float samples [T] as a 16-bit FLAC file."""
     buffer = io.BytesIO()
@@ -263,9 +230,37 @@ def flac(samples: np.ndarray, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def data_url(content_type: str, content: bytes) -> str:
-    """Encode a file as a data URL, so that the page needs no second file."""
-    return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
+def excerpt(sources: np.ndarray, sample_rate: int) -> slice:
+    """Return the part of a mixture to show, in which the quietest of its voices is loudest.
+
+    Args:
+        sources: [S, T]; silent ones do not count.
+        sample_rate: sample rate in Hz.
+    """
+    n = round(EXCERPT * sample_rate)
+    if sources.shape[1] <= LONGEST * sample_rate:
+        return slice(0, sources.shape[1])
+    heard = sources[sources.any(1)]
+    energy = np.cumsum(np.pad(np.square(heard, dtype=np.float64), ((0, 0), (1, 0))), axis=1)
+    starts = np.arange(0, sources.shape[1] - n + 1, sample_rate)
+    quietest = (energy[:, starts + n] - energy[:, starts]).min(0, initial=np.inf)
+    start = int(starts[np.argmax(quietest)])
+    return slice(start, start + n)
+
+
+def order_voices(estimates: np.ndarray, sources: np.ndarray, mixed: np.ndarray) -> np.ndarray:
+    """Return estimates [S, T] in the order of the sources, each at the RMS of its source.
+
+    An estimate whose source is silent is at the level of the mixture, as users get it.
+    """
+    order = list(metrics.best_permutation(estimates, sources))
+    as_written = set_level(estimates, mixed, "match-mix")[0]
+    return np.stack(
+        [
+            match_rms(estimates[k], source) if source.any() else as_written[k]
+            for k, source in zip(order, sources, strict=True)
+        ]
+    )
 
 
 def match_rms(estimate: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -276,9 +271,15 @@ def match_rms(estimate: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def voice_scores(
-    estimate: np.ndarray, source: np.ndarray, sample_rate: int
+    estimate: np.ndarray, source: np.ndarray, mixed: np.ndarray, sample_rate: int
 ) -> list[tuple[str, str]]:
-    """Return names and formatted values of SI-SDR, PESQ and STOI of one voice."""
+    """Return names and formatted values of SI-SDR, PESQ and STOI of one voice.
+
+    Of an estimate whose source is silent, return its level below the mixture.
+    """
+    if not source.any():
+        below = results.decimal(level_below(estimate, mixed), "silence")
+        return [("below the mixture", f"{below}{UNIT['si_sdr']}")]
     measures = {
         "si_sdr": lambda: metrics.si_sdr(estimate, source),
         "pesq": lambda: metrics.pesq(estimate, source, sample_rate),

@@ -24,10 +24,10 @@ from spikesep.separation.pages.examples import (
     Choice,
     Example,
     ScoreRow,
-    data_url,
     make_example,
 )
-from spikesep.separation.scoring import figures, metrics, results
+from spikesep.separation.pages.rasters import data_url
+from spikesep.separation.scoring import by_voices, figures, metrics, results
 from spikesep.separation.scoring.inputs import SETS, STAGES, check_scored
 from spikesep.separation.scoring.utterance import load_models
 
@@ -49,7 +49,7 @@ def build_page(data: Path, exp: Path, out: Path, config: DemoConfig) -> Path:
             makes them), or the page would be too large.
     """
     found, rows = read_scores(exp)
-    choices = choose_examples(rows, config.examples_per_group)
+    choices = choose_examples(rows, config.examples_per_group, found.get("modes", [""])[0])
     page = render(found, _make_examples(data, exp, choices, rows), draw_figures(exp)).encode()
     if len(page) > MAX_PAGE_BYTES:
         raise SpikeSepError(
@@ -123,13 +123,17 @@ def read_scores(exp: Path) -> tuple[dict[str, Any], list[ScoreRow]]:
         return found, list(csv.DictReader(file))
 
 
-def choose_examples(rows: Sequence[ScoreRow], per_group: int) -> list[Choice]:
-    """Choose the `per_group` median utterances of each condition and sex group.
+def choose_examples(rows: Sequence[ScoreRow], per_group: int, mode: str = "") -> list[Choice]:
+    """Choose the `per_group` median utterances of a mode in each condition and sex group.
 
     Utterances are ranked by the SI-SDRi of the SNN. If no sex is known, each condition is one
     group.
     """
-    spiking = [row for row in rows if row["method"] == "snn" and row["si_sdri"]]
+    spiking = [
+        row
+        for row in rows
+        if row["method"] == "snn" and row["si_sdri"] and row.get("mode", mode) == mode
+    ]
     group_of = {row["utt"]: results.group_of(row["sexes"].split("-")) for row in spiking}
     groups = ("diff", "same") if any(group_of.values()) else (None,)
     choices = []
@@ -152,6 +156,7 @@ def render(found: dict[str, Any], examples: list[Example], drawn: dict[str, str]
         "page.html",
         results=found,
         names=results,
+        by_voices=by_voices if by_voices.is_shown(found) else None,
         metrics=[name for name in results.METRICS if name in found["closed"]["ann"]],
         rows=results.table_rows(found),
         mean_rate=float(np.mean(found["cost"]["firing_rate"] or [0.0])),

@@ -177,7 +177,7 @@ def separate_upload(
         SpikeSepError: the sample rate is out of range, or the disk is full.
     """
 
-    def write(n_samples: int, blocks: Iterator[np.ndarray]) -> None:
+    def write(n_samples: int, n_voices: int, blocks: Iterator[np.ndarray]) -> None:
         for file in voices:
             file.write(wav_header(upload.sample_rate, n_samples))
         for block in blocks:
@@ -204,6 +204,8 @@ def describe_separation(upload: Upload, separation: Separation, elapsed: float) 
         `sample_rate`; `summary`, which states length and speed; and `work`, the operations.
     """
     notes, cost = [], separation.cost
+    for heard in separation.heard:
+        notes.append(f"heard {heard} voice{'' if heard == 1 else 's'}")
     if upload.channels > 1:
         notes.append(f"{upload.channels} channels averaged")
     if separation.scale < 1:

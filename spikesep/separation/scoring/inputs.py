@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,13 @@ from typing import Any
 import spikesep
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_json
-from spikesep.separation.config import ScoringConfig
+from spikesep.separation.config import MixingConfig, ScoringConfig
 from spikesep.separation.data.corpora.table import ABSENT, UTTERANCE_TABLE, read_table
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
+from spikesep.separation.data.mixing.plan import Version
+from spikesep.separation.model.hub import find_model, find_tracks
+from spikesep.separation.scoring.conversation import read_turns
+from spikesep.separation.tracks.rttm import Turn
 
 SETS = {"closed": "cv", "open": "tt"}
 """Data directory of each condition."""
@@ -21,25 +25,81 @@ STAGES = {"ann": ("pre-training", "spikesep-train"), "snn": ("conversion", "spik
 """Stage and command that make each model."""
 
 
+UtteranceKey = tuple[str, str, str]
+"""Mode, condition and utterance ID."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A mixture to score.
+
+    Attributes:
+        mode: condition of the simulation or length mode; empty if the data have one.
+        condition: `closed` or `open`.
+        mixture: the mixture.
+        turns: turns of its sources, if it is a conversation.
+    """
+
+    mode: str
+    condition: str
+    mixture: Mixture
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def key(self) -> UtteranceKey:
+        """Key of its record."""
+        return self.mode, self.condition, self.mixture.utt_id
+
+    @property
+    def has_voice(self) -> tuple[bool, ...]:
+        """Whether each source has a voice."""
+        return tuple(speaker != ABSENT for speaker in self.mixture.speakers)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Everything that a set of scores depends on.
 
     Attributes:
-        mixtures: mixtures to score, by condition.
+        jobs: mixtures to score; those of the first mode come first.
+        modes: names of the modes.
+        tracks: embedder that lets the voices of conversations follow their speakers, if there are
+            conversations and an embedder.
         model_hash: SHA-256 of the files of each model.
         data_hash: SHA-256 of the data directories and of every audio file in them.
         key: SHA-256 of both, of the metrics, and of the version of this package.
     """
 
-    mixtures: dict[str, list[Mixture]]
+    jobs: list[Job]
+    modes: tuple[str, ...]
+    tracks: Path | None
     model_hash: dict[str, str]
     data_hash: str
     key: str
 
 
-def find_inputs(data: Path, exp: Path, config: ScoringConfig) -> Inputs:
-    """Find the models under `exp` and the mixtures under `data`, and hash them.
+def find_modes(data: Path, mixing: MixingConfig) -> dict[str, Path]:
+    """Return the folders of the data directories of each mode that stage 1 writes.
+
+    The first mode is that of `data` itself; it has no name if there are no others.
+    """
+    if len(mixing.modes) < 2:
+        return {"": data}
+    first, *others = mixing.modes
+    rate = mixing.rates_hz[0]
+    return {first: data} | {mode: data / Version(rate, mode).label for mode in others}
+
+
+def find_inputs(
+    data: Path, exp: Path, config: ScoringConfig, modes: Mapping[str, Path] | None = None
+) -> Inputs:
+    """Find the models under `exp` and the mixtures of each mode, and hash them.
+
+    Args:
+        data: folder of the Kaldi data directories.
+        exp: folder of both models.
+        config: settings.
+        modes: see `find_modes`; None for `data` alone.
 
     Raises:
         SpikeSepError: a model or a file is missing; the message names the stage that makes it.
@@ -47,13 +107,33 @@ def find_inputs(data: Path, exp: Path, config: ScoringConfig) -> Inputs:
     for kind in STAGES:
         _check_model_exists(exp, kind)
     limit = config.max_utterances or None
-    mixtures = {
-        condition: read_data_dir(data / folder)[:limit] for condition, folder in SETS.items()
-    }
+    modes = modes or {"": data}
+    jobs = [
+        job
+        for mode, folder in modes.items()
+        for condition in SETS
+        for job in _find_jobs(mode, condition, folder, data)[:limit]
+    ]
+    tracks = _find_embedder(exp) if any(job.turns for job in jobs) else None
     model_hash = {name: hash_of_model(exp / name) for name in STAGES}
-    data_hash = _hash_of_data(mixtures)
+    if tracks:
+        model_hash["tracks"] = hash_of_model(tracks)
+    data_hash = _hash_of_data(jobs, first=next(iter(modes)))
     content = json.dumps([model_hash, data_hash, sorted(config.metrics), spikesep.__version__])
-    return Inputs(mixtures, model_hash, data_hash, hashlib.sha256(content.encode()).hexdigest())
+    key = hashlib.sha256(content.encode()).hexdigest()
+    return Inputs(jobs, tuple(modes), tracks, model_hash, data_hash, key)
+
+
+def _find_jobs(mode: str, condition: str, folder: Path, first: Path) -> list[Job]:
+    """List the mixtures of a mode and condition; all modes have the turns of the first."""
+    mixtures = read_data_dir(folder / SETS[condition])
+    turns = read_turns(first / SETS[condition], mixtures)
+    return [Job(mode, condition, mixture, turns.get(mixture.utt_id, ())) for mixture in mixtures]
+
+
+def _find_embedder(exp: Path) -> Path | None:
+    """Find the embedder of an experiment, or else of the shipped model."""
+    return find_tracks(exp / "snn") or find_tracks(find_model(None, "snn"))
 
 
 def _check_model_exists(exp: Path, kind: str) -> None:
@@ -85,16 +165,20 @@ def check_scored(exp: Path, results: dict[str, Any], kind: str) -> None:
 
 
 def is_scored(
-    data: Path, exp: Path, config: ScoringConfig, tell: Callable[[str], object] = print
+    data: Path,
+    exp: Path,
+    config: ScoringConfig,
+    modes: Mapping[str, Path] | None = None,
+    tell: Callable[[str], object] = print,
 ) -> bool:
     """Whether `exp` contains complete scores of its current models, data and metrics.
 
-    `tell` receives a message if they belong to other inputs.
+    `modes` are as in `find_inputs`; `tell` receives a message if scores belong to other inputs.
     """
     written = [exp / name for name in ("results.json", "scores.csv", "RESULTS.md")]
     if not all(path.is_file() for path in written):
         return False
-    found, inputs = read_json(written[0]), find_inputs(data, exp, config)
+    found, inputs = read_json(written[0]), find_inputs(data, exp, config, modes)
     if found.get("key") == inputs.key:
         return True
     changed = {
@@ -131,17 +215,24 @@ def _hash_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _hash_of_data(mixtures: dict[str, list[Mixture]]) -> str:
-    """Hash the contents of data directories and audio files, but not their paths."""
+def _hash_of_data(jobs: Iterable[Job], first: str) -> str:
+    """Hash the contents of data directories and audio files, but not their paths.
+
+    Args:
+        jobs: the mixtures.
+        first: name of the first mode.
+    """
     digest = hashlib.sha256()
-    for condition, group in mixtures.items():
-        for mixture in group:
-            about = [condition, mixture.utt_id, mixture.speakers, mixture.sexes]
-            digest.update(json.dumps(about).encode())
-            for path in (mixture.mixture, *mixture.sources):
-                if not path.is_file():
-                    raise SpikeSepError(
-                        f"{path}: not found; make the mixtures again (spikesep-prepare)"
-                    )
-            digest.update(_hash_of_files((mixture.mixture, *mixture.sources)).encode())
+    for job in jobs:
+        mixture = job.mixture
+        about = [job.condition, mixture.utt_id, mixture.speakers, mixture.sexes]
+        about += [job.mode] if job.mode != first else []
+        about += [[turn.start, turn.stop, turn.speaker] for turn in job.turns]
+        digest.update(json.dumps(about).encode())
+        for path in (mixture.mixture, *mixture.sources):
+            if not path.is_file():
+                raise SpikeSepError(
+                    f"{path}: not found; make the mixtures again (spikesep-prepare)"
+                )
+        digest.update(_hash_of_files((mixture.mixture, *mixture.sources)).encode())
     return digest.hexdigest()

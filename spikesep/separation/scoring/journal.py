@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from spikesep.files import explain_full_disk, write_text
-
-UtteranceKey = tuple[str, str]
-"""Condition and utterance ID."""
+from spikesep.separation.scoring.inputs import UtteranceKey
 
 
 def utterance_key(record: dict[str, Any]) -> UtteranceKey:
     """Return the key of a record."""
-    return record["condition"], record["utt"]
+    return record["mode"], record["condition"], record["utt"]
 
 
 def journal_path(exp: Path, shard: str | None) -> Path:

@@ -1,13 +1,14 @@
 """Metrics of an estimated voice: SI-SDR, SDR, PESQ and STOI, for the best pairing with sources.
 
 SI-SDR is eq. 14 of the paper on signals without their means. SDR is that of BSS Eval, which allows
-for a filter with 512 taps. PESQ is narrow-band ITU-T P.862.1 (MOS-LQO); STOI is between 0 and 1. A
-metric that is not defined for a pair of signals is nan, with the reason.
+for a filter with 512 taps. PESQ (MOS-LQO) is narrow-band ITU-T P.862.1 at 8 kHz and wide-band
+P.862.2 at 16 kHz; STOI is between 0 and 1. A metric that is not defined for a pair of signals is
+nan, with the reason. Sources without a voice are left out.
 """
 
 import math
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 
@@ -23,6 +24,10 @@ DEFINITION = (
     "removed; SI-SDRi is its gain over the unprocessed mixture"
 )
 SDR_TAPS = 512
+PESQ_MODES = {8000: "nb", 16000: "wb"}
+PESQ_NAMES = {"nb": "narrow-band P.862.1", "wb": "wide-band P.862.2"}
+PESQ_SECONDS = 30.0
+"""Longest signal for P.862, whose implementation has room for 50 utterances."""
 SILENCE = 1e-9
 """Share of a signal's norm below which what is left without its mean is rounding."""
 WORST_SI_SDR = -1e3
@@ -31,7 +36,7 @@ WORST_SI_SDR = -1e3
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one mixture: means over its sources.
+    """Scores of one mixture: means over its sources that have a voice.
 
     Attributes:
         si_sdr, si_sdri, sdr: dB.
@@ -39,7 +44,8 @@ class Scores:
         stoi: 0 to 1.
         permutation: `permutation[i]` is the estimate that belongs to source i.
         undefined: reason why a requested metric is nan, by its name. Metrics that were not
-            requested are nan, too.
+            requested are nan, too, and so are those that would be infinite: the gain over a
+            mixture that is its only voice, and the SI-SDR and SDR of that mixture.
     """
 
     si_sdr: float
@@ -92,18 +98,35 @@ def sdr(estimate: np.ndarray, source: np.ndarray) -> float:
 
 
 def pesq(estimate: np.ndarray, source: np.ndarray, sample_rate: int) -> float:
-    """Compute narrow-band PESQ of two signals [samples] at 8 or 16 kHz, as MOS-LQO.
+    """Compute PESQ of two signals [samples], narrow-band at 8 kHz and wide-band at 16 kHz.
+
+    Longer signals than `PESQ_SECONDS` are cut into pieces; the mean of those with speech counts.
+
+    Returns:
+        MOS-LQO.
 
     Raises:
         UndefinedMetricError: either signal is silent or not finite, the sample rate is another, or
             P.862 detects no utterance.
     """
-    if sample_rate not in (8000, 16000):
+    if sample_rate not in PESQ_MODES:
         raise UndefinedMetricError(f"defined at 8000 and 16000 Hz, not {sample_rate}")
     _unit_norm(estimate, "estimate")
     _unit_norm(source, "source")
+    n = max(1, math.ceil(len(source) / (PESQ_SECONDS * sample_rate)))
+    pieces = zip(np.array_split(estimate, n), np.array_split(source, n), strict=True)
+    values = [_attempt(lambda e=e, s=s: _pesq_of_piece(e, s, sample_rate)) for e, s in pieces]
+    defined = [value for value in values if isinstance(value, float)]
+    if not defined:
+        raise next(value for value in values if isinstance(value, UndefinedMetricError))
+    return float(np.mean(defined))
+
+
+def _pesq_of_piece(estimate: np.ndarray, source: np.ndarray, sample_rate: int) -> float:
+    if not source.any() or not estimate.any():
+        raise UndefinedMetricError("a piece is silent")
     try:
-        return _finite(float(_pesq(sample_rate, source, estimate, "nb")))
+        return _finite(float(_pesq(sample_rate, source, estimate, PESQ_MODES[sample_rate])))
     except (PesqError, ValueError) as error:
         reason = error.args[0] if error.args else type(error).__name__
         reason = reason.decode() if isinstance(reason, bytes) else str(reason)
@@ -158,6 +181,8 @@ def score_utterance(
     mixture: np.ndarray,
     sample_rate: int,
     metrics: Collection[str] = ("sdr", "pesq", "stoi"),
+    *,
+    has_voice: Sequence[bool] | None = None,
 ) -> Scores:
     """Score the estimates of one mixture.
 
@@ -167,6 +192,7 @@ def score_utterance(
         mixture: [samples].
         sample_rate: sample rate in Hz.
         metrics: which of `sdr`, `pesq` and `stoi` to compute besides SI-SDR.
+        has_voice: whether each source has a voice; None if all have.
 
     Raises:
         ValueError: the shapes differ.
@@ -177,8 +203,9 @@ def score_utterance(
     if estimates.shape != sources.shape or mixture.shape != sources.shape[1:]:
         raise ValueError(f"shapes differ: {estimates.shape}, {sources.shape}, {mixture.shape}")
     order = best_permutation(estimates, sources)
-    pairs = list(zip(estimates[list(order)], sources, strict=True))
-    unprocessed = [(mixture, source) for source in sources]
+    heard = np.flatnonzero(np.ones(len(sources)) if has_voice is None else has_voice)
+    pairs = [(estimates[order[k]], sources[k]) for k in heard]
+    unprocessed = [(mixture, source) for _, source in pairs]
     measures: dict[str, Callable[[], float]] = {
         "si_sdr": lambda: _mean(si_sdr, pairs),
         "si_sdri": lambda: _mean(si_sdr, pairs) - _mean(si_sdr, unprocessed),
@@ -186,7 +213,7 @@ def score_utterance(
         "pesq": lambda: _mean(lambda e, s: pesq(e, s, sample_rate), pairs),
         "stoi": lambda: _mean(lambda e, s: stoi(e, s, sample_rate), pairs),
     }
-    requested = {"si_sdr", "si_sdri", *metrics}
+    requested = {"si_sdr", "si_sdri", *metrics} - _infinite(pairs, mixture)
     values, undefined = {}, {}
     for name, measure in measures.items():
         value = _attempt(measure) if name in requested else math.nan
@@ -195,6 +222,22 @@ def score_utterance(
             value = math.nan
         values[name] = value
     return Scores(**values, permutation=order, undefined=undefined)
+
+
+def mean_si_sdr(estimates: np.ndarray, sources: np.ndarray) -> float:
+    """Return the mean SI-SDR in dB of estimates [S, T], in the order of the sources.
+
+    Raises:
+        UndefinedMetricError: the SI-SDR of a pair is undefined.
+    """
+    return _mean(si_sdr, list(zip(estimates, sources, strict=True)))
+
+
+def _infinite(pairs: list[tuple[np.ndarray, np.ndarray]], mixture: np.ndarray) -> set[str]:
+    """Return the metrics that are infinite as the mixture is the only voice in it."""
+    if len(pairs) != 1 or not np.array_equal(mixture, pairs[0][1]):
+        return set()
+    return {"si_sdri"} | ({"si_sdr", "sdr"} if np.array_equal(*pairs[0]) else set())
 
 
 def _attempt(measure: Callable[[], float]) -> float | UndefinedMetricError:
@@ -207,6 +250,8 @@ def _attempt(measure: Callable[[], float]) -> float | UndefinedMetricError:
 def _mean(
     metric: Callable[[np.ndarray, np.ndarray], float], pairs: list[tuple[np.ndarray, np.ndarray]]
 ) -> float:
+    if not pairs:
+        raise UndefinedMetricError("no source has a voice")
     return float(np.mean([metric(estimate, source) for estimate, source in pairs]))
 
 

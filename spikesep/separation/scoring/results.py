@@ -10,7 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from spikesep.separation.scoring.metrics import DEFINITION
+from spikesep.separation.scoring.metrics import DEFINITION, PESQ_MODES, PESQ_NAMES
 from spikesep.spiking.cost import Cost, EnergyReport, energy_report, energy_table
 from spikesep.spiking.cost.energy_text import energy_section
 
@@ -24,24 +24,31 @@ METRICS = {
     "pesq": "PESQ",
     "stoi": "STOI",
 }
-DECIMALS = {"si_sdr": 1, "si_sdri": 1, "sdr": 1, "pesq": 2, "stoi": 3}
+DECIMALS = {"pesq": 2, "stoi": 3, "counted": 0}
 
 
 def group_of(sexes: Sequence[str]) -> str | None:
-    """Return `same` if all voices have the same sex, else `diff`; None if any sex is unknown."""
-    if "u" in sexes:
+    """Return `same` if all voices have the same sex, else `diff`.
+
+    Return None if any sex is unknown, or there is one voice.
+    """
+    if "u" in sexes or len(sexes) < 2:
         return None
     return "same" if len(set(sexes)) == 1 else "diff"
 
 
-def summarize(records: Sequence[dict], metrics: Iterable[str]) -> dict[str, Any]:
+def summarize(records: Sequence[dict], metrics: Iterable[str], mode: str = "") -> dict[str, Any]:
     """Compute mean scores by condition, method, metric and group, and the mean cost.
+
+    Only mixtures of one mode with two voices or more count, except for the cost. `by_voices` has
+    the others.
 
     An utterance for which a metric is undefined with one method is excluded from the means of that
     metric for all methods, so that each column compares the same utterances. It is listed under
     `refused`. A mean over no utterance is None.
     """
-    names = ["si_sdr", "si_sdri", *metrics]
+    names, everything = ["si_sdr", "si_sdri", *metrics], records
+    records = [record for record in records if record["mode"] == mode and record["voices"] > 1]
     refused = {
         name: sorted(record["utt"] for record in records if _is_undefined(record, name))
         for name in names
@@ -52,8 +59,8 @@ def summarize(records: Sequence[dict], metrics: Iterable[str]) -> dict[str, Any]
         summary[condition] = {
             method: {name: _means(chosen, method, name) for name in names} for method in METHODS
         }
-    summary["cost"] = mean_cost(records)
-    summary["ann_cost"] = mean_ann_cost(records)
+    summary["cost"] = mean_cost(everything)
+    summary["ann_cost"] = mean_ann_cost(everything)
     summary["refused"] = {name: utts for name, utts in refused.items() if utts or name == "pesq"}
     summary["n_utterances"] = {
         condition: {group: len(_select(records, condition, group)) for group in GROUPS}
@@ -188,8 +195,9 @@ def decimal(value: float | None, metric: str) -> str:
     """Format a score; an en dash stands for None."""
     if value is None:
         return "–"
-    rounded = round(value, DECIMALS[metric]) + 0.0  # turns -0.0 into 0.0
-    return f"{rounded:.{DECIMALS[metric]}f}".replace("-", "−")
+    decimals = DECIMALS.get(metric, 1)
+    rounded = round(value, decimals) + 0.0  # turns -0.0 into 0.0
+    return f"{rounded:.{decimals}f}".replace("-", "−")
 
 
 def notes(results: dict[str, Any]) -> list[str]:
@@ -204,10 +212,13 @@ def notes(results: dict[str, Any]) -> list[str]:
     synops, macs, analog = (
         f"{cost[f'{name}_per_second'] / 1e6:,.1f}" for name in ("synops", "macs", "analog_macs")
     )
+    mode = results.get("modes", [""])[0]
+    means = f"Means over mixtures of two voices or more{f' ({mode})' if mode else ''}"
     return [
-        f"Means over utterances: {counts}. {_voices_note(results)}",
+        f"{means if is_mixed(results) else 'Means over utterances'}: {counts}. "
+        f"{_voices_note(results)}",
         *results.get("cut_short", []),
-        f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is narrow-band P.862.1 (MOS-LQO).",
+        f"{DEFINITION}. SDR is BSS Eval's with 512 taps; PESQ is {pesq_name(results)} (MOS-LQO).",
         f"Encoding time window N_s = {cost['n_steps']} steps. SynOps ratio "
         f"{cost['synops_ratio']:.3f}: {synops} million synaptic operations per second of audio, "
         "where the ANN's separator does "
@@ -219,6 +230,17 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"spikesep {format_version(versions)}; {machine['processor']}, {machine['cores']} cores. "
         f"Data {results['data_hash'][:12]}.",
     ]
+
+
+def is_mixed(results: dict[str, Any]) -> bool:
+    """Whether there are mixtures that the table leaves out."""
+    rows = results.get("by_voices", [])
+    return len({row["mode"] for row in rows}) > 1 or any(row["voices"] < 2 for row in rows)
+
+
+def pesq_name(results: dict[str, Any]) -> str:
+    """Return the variant of PESQ, which depends on the sample rate."""
+    return PESQ_NAMES[PESQ_MODES.get(results.get("sample_rate", 8000), "nb")]
 
 
 def pruning_note(cost: dict[str, Any]) -> str:
@@ -275,7 +297,9 @@ def _means(records: Sequence[dict], method: str, name: str) -> dict[str, float |
         values = [
             record["scores"][method][name]
             for record in records
-            if not _is_undefined(record, name) and group in ("overall", group_of(record["sexes"]))
+            if record["scores"][method][name] is not None
+            and not _is_undefined(record, name)
+            and group in ("overall", group_of(record["sexes"]))
         ]
         means[group] = sum(values) / len(values) if values else None
     return means

@@ -6,20 +6,26 @@ a shard merges all journals and scores what is missing. `results` computes and f
 """
 
 import csv
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spikesep.errors import SpikeSepError
+from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import atomic_path, read_json, write_json, write_text
 from spikesep.provenance import provenance
 from spikesep.separation.config import ScoringConfig
-from spikesep.separation.data.kaldi import Mixture
-from spikesep.separation.scoring import figures, results
-from spikesep.separation.scoring.inputs import STAGES, Inputs, closed_voices_heard, find_inputs
-from spikesep.separation.scoring.journal import (
+from spikesep.separation.scoring import by_voices, figures, results
+from spikesep.separation.scoring.inputs import (
+    STAGES,
+    Inputs,
+    Job,
     UtteranceKey,
+    closed_voices_heard,
+    find_inputs,
+)
+from spikesep.separation.scoring.journal import (
     find_journals,
     journal_path,
     open_journal,
@@ -63,6 +69,7 @@ def score_experiment(
     exp: Path,
     config: ScoringConfig,
     *,
+    modes: Mapping[str, Path] | None = None,
     n_jobs: int = 0,
     seed: int = 0,
     redo: bool = False,
@@ -76,6 +83,8 @@ def score_experiment(
         exp: folder of the two models; receives `results.json`, `scores.csv`, `RESULTS.md` and
             `figures/`.
         config: the metrics.
+        modes: folders of the data directories of each mode, that of `data` first; see
+            `find_modes`. None for `data` alone.
         n_jobs: processes; 0 uses all cores, 1 computes in this process.
         seed, command: recorded in the results; scoring itself is deterministic.
         redo: score finished utterances again.
@@ -87,23 +96,23 @@ def score_experiment(
     Raises:
         SpikeSepError: a model or file is missing or unreadable, or a process died.
     """
-    inputs = find_inputs(data, exp, config)
+    inputs = find_inputs(data, exp, config, modes)
+    _tell_left_out(inputs, exp)
     journal = journal_path(exp, shard.name if shard else None)
     journals = [journal] if shard else find_journals(exp)
     finished = {} if redo else read_journals(journals, inputs.key)
     jobs = _jobs(inputs, shard)
     waiting = _waiting(jobs, finished)
     with open_journal(journal, inputs.key, finished) as append:
-        for record in score_all(
-            waiting, exp, key=inputs.key, metrics=tuple(config.metrics), n_jobs=n_jobs
-        ):
+        for record in score_all(waiting, exp, inputs, tuple(config.metrics), n_jobs):
             append(record)
             finished[utterance_key(record)] = record
     if shard:
         return None
-    records = [finished[condition, mixture.utt_id] for condition, mixture in jobs]
+    records = [finished[job.key] for job in jobs]
     found = _summarize(records, exp, config, inputs)
-    found["closed_voices_heard"] = closed_voices_heard(data, inputs.mixtures["closed"])
+    closed = [job.mixture for job in jobs if job.condition == "closed"]
+    found["closed_voices_heard"] = closed_voices_heard(data, closed)
     found |= {"seed": seed, "command": command}
     found["energy"] = results.energy_of(found, config.energy_table)[0].to_dict()
     _write(found, records, exp, config.metrics)
@@ -111,18 +120,26 @@ def score_experiment(
     return found
 
 
-def _jobs(inputs: Inputs, shard: Shard | None) -> list[tuple[str, Mixture]]:
-    """List the conditions and mixtures of a shard, or all of them."""
-    jobs = [(name, mixture) for name, group in inputs.mixtures.items() for mixture in group]
-    return jobs[shard.number - 1 :: shard.of] if shard else jobs
+def _tell_left_out(inputs: Inputs, exp: Path) -> None:
+    """Warn that the tracks of conversations cannot be scored, if they cannot."""
+    if inputs.tracks is None and any(job.turns for job in inputs.jobs):
+        warnings.warn(
+            f"{exp}: has no embedder of speakers, so conversations are scored without tracks; "
+            "spikesep-tracks trains one (stage 6)",
+            SpikeSepWarning,
+            stacklevel=3,
+        )
 
 
-def _waiting(
-    jobs: list[tuple[str, Mixture]], finished: dict[UtteranceKey, Record]
-) -> list[tuple[str, Mixture]]:
+def _jobs(inputs: Inputs, shard: Shard | None) -> list[Job]:
+    """List the mixtures of a shard, or all of them."""
+    return inputs.jobs[shard.number - 1 :: shard.of] if shard else inputs.jobs
+
+
+def _waiting(jobs: list[Job], finished: dict[UtteranceKey, Record]) -> list[Job]:
     """List the unfinished jobs, longest first, as a long last one would leave cores idle."""
-    waiting = [job for job in jobs if (job[0], job[1].utt_id) not in finished]
-    return sorted(waiting, key=lambda job: job[1].mixture.stat().st_size, reverse=True)
+    waiting = [job for job in jobs if job.key not in finished]
+    return sorted(waiting, key=lambda job: job.mixture.mixture.stat().st_size, reverse=True)
 
 
 def _summarize(
@@ -131,7 +148,10 @@ def _summarize(
     """Compute the means, and add what the scores depend on."""
     models = {name: read_json(exp / name / "config.json") for name in STAGES}
     return {
-        **results.summarize(records, config.metrics),
+        **results.summarize(records, config.metrics, inputs.modes[0]),
+        "modes": list(inputs.modes),
+        "by_voices": by_voices.summarize(records, config.metrics),
+        "sample_rate": models["ann"]["model"]["sample_rate"],
         "config": {"scoring": asdict(config), **models},
         "model_hash": inputs.model_hash,
         "data_hash": inputs.data_hash,
@@ -143,28 +163,36 @@ def _summarize(
 
 def _write(found: dict[str, Any], records: list[Record], exp: Path, metrics: Iterable[str]) -> None:
     _write_scores(exp / "scores.csv", records, metrics)
-    write_text(exp / "RESULTS.md", results.markdown(found, found["energy"]["table"]))
+    _write_report(exp, found, found["energy"]["table"])
     figures.draw(exp, exp / "figures")
     write_json(exp / "results.json", found)  # last, as it marks scoring as complete
+
+
+def _write_report(exp: Path, found: dict[str, Any], table: str) -> None:
+    report = [results.markdown(found, table), *by_voices.markdown(found)]
+    write_text(exp / "RESULTS.md", "\n".join(report))
 
 
 def set_energy_table(exp: Path, found: dict[str, Any], table: str) -> None:
     """Write complete results again with the energies of another table, if it is another one."""
     if found.get("energy", {}).get("table", "45nm") != table:
         found["energy"] = results.energy_of(found, table)[0].to_dict()
-        write_text(exp / "RESULTS.md", results.markdown(found, table))
+        _write_report(exp, found, table)
         write_json(exp / "results.json", found)
 
 
 def _write_scores(path: Path, records: list[Record], metrics: Iterable[str]) -> None:
     """Write one row per utterance and method."""
-    columns = ("si_sdr", "si_sdri", *metrics)
+    columns = ("si_sdr", "si_sdri", *metrics, *by_voices.COLUMNS)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["utt", "condition", "sexes", "method", *columns, "refused"])
+        about = ["utt", "condition", "mode", "voices", "sexes", "method"]
+        table.writerow([*about, *columns, "refused"])
         for record in records:
-            about = [record["utt"], record["condition"], "-".join(record["sexes"])]
+            values = {**record, "sexes": "-".join(record["sexes"])}
             for method, scores in record["scores"].items():
-                values = ["" if scores[name] is None else f"{scores[name]:.4f}" for name in columns]
+                row = [values[name] for name in about[:-1]] + [method]
+                found = [scores.get(name) for name in columns]
+                row += ["" if value is None else f"{value:.4f}" for value in found]
                 reasons = (f"{name}: {reason}" for name, reason in scores["refused"].items())
-                table.writerow([*about, method, *values, "; ".join(reasons)])
+                table.writerow([*row, "; ".join(reasons)])

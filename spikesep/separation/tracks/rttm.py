@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from spikesep.errors import SpikeSepError
+from spikesep.files import read_lines
 from spikesep.separation.tracks.activity import FRAMES_PER_SECOND
 from spikesep.separation.tracks.stretches import Stretch
 
@@ -65,6 +67,28 @@ def format_rttm(name: str, turns: Iterable[Turn], channel: int = 1) -> str:
         f"<NA> <NA> spk{turn.speaker} <NA> <NA>\n"
         for turn in turns
     )
+
+
+def read_rttm(path: Path) -> dict[str, list[tuple[str, float, float]]]:
+    """Read speaker, start and stop in seconds of the turns in each recording, by its name.
+
+    Raises:
+        SpikeSepError: a line is not as the format has it.
+    """
+    turns: dict[str, list[tuple[str, float, float]]] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = line.split()
+        if fields[:1] != ["SPEAKER"]:
+            continue  # other types of lines, and comments
+        try:
+            name, start, seconds, speaker = fields[1], *map(float, fields[3:5]), fields[7]
+        except (IndexError, ValueError) as error:
+            raise SpikeSepError(
+                f"{path}:{number}: not SPEAKER, name, channel, start, duration, <NA>, <NA>, "
+                "speaker; correct the line"
+            ) from error
+        turns.setdefault(name, []).append((speaker, start, start + seconds))
+    return turns
 
 
 def format_reports(reports: Iterable[dict[str, Any]], channel: int) -> str:

@@ -7,11 +7,13 @@ A `GatedStream` leaves assignment and arrangement to the end of the recording; a
 assigns each stretch from what has been heard so far.
 """
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.inference.streaming import Stream, Wave, Window, to_mono
+from spikesep.separation.inference.streaming import Wave, Window, to_mono
 from spikesep.separation.tracks.arrangement import Arranger
 from spikesep.separation.tracks.assignment import OnlineAssignment, assign
 from spikesep.separation.tracks.embedder import SpeakerEmbedder
@@ -19,6 +21,19 @@ from spikesep.separation.tracks.gate import Gate, frame_start
 from spikesep.separation.tracks.rttm import Turn, find_turns
 from spikesep.separation.tracks.stretches import StretchCollector
 from spikesep.spiking.cost import Cost
+
+
+class OutputStream(Protocol):
+    """A stream of the outputs of a separator."""
+
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def cost(self) -> Cost: ...  # noqa: D102
+    @property
+    def latency(self) -> float: ...  # noqa: D102
+    def push(self, block: np.ndarray) -> np.ndarray: ...  # noqa: D102
+    def flush(self) -> np.ndarray: ...  # noqa: D102
 
 
 class GatedStream:
@@ -33,7 +48,7 @@ class GatedStream:
     longest, chunk = 100, 250
     """Frames of the longest stretch, and those that are embedded at once."""
 
-    def __init__(self, stream: Stream, embedder: SpeakerEmbedder, n_outputs: int):
+    def __init__(self, stream: OutputStream, embedder: SpeakerEmbedder, n_outputs: int):
         self.sample_rate, self.n_outputs = stream.sample_rate, n_outputs
         self._stream = stream
         self._mixture = Window()
@@ -115,7 +130,7 @@ class TrackStream(GatedStream):
 
     longest, chunk = 50, 25
 
-    def __init__(self, stream: Stream, embedder: SpeakerEmbedder, n_outputs: int):
+    def __init__(self, stream: OutputStream, embedder: SpeakerEmbedder, n_outputs: int):
         super().__init__(stream, embedder, n_outputs)
         self._assignment = OnlineAssignment(n_outputs)
         self._arranger = Arranger(n_outputs, self.sample_rate)

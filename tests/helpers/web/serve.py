@@ -19,15 +19,15 @@ class Gate:
     """Stops the network of a running service before its next block until `go` is set."""
 
     def __init__(self, service):
-        self.network, self.calls = service.model.separator.separate_with_cost, 0
+        self.network, self.calls = service.model.separator.separate_conditioned, 0
         self.begun, self.go = threading.Event(), threading.Event()
-        service.model.separator.separate_with_cost = self
+        service.model.separator.separate_conditioned = self
 
-    def __call__(self, mixture):
+    def __call__(self, mixture, observe=None):
         self.calls += 1
         self.begun.set()
         assert self.go.wait(10)
-        return self.network(mixture)
+        return self.network(mixture, observe)
 
 
 @contextmanager

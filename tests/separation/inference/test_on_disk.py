@@ -11,7 +11,7 @@ from helpers.separators import tiny_separator
 from spikesep.separation.audio.files import open_audio, read_channels
 from spikesep.separation.inference.in_memory import Model
 from spikesep.separation.inference.on_disk import separate_sound
-from spikesep.separation.inference.outputs import write_voice_files
+from spikesep.separation.inference.outputs import open_voice_files
 
 
 def test_long_file_is_not_read_when_opened(tmp_path):
@@ -28,11 +28,13 @@ from pathlib import Path
 from spikesep.separation.inference.in_memory import load_model
 from spikesep.separation.audio.files import open_audio
 from spikesep.separation.inference.on_disk import separate_sound
-from spikesep.separation.inference.outputs import write_voice_files
-from functools import partial
+from spikesep.separation.inference.outputs import open_voice_files
 torch.set_num_threads(1)
 model, sound, out = load_model(sys.argv[1]), open_audio(Path(sys.argv[2])), Path(sys.argv[3])
-write = partial(write_voice_files, [out / "1.wav", out / "2.wav"], sound.sample_rate)
+def write(n_samples, n_voices, blocks):
+    with open_voice_files([out / "1.wav", out / "2.wav"], sound.sample_rate, n_samples) as append:
+        for block in blocks:
+            append(block)
 separate_sound(model, sound, out, write, level="match-mix", segment_seconds=5.0)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -64,6 +66,13 @@ def test_memory_does_not_grow_with_the_length(kept_experiment, tmp_path):
     assert peaks[12] - peaks[1] < 40, peaks
 
 
+def write_files(paths, sample_rate, n_samples, n_voices, blocks):
+    assert n_voices == len(paths)
+    with open_voice_files(paths, sample_rate, n_samples) as append:
+        for block in blocks:
+            append(block)
+
+
 def test_separation_on_disk_equals_separation_in_memory(tmp_path):
     model = Model(tiny_separator())
     wave = np.random.default_rng(0).normal(0, 0.1, (30000, 2)).clip(-1, 1)
@@ -71,7 +80,7 @@ def test_separation_on_disk_equals_separation_in_memory(tmp_path):
     paths = [tmp_path / "1.wav", tmp_path / "2.wav"]
     for level in ("match-mix", "peak", "none"):
         sound = open_audio(tmp_path / "a.wav")
-        write = partial(write_voice_files, paths, 22050)
+        write = partial(write_files, paths, 22050)
         separation = separate_sound(model, sound, tmp_path, write, level=level, segment_seconds=0.3)
         whole = model.separate_recording(wave.T.astype(np.float32), 22050, level)
         written = np.stack([read_channels(path)[0][0] for path in paths])

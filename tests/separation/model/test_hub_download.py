@@ -19,7 +19,7 @@ def test_settings_are_downloaded_first(hub, capsys, name, revision):
     assert hub.calls == [
         ("model_info", repo, revision),
         ("snapshot_download", repo, revision, ["config.json"], False),
-        ("snapshot_download", repo, revision, ALL_FILES, False),
+        ("snapshot_download", repo, revision, [*ALL_FILES, "tracks/*"], False),
     ]
     assert capsys.readouterr().err == f"{name}: revision {COMMIT[:12]} of the hub\n"
 

@@ -108,7 +108,42 @@ def test_stoi_and_pesq_use_the_source_as_reference():
     wide = [resample(signal, RATE, 16000) for signal in (source, source + 0.3 * speechlike(2))]
     expected = [pesq.pesq(16000, wide[0], wide[1], mode) for mode in ("nb", "wb")]
     assert abs(expected[0] - expected[1]) > 1e-2
-    assert metrics.pesq(wide[1], wide[0], 16000) == pytest.approx(expected[0])
+    assert metrics.pesq(wide[1], wide[0], 16000) == pytest.approx(expected[1])
+    narrow = pesq.pesq(8000, source, source + 0.3 * speechlike(2), "nb")
+    assert metrics.pesq(source + 0.3 * speechlike(2), source, 8000) == pytest.approx(narrow)
+
+
+def test_pesq_of_a_long_signal_is_the_mean_over_its_pieces():
+    source = np.concatenate([speechlike(k, 8.0) for k in range(4)])
+    source[len(source) // 2 :] = 0
+    estimate = source + 0.3 * speechlike(9, 32.0)
+    half = len(source) // 2
+    expected = metrics.pesq(estimate[:half], source[:half], RATE)
+    assert metrics.pesq(estimate, source, RATE) == pytest.approx(expected)
+
+
+def test_sources_without_a_voice_are_left_out():
+    sources = np.stack([speechlike(1), np.zeros(len(speechlike(1))), speechlike(2)])
+    estimates = sources[[2, 1, 0]] + 0.01 * speechlike(3)
+    all_three = score_utterance(
+        estimates, sources, sources.sum(0), RATE, has_voice=(True, False, True)
+    )
+    two = score_utterance(estimates[[0, 2]], sources[[0, 2]], sources.sum(0), RATE)
+    assert all_three.permutation == (2, 1, 0)
+    for name in ("si_sdr", "si_sdri", "sdr", "pesq", "stoi"):
+        assert getattr(all_three, name) == pytest.approx(getattr(two, name))
+    assert not all_three.undefined
+
+
+def test_a_voice_alone_has_no_gain():
+    sources = np.stack([speechlike(1), np.zeros(len(speechlike(1)))])
+    for estimates, known in ((sources + 0.01 * speechlike(2), True), (sources, False)):
+        scores = score_utterance(
+            estimates, sources, sources[0], RATE, ["stoi"], has_voice=(True, False)
+        )
+        assert math.isnan(scores.si_sdri)
+        assert math.isnan(scores.si_sdr) != known
+        assert not scores.undefined
 
 
 def test_unrequested_metrics_are_nan_without_a_reason():

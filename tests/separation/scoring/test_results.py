@@ -27,6 +27,8 @@ def record(utt, condition, sexes, value, refused=()):
     return {
         "utt": utt,
         "condition": condition,
+        "mode": "",
+        "voices": len(sexes),
         "sexes": sexes,
         "seconds": 2.0,
         "scores": scores,
@@ -56,7 +58,15 @@ def full(records=RECORDS, **more) -> dict:
 
 @pytest.mark.parametrize(
     ("sexes", "group"),
-    [("ff", "same"), ("mm", "same"), ("fm", "diff"), ("ffm", "diff"), ("fu", None), ("uu", None)],
+    [
+        ("ff", "same"),
+        ("mm", "same"),
+        ("fm", "diff"),
+        ("ffm", "diff"),
+        ("fu", None),
+        ("uu", None),
+        ("f", None),
+    ],
 )
 def test_group_is_known_if_all_sexes_are(sexes, group):
     assert results.group_of(sexes) == group

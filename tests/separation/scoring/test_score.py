@@ -80,11 +80,11 @@ def test_killed_run_resumes_after_an_interrupted_line(experiment, monkeypatch):
     scored = []
     original = utterance.score_mixture
 
-    def interrupt_at_the_fourth(condition, mixture, *rest):
-        scored.append((condition, mixture.utt_id))
+    def interrupt_at_the_fourth(job, *rest):
+        scored.append(job.key)
         if len(scored) == 4:
             raise KeyboardInterrupt
-        return original(condition, mixture, *rest)
+        return original(job, *rest)
 
     monkeypatch.setattr(utterance, "score_mixture", interrupt_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):

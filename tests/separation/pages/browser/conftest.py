@@ -84,11 +84,11 @@ def service():
 @pytest.fixture
 def blocks(service, monkeypatch):
     """Return a semaphore that each block of the network acquires first."""
-    gate, network = threading.Semaphore(0), service.model.separator.separate_with_cost
+    gate, network = threading.Semaphore(0), service.model.separator.separate_conditioned
 
-    def waiting(mixture):
-        return gate.acquire(timeout=10) and network(mixture)
+    def waiting(mixture, observe=None):
+        return gate.acquire(timeout=10) and network(mixture, observe)
 
-    monkeypatch.setattr(service.model.separator, "separate_with_cost", waiting, raising=False)
+    monkeypatch.setattr(service.model.separator, "separate_conditioned", waiting, raising=False)
     yield gate
     gate.release(100)
