@@ -1,0 +1,251 @@
+"""The same trained networks through several ANN-to-SNN converters.
+
+    python -m benchmarks --only converters --json converters.json
+
+Trains four networks, converts each with every method and setting, and scores it over the number of
+time steps. `calibrated` methods see inputs only; `fine-tuned` methods train for the same number of
+epochs on the same examples with the same loss. The input is a constant current, the readout the
+mean output over the steps. A peer that is not installed is skipped.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.converters import ours, peers, qcfs
+from benchmarks.converters.images import autoencoder, cnn, mlp
+from benchmarks.converters.report import draw, table  # noqa: F401 (table: for the console)
+from benchmarks.converters.separator import separator
+from benchmarks.converters.simulation import Outcome, simulate
+from benchmarks.converters.tasks import Task, outputs
+from spikesep.spiking import SpikingNetwork, from_sequential
+
+SEED = 0
+TASKS = (mlp, cnn, separator, autoencoder)
+PEERS = {"ann2snn": ("spikingjelly", peers.ann2snn), "sinabs": ("sinabs", peers.sinabs)}
+HOW_TO_ADD = {
+    "spikingjelly": "install the extra `bench`",
+    "sinabs": "pip install --no-deps 'sinabs==3.1.*' 'nir<=1.0.4' nirtorch h5py pbr",
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Numbers of time steps, and the budget of fine-tuning."""
+
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    tuned_steps: tuple[int, ...] = (4, 8, 16)
+    epochs: int = 2
+    learning_rate: float = 1e-3
+    n_train: int = 10_000
+
+    def budget(self, task: Task) -> dict:
+        """Return epochs, learning rate and number of examples; 512 are left for validation."""
+        n_train = min(self.n_train, max(len(task.train) - 512, len(task.train) // 2))
+        return {"epochs": self.epochs, "learning_rate": self.learning_rate, "n_train": n_train}
+
+
+QUICK = Scale(steps=(1, 4), tuned_steps=(4,), epochs=1, n_train=64)
+
+
+def converters(quick: bool, data: Path, figure: Path | None = None) -> list[dict]:
+    """Compare all converters on all tasks.
+
+    Args:
+        quick: tiny networks on drawn images, few steps.
+        data: folder of downloaded images.
+        figure: PNG file to draw.
+    """
+    scale, rows = QUICK if quick else Scale(), []
+    for make in TASKS:
+        torch.manual_seed(SEED)
+        begun = time.perf_counter()
+        task = make(quick, data)
+        print(f"{task.name}: trained in {time.perf_counter() - begun:.0f} s", flush=True)
+        rows += compare(task, scale)
+    rows[0]["versions"] = {name: _version(name) for name in ("torch", *HOW_TO_ADD)}
+    print(", ".join(f"{name} {number}" for name, number in rows[0]["versions"].items()))
+    if figure:
+        draw(rows, figure)
+    return rows
+
+
+def compare(task: Task, scale: Scale) -> list[dict]:
+    """Return a row per method and setting, with a list entry per number of steps."""
+    features = task.test.tensors[0]
+    analog = outputs(task.network, features)
+    prediction = task.decode(analog, features)
+    rows = [
+        {
+            "task": task.name,
+            "metric": task.metric,
+            "higher_is_better": task.higher_is_better,
+            "group": "analog",
+            "method": method,
+            "setting": "",
+            "score": _rounded(task.score_of(output)),
+        }
+        for method, output in analog_outputs(task).items()
+    ]
+    require_equal(rows)
+    for group, method, setting, steps, run in contenders(task, scale):
+        begun = time.perf_counter()
+        latency, converting, outcome = run(steps)
+        errors = [
+            (task.decode(output, features) - prediction).square().sum() / prediction.square().sum()
+            for output in outcome.outputs
+        ]
+        rows.append(
+            {
+                "task": task.name,
+                "group": group,
+                "method": method,
+                "setting": setting,
+                "n_steps": list(steps),
+                "latency": [latency * n for n in steps],
+                "score": [_rounded(task.score_of(output)) for output in outcome.outputs],
+                "error": [_rounded(float(error)) for error in errors],
+                "spikes": [_rounded(n) for n in outcome.spikes],
+                "ms": [_rounded(1000 * s / len(features)) for s in outcome.seconds],
+                "conversion_s": _rounded(converting),
+            }
+        )
+        taken = time.perf_counter() - begun
+        print(f"{task.name}, {group}: {method}, {setting}: {taken:.1f} s", flush=True)
+    return rows
+
+
+Run = Callable[[tuple[int, ...]], tuple[int, float, Outcome]]
+"""From numbers of steps to windows of latency, seconds of conversion, and the outcome."""
+
+
+def contenders(task: Task, scale: Scale) -> Iterator[tuple[str, str, str, tuple[int, ...], Run]]:
+    """Yield group, method, setting, numbers of steps, and the function that runs it."""
+    for deferred in (False, True):
+        mode = "deferred" if deferred else "immediate"
+        for percentile, setting in (("auto", "least error"), (99.9, "99.9%")):
+            convert = partial(
+                ours.calibrated,
+                task.network,
+                task.calibration(),
+                percentile=percentile,
+                deferred=deferred,
+            )
+            run = partial(_run_ours, task, convert, deferred)
+            yield "calibrated", f"SpikeSep, {mode}", setting, scale.steps, run
+    for method, (package, settings) in PEERS.items():
+        try:
+            available = settings()
+        except ImportError as error:
+            print(f"{method}: skipped, {error}; {HOW_TO_ADD[package]}")
+            continue
+        for setting, convert in available.items():
+            yield "calibrated", method, setting, scale.steps, partial(_run_peer, task, convert)
+    yield (
+        "calibrated",
+        "QCFS neurons, untrained",
+        "99.9%",
+        scale.steps,
+        partial(_run_peer, task, _untrained),
+    )
+    for deferred in (False, True):
+        mode = "deferred" if deferred else "immediate"
+        convert = partial(ours.fine_tuned, task, deferred=deferred, **scale.budget(task))
+        run = partial(_run_ours, task, convert, deferred)
+        yield "fine-tuned", f"SpikeSep, {mode}", "least error", scale.tuned_steps, run
+    run = partial(_run_qcfs, task, scale.budget(task))
+    yield "fine-tuned", "QCFS", "L = steps", scale.tuned_steps, run
+
+
+def analog_outputs(task: Task) -> dict[str, Tensor]:
+    """Return the output of each converter's analog network on the test set."""
+    features = task.test.tensors[0]
+    networks: dict[str, nn.Module] = {
+        "PyTorch": task.network,
+        "SpikeSep": from_sequential(task.network, features[:1]),
+        "QCFS": qcfs.quantized(task.network, _bounds(task, 1, 100.0), n_levels=2**16),
+    }
+    for method, analog in (("ann2snn", peers.ann2snn_analog), ("sinabs", peers.sinabs_analog)):
+        if _version(PEERS[method][0]) != "missing":
+            networks[method] = analog(task)
+    return {method: outputs(network, features) for method, network in networks.items()}
+
+
+def require_equal(rows: list[dict]) -> None:
+    """Check that all analog networks have the same score.
+
+    Raises:
+        RuntimeError: one differs by more than 0.1 %, which a rounding error can tip.
+    """
+    expected = rows[0]["score"]
+    for row in rows:
+        if abs(row["score"] - expected) > 1e-3 * abs(expected) + 1e-6:
+            raise RuntimeError(
+                f"{row['task']}: the analog network of {row['method']} scores {row['score']}, "
+                f"not {expected}"
+            )
+
+
+def _run_ours(
+    task: Task, convert: Callable[..., SpikingNetwork], deferred: bool, steps: tuple[int, ...]
+) -> tuple[int, float, Outcome]:
+    outcome, converting, n_layers = Outcome(), 0.0, 1
+    for n in steps:
+        begun = time.perf_counter()
+        network = convert(n_steps=n)
+        converting += time.perf_counter() - begun
+        n_layers = len(network)
+        ours.run(network, task.test.tensors[0], outcome)
+    return n_layers if deferred else 1, converting / len(steps), outcome
+
+
+def _run_peer(
+    task: Task, convert: peers.Convert, steps: tuple[int, ...]
+) -> tuple[int, float, Outcome]:
+    begun = time.perf_counter()
+    stepper = convert(task)
+    converting = time.perf_counter() - begun
+    return 1, converting, simulate(stepper, task.test.tensors[0], steps)
+
+
+def _run_qcfs(task: Task, budget: dict, steps: tuple[int, ...]) -> tuple[int, float, Outcome]:
+    whole, converting = Outcome(), 0.0
+    for n in steps:
+        begun = time.perf_counter()
+        network = qcfs.quantized(task.network, _bounds(task, n, "auto"), n_levels=n)
+        qcfs.fine_tune(task, network, **budget)
+        converting += time.perf_counter() - begun
+        outcome = simulate(qcfs.spiking(network), task.test.tensors[0], (n,))
+        whole.outputs += outcome.outputs
+        whole.spikes += outcome.spikes
+        whole.seconds += outcome.seconds
+    return 1, converting / len(steps), whole
+
+
+def _untrained(task: Task):
+    return qcfs.spiking(qcfs.quantized(task.network, _bounds(task, 8, 99.9), n_levels=8))
+
+
+def _bounds(task: Task, n_steps: int, percentile: float | str) -> list[float]:
+    """Return the upper bounds that our calibration finds, one per layer."""
+    network = ours.calibrated(
+        task.network, task.calibration(), n_steps=n_steps, percentile=percentile, deferred=True
+    )
+    return [float(layer.threshold) * n_steps for layer in network.layers.values()]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.5g}")
