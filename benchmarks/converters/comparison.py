@@ -24,10 +24,14 @@ from benchmarks.converters.report import draw, table  # noqa: F401 (table: for t
 from benchmarks.converters.separator import separator
 from benchmarks.converters.simulation import Outcome, simulate
 from benchmarks.converters.tasks import Task, outputs
+from benchmarks.timing import describe_machine
 from spikesep.spiking import SpikingNetwork, from_sequential
 
 SEED = 0
-TASKS = (mlp, cnn, separator, autoencoder)
+TASKS = (mlp, autoencoder, separator, cnn)
+Peers = dict[str, dict[str, peers.Convert]]
+"""Settings of each peer that is installed."""
+ANALOG = {"ann2snn": peers.ann2snn_analog, "sinabs": peers.sinabs_analog}
 PEERS = {"ann2snn": ("spikingjelly", peers.ann2snn), "sinabs": ("sinabs", peers.sinabs)}
 HOW_TO_ADD = {
     "spikingjelly": "install the extra `bench`",
@@ -62,21 +66,22 @@ def converters(quick: bool, data: Path, figure: Path | None = None) -> list[dict
         data: folder of downloaded images.
         figure: PNG file to draw.
     """
-    scale, rows = QUICK if quick else Scale(), []
+    scale, rows, installed = QUICK if quick else Scale(), [], _installed()
     for make in TASKS:
         torch.manual_seed(SEED)
         begun = time.perf_counter()
         task = make(quick, data)
         print(f"{task.name}: trained in {time.perf_counter() - begun:.0f} s", flush=True)
-        rows += compare(task, scale)
-    rows[0]["versions"] = {name: _version(name) for name in ("torch", *HOW_TO_ADD)}
-    print(", ".join(f"{name} {number}" for name, number in rows[0]["versions"].items()))
+        rows += compare(task, scale, installed)
+    versions = {name: _version(name) for name in ("torch", *HOW_TO_ADD)}
+    print(", ".join(f"{name} {number}" for name, number in versions.items()))
+    rows[0] |= {"versions": versions, "machine": describe_machine(), "seed": SEED}
     if figure:
         draw(rows, figure)
     return rows
 
 
-def compare(task: Task, scale: Scale) -> list[dict]:
+def compare(task: Task, scale: Scale, installed: Peers) -> list[dict]:
     """Return a row per method and setting, with a list entry per number of steps."""
     features = task.test.tensors[0]
     analog = outputs(task.network, features)
@@ -91,10 +96,10 @@ def compare(task: Task, scale: Scale) -> list[dict]:
             "setting": "",
             "score": _rounded(task.score_of(output)),
         }
-        for method, output in analog_outputs(task).items()
+        for method, output in analog_outputs(task, installed).items()
     ]
     require_equal(rows)
-    for group, method, setting, steps, run in contenders(task, scale):
+    for group, method, setting, steps, run in contenders(task, scale, installed):
         begun = time.perf_counter()
         latency, converting, outcome = run(steps)
         errors = [
@@ -125,7 +130,9 @@ Run = Callable[[tuple[int, ...]], tuple[int, float, Outcome]]
 """From numbers of steps to windows of latency, seconds of conversion, and the outcome."""
 
 
-def contenders(task: Task, scale: Scale) -> Iterator[tuple[str, str, str, tuple[int, ...], Run]]:
+def contenders(
+    task: Task, scale: Scale, installed: Peers
+) -> Iterator[tuple[str, str, str, tuple[int, ...], Run]]:
     """Yield group, method, setting, numbers of steps, and the function that runs it."""
     for deferred in (False, True):
         mode = "deferred" if deferred else "immediate"
@@ -139,13 +146,8 @@ def contenders(task: Task, scale: Scale) -> Iterator[tuple[str, str, str, tuple[
             )
             run = partial(_run_ours, task, convert, deferred)
             yield "calibrated", f"SpikeSep, {mode}", setting, scale.steps, run
-    for method, (package, settings) in PEERS.items():
-        try:
-            available = settings()
-        except ImportError as error:
-            print(f"{method}: skipped, {error}; {HOW_TO_ADD[package]}")
-            continue
-        for setting, convert in available.items():
+    for method, settings in installed.items():
+        for setting, convert in settings.items():
             yield "calibrated", method, setting, scale.steps, partial(_run_peer, task, convert)
     yield (
         "calibrated",
@@ -163,17 +165,18 @@ def contenders(task: Task, scale: Scale) -> Iterator[tuple[str, str, str, tuple[
     yield "fine-tuned", "QCFS", "L = steps", scale.tuned_steps, run
 
 
-def analog_outputs(task: Task) -> dict[str, Tensor]:
+def analog_outputs(task: Task, installed: Peers) -> dict[str, Tensor]:
     """Return the output of each converter's analog network on the test set."""
     features = task.test.tensors[0]
     networks: dict[str, nn.Module] = {
         "PyTorch": task.network,
         "SpikeSep": from_sequential(task.network, features[:1]),
-        "QCFS": qcfs.quantized(task.network, _bounds(task, 1, 100.0), n_levels=2**16),
+        # Neither clips nor rounds to speak of.
+        "QCFS": qcfs.quantized(
+            task.network, [4 * bound for bound in _bounds(task, 64, 100.0)], n_levels=2**20
+        ),
     }
-    for method, analog in (("ann2snn", peers.ann2snn_analog), ("sinabs", peers.sinabs_analog)):
-        if _version(PEERS[method][0]) != "missing":
-            networks[method] = analog(task)
+    networks |= {method: ANALOG[method](task) for method in installed}
     return {method: outputs(network, features) for method, network in networks.items()}
 
 
@@ -238,6 +241,17 @@ def _bounds(task: Task, n_steps: int, percentile: float | str) -> list[float]:
         task.network, task.calibration(), n_steps=n_steps, percentile=percentile, deferred=True
     )
     return [float(layer.threshold) * n_steps for layer in network.layers.values()]
+
+
+def _installed() -> Peers:
+    """Return the settings of the installed peers, and say how to add the others."""
+    found = {}
+    for method, (package, settings) in PEERS.items():
+        try:
+            found[method] = settings()
+        except ImportError as error:
+            print(f"{method}: skipped, {error}; {HOW_TO_ADD[package]}", flush=True)
+    return found
 
 
 def _version(package: str) -> str:

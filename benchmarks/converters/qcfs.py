@@ -70,18 +70,18 @@ def fine_tune(
 ) -> None:
     """Train a quantized network in place on the first `n_train` training examples."""
     features, targets = (tensor[:n_train] for tensor in task.train.tensors)
-    targets_with_features = TensorDataset(features, torch.arange(n_train))
+    examples = TensorDataset(features, torch.arange(n_train))
 
     def loss(output: Tensor, indices: Tensor) -> Tensor:
         return task.loss(task.decode(output, features[indices]), targets[indices])
 
-    train(network, targets_with_features, loss, epochs=epochs, learning_rate=learning_rate)
+    train(network, examples, loss, epochs=epochs, learning_rate=learning_rate)
 
 
 def spiking(network: nn.Sequential) -> Stepper:
     """Put neurons in the place of quantized activations."""
     modules = [
-        IntegrateAndFire(float(m.bound)) if isinstance(m, QuantizedRelu) else m for m in network
+        IntegrateAndFire(m.bound.item()) if isinstance(m, QuantizedRelu) else m for m in network
     ]
     neurons = [m for m in modules if isinstance(m, IntegrateAndFire)]
 

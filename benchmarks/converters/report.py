@@ -26,16 +26,17 @@ def table(name: str, rows: list[dict]) -> Iterator[Table | str]:
         own = [row for row in rows if row["task"] == task]
         yield _scores(own)
         yield from verdicts(own)
+        yield from error_ratios(own)
 
 
 def _scores(rows: list[dict]) -> Table:
     analog, contenders = rows[0], [row for row in rows if row["group"] != "analog"]
-    title = f"{analog['task']}: {analog['metric']}; ANN {analog['score']:.4g}"
     steps = max((row["n_steps"] for row in contenders), key=len)
     heads = [f"{n} steps" for n in steps]
     shown = max(n for n in steps if n <= 8)
-    found = Table("group", "method", "setting", *heads, f"spikes, {shown}", f"ms, {shown}")
-    found.title = title
+    found = Table("group", "method", "setting", *heads, "latency", "spikes", "ms")
+    found.title = f"{analog['task']}: {analog['metric']}; ANN {analog['score']:.4g}"
+    found.caption = f"latency in steps, spikes and milliseconds per example: at {shown} steps"
     for row in contenders:
         scores = dict(zip(row["n_steps"], row["score"], strict=True))
         k = row["n_steps"].index(shown)
@@ -44,6 +45,7 @@ def _scores(rows: list[dict]) -> Table:
             row["method"],
             row["setting"],
             *(f"{scores[n]:.4g}" if n in scores else "" for n in steps),
+            f"{row['latency'][k]}",
             f"{row['spikes'][k]:.0f}",
             f"{row['ms'][k]:.3g}",
         )
@@ -74,6 +76,25 @@ def verdicts(rows: list[dict]) -> Iterator[str]:
                     f"{group}, {n} steps: {own[1]} ({own[2]}) {own[0]:.4g}, "
                     f"best peer {peer[1]} ({peer[2]}) {peer[0]:.4g}: {word}"
                 )
+
+
+def error_ratios(rows: list[dict], n: int = 8) -> Iterator[str]:
+    """Compare the error of our default, deferred with the least error, with each of `ann2snn`.
+
+    Args:
+        rows: rows of one task.
+        n: number of steps.
+    """
+    errors = {
+        (row["method"], row["setting"]): row["error"][row["n_steps"].index(n)]
+        for row in rows
+        if row["group"] == "calibrated" and n in row["n_steps"]
+    }
+    for (method, setting), error in errors.items():
+        if method == "ann2snn":
+            ours = errors["SpikeSep, deferred", "least error"]
+            ratio = f"ours / {method} ({setting}) {ours / error:.3f}"
+            yield f"squared distance from the ANN's predictions, {n} steps: {ratio}"
 
 
 def draw(rows: list[dict], path: Path) -> None:
