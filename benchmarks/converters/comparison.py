@@ -81,11 +81,32 @@ def converters(quick: bool, data: Path, figure: Path | None = None) -> list[dict
     return rows
 
 
+Run = Callable[[tuple[int, ...]], tuple[int, float, Outcome]]
+"""From numbers of steps to windows of latency, mean seconds of a conversion, and the outcome."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with its setting, on one task.
+
+    Attributes:
+        group: `calibrated` or `fine-tuned`.
+        method: name of the method.
+        setting: name of the setting.
+        steps: numbers of time steps.
+        run: converts and runs the network.
+    """
+
+    group: str
+    method: str
+    setting: str
+    steps: tuple[int, ...]
+    run: Run
+
+
 def compare(task: Task, scale: Scale, installed: Peers) -> list[dict]:
     """Return a row per method and setting, with a list entry per number of steps."""
-    features = task.test.tensors[0]
-    analog = outputs(task.network, features)
-    prediction = task.decode(analog, features)
+    analog = analog_outputs(task, installed)
     rows = [
         {
             "task": task.name,
@@ -96,47 +117,54 @@ def compare(task: Task, scale: Scale, installed: Peers) -> list[dict]:
             "setting": "",
             "score": _rounded(task.score_of(output)),
         }
-        for method, output in analog_outputs(task, installed).items()
+        for method, output in analog.items()
     ]
     require_equal(rows)
-    for group, method, setting, steps, run in contenders(task, scale, installed):
+    for contender in contenders(task, scale, installed):
         begun = time.perf_counter()
-        latency, converting, outcome = run(steps)
-        errors = [
-            (task.decode(output, features) - prediction).square().sum() / prediction.square().sum()
-            for output in outcome.outputs
-        ]
-        rows.append(
-            {
-                "task": task.name,
-                "group": group,
-                "method": method,
-                "setting": setting,
-                "n_steps": list(steps),
-                "latency": [latency * n for n in steps],
-                "score": [_rounded(task.score_of(output)) for output in outcome.outputs],
-                "error": [_rounded(float(error)) for error in errors],
-                "spikes": [_rounded(n) for n in outcome.spikes],
-                "ms": [_rounded(1000 * s / len(features)) for s in outcome.seconds],
-                "conversion_s": _rounded(converting),
-            }
-        )
-        taken = time.perf_counter() - begun
-        print(f"{task.name}, {group}: {method}, {setting}: {taken:.1f} s", flush=True)
+        rows.append(measured(task, contender, analog["PyTorch"]))
+        what = f"{contender.group}: {contender.method}, {contender.setting}"
+        print(f"{task.name}, {what}: {time.perf_counter() - begun:.1f} s", flush=True)
     return rows
 
 
-Run = Callable[[tuple[int, ...]], tuple[int, float, Outcome]]
-"""From numbers of steps to windows of latency, seconds of conversion, and the outcome."""
+def measured(task: Task, contender: Contender, analog: Tensor) -> dict:
+    """Run a contender and return its row.
+
+    Args:
+        task: the task.
+        contender: the method.
+        analog: output of the analog network on the test set.
+    """
+    features = task.test.tensors[0]
+    prediction = task.decode(analog, features)
+    latency, converting, outcome = contender.run(contender.steps)
+    errors = [
+        (task.decode(output, features) - prediction).square().sum() / prediction.square().sum()
+        for output in outcome.outputs
+    ]
+    return {
+        "task": task.name,
+        "group": contender.group,
+        "method": contender.method,
+        "setting": contender.setting,
+        "n_steps": list(contender.steps),
+        "latency": [latency * n for n in contender.steps],
+        "score": [_rounded(task.score_of(output)) for output in outcome.outputs],
+        "error": [_rounded(float(error)) for error in errors],
+        "spikes": [_rounded(n) for n in outcome.spikes],
+        "ms": [_rounded(1000 * s / len(features)) for s in outcome.seconds],
+        "conversion_s": _rounded(converting),
+    }
 
 
-def contenders(
-    task: Task, scale: Scale, installed: Peers
-) -> Iterator[tuple[str, str, str, tuple[int, ...], Run]]:
-    """Yield group, method, setting, numbers of steps, and the function that runs it."""
-    for deferred in (False, True):
-        mode = "deferred" if deferred else "immediate"
-        for percentile, setting in (("auto", "least error"), (99.9, "99.9%")):
+def contenders(task: Task, scale: Scale, installed: Peers) -> Iterator[Contender]:
+    """Yield all methods and settings."""
+    calibrated = partial(Contender, "calibrated", steps=scale.steps)
+    tuned = partial(Contender, "fine-tuned", steps=scale.tuned_steps)
+    for mode in ("immediate", "deferred"):
+        deferred = mode == "deferred"
+        for setting, percentile in (("least error", "auto"), ("99.9%", 99.9)):
             convert = partial(
                 ours.calibrated,
                 task.network,
@@ -145,24 +173,17 @@ def contenders(
                 deferred=deferred,
             )
             run = partial(_run_ours, task, convert, deferred)
-            yield "calibrated", f"SpikeSep, {mode}", setting, scale.steps, run
-    for method, settings in installed.items():
-        for setting, convert in settings.items():
-            yield "calibrated", method, setting, scale.steps, partial(_run_peer, task, convert)
-    yield (
-        "calibrated",
-        "QCFS neurons, untrained",
-        "99.9%",
-        scale.steps,
-        partial(_run_peer, task, _untrained),
-    )
-    for deferred in (False, True):
-        mode = "deferred" if deferred else "immediate"
+            yield calibrated(method=f"SpikeSep, {mode}", setting=setting, run=run)
         convert = partial(ours.fine_tuned, task, deferred=deferred, **scale.budget(task))
         run = partial(_run_ours, task, convert, deferred)
-        yield "fine-tuned", f"SpikeSep, {mode}", "least error", scale.tuned_steps, run
+        yield tuned(method=f"SpikeSep, {mode}", setting="least error", run=run)
+    for method, settings in installed.items():
+        for setting, convert in settings.items():
+            yield calibrated(method=method, setting=setting, run=partial(_run_peer, task, convert))
+    run = partial(_run_peer, task, _untrained)
+    yield calibrated(method="QCFS neurons, untrained", setting="99.9%", run=run)
     run = partial(_run_qcfs, task, scale.budget(task))
-    yield "fine-tuned", "QCFS", "L = steps", scale.tuned_steps, run
+    yield tuned(method="QCFS", setting="L = steps", run=run)
 
 
 def analog_outputs(task: Task, installed: Peers) -> dict[str, Tensor]:

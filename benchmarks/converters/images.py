@@ -25,7 +25,7 @@ def mlp(quick: bool, data: Path) -> Task:
 
 def cnn(quick: bool, data: Path) -> Task:
     """Classify CIFAR-10 by three convolutions and a hidden linear layer."""
-    architecture = "3x32x32-c4-p2-c8-p2-16-10" if quick else "3x32x32-c24-p2-c48-p2-c96-p2-128-10"
+    architecture = "3x32x32-c4-p2-c8-p2-16-10" if quick else "3x32x32-c16-p2-c32-p2-c64-p2-128-10"
     sets = image_sets("cifar10", architecture, quick, data, n_train=25_000, n_test=1000)
     return _classifier("CNN, CIFAR-10", architecture, *sets, epochs=3 if quick else 8)
 

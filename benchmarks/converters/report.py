@@ -30,7 +30,8 @@ def table(name: str, rows: list[dict]) -> Iterator[Table | str]:
 
 
 def _scores(rows: list[dict]) -> Table:
-    analog, contenders = rows[0], [row for row in rows if row["group"] != "analog"]
+    analog = rows[0]
+    contenders = [row for g in ("calibrated", "fine-tuned") for row in rows if row["group"] == g]
     steps = max((row["n_steps"] for row in contenders), key=len)
     heads = [f"{n} steps" for n in steps]
     shown = max(n for n in steps if n <= 8)
