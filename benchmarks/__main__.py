@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import timing
-from benchmarks.timing import describe_machine
 from spikesep.files import write_json
 
 # module.function, imported when it runs, so that a process holds only what it measures.
@@ -47,7 +46,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     console, rows = Console(width=200), []
-    console.print(describe_machine())
+    console.print(timing.describe_machine())
     for name in options.only or BENCHMARKS:
         path, _, function = BENCHMARKS[name].rpartition(".")
         module = import_module(f"benchmarks.{path}")
