@@ -205,7 +205,7 @@ def require_equal(rows: list[dict]) -> None:
     """Check that all analog networks have the same score.
 
     Raises:
-        RuntimeError: one differs by more than 0.1 %, which a rounding error can tip.
+        RuntimeError: one differs by more than 0.1 %; rounding alone tips fewer examples.
     """
     expected = rows[0]["score"]
     for row in rows:

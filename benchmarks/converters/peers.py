@@ -128,7 +128,7 @@ def normalize(network: nn.Sequential, features: Tensor, percentile: float) -> No
     """Rescale weights and biases so that a percentile of each ReLU's output becomes 1.
 
     The network computes the same as before (Rueckauer et al., "Conversion of continuous-valued deep
-    networks to efficient event-driven networks for image classification", 2017, section 2.2.1).
+    networks to efficient event-driven networks for image classification", 2017).
     `sinabs.utils.normalize_weights` scales the bias of a layer without regard to the scale of its
     input, which changes what a network with biases computes.
 

@@ -25,7 +25,7 @@ class QuantizedRelu(nn.Module):
         self.n_levels = n_levels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply eq. 16 of the paper with a shift of one half."""
+        """Clip, then round to the nearest of the levels."""
         scaled = self.n_levels * (x / self.bound).clamp(0, 1)
         rounded = scaled + ((scaled + 0.5).floor() - scaled).detach()
         return rounded / self.n_levels * self.bound
