@@ -9,9 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.timing import describe_machine
+from benchmarks import timing
 from spikesep.files import write_json
 
 # module.function, imported when it runs, so that a process holds only what it measures.
@@ -24,6 +23,7 @@ BENCHMARKS = {
     "conversion-depth": "conversion_depth.conversion_depth",
     "memory": "memory.memory",
     "ann-training": "ann_training.ann_training",
+    "converters": "converters.comparison.converters",
 }
 
 
@@ -33,37 +33,46 @@ def main() -> None:
         "--only", choices=BENCHMARKS, action="append", help="run this benchmark; may be repeated"
     )
     parser.add_argument("--quick", action="store_true", help="smaller networks, fewer rounds")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="write the rows to this file, and a figure, if there is one, beside it",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("build/images"),
+        help="folder of the images that `converters` downloads; default: %(default)s",
+    )
     options = parser.parse_args()
     console, rows = Console(width=200), []
-    console.print(describe_machine())
+    console.print(timing.describe_machine())
     for name in options.only or BENCHMARKS:
-        module, function = BENCHMARKS[name].split(".")
-        journal = options.json and options.json.with_suffix(".memory.json")
-        more = {"journal": journal} if name == "memory" else {}
-        found = getattr(import_module(f"benchmarks.{module}"), function)(options.quick, **more)
+        path, _, function = BENCHMARKS[name].rpartition(".")
+        module = import_module(f"benchmarks.{path}")
+        found = getattr(module, function)(options.quick, **_more(name, options))
         if isinstance(found, str):
             console.print(f"{name}: skipped, {found}")
             continue
         rows += found
-        table = Table(
-            "what", "ours, s", "peer", "peer, s", "ratio", "same result", "note", title=name
-        )
-        for r in found:
-            same = {True: "yes", False: "NO", None: ""}[r["counts_equal"]]
-            table.add_row(
-                r["name"],
-                r["ours"],
-                r["peer"],
-                r["peer_range"],
-                f"{r['ratio']:.2f}",
-                same,
-                r.get("note", ""),
-            )
-        console.print(table)
+        for part in getattr(module, "table", timing.table)(name, found):
+            console.print(part)
     if options.json:
         write_json(options.json, rows)
-        journal.unlink(missing_ok=True)
+        _journal(options.json).unlink(missing_ok=True)
+
+
+def _more(name: str, options: argparse.Namespace) -> dict[str, Path | None]:
+    """Return the files and folders that a benchmark uses."""
+    if name == "memory":
+        return {"journal": options.json and _journal(options.json)}
+    if name == "converters":
+        return {"data": options.data, "figure": options.json and options.json.with_suffix(".png")}
+    return {}
+
+
+def _journal(json: Path) -> Path:
+    return json.with_suffix(".memory.json")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from rich.table import Table
 
 from spikesep.provenance import processor_name
 
@@ -70,6 +71,23 @@ def row(name: str, ours: Times, peer_name: str, peer: Times, equal: bool | None,
         "counts_equal": equal,
         **more,
     }
+
+
+def table(name: str, rows: list[dict]) -> Iterator[Table]:
+    """Yield the table of a benchmark's rows; see `row`."""
+    found = Table("what", "ours, s", "peer", "peer, s", "ratio", "same result", "note", title=name)
+    for r in rows:
+        same = {True: "yes", False: "NO", None: ""}[r["counts_equal"]]
+        found.add_row(
+            r["name"],
+            r["ours"],
+            r["peer"],
+            r["peer_range"],
+            f"{r['ratio']:.2f}",
+            same,
+            r.get("note", ""),
+        )
+    yield found
 
 
 def describe_machine() -> str:

@@ -16,6 +16,7 @@ PATTERNS = (
     "README.md",
     "CONTRIBUTING.md",
     "benchmarks/*.md",
+    "benchmarks/results/*.png",
     "egs/*/*.md",
     "recipes/*/*.md",
     "recipes/*/results/*.png",

@@ -1,0 +1,1 @@
+"""ANN-to-SNN converters compared on the same trained networks; see `comparison`."""
