@@ -40,10 +40,8 @@ def stages(network: SpikingNetwork) -> list[Stage]:
             "the network's prediction is a function of its potential, which exports do not hold; "
             "set network.tail to None and apply it to what the export returns"
         )
-    return [
-        Stage(name, part, _sources(network, name))
-        for name, part in zip([*network.names, READOUT], network.parts, strict=True)
-    ]
+    layers = [Stage(name, layer, _sources(network, name)) for name, layer in network.layers.items()]
+    return [*layers, Stage(READOUT, network.readout, _sources(network, READOUT))]
 
 
 def _sources(network: SpikingNetwork, name: str) -> dict[str, SpikingLayer]:
