@@ -20,6 +20,7 @@ GUIDES = (
     "train-your-own-speakers",
     "train-for-real-recordings",
     "convert-your-own-network",
+    "coming-from-other-libraries",
     "read-the-report",
     "energy",
     "publish-a-model",

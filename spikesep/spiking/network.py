@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.engines import ENGINES, require_gpu
+from spikesep.spiking.engines import engine_names, require_gpu
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.layer import SpikingLayer
@@ -243,14 +243,16 @@ class SpikingNetwork(nn.Module):
                 )
 
     def use_engine(self, name: str) -> None:
-        """Run spiking layers on `auto`, `dense`, `event` or `gpu`; see `spikesep.spiking.engines`.
+        """Run spiking layers on `auto`, `dense`, `event`, `gpu` or a registered engine.
+
+        See `spikesep.spiking.engines`.
 
         Raises:
             ValueError: there is no such engine.
             SpikeSepError: it is `gpu`, and the network is not on an accelerator.
         """
-        if name not in ENGINES:
-            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {name!r}")
+        if name not in engine_names():
+            raise ValueError(f"engine must be one of {', '.join(engine_names())}, not {name!r}")
         if name == "gpu":
             require_gpu(self.readout.synapse.weight.device)
         for layer in self.layers.values():

@@ -5,13 +5,15 @@ event   numba on lists of spikes: work in proportion to activity; CPU only
 gpu     one Triton kernel per layer; accelerators only
 auto    on an accelerator, gpu; on a CPU in fixed-point form, event where spikes are few; else dense
 
+`register` adds engines of one's own, which may also run other neurons.
+
 Each engine rounds sums of floats in its own order of addition, and one spike more or less spreads
 to the layers behind. With float weights, `auto` therefore looks at the layer alone and never at its
 spikes: on a CPU it takes dense in training, validation, cache and inference.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 import torch
@@ -23,10 +25,34 @@ from spikesep.spiking.engines.call import LayerCall
 from spikesep.spiking.signal import Signal
 
 ENGINES = ("auto", "dense", "event", "gpu")
+Engine = Callable[[LayerCall, Sequence[Signal]], Tensor]
+"""Fires a layer's neurons for a signal for each of its synapses; returns their spikes as bit words,
+[ceil(N_s / 8), batch, ...] uint8."""
+_registered: dict[str, Engine] = {}
 DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.25
 """Spikes per input and product from which `auto` takes dense; approximate. There is one product per
 step or, with deferred neurons, one per window (`python -m benchmarks --only crossing`).
 """
+
+
+def register(name: str, engine: Engine) -> None:
+    """Add an engine, or replace one added before, for `SpikingNetwork.use_engine`.
+
+    Args:
+        name: its name.
+        engine: runs every layer of a network, also the first, whose input is analog.
+
+    Raises:
+        ValueError: the name is that of a built-in engine.
+    """
+    if name in ENGINES:
+        raise ValueError(f"{name!r} is built in; give the engine another name")
+    _registered[name] = engine
+
+
+def engine_names() -> tuple[str, ...]:
+    """Names of all engines, built in and registered."""
+    return (*ENGINES, *_registered)
 
 
 def run(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tuple[Tensor, str]:
@@ -39,6 +65,8 @@ def run(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tup
         NotImplementedError: the engine cannot run this layer.
         SpikeSepError: `engine` is gpu, and the signal is not on an accelerator.
     """
+    if engine in _registered:
+        return _registered[engine](call, signals), f"{engine}: as asked for"
     name, why = choose(call, signals, engine)
     if name == "gpu":
         from spikesep.spiking.engines import gpu  # imports Triton

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from spikesep.spiking import engines
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.engines import dense
 from spikesep.spiking.layer import SpikingLayer
@@ -202,3 +203,26 @@ def test_deferred_neurons_count_what_rounding_gives_whatever_the_order_of_spikes
             assert torch.equal(fired.count, expected.round().int())
             first_silent = fired.trains[0].spikes.long().cumprod(0).sum(0)
             assert torch.equal(first_silent, fired.count.long()), "spikes come one after the other"
+
+
+def test_a_registered_engine_runs_every_layer(monkeypatch):
+    monkeypatch.setattr(engines, "_registered", {})
+    calls = []
+
+    def counting(call, signals):
+        calls.append(call)
+        return dense.run(call, signals)
+
+    with pytest.raises(ValueError, match="built in"):
+        engines.register("dense", counting)
+    layers = [SpikingLayer(nn.Conv1d(6, 8, 3)), SpikingLayer(nn.Conv1d(8, 8, 3))]
+    network = converted(layers, Readout(nn.Conv1d(8, 2, 1)), Coding(8), [0.1, 0.1])
+    x = torch.randn(2, 6, 12)
+    expected = network(x)
+    with pytest.raises(ValueError, match="engine must be one of"):
+        network.use_engine("counting")
+    engines.register("counting", counting)
+    network.use_engine("counting")
+    assert torch.equal(network(x), expected)
+    assert len(calls) == len(network)
+    assert {layer.ran_on for layer in network.layers.values()} == {"counting: as asked for"}
