@@ -17,7 +17,7 @@ class HardwareProfile:
         fan_in: largest number of inputs of a neuron; 0 where the source states none.
         graded: whether a spike carries a number.
         cores: cores of a chip.
-        core_neurons: neurons of a core; 0 where only memory limits them.
+        neurons: neurons of a chip; 0 where only memory limits them.
         source: where the figures are published.
     """
 
@@ -26,7 +26,7 @@ class HardwareProfile:
     fan_in: int
     graded: bool
     cores: int
-    core_neurons: int
+    neurons: int
     source: str
 
 
@@ -37,7 +37,7 @@ PROFILES = {
         fan_in=0,
         graded=True,
         cores=128,
-        core_neurons=8192,
+        neurons=128 * 8192,
         source="Orchard et al., Efficient neuromorphic signal processing with Loihi 2, SiPS 2021",
     ),
     "speck": HardwareProfile(
@@ -46,7 +46,7 @@ PROFILES = {
         fan_in=0,
         graded=False,
         cores=9,
-        core_neurons=327_680 // 9,
+        neurons=327_680,
         source="Richter et al., Speck: a smart event-based vision sensor, arXiv 2304.06793",
     ),
     "spinnaker2": HardwareProfile(
@@ -55,7 +55,7 @@ PROFILES = {
         fan_in=0,
         graded=True,
         cores=152,
-        core_neurons=0,
+        neurons=0,
         source="Gonzalez et al., SpiNNaker2: a large-scale neuromorphic system, arXiv 2401.04491",
     ),
     "truenorth": HardwareProfile(
@@ -64,7 +64,7 @@ PROFILES = {
         fan_in=256,
         graded=False,
         cores=4096,
-        core_neurons=256,
+        neurons=4096 * 256,
         source="Akopyan et al., TrueNorth, IEEE TCAD 34 (10), 2015; weights of -1, 0 and 1 as in "
         "Esser et al., PNAS 113 (41), 2016",
     ),

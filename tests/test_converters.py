@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.converters import comparison, ours, qcfs
+from benchmarks.converters import comparison, qcfs
 from benchmarks.converters.comparison import converters
 from benchmarks.converters.peers import normalize
 from benchmarks.converters.report import error_ratios, table, verdicts
@@ -126,7 +126,7 @@ def test_reading_on_the_way_equals_runs_of_their_own(network):
 
 def test_deferred_neurons_round_the_activation(network):
     plain, data = folded(network), [torch.randn(64, 2, 4, 4)]
-    converted = ours.calibrated(plain, data, n_steps=4, percentile="auto", deferred=True)
+    converted = comparison.calibrate(plain, data, n_steps=4, percentile="auto", deferred=True)
     x = torch.randn(8, 2, 4, 4)
     with torch.no_grad():
         value, modules = x, [plain[:2], plain[2:6]]

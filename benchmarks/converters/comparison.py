@@ -26,6 +26,7 @@ from benchmarks.converters.simulation import Outcome, simulate
 from benchmarks.converters.tasks import Task, outputs
 from benchmarks.timing import describe_machine
 from spikesep.spiking import SpikingNetwork, from_module
+from spikesep.spiking import convert as convert_to_spikes
 
 SEED = 0
 TASKS = (mlp, autoencoder, separator, cnn)
@@ -158,6 +159,10 @@ def measured(task: Task, contender: Contender, analog: Tensor) -> dict:
     }
 
 
+calibrate = partial(convert_to_spikes, correct_biases=False, calibration_batches=1000)
+"""Conversion by thresholds alone, on all calibration batches."""
+
+
 def contenders(task: Task, scale: Scale, installed: Peers) -> Iterator[Contender]:
     """Yield all methods and settings."""
     calibrated = partial(Contender, "calibrated", steps=scale.steps)
@@ -166,7 +171,7 @@ def contenders(task: Task, scale: Scale, installed: Peers) -> Iterator[Contender
         deferred = mode == "deferred"
         for setting, percentile in (("least error", "auto"), ("99.9%", 99.9)):
             convert = partial(
-                ours.calibrated,
+                calibrate,
                 task.network,
                 task.calibration(),
                 percentile=percentile,
@@ -258,7 +263,7 @@ def _untrained(task: Task):
 
 def _bounds(task: Task, n_steps: int, percentile: float | str) -> list[float]:
     """Return the upper bounds that our calibration finds, one per layer."""
-    network = ours.calibrated(
+    network = calibrate(
         task.network, task.calibration(), n_steps=n_steps, percentile=percentile, deferred=True
     )
     return [float(layer.threshold) * n_steps for layer in network.layers.values()]

@@ -1,4 +1,4 @@
-"""SpikeSep's conversion, by calibration alone and with progressive tandem learning."""
+"""SpikeSep's conversion with progressive tandem learning; calibration alone is `convert`."""
 
 import contextlib
 import copy
@@ -6,7 +6,6 @@ import io
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,48 +14,14 @@ from torch.utils.data import TensorDataset
 from benchmarks.converters.simulation import Outcome
 from benchmarks.converters.tasks import BATCH, Task
 from spikesep.spiking import (
-    Coding,
     CostMeter,
-    Signal,
     SpikingNetwork,
-    choose_threshold,
     from_module,
 )
 from spikesep.training.config import ConversionConfig
 from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.convert import convert
 from spikesep.training.records.history import History
-
-
-@torch.no_grad()
-def calibrated(
-    network: nn.Sequential,
-    data: list[Tensor],
-    *,
-    n_steps: int,
-    percentile: float | Literal["auto"],
-    deferred: bool,
-) -> SpikingNetwork:
-    """Convert layer by layer without training.
-
-    Args:
-        network: the analog network, which is not changed.
-        data: batches of its input.
-        n_steps: N_s.
-        percentile: of each layer's activations behind spiking layers, or `auto` for the least error
-            of clipping and rounding.
-        deferred: whether neurons wait for the whole window before they fire.
-    """
-    spiking = from_module(copy.deepcopy(network), data[0])
-    coding = Coding(n_steps, deferred=deferred)
-    signals = [Signal(x) for x in data]
-    for layer in spiking.layers.values():
-        activations = (layer.activation(signal.value) for signal in signals)
-        choice = choose_threshold(activations, percentile, coding)
-        layer.convert(choice.upper_bound / n_steps, coding)
-        layer.freeze()
-        signals = [layer(signal) for signal in signals]
-    return spiking
 
 
 def fine_tuned(

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from spikesep.cli.common import (
     add_energy_option,
     add_model_options,
+    add_voice_options,
     exit_on_signal,
     print_error,
     quiet_libraries,
@@ -140,31 +141,8 @@ def _add_output_options(parser: ArgumentParser) -> None:
         "recording, whatever model and options they were made with; replace partial or older "
         "voices of the others",
     )
-    parser.add_argument(
-        "--level",
-        type=Literal["match-mix", "peak", "none"],
-        default="match-mix",
-        help="output level of the voices: such that they add up to the mixture, each at a peak of "
-        "0.9, or as the network returns them; never clipped",
-    )
+    add_voice_options(parser)
     add_energy_option(parser)
-    parser.add_argument(
-        "--tracks",
-        type=Literal["auto", "off"],
-        default="auto",
-        help="auto lets every voice follow its speaker through pauses and makes it silent where "
-        "the speaker is, if the model has an embedder of speakers (more latency with --live); "
-        "off keeps the order of the network's outputs",
-    )
-    parser.add_argument(
-        "--voices",
-        type=Literal["all", "auto"] | int,
-        default="all",
-        metavar="{all,auto,N}",
-        help="voices to write: all outputs of the network, those without a speaker too; as many as "
-        "are heard, at least one, with the number in the report; or the N most active (default: "
-        "all)",
-    )
     parser.add_argument(
         "--rttm",
         type=Path | None,

@@ -1,4 +1,4 @@
-"""What of a converted network fits a chip."""
+"""Check of a converted network against the limits of a chip."""
 
 import torch
 from torch import Tensor
@@ -59,10 +59,10 @@ def check_fit(network: SpikingNetwork, x: Tensor, profile: HardwareProfile) -> l
         lines.append(
             _finding(f"up to {fan_in:,} inputs per neuron ({name})", fan_in, profile.fan_in)
         )
-    if profile.core_neurons:
-        n, capacity = sum(occupancy.neurons.values()), profile.cores * profile.core_neurons
+    if profile.neurons:
+        n = sum(occupancy.neurons.values())
         shape = " x ".join(map(str, x.shape[1:]))
-        lines.append(_finding(f"{n:,} neurons for an input of {shape}", n, capacity))
+        lines.append(_finding(f"{n:,} neurons for an input of {shape}", n, profile.neurons))
     coding = network.coding
     if coding is not None and coding.deferred and not profile.graded:
         lines.append("  deferred neurons: each window is sent as single spikes")

@@ -123,7 +123,7 @@ class FixedPoint(nn.Module):
         return {**self.__dict__, "_arranged": {}}
 
     def reaches(self) -> list[int]:
-        """For each synapse, the largest magnitude of a sum of any weights of an output channel."""
+        """Return the largest magnitude of a sum of weights of an output channel, per synapse."""
         return self.arranged("reach", lambda: [_reach(weight) for weight in self.weights])
 
     def most(self, units: list[int], times: int, n_steps: int, *, signed: bool = False) -> float:

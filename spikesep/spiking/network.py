@@ -106,7 +106,7 @@ class SpikingNetwork(nn.Module):
     def propagate(
         self, x: Tensor | Signal | Cut, start: int, stop: int, observe: Observer | None = None
     ) -> Cut:
-        """What passes behind layers start..stop-1, given what passes before layer `start`.
+        """Run layers start..stop-1 on the signals of a cut, and return those of the next cut.
 
         Args:
             x: the network's input or, from a later layer on, the signals of the cut.
@@ -123,7 +123,7 @@ class SpikingNetwork(nn.Module):
         return signals
 
     def arriving(self, x: Tensor | Signal | Cut, index: int) -> tuple[Signal, ...]:
-        """What each synapse of layer `index` receives; of the readout, behind the last layer."""
+        """Return the input of each synapse of layer `index`, or of the readout behind the last."""
         signals = self._cut(x)
         name = [*self.layers, READOUT][index]
         return tuple(wire.read(signals) for wire in self.wiring[name])

@@ -1,4 +1,4 @@
-"""What layers and the readout have in common: synapses, their connectivity, hardware limits."""
+"""Base of layers and readout: synapses, their connectivity, hardware limits."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -45,7 +45,7 @@ class Synaptic(nn.Module):
         return [self, *self._shortcuts()]
 
     def side_currents(self, values: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        """What the shortcuts add to the potential, given the inputs of all synapses."""
+        """Yield the currents of the shortcuts, given the inputs of all synapses."""
         for shortcut, value in zip(self._shortcuts(), values[1:], strict=True):
             yield shortcut.synapse(shortcut.connectivity.pool(value))
 

@@ -1,8 +1,9 @@
-"""What all commands share: options, configuration files, and one way to run and to end."""
+"""Options, configuration files, and the run and end of a process, shared by all commands."""
 
 from spikesep.cli.common.options import (
     add_energy_option,
     add_model_options,
+    add_voice_options,
     recipe_parser,
     to_recipe,
 )
@@ -12,6 +13,7 @@ from spikesep.cli.common.run import print_error, run
 __all__ = [
     "add_energy_option",
     "add_model_options",
+    "add_voice_options",
     "exit_on_signal",
     "print_error",
     "quiet_libraries",

@@ -67,6 +67,34 @@ def add_energy_option(parser: ArgumentParser) -> None:
     )
 
 
+def add_voice_options(parser: ArgumentParser) -> None:
+    """Add `--level`, `--tracks` and `--voices` to a command that writes voices."""
+    parser.add_argument(
+        "--level",
+        type=Literal["match-mix", "peak", "none"],
+        default="match-mix",
+        help="output level of the voices: such that they add up to the mixture, each at a peak of "
+        "0.9, or as the network returns them; never clipped",
+    )
+    parser.add_argument(
+        "--tracks",
+        type=Literal["auto", "off"],
+        default="auto",
+        help="auto lets every voice follow its speaker through pauses and makes it silent where "
+        "the speaker is, if the model has an embedder of speakers (more latency with --live); "
+        "off keeps the order of the network's outputs",
+    )
+    parser.add_argument(
+        "--voices",
+        type=Literal["all", "auto"] | int,
+        default="all",
+        metavar="{all,auto,N}",
+        help="voices to write: all outputs of the network, those without a speaker too; as many as "
+        "are heard, at least one, with the number in the report; or the N most active (default: "
+        "all)",
+    )
+
+
 def to_recipe(options: Namespace, kind: type[Recipe] = RecipeConfig) -> Recipe:
     """Collect the settings of the recipe from the parsed options."""
     return kind(**{f.name: options[f.name] for f in fields(kind)})

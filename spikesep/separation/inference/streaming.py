@@ -26,7 +26,7 @@ Wave = TypeVar("Wave", np.ndarray, Tensor)
 
 
 class Separating(Protocol):
-    """What `separate_blocks` needs of a stream."""
+    """Interface of a stream for `separate_blocks`."""
 
     @property
     def cost(self) -> Cost: ...  # noqa: D102

@@ -1,4 +1,4 @@
-"""Which outputs of a separator are active, frame by frame, from their levels."""
+"""Frame-wise activity of the outputs of a separator, from their levels."""
 
 from itertools import pairwise
 

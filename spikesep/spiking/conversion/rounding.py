@@ -21,7 +21,7 @@ TURNS = 3
 
 @dataclass(frozen=True)
 class Grid:
-    """How a layer's numbers become integers.
+    """Rounding of a layer's numbers to integers.
 
     Attributes:
         layer: the layer.

@@ -1,4 +1,4 @@
-"""What the spikes of one training pass cost, with a gradient."""
+"""Differentiable estimate of the synaptic operations of a training pass."""
 
 from torch import Tensor
 

@@ -117,7 +117,7 @@ def _arriving(module: Synaptic, signal: Signal) -> _Arriving:
 
 
 def _of_trains(module: Synaptic, trains: SpikeTrains) -> _Arriving:
-    """What one layer's spikes cost, from their words where there is a connection table."""
+    """Count the operations that one layer's spikes cause, from their words where possible."""
     connectivity, kept = module.connectivity, module.kept
     if not connectivity.has_table:
         count = trains.count.float()

@@ -1,4 +1,4 @@
-"""What a layer hands to an engine, and the same laid out as rows of channels.
+"""Description of a layer for an engine, and the same laid out as rows of channels.
 
 Engines see these descriptions and never a layer.
 """
@@ -64,7 +64,7 @@ class LayerCall:
 
     @property
     def connectivity(self) -> Connectivity:
-        """That of the first synapse, which has the layout of the output of all."""
+        """Connectivity of the first synapse, whose output has the layout of all."""
         return self.projections[0].connectivity
 
     @property

@@ -66,7 +66,7 @@ def map_nodes(connectivity: Connectivity, shape: Size, sum_pooling: bool) -> tup
 
 
 def map_gain(connectivity: Connectivity, sum_pooling: bool) -> float:
-    """What the weights behind a map are divided by: the size of windows that are only summed."""
+    """Return the divisor of the weights behind a map: the size of windows that are only summed."""
     two_dims = [p.kernel_size for p in connectivity.pooling if len(p.kernel_size) == 2]
     return float(prod(map(prod, two_dims))) if sum_pooling else 1.0
 

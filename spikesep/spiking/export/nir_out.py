@@ -159,7 +159,7 @@ class _Writer:
         return ends[0]
 
     def _spike_gain(self, stage: Stage) -> float:
-        """What the spikes of all sources still have to be multiplied by."""
+        """Return the remaining factor of the spikes of all sources."""
         if not stage.sources:
             return 1.0
         name, source = next(iter(stage.sources.items()))
@@ -194,7 +194,7 @@ class _Writer:
 
 
 def _neuron_metadata(layer: SpikingLayer, initial: np.ndarray) -> dict[str, Any]:
-    """What a NIR neuron cannot say, and the integers of a layer in fixed-point form."""
+    """Return metadata that NIR's neuron lacks, and the integers of a layer in fixed point."""
     entries: dict[str, Any] = {
         "reset": RESET,
         "initial_potential": initial,

@@ -1,4 +1,4 @@
-"""What other simulators do with NIR graphs that differs from what the graphs say.
+"""Deviations of other simulators from the NIR graphs that they read.
 
 Tried with Sinabs 3.1, SpikingJelly 2.0 and snnTorch 1.0.
 """

@@ -19,7 +19,7 @@ from spikesep.spiking.export.nir_out import RESET
 
 @dataclass(frozen=True)
 class NirRun:
-    """What a graph returns for a batch of inputs.
+    """Result of running a graph on a batch of inputs.
 
     Attributes:
         potential: the output summed over the steps, [batch, ...].
@@ -80,7 +80,7 @@ def in_order(graph: Any) -> dict[str, list[str]]:
 
 
 def nir_input(graph: Any, x: np.ndarray) -> np.ndarray:
-    """What the input of a graph receives in each step, [n_steps, batch, ...] float64.
+    """Return the input of a graph in each step, [n_steps, batch, ...] float64.
 
     Inputs are rounded as a network in fixed-point form rounds them. They are then repeated in every
     step (encoding `constant`) or given in the first step alone (`impulse`).

@@ -112,7 +112,7 @@ def _currents_of_integers(layer: SpikingLayer, fixed: FixedPoint) -> Currents:
 
 
 def spike_factor(source: SpikingLayer, target: SpikingLayer | Readout) -> float:
-    """What a spike of `source` counts in `target`: its threshold, in the target's own numbers."""
+    """Return the weight of a spike of `source`: its threshold, in the numbers of `target`."""
     is_whole = isinstance(target, SpikingLayer) and target.fixed is not None
     return own_factor(source) if is_whole else float(source.threshold)
 

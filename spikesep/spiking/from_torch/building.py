@@ -80,7 +80,7 @@ class Builder:
         return replace(value, behind=(*value.behind, (path, module)))
 
     def move(self, path: str, module: nn.Module, value: Value) -> Value:
-        """What a map that moves activations to other places makes of a value."""
+        """Apply a map that moves activations to other places."""
         move = move_of(path, module)
         assert move is not None
         if isinstance(value, Activation):

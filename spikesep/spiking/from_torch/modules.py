@@ -1,4 +1,4 @@
-"""What modules convert: which torch classes are known, which are refused, and why.
+"""Torch modules that convert, and reasons and remedies for those that do not.
 
 A module is accepted only if its computation is known: it is an instance of one of the torch classes
 in `KINDS` and runs the `forward` of that class. Modules of other classes are traced.
@@ -142,7 +142,7 @@ def refusal(path: str, module: object, why: str) -> NotConvertibleError:
 
 
 def remedy_of(module: object) -> str:
-    """What to do about a module that does not convert."""
+    """Return the remedy for a module that does not convert."""
     names = {kind.__name__ for kind in type(module).__mro__}
     for kinds, remedy in REMEDIES.items():
         if names & set(kinds.split()):
@@ -153,7 +153,7 @@ def remedy_of(module: object) -> str:
 
 
 def remedy_of_function(name: str) -> str:
-    """What to do about a function or method that does not convert."""
+    """Return the remedy for a function or method that does not convert."""
     for names, remedy in FUNCTIONS.items():
         if name in names.split():
             return remedy

@@ -192,7 +192,7 @@ class _Walk:
         return self.builder.finish(currents[0], tail)
 
     def _tail(self, rest: list[fx.Node], entry: fx.Node, returned: fx.Node) -> nn.Module:
-        """What is computed from the potential, as a module."""
+        """Return the operations behind the potential as a module."""
         graph, copies = fx.Graph(), {}
         copies[entry] = graph.placeholder("potential")
         for node in rest:
@@ -201,7 +201,7 @@ class _Walk:
         return fx.GraphModule(self.network, graph, "Tail")
 
     def _value(self, node: fx.Node) -> Any:
-        """What a node computes: a value, or a number that depends on the input."""
+        """Evaluate a node to a value, or to a number that depends on the input."""
         if node.op == "placeholder":
             return self._input(node)
         if node.op == "get_attr":

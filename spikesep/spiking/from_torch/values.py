@@ -1,4 +1,4 @@
-"""What passes between the operations of a traced network: activations and currents."""
+"""Values between the operations of a traced network: activations and currents."""
 
 import copy
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Current:
-    """What arrives at neurons that have not fired yet: a sum over synapses.
+    """Synaptic current of neurons before they fire: a sum over synapses.
 
     Attributes:
         terms: the synapses.

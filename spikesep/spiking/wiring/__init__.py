@@ -1,1 +1,1 @@
-"""How the layers of a network are connected: which signals each synapse receives."""
+"""Connections between the layers of a network: the signals that each synapse receives."""

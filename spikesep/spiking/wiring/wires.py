@@ -14,7 +14,7 @@ INPUT = "input"
 
 
 class Wire(ABC):
-    """What one synapse receives."""
+    """Input of one synapse, read from the outputs of earlier layers."""
 
     @property
     @abstractmethod

@@ -26,7 +26,7 @@ Storage = Literal["memory", "disk"]
 
 
 class PrefixCache:
-    """What passes behind the frozen layers of a network, from cached spikes where they fit.
+    """Signals behind the frozen layers of a network, from cached spikes where they fit.
 
     Only the spikes that later layers read are kept: those of the last frozen layer or, along
     identity paths and shortcuts, of several.

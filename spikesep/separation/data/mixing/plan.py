@@ -47,7 +47,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a simulated mixture consists of besides its utterances.
+    """Room, noise and damage of a simulated mixture, besides its utterances.
 
     Attributes:
         seconds: Duration of the mixture.
