@@ -14,7 +14,7 @@ from spikesep.separation.config import MixingConfig, ScoringConfig
 from spikesep.separation.data.corpora.table import ABSENT, UTTERANCE_TABLE, read_table
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
 from spikesep.separation.data.mixing.plan import Version
-from spikesep.separation.model.hub import find_model, find_tracks
+from spikesep.separation.model.hub import find_tracks
 from spikesep.separation.scoring.conversation import read_turns
 from spikesep.separation.tracks.rttm import Turn
 
@@ -114,7 +114,7 @@ def find_inputs(
         for condition in SETS
         for job in _find_jobs(mode, condition, folder, data)[:limit]
     ]
-    tracks = _find_embedder(exp) if any(job.turns for job in jobs) else None
+    tracks = find_tracks(exp / "snn") if any(job.turns for job in jobs) else None
     model_hash = {name: hash_of_model(exp / name) for name in STAGES}
     if tracks:
         model_hash["tracks"] = hash_of_model(tracks)
@@ -129,11 +129,6 @@ def _find_jobs(mode: str, condition: str, folder: Path, first: Path) -> list[Job
     mixtures = read_data_dir(folder / SETS[condition])
     turns = read_turns(first / SETS[condition], mixtures)
     return [Job(mode, condition, mixture, turns.get(mixture.utt_id, ())) for mixture in mixtures]
-
-
-def _find_embedder(exp: Path) -> Path | None:
-    """Find the embedder of an experiment, or else of the shipped model."""
-    return find_tracks(exp / "snn") or find_tracks(find_model(None, "snn"))
 
 
 def _check_model_exists(exp: Path, kind: str) -> None:

@@ -13,7 +13,7 @@ from spikesep.errors import SpikeSepWarning
 from spikesep.files import read_json
 from spikesep.separation.config import MixingConfig, ScoringConfig
 from spikesep.separation.inference.in_memory import Model
-from spikesep.separation.scoring import by_voices, inputs, results
+from spikesep.separation.scoring import by_voices, results
 from spikesep.separation.scoring.inputs import find_modes, is_scored
 from spikesep.separation.scoring.score import score_experiment
 from spikesep.separation.scoring.voices import TRACKS, separate
@@ -121,8 +121,7 @@ def test_another_embedder_is_scored_anew(talk, found):
     (talk.exp / "tracks" / "model.safetensors").write_bytes(before)
 
 
-def test_conversations_without_an_embedder_are_scored_with_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "find_tracks", lambda model: None)
+def test_conversations_without_an_embedder_are_scored_with_a_line(tmp_path):
     made = make_conversations(tmp_path)
     config = ScoringConfig(metrics=[], max_utterances=1)
     with pytest.warns(SpikeSepWarning, match="no embedder of speakers"):
