@@ -198,7 +198,7 @@ class SpikingNetwork(nn.Module):
     def conversion_settings(self) -> dict[str, Any]:
         """Plain values for JSON that `restore_conversion` needs beside the tensors."""
         return {
-            "coding": asdict(self.coding) if self.coding else None,
+            "coding": self.coding.settings() if self.coding else None,
             "limits": asdict(self.limits),
             "n_converted": self.n_converted,
             "fixed_point": self.is_fixed_point,

@@ -9,7 +9,6 @@ from torch import Tensor
 from spikesep.spiking.conversion.threshold import ThresholdChoice
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.neuron import constant_current_count
 from spikesep.spiking.signal import Signal
 
 
@@ -53,9 +52,7 @@ class _Sums:
     def update(self, layer: SpikingLayer, signals: tuple[Signal, ...], out: Signal) -> None:
         twin = layer.activation(*(signal.value for signal in signals)).double()
         threshold, n_steps = float(layer.threshold), layer.coding.n_steps
-        expected = constant_current_count(
-            twin / threshold, 1.0, layer.coding.initial_potential, n_steps
-        ).double()
+        expected = layer.coding.count(twin / threshold)
         count = out.count
         self.neurons += twin.numel()
         self.clipped += float((twin > threshold * n_steps).sum())
