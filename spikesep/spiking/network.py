@@ -271,7 +271,10 @@ class SpikingNetwork(nn.Module):
                 else ""
             )
             synapses = self._described(name, layer, norm)
-            lines.append(f"{name}: {synapses} -> integrate-and-fire{path}")
+            neurons = "integrate-and-fire"
+            if layer.mode != "analog" and not layer.coding.conserves_charge:
+                neurons += f" (beta {layer.coding.beta:g}, reset {layer.coding.reset})"
+            lines.append(f"{name}: {synapses} -> {neurons}{path}")
         synapses = self._described(READOUT, self.readout)
         lines.append(f"readout: {synapses} -> aggregate membrane potential (analog)")
         return "\n".join(lines)
