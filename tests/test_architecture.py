@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "cli": {"cli", "doctor", "separation", "vision", "training", "spiking"},
 }
 ALL = set(MAY_IMPORT)
-COMMON = {"checks", "errors", "files", "hardware_profiles", "provenance", "workers"}
+COMMON = {"checks", "errors", "files", "hardware_profiles", "neuron_options", "provenance"}
+COMMON |= {"workers"}
 UNKNOWN_TO_THE_CORE = {
     "pytorch_lightning",
     "asteroid",

@@ -122,10 +122,8 @@ class SpikingLayer(Synaptic):
 
     def rounded(self, activation: Tensor) -> Tensor:
         """Activations clipped and rounded as spiking neurons code a constant current (eq. 10)."""
-        coding = self.coding
         # The threshold stays a tensor, so that no accelerator waits for it.
-        count = activation.detach().to(torch.float32, copy=True).div_(self.threshold)
-        count.add_(coding.initial_potential).floor_().clamp_(0, coding.n_steps)
+        count = self.coding.count(activation.detach().float() / self.threshold)
         return count.mul_(self.threshold).to(activation.dtype)
 
     def fire(self, *signals: Signal) -> Signal:
@@ -150,6 +148,8 @@ class SpikingLayer(Synaptic):
             synapse = shortcut.synapse
             projections.append(Projection(shortcut.connectivity, synapse.weight))
             bias = bias if synapse.bias is None else bias + synapse.bias
+        if self.coding.upkeep:
+            bias = bias + self.coding.upkeep * self.threshold
         return LayerCall(
             tuple(projections),
             bias,
@@ -322,9 +322,10 @@ class SpikingLayer(Synaptic):
 
     def _fire_graded(self, signals: tuple[Signal, ...]) -> GradedSignal:
         call, threshold = self.call(), float(self.threshold)
-        current = call.current(signals)
-        initial = call.coding.initial_potential * threshold
-        return GradedSignal(threshold * graded_spikes(current, threshold, initial))
+        current, coding = call.current(signals), call.coding
+        initial = coding.initial_potential * threshold
+        spikes = graded_spikes(current, threshold, initial, reset=coding.reset, beta=coding.beta)
+        return GradedSignal(threshold * spikes)
 
     def _set_neurons(self, threshold: float, coding: Coding, gradient: Gradient) -> None:
         if self.mode in ("tandem", "spiking"):

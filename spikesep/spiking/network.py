@@ -198,7 +198,7 @@ class SpikingNetwork(nn.Module):
     def conversion_settings(self) -> dict[str, Any]:
         """Plain values for JSON that `restore_conversion` needs beside the tensors."""
         return {
-            "coding": asdict(self.coding) if self.coding else None,
+            "coding": self.coding.settings() if self.coding else None,
             "limits": asdict(self.limits),
             "n_converted": self.n_converted,
             "fixed_point": self.is_fixed_point,
@@ -271,7 +271,10 @@ class SpikingNetwork(nn.Module):
                 else ""
             )
             synapses = self._described(name, layer, norm)
-            lines.append(f"{name}: {synapses} -> integrate-and-fire{path}")
+            neurons = "integrate-and-fire"
+            if layer.mode != "analog" and not layer.coding.conserves_charge:
+                neurons += f" (beta {layer.coding.beta:g}, reset {layer.coding.reset})"
+            lines.append(f"{name}: {synapses} -> {neurons}{path}")
         synapses = self._described(READOUT, self.readout)
         lines.append(f"readout: {synapses} -> aggregate membrane potential (analog)")
         return "\n".join(lines)

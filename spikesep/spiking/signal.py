@@ -6,13 +6,16 @@ weights instead, section 3.2.) With identity paths, a signal is the sum of the s
 layers, each weighted with its own threshold.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spikesep.errors import SpikeSepError
+from spikesep.neuron_options import Reset, conflict, leak_shift
+from spikesep.spiking.neuron import integrate_and_fire, spike_count
 from spikesep.spiking.spike_trains import packed
 
 MOST_STEPS = 2**16
@@ -143,7 +146,9 @@ class Signal:
 
 @dataclass(frozen=True)
 class Coding:
-    """How values become spikes.
+    """How values become spikes: the window, its input and the model of the neurons.
+
+    The defaults of `reset` and `beta` are the paper's integrate-and-fire neuron.
 
     Attributes:
         n_steps: encoding time window N_s.
@@ -154,12 +159,21 @@ class Coding:
         deferred: whether neurons behind spikes collect the charge of a whole window before they
             fire, in the next window. Their count is then that of eq. 10 whatever the order in which
             spikes arrive; each layer adds a window of latency.
+        reset: whether a spike subtracts the threshold from the potential, or sets it to `zero`.
+        beta: share of its distance from V[0] that a potential keeps from one step to the next.
+            Below 1, the neuron leaks (LIF): V[t] = V[0] + beta * (U[t-1] - V[0]) + z[t], where U is
+            the potential after the reset.
+
+    Raises:
+        ValueError: a value is out of range, or options do not go together.
     """
 
     n_steps: int = 8
     encoding: str = "constant"
     initial_potential: float = 0.5
     deferred: bool = False
+    reset: Reset = "subtract"
+    beta: float = 1.0
 
     def __post_init__(self):
         if type(self.n_steps) is not int or not 1 <= self.n_steps <= MOST_STEPS:
@@ -170,6 +184,70 @@ class Coding:
             raise ValueError(f"encoding must be 'constant' or 'impulse', not {self.encoding!r}")
         if not 0 <= self.initial_potential < 1:
             raise ValueError(f"initial_potential must lie in [0, 1), not {self.initial_potential}")
+        if message := conflict(self.reset, self.beta, deferred=self.deferred):
+            raise ValueError(message)
+
+    @property
+    def conserves_charge(self) -> bool:
+        """Whether the neuron is the paper's: no leak, and a spike takes the threshold alone."""
+        return self.reset == "subtract" and self.beta == 1
+
+    @property
+    def upkeep(self) -> float:
+        """Charge that holds a leaking neuron at V[0] over the window, in thresholds.
+
+        With this constant current, V[t] = beta * U[t-1] + z[t] leaks toward V[0] and not toward
+        zero. A potential that runs from 0 to the threshold is V[0] = 1/2 on average, so that a
+        firing neuron neither loses nor gains by its leak, to first order.
+        """
+        return self.n_steps * (1 - self.beta) * self.initial_potential
+
+    @property
+    def leak_shift(self) -> int:
+        """Bits by which integers shift the potential to get its leak; 0 without leak.
+
+        Raises:
+            ValueError: the leak is no power of two.
+        """
+        shift = leak_shift(self.beta)
+        if shift is None:
+            raise ValueError(f"beta {self.beta:g}: is not 1 - 2^-k")
+        return shift
+
+    def require_integers(self) -> None:
+        """Check that neurons in integers are the same as in floating point.
+
+        Raises:
+            SpikeSepError: their leak has no exact form in integers.
+        """
+        if message := conflict(self.reset, self.beta, weight_bits=8):
+            raise SpikeSepError(message)
+
+    def count(self, charge: Tensor) -> Tensor:
+        """Spike count for a current that is the same in every step (eq. 10), in floating point.
+
+        Args:
+            charge: the current summed over the window, in thresholds, [...].
+        """
+        if self.conserves_charge:
+            return (charge + self.initial_potential).floor_().clamp_(0, self.n_steps)
+        current = ((charge + self.upkeep) / self.n_steps).expand(self.n_steps, *charge.shape)
+        spikes, _ = integrate_and_fire(
+            current, 1.0, self.initial_potential, reset=self.reset, beta=self.beta
+        )
+        return spike_count(spikes).to(charge.dtype)
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values for JSON; a neuron model other than the paper's is named only where it is.
+
+        Versions without the options can thus read the others.
+        """
+        values = asdict(self)
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in ("reset", "beta") or value != getattr(Coding, name)
+        }
 
 
 def straight_through(value: Tensor, twin: Tensor) -> Tensor:

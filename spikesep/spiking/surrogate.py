@@ -1,12 +1,13 @@
 """Surrogate gradient learning, which the paper compares with (section 5.2; Wu et al. 2019).
 
 Forward, the spikes are those of `neuron.integrate_and_fire`. Backward, the step of eq. 5 has the
-slope of a triangle around the threshold, and errors propagate through all steps and layers.
+slope of a triangle around the threshold, and errors propagate through all steps, resets and layers.
 """
 
 import torch
 from torch import Tensor
 
+from spikesep.neuron_options import Reset
 from spikesep.spiking.signal import Signal, straight_through
 
 
@@ -30,22 +31,31 @@ class GradedSignal(Signal):
         return GradedSignal(self.graded + other.graded)
 
 
-def graded_spikes(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
+def graded_spikes(
+    current: Tensor,
+    threshold: float,
+    initial_potential: float,
+    *,
+    reset: Reset = "subtract",
+    beta: float = 1.0,
+) -> Tensor:
     """Spikes (eqs. 3-5) as zeros and ones that carry a gradient, [N_s, ...].
 
     Args:
         current: z, [N_s, ...].
         threshold: firing threshold.
         initial_potential: V[0].
+        reset: what a spike does to the potential.
+        beta: share of the potential that is kept from one step to the next.
     """
     potential = torch.full_like(current[0], initial_potential)
     spikes = []
     for z in current:
-        potential = potential + z
+        potential = (potential if beta == 1 else beta * potential) + z
         spike = straight_through(
             (potential >= threshold).to(z.dtype), _soft_step(potential / threshold - 1)
         )
-        potential = potential - threshold * spike
+        potential = potential - spike * (potential if reset == "zero" else threshold)
         spikes.append(spike)
     return torch.stack(spikes)
 

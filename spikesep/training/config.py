@@ -7,6 +7,7 @@ from typing import Literal
 from spikesep.checks import check, check_whole
 from spikesep.errors import SpikeSepError
 from spikesep.hardware_profiles import PROFILES
+from spikesep.neuron_options import conflict
 
 
 @dataclass
@@ -127,6 +128,10 @@ class ConversionConfig:
         initial_potential: V[0] in units of the threshold; 0.5 rounds, 0 (the paper) rounds down.
         deferred: neurons fire after receiving all spikes of the window. Removes timing errors and
             adds one window of latency per layer.
+        reset: a spike subtracts the threshold from the potential, as in the paper, or sets it to
+            `zero`.
+        beta: share of the potential that a neuron keeps from one step to the next: 1 is the paper's
+            neuron, below 1 it leaks (LIF). With `weight_bits`, 1 - 2^-k.
         patience: epochs without improvement before a stage ends, T_p.
         max_epochs: maximum number of epochs of a stage; 0 converts without fine-tuning.
         first_stage_epochs: maximum number of epochs of the first stage, in which all layers are
@@ -161,6 +166,8 @@ class ConversionConfig:
     encoding: Literal["constant", "impulse"] = "constant"
     initial_potential: float = 0.5
     deferred: bool = False
+    reset: Literal["subtract", "zero"] = "subtract"
+    beta: float = 1.0
     patience: int = 3
     max_epochs: int = 100
     first_stage_epochs: int | None = None
@@ -196,6 +203,9 @@ class ConversionConfig:
             self._keep_to_profile()
         self._check_bits()
         self._check_method()
+        options = {"deferred": self.deferred, "weight_bits": self.weight_bits}
+        if message := conflict(self.reset, self.beta, **options):
+            raise SpikeSepError(f"--convert.{message}")
         if self.percentile != "auto" and not 0 < self.percentile <= 100:
             raise SpikeSepError(
                 f"--convert.percentile {self.percentile}: must be auto, or above 0 and at most 100"

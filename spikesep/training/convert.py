@@ -84,7 +84,7 @@ def convert(
     if config.budget.synops_weight:
         require_stack(model.network, "convert.budget.synops_weight")
     if config.weight_bits:
-        require_fixed_point(model.network)
+        require_fixed_point(model.network, _coding(config))
     device, data = torch.device(device), ConversionData(train_set, valid_set, fresh)
     checkpoint = Checkpoint(
         folder / STATE_FILE,
@@ -150,7 +150,7 @@ def _learning(trainer: TandemTrainer, recorder: "_Recorder") -> ProgressiveTande
         cast(nn.Module, model),
         model.network,
         trainer,
-        Coding(config.n_steps, config.encoding, config.initial_potential, config.deferred),
+        _coding(config),
         percentile=config.percentile,
         discretize=config.discretize and config.method == "ptl",
         gradient="surrogate" if config.method == "surrogate" else config.gradient,
@@ -166,6 +166,17 @@ def _learning(trainer: TandemTrainer, recorder: "_Recorder") -> ProgressiveTande
     )
     recorder.learning = learning
     return learning
+
+
+def _coding(config: ConversionConfig) -> Coding:
+    return Coding(
+        config.n_steps,
+        config.encoding,
+        config.initial_potential,
+        config.deferred,
+        reset=config.reset,
+        beta=config.beta,
+    )
 
 
 class _Recorder:

@@ -8,7 +8,12 @@ import torch
 from matplotlib.ticker import MaxNLocator
 
 from spikesep.files import read_json
-from spikesep.training.records.figures import activation_figure, figure_file, training_figure
+from spikesep.training.records.figures import (
+    activation_figure,
+    figure_file,
+    layer_figure,
+    training_figure,
+)
 from spikesep.training.records.history import History
 from spikesep.vision.architectures import short_name
 from spikesep.vision.config import ImageRecipe
@@ -54,7 +59,10 @@ def draw(
     drawn.append(folder / f"{prefix}activations.png")
     snn = run.folder(exp) / "snn"
     n_steps = read_json(snn / "config.json")["coding"]["n_steps"]
-    activation_figure(read_json(snn / "report.json"), drawn[-1], n_steps)
+    report = read_json(snn / "report.json")
+    activation_figure(report, drawn[-1], n_steps)
+    drawn.append(folder / f"{prefix}layers.png")
+    layer_figure(report, drawn[-1])
     if recipe.experiment.task == "reconstruction":
         drawn.append(folder / f"{prefix}reconstructions.png")
         reconstruction_figure(load_image_network(snn), images_of(recipe, data).test, drawn[-1])

@@ -44,7 +44,8 @@ def markdown(folder: Path, task: str) -> str:
         found = read_json(path)
         name = found["experiment"]
         prefix = f"{name}-" if name else ""
-        figures = [f"{prefix}activations", f"{prefix}reconstructions", f"{prefix}training", name]
+        kinds = ("activations", "layers", "reconstructions", "training")
+        figures = [*(f"{prefix}{kind}" for kind in kinds), name]
         drawn = [
             f"{folder.name}/{figure}.png"
             for figure in figures

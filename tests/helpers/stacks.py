@@ -1,5 +1,7 @@
 """Random converted networks of every geometry, for tests of the engines."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import strategies as st
 from torch import nn
@@ -10,15 +12,19 @@ from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding
 
 
-def codings(most_steps):
-    shares = st.sampled_from([0.0, 0.3, 0.5])
-    return st.builds(
-        Coding,
-        st.integers(1, most_steps),
-        st.sampled_from(["constant", "impulse"]),
-        shares,
-        st.booleans(),
+@st.composite
+def codings(draw, most_steps, betas=(1.0, 0.5, 0.875, 1 - 2**-8)):
+    """Codings of every neuron model; the leaks are exact in integers."""
+    coding = Coding(
+        draw(st.integers(1, most_steps)),
+        draw(st.sampled_from(["constant", "impulse"])),
+        draw(st.sampled_from([0.0, 0.3, 0.5])),
+        draw(st.booleans()),
     )
+    if coding.deferred:
+        return coding
+    reset, beta = draw(st.sampled_from(["subtract", "zero"])), draw(st.sampled_from(betas))
+    return replace(coding, reset=reset, beta=beta)
 
 
 def converted(layers, readout, coding, thresholds):

@@ -97,6 +97,7 @@ def test_tiny_recipe_killed_twice_completes(recipe):
         "scores.csv",
         "figures/training.png",
         "figures/activations.png",
+        "figures/layers.png",
     ):
         assert (exp / name).exists(), name
 

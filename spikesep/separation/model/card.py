@@ -131,7 +131,11 @@ def _description(exp: Path, model: Separator) -> str:
     text += (
         f" of integrate-and-fire neurons: {network[0].coding.n_steps} time steps, {weights}{limit}."
     )
-    if network[0].coding.deferred:
+    coding = network[0].coding
+    if not coding.conserves_charge:
+        text += f" Neurons keep {coding.beta:g} of their potential in each step (beta)"
+        text += " and a spike sets it to zero." if coding.reset == "zero" else "."
+    if coding.deferred:
         text += (
             " Neurons are deferred: each waits for the whole window of its input and fires in the "
             "next one. This makes the conversion exact except for rounding, and adds a latency of "

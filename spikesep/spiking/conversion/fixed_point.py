@@ -26,7 +26,7 @@ from spikesep.spiking.conversion.rounding import (
 from spikesep.spiking.integers import FixedPoint, dequantized
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import Cut, SpikingNetwork
-from spikesep.spiking.signal import Signal
+from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.wiring.wires import INPUT
 
 MULTIPLES = 15  # thresholds of one sum are 1..15 units
@@ -64,7 +64,7 @@ def to_fixed_point(
         raise ValueError(
             "only a network whose layers all spike has a fixed-point form; convert it first"
         )
-    require_fixed_point(network)
+    require_fixed_point(network, layers[0].coding)
     units, multiples = _common_units(network)
     cuts: list[tuple[Cut, Cut]] = [
         ({INPUT: Signal(x.detach())}, {INPUT: Signal(x.detach())}) for x in inputs
@@ -127,12 +127,13 @@ def _enough_equations(
     return equations if equations.n_positions >= ENOUGH * layer.synapse.weight[0].numel() else None
 
 
-def require_fixed_point(network: SpikingNetwork) -> None:
+def require_fixed_point(network: SpikingNetwork, coding: Coding) -> None:
     """Check, before any work, that all layers have a fixed-point form.
 
     Raises:
-        SpikeSepError: a layer has none.
+        SpikeSepError: a layer has none, or the leak of the neurons has none.
     """
+    coding.require_integers()
     for name, layer in network.layers.items():
         reads_input = [INPUT in wire.names for wire in network.wiring[name]]
         if any(reads_input) and not all(reads_input):
@@ -165,8 +166,10 @@ def check_fixed_point(network: SpikingNetwork) -> None:
 
     Raises:
         ValueError: they are out of range; the message names the layer and the number.
+        SpikeSepError: the leak of the neurons has no form in integers.
     """
     for index, (name, layer) in enumerate(network.layers.items()):
+        layer.coding.require_integers()
         fixed = _integers_of(layer)
         is_first = network.wiring[name][0].names[0] == INPUT
         in_range = {

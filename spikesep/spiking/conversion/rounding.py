@@ -75,6 +75,7 @@ class Grid:
             layer.synapse.weight.detach().double().cpu(),
             layer.bias.detach().double().cpu(),
         )
+        upkeep = layer.coding.upkeep * self.threshold
         scale = weight.flatten(1).abs().amax(1) / self.bound
         scale = (
             scale if self.scale is None else self.scale.double().cpu().expand(len(weight)).clone()
@@ -97,7 +98,7 @@ class Grid:
         for fraction in range(FRACTION_BITS, -1, -1):
             grid = scale * unit * 2.0**-fraction
             numbers = [
-                (bias / n_steps / grid).round(),
+                ((bias + upkeep) / n_steps / grid).round(),
                 (self.threshold / grid).round().clamp(min=1),
             ]
             if max(float(number.abs().max()) for number in numbers) > LIMIT:
@@ -107,7 +108,7 @@ class Grid:
             fixed.threshold.copy_(numbers[1])
             fixed.initial.copy_((numbers[1] * layer.coding.initial_potential).round())
             if fixed.most(arriving, times, n_steps, signed=signed) < LIMIT:
-                return fixed, numbers[0] * grid * n_steps
+                return fixed, numbers[0] * grid * n_steps - upkeep
         return None
 
     def _set_shortcuts(self, fixed: FixedPoint, ratios: list[float]) -> None:

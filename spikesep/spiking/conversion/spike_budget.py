@@ -231,7 +231,7 @@ def _of_module(module: Synaptic, value: Tensor, exact: Tensor, power: Tensor) ->
     coding, errors, spikes = module.coding, [], []
     for multiple in MULTIPLES:
         threshold = module.threshold * multiple
-        count = (exact / threshold + coding.initial_potential).floor_().clamp_(0, coding.n_steps)
+        count = coding.count(exact / threshold)
         spikes.append(per_channel(count))
         errors.append(per_channel(count.mul_(threshold).sub_(exact).square_().mul_(power)))
     sensitivity = per_channel(power * (value > 0))

@@ -76,25 +76,24 @@ class ActivationHistogram:
         """Share of the activations above `upper_bound`."""
         return float(self.counts[self._middles() > upper_bound].sum() / self.counts.sum())
 
-    def coding_error(
-        self, upper_bound: float, n_steps: int, initial_potential: float = 0.5
-    ) -> float:
+    def coding_error(self, upper_bound: float, coding: Coding) -> float:
         """Root mean square error of clipping at `upper_bound` and rounding to N_s levels (eq. 8).
 
-        An initial potential of half a threshold rounds to nearest, one of zero rounds down.
+        An initial potential of half a threshold rounds to nearest, one of zero rounds down. Neurons
+        that leak or reset to zero fire less.
         """
-        values, unit = self._middles(), upper_bound / n_steps
-        coded = (values / unit + initial_potential).floor().clamp(0, n_steps) * unit
+        values, unit = self._middles(), upper_bound / coding.n_steps
+        coded = coding.count(values / unit) * unit
         weight = self.counts.clone()
         weight[0] -= self.zeros  # coded without error
         return float(((coded - values).square() * weight).sum() / self.counts.sum()) ** 0.5
 
-    def best_percentile(self, n_steps: int, initial_potential: float = 0.5) -> float:
+    def best_percentile(self, coding: Coding) -> float:
         """The one of PERCENTILES with the least coding error; few steps favor a lower one."""
         bounds = {p: self.percentile(p) for p in PERCENTILES}
         return min(
             (p for p in PERCENTILES if bounds[p] > 0),
-            key=lambda p: self.coding_error(bounds[p], n_steps, initial_potential),
+            key=lambda p: self.coding_error(bounds[p], coding),
             default=100.0,
         )
 
@@ -151,7 +150,7 @@ def choose_threshold(
     if settled is not None:
         share = histogram.clipped_share(settled)
         return ThresholdChoice(100 * (1 - share), settled, share, histogram.summary())
-    best = histogram.best_percentile(coding.n_steps, coding.initial_potential)
+    best = histogram.best_percentile(coding)
     p = best if percentile == "auto" else float(percentile)
     upper_bound = histogram.percentile(p)
     if upper_bound <= 0:

@@ -204,6 +204,8 @@ def _add_snn(rows: _Rows, cost: Cost) -> None:
         rows.add("snn_readout", "synaptic operations of the readout", readout, part_of="snn")
     if cost.neurons:
         rows.add("snn_neurons", "neuron updates, in every step", updates, part_of="snn")
+    if cost.leaky:  # a multiplication instead
+        whole += Operations(cost.neuron_updates, -cost.neuron_updates)
     rows.add("snn_float32", "SNN, float32", whole, "float32")
 
 
@@ -227,8 +229,11 @@ def _add_alternatives(rows: _Rows, cost: Cost) -> None:
 
 
 def _of_updates(cost: Cost, n: float) -> Operations:
-    """Additions of n neuron updates: bias or current, threshold; and one reset per spike."""
-    return Operations(0.0, 2 * n + sum(cost.spikes))
+    """Additions of n neuron updates: bias or current, threshold, leak; and one reset per spike.
+
+    A leak of a power of two is a shift, which is not counted, and an addition.
+    """
+    return Operations(0.0, (3 if cost.leaky else 2) * n + sum(cost.spikes))
 
 
 def _proxies(cost: Cost) -> dict[str, float]:

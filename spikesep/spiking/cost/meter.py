@@ -15,7 +15,7 @@ from spikesep.spiking.cost.record import Cost
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.readout import Readout
-from spikesep.spiking.signal import Signal, SpikeTrains
+from spikesep.spiking.signal import Coding, Signal, SpikeTrains
 from spikesep.spiking.spike_trains import packed
 from spikesep.spiking.synapses.connectivity import Connectivity
 from spikesep.spiking.synaptic import Synaptic
@@ -50,7 +50,8 @@ class CostMeter:
             readout_synops=arriving.spikes if ends else 0.0,
             full_synops=(p.full_synops or 0.0) + arriving.spikes_unpruned,
             active_macs=(p.active_macs or 0.0) + arriving.active,
-            deferred=p.deferred or _is_deferred(module),
+            deferred=p.deferred or (fires and _coding_of(module).deferred),
+            leaky=p.leaky or (fires and _coding_of(module).beta < 1),
         )
         if ends:  # ends the pass
             self.cost, self._passing = self.cost + self._passing, Cost()
@@ -93,6 +94,11 @@ def synops(module: Synaptic, count: Tensor) -> float:
     return module.connectivity.n_arriving(count, module.kept)
 
 
+def spikes_arriving(module: Synaptic, trains: SpikeTrains) -> float:
+    """Synaptic operations that one layer's spikes cause in a synapse."""
+    return _of_trains(module, trains).spikes
+
+
 def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:
     """Run a network on x, [batch, ...]; return the readout's potential and the cost."""
     meter = CostMeter()
@@ -101,8 +107,9 @@ def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:
     return potential, meter.cost
 
 
-def _is_deferred(module: Synaptic) -> bool:
-    return isinstance(module, SpikingLayer) and module.mode != "analog" and module.coding.deferred
+def _coding_of(module: Synaptic) -> Coding:
+    assert isinstance(module, SpikingLayer)
+    return module.coding
 
 
 def _arriving(module: Synaptic, signal: Signal) -> _Arriving:

@@ -1,7 +1,10 @@
 """Operations of a network, counted: what passes cost, added up."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
+
+PROPERTIES = ("n_steps", "deferred", "leaky")
+"""Fields of a cost that describe the network and do not add up."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Cost:
         active_macs: those of `kept_macs` whose input is not zero. Behind a spiking layer, they are
             the synaptic operations of one event per active neuron that carries its spike count.
         deferred: whether the neurons wait for the whole window before they fire.
+        leaky: whether the neurons leak.
         encoder: operations before the network, where the model counts them.
         decoder: operations behind the network, where the model counts them.
     """
@@ -66,6 +70,7 @@ class Cost:
     full_synops: float | None = None
     active_macs: float | None = None
     deferred: bool = False
+    leaky: bool = False
     encoder: Operations | None = None
     decoder: Operations | None = None
 
@@ -91,18 +96,18 @@ class Cost:
         sums = {
             each.name: _sum(getattr(self, each.name), getattr(other, each.name))
             for each in fields(self)
-            if each.name not in ("n_steps", "deferred")
+            if each.name not in PROPERTIES
         }
-        return Cost(n_steps=self.n_steps, deferred=self.deferred, **sums)
+        return replace(self, **sums)
 
     def __truediv__(self, n: float) -> "Cost":
         """The mean over n seconds, images or passes."""
         parts = {
             each.name: _scaled(getattr(self, each.name), 1 / n)
             for each in fields(self)
-            if each.name not in ("n_steps", "deferred")
+            if each.name not in PROPERTIES
         }
-        return Cost(n_steps=self.n_steps, deferred=self.deferred, **parts)
+        return replace(self, **parts)
 
     @property
     def neuron_updates(self) -> float:

@@ -48,9 +48,9 @@ class LayerCall:
 
     Attributes:
         projections: the synapses onto the neurons, each with an input of its own.
-        bias: [C_out].
+        bias: [C_out], with what holds a leaking neuron at its initial potential.
         threshold: scalar, activation units.
-        coding: N_s, encoding, initial potential, whether neurons are deferred.
+        coding: N_s, encoding, the model of the neurons.
         fixed: the integers of the layer, or None.
         learns: whether the layer is in training; autocast holds for it then.
     """

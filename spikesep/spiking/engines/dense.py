@@ -16,7 +16,7 @@ from torch import Tensor
 from spikesep.spiking.engines.call import LayerCall, RowLayout
 from spikesep.spiking.integers import FixedPoint, Plan
 from spikesep.spiking.neuron import constant_current_count
-from spikesep.spiking.signal import Signal
+from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.spike_trains import kernels, packed
 
 BLOCK = 8  # steps per product: one word
@@ -55,7 +55,9 @@ def _run_floats(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
         charge = call.charge(signals).float()
         count = constant_current_count(charge, threshold, initial, coding.n_steps)
         return packed.burst(count, coding.n_steps)
-    return packed.integrate(call.current(signals), threshold, initial)
+    return packed.integrate(
+        call.current(signals), threshold, initial, reset=coding.reset, beta=coding.beta
+    )
 
 
 def _run_block(layout: RowLayout, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
@@ -80,7 +82,7 @@ def _run_block(layout: RowLayout, sources: list[Tensor], weight: Tensor, own: sl
     if layout.deferred:
         units = packed.collect(sources, factors, dtype)
         return _run_deferred(layout, own, arriving(units[None])[0])
-    scan = Scan(layout.plan, own, n_positions)
+    scan = Scan(layout.plan, own, n_positions, layout.call.coding)
     words = []
     for block, begin in enumerate(range(0, layout.n_steps, BLOCK)):
         n = min(BLOCK, layout.n_steps - begin)
@@ -151,7 +153,7 @@ def _run_analog_input(call: LayerCall, fixed: FixedPoint, values: list[Tensor]) 
     flat = rows.reshape(1, -1, rows.shape[-1])
     if call.coding.encoding == "impulse":
         flat = torch.cat([flat, flat.new_zeros(n_steps - 1, *flat.shape[1:])])
-    scan = Scan(fixed.plan([]), slice(None), flat.shape[1])
+    scan = Scan(fixed.plan([]), slice(None), flat.shape[1], call.coding)
     words = []
     for begin in range(0, n_steps, BLOCK):
         n = min(BLOCK, n_steps - begin)
@@ -170,10 +172,12 @@ class Scan:
         plan: thresholds and biases.
         own: the output channels.
         n_positions: positions of each channel.
+        coding: leak and reset of the neurons.
     """
 
-    def __init__(self, plan: Plan, own: slice, n_positions: int):
+    def __init__(self, plan: Plan, own: slice, n_positions: int, coding: Coding):
         self.gain = plan.gain
+        self.shift, self.to_zero = coding.leak_shift, coding.reset == "zero"
         self.bias, self.threshold = plan.bias[own], plan.threshold[own]
         self.potential = plan.initial[own].repeat(n_positions, 1)
 
@@ -190,12 +194,15 @@ class Scan:
         if arriving.device.type == COMPILED:
             tensors = (self.bias, self.threshold, self.potential, words)
             arrays = [tensor.numpy() for tensor in tensors]
-            kernels.run(_scan, len(words), arriving.numpy(), self.gain, *arrays, grain=64)
+            neuron = (self.gain, self.shift, self.to_zero)
+            kernels.run(_scan, len(words), arriving.numpy(), *neuron, *arrays, grain=64)
             return words
         for t, z in enumerate(arriving):
+            if self.shift:
+                self.potential -= self.potential >> self.shift
             self.potential += z * int(self.gain) + self.bias
             spikes = self.potential >= self.threshold
-            self.potential -= spikes * self.threshold
+            self.potential -= spikes * (self.potential if self.to_zero else self.threshold)
             words |= spikes.to(torch.uint8) << t
         return words
 
@@ -217,12 +224,25 @@ def _burst(start, stop, arriving, gain, n_steps, initial, threshold, words):
 
 
 @kernels.compiled
-def _scan(start, stop, arriving, gain, bias, threshold, potential, words):
+def _scan(start, stop, arriving, gain, shift, to_zero, bias, threshold, potential, words):
+    """Integrate and fire; neurons that leak or reset to zero have a loop of their own."""
+    is_plain = shift == 0 and not to_zero
     for p in range(start, stop):
         for t in range(arriving.shape[0]):
             mask = np.uint8(1 << t)
+            if is_plain:
+                for j in range(potential.shape[1]):
+                    potential[p, j] += arriving[t, p, j] * gain + bias[j]
+                    if potential[p, j] >= threshold[j]:
+                        potential[p, j] -= threshold[j]
+                        words[p, j] |= mask
+                continue
             for j in range(potential.shape[1]):
-                potential[p, j] += arriving[t, p, j] * gain + bias[j]
-                if potential[p, j] >= threshold[j]:
-                    potential[p, j] -= threshold[j]
-                    words[p, j] |= mask
+                v = potential[p, j]
+                if shift:
+                    v -= v >> np.int32(shift)
+                v += arriving[t, p, j] * gain + bias[j]
+                fires = v >= threshold[j]
+                rest = np.int32(0) if to_zero else v - threshold[j]
+                potential[p, j] = rest if fires else v
+                words[p, j] |= mask if fires else np.uint8(0)

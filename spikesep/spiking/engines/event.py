@@ -77,7 +77,8 @@ def _run_block(
         most = max(reach * per_tap for reach, per_tap in reached)  # a source has one synapse
         sums = np.int16 if most * times < 2**15 else np.int32
     offsets, channels = _joined(lists)
-    plan, n_positions = layout.plan, len(layout.table)
+    plan, n_positions, coding = layout.plan, len(layout.table), layout.call.coding
+    leak = np.float32(coding.beta) if fixed is None else np.int32(coding.leak_shift)
     bias = plan.bias
     if layout.deferred:  # the lists of a row lie one behind the other: all steps are one
         offsets, bias = offsets[:, :, ::n_steps].copy(), bias * n_steps
@@ -93,6 +94,8 @@ def _run_block(
         plan.factors,
         plan.gain,
         *neurons,
+        leak,
+        coding.reset == "zero",
         n_steps,
         out,
     )

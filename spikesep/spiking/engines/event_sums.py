@@ -87,14 +87,28 @@ def _add_rows(typing_context, total, at, rows, base, channels, start, stop):
 
 @intrinsic
 def _integrate_and_fire(
-    typing_context, current, at, start, stop, factor, drift, theta, potential, word, lane
+    typing_context,
+    current,
+    at,
+    start,
+    stop,
+    factor,
+    drift,
+    theta,
+    potential,
+    word,
+    lane,
+    leak,
+    to_zero,
 ):
     """Integrate (eq. 3) and fire (eqs. 4 and 5) LANES neurons from `lane` on, for steps
     start..stop.
 
     The steps belong to one word, which begins where `start` is 0. The currents of step t are
-    current[at + t * TILE:][:LANES], times `factor`. Written in LLVM, where potentials stay in
-    registers from step to step.
+    current[at + t * TILE:][:LANES], times `factor`. `leak` is the share of the potential that is
+    kept or, in integers, the shift that gives what leaks, 0 for no leak. Written in LLVM, where
+    potentials stay in registers from step to step. Neurons that neither leak nor reset to zero have
+    a loop of their own.
     """
 
     def generate(context, builder, signature, arguments):
@@ -108,7 +122,9 @@ def _integrate_and_fire(
         def load(k, offset):
             return builder.load(pointer(k, offset), align=1)
 
-        at, start, stop, factor, lane = (arguments[k] for k in (1, 2, 3, 4, 9))
+        at, start, stop, factor, lane, leak, to_zero = (
+            arguments[k] for k in (1, 2, 3, 4, 9, 10, 11)
+        )
         real = isinstance(signature.args[7].dtype, types.Float)
         add, sub, mul = (
             getattr(builder, ("f" if real else "") + name) for name in ("add", "sub", "mul")
@@ -125,35 +141,71 @@ def _integrate_and_fire(
             ir.Constant(ir.VectorType(byte, LANES), None),
         )
         begun = builder.select(builder.icmp_signed("==", start, index(0)), silence, load(8, lane))
-        entry, head, body, end = (
-            builder.block,
-            *(builder.append_basic_block(name) for name in ("head", "body", "end")),
-        )
-        builder.branch(head)
-        builder.position_at_end(head)
-        t, v, bits = builder.phi(index), builder.phi(first.type), builder.phi(silence.type)
-        builder.cbranch(builder.icmp_signed("<", t, stop), body, end)
-        builder.position_at_end(body)
-        z = load(0, builder.add(at, builder.mul(t, index(TILE))))
-        z = z if z.type == v.type else builder.sext(z, v.type)
-        charged = add(v, add(mul(z, factor), drift))
-        fires = reaches(">=", charged, theta)
-        reset = sub(charged, builder.select(fires, theta, nothing))
-        mask = spread(builder, builder.shl(byte(1), builder.trunc(t, byte)), LANES)
-        marked = builder.or_(bits, builder.select(fires, mask, silence))
-        following = builder.add(t, index(1))
-        builder.branch(head)
-        for phi, begin, after in ((t, start, following), (v, first, reset), (bits, begun, marked)):
-            phi.add_incoming(begin, entry)
-            phi.add_incoming(after, body)
+        none = leak.type(1.0 if real else 0)
+        leaks = (builder.fcmp_ordered if real else builder.icmp_signed)("!=", leak, none)
+        spread_leak = spread(builder, leak, LANES)
+        entry, end = builder.block, builder.append_basic_block("end")
+
+        def kept(v: ir.Value) -> ir.Value:
+            """What leaking leaves of potentials."""
+            if real:
+                return mul(v, spread_leak)
+            return builder.select(leaks, sub(v, builder.ashr(v, spread_leak)), v)
+
+        def integrate(is_plain: bool) -> tuple[ir.Block, ir.Value, ir.Value]:
+            """A loop from `entry` to `end`; returns its first block, and potentials and words when
+            it leaves.
+            """
+            head, body = (builder.append_basic_block(name) for name in ("head", "body"))
+            builder.position_at_end(head)
+            t, v, bits = builder.phi(index), builder.phi(first.type), builder.phi(silence.type)
+            builder.cbranch(builder.icmp_signed("<", t, stop), body, end)
+            builder.position_at_end(body)
+            z = load(0, builder.add(at, builder.mul(t, index(TILE))))
+            z = z if z.type == v.type else builder.sext(z, v.type)
+            charged = add(v if is_plain else kept(v), add(mul(z, factor), drift))
+            fires = reaches(">=", charged, theta)
+            taken = theta if is_plain else builder.select(to_zero, charged, theta)
+            reset = sub(charged, builder.select(fires, taken, nothing))
+            mask = spread(builder, builder.shl(byte(1), builder.trunc(t, byte)), LANES)
+            marked = builder.or_(bits, builder.select(fires, mask, silence))
+            following = builder.add(t, index(1))
+            builder.branch(head)
+            for phi, begin, after in (
+                (t, start, following),
+                (v, first, reset),
+                (bits, begun, marked),
+            ):
+                phi.add_incoming(begin, entry)
+                phi.add_incoming(after, body)
+            return head, v, bits
+
+        ways = [integrate(is_plain) for is_plain in (False, True)]
+        builder.position_at_end(entry)
+        builder.cbranch(builder.or_(leaks, to_zero), *(head for head, _, _ in ways))
         builder.position_at_end(end)
+        v, bits = builder.phi(first.type), builder.phi(silence.type)
+        for head, potentials, words in ways:
+            v.add_incoming(potentials, head)
+            bits.add_incoming(words, head)
         builder.store(v, pointer(7, lane), align=1)
         builder.store(bits, pointer(8, lane), align=1)
         return context.get_dummy_value()
 
     number = types.int64
     return types.void(
-        current, number, number, number, potential.dtype, drift, theta, potential, word, number
+        current,
+        number,
+        number,
+        number,
+        potential.dtype,
+        drift,
+        theta,
+        potential,
+        word,
+        number,
+        potential.dtype,
+        types.boolean,
     ), generate
 
 
@@ -172,6 +224,8 @@ def integrate_rows(
     bias,
     threshold,
     initial,
+    leak,
+    to_zero,
     n_steps,
     words,
 ):
@@ -239,6 +293,8 @@ def integrate_rows(
                             potential,
                             word,
                             lane,
+                            leak,
+                            to_zero,
                         )
                     else:
                         _integrate_and_fire(
@@ -252,10 +308,23 @@ def integrate_rows(
                             potential,
                             word,
                             lane,
+                            leak,
+                            to_zero,
                         )
                     if n_now < n:
                         _integrate_and_fire(
-                            nothing, 0, n_now, n, one, nothing, theta, potential, word, lane
+                            nothing,
+                            0,
+                            n_now,
+                            n,
+                            one,
+                            nothing,
+                            theta,
+                            potential,
+                            word,
+                            lane,
+                            leak,
+                            to_zero,
                         )
                 for j in range(n_out):
                     words[t // 8, p, first + j] = word[j]

@@ -71,7 +71,11 @@ def run(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
         n_out,
         len(sources),
         layout.n_steps,
+        call.coding.beta,
         n_digits=0 if fixed is None else -(-most.bit_length() // DIGIT),
+        leak_shift=0 if fixed is None else call.coding.leak_shift,
+        leaks=call.coding.beta < 1,
+        to_zero=call.coding.reset == "zero",
         deferred=layout.deferred,
         rows_at_once=rows_per_program,
         out_at_once=columns,
@@ -109,7 +113,11 @@ def _layer(
     n_out: tl.constexpr,
     n_sources: tl.constexpr,
     n_steps: tl.constexpr,
+    beta,  # share of the potential that is kept, in floating point
     n_digits: tl.constexpr,  # of inputs in fixed-point form; 0: floating point
+    leak_shift: tl.constexpr,  # of the leak in fixed-point form
+    leaks: tl.constexpr,
+    to_zero: tl.constexpr,  # whether a spike resets to zero
     deferred: tl.constexpr,
     rows_at_once: tl.constexpr,  # positions per program; then output and input channels at a time
     out_at_once: tl.constexpr,
@@ -135,6 +143,9 @@ def _layer(
         n_positions.to(tl.int64) * n_groups * n_out,
     )
     for t in range(n_steps):
+        if leaks:
+            leaked = potential * beta if n_digits == 0 else potential - (potential >> leak_shift)
+            potential = leaked
         if (not deferred) or t == 0:
             total = tl.full((rows_at_once, out_at_once), 0, number)
             for e in range(n_entries):
@@ -178,7 +189,10 @@ def _layer(
                             total += tl.dot(digit, matrix) << (7 * d)
             potential += total * gain + (drift * n_steps if deferred else drift)
         fires = potential >= theta
-        potential = tl.where(fires, potential - theta, potential)
+        if to_zero:
+            potential = tl.where(fires, 0, potential)
+        else:
+            potential = tl.where(fires, potential - theta, potential)
         word = tl.where(t % 8 == 0, 0, word) | (fires.to(tl.int32) << (t % 8))
         if (t % 8 == 7) | (t == n_steps - 1):
             out_at = (

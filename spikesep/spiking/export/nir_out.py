@@ -3,9 +3,11 @@
 All neurons of the graph fire unit spikes at threshold 1: thresholds are divided out of the weights
 before the neurons and multiplied into those behind them, as in section 3.2 of the paper. What NIR
 cannot say is in the metadata: neurons subtract the threshold, begin at a potential of their own,
-and see the input for a given number of steps. `docs/other-simulators.md` lists the entries.
+and see the input for a given number of steps. Leaking neurons are LIF with v_leak = 0; what holds
+them at their initial potential is part of the bias. `docs/other-simulators.md` lists the entries.
 """
 
+import math
 import re
 from typing import Any
 
@@ -30,8 +32,14 @@ from spikesep.spiking.synapses.table import Size
 
 INTEGERS = ("threshold", "initial", "scale", "fraction", "multiple")
 """What the metadata of neurons hold of a layer in fixed-point form, beside weight and bias."""
-RESET = "subtract"
-"""Value of the entry "reset": a spike subtracts the threshold from the potential."""
+NEURONS = ("IF", "LIF")
+"""Nodes of neurons that fire."""
+RESETS = ("subtract", "zero")
+"""Values of the entry "reset": a spike subtracts the threshold, or sets the potential to v_reset,
+which is 0, as NIR says.
+"""
+INTEGRATIONS = ("euler", "exponential")
+"""Values of the entry "integration": how a step of length 1 follows from `tau`."""
 
 
 def to_nir(
@@ -49,7 +57,8 @@ def to_nir(
         deferred: export a network of deferred neurons; by default it is refused, because no other
             simulator waits for a whole window.
         reader: `sinabs`, `spikingjelly` or `snntorch`: write what this simulator reads, or say
-            why it reads the network otherwise or not at all.
+            why it reads the network otherwise or not at all. Sinabs solves a leak exactly in each
+            step; without it, `tau` is that of Euler steps.
 
     Returns:
         A `nir.NIRGraph`.
@@ -64,7 +73,7 @@ def to_nir(
     if reader is not None:
         require_reader(network, reader)
     found = stages(network)
-    writer = _Writer(coding, tuple(input_shape), reader == "sinabs", meeting_unequal(found))
+    writer = _Writer(coding, tuple(input_shape), reader, meeting_unequal(found))
     for stage in found:
         writer.add(stage)
     return writer.finish(_graph_metadata(network, coding))
@@ -78,6 +87,11 @@ def _coding_of(network: SpikingNetwork, deferred: bool) -> Coding:
                 f"layer {name}: is {layer.mode}, and NIR exchanges spiking networks; convert it "
                 "first, or export the analog network to ONNX"
             )
+        if layer.fixed is not None and layer.coding.beta < 1:
+            raise NotConvertibleError(
+                f"layer {name}: a leak in integers rounds in every step, which NIR cannot say; "
+                "export the network with weight_bits: 0"
+            )
     coding = network[0].coding
     if coding.deferred and not deferred:
         raise NotConvertibleError(
@@ -86,6 +100,20 @@ def _coding_of(network: SpikingNetwork, deferred: bool) -> Coding:
             "--deferred) for readers that heed the mark, such as run_nir"
         )
     return coding
+
+
+def time_constant(beta: float, integration: str) -> float:
+    """The time constant of a leak, in steps.
+
+    A step is V <- beta * V + (1 - beta) * r * I. Euler steps are beta = 1 - 1 / tau, exact
+    solutions are beta = exp(-1 / tau).
+    """
+    return 1 / (1 - beta) if integration == "euler" else -1 / math.log(beta)
+
+
+def share_kept(tau: float, integration: str) -> float:
+    """Inverse of `time_constant`."""
+    return 1 - 1 / tau if integration == "euler" else math.exp(-1 / tau)
 
 
 def _graph_metadata(network: SpikingNetwork, coding: Coding) -> dict[str, Any]:
@@ -109,14 +137,17 @@ class _Writer:
     Args:
         coding: of all neurons.
         input_shape: of the network.
-        sum_pooling: whether average pooling in two dimensions is written as `SumPool2d`.
+        reader: the simulator to write for. For Sinabs, average pooling in two dimensions is written
+            as `SumPool2d`, and `tau` is that of exact solutions.
         scaled: layers whose spikes are scaled by their threshold right behind the neurons, because
             they meet spikes of other thresholds. Elsewhere the next weights are scaled.
     """
 
-    def __init__(self, coding: Coding, input_shape: Size, sum_pooling: bool, scaled: set[str]):
+    def __init__(self, coding: Coding, input_shape: Size, reader: str | None, scaled: set[str]):
         self._nir = require("nir", "nir")
-        self._coding, self._sum_pooling, self._scaled = coding, sum_pooling, scaled
+        self._coding, self._scaled = coding, scaled
+        self._sum_pooling = reader == "sinabs"
+        self._integration = INTEGRATIONS[reader == "sinabs"]
         self._nodes: dict[str, Any] = {"input": self._nir.Input({"input": np.array(input_shape)})}
         self._edges: list[tuple[str, str]] = []
         # What each layer ends in, and the shape of its output; the input of the network is "".
@@ -171,12 +202,18 @@ class _Writer:
     ) -> None:
         """Append the neurons of a layer and, where needed, the scale of their spikes."""
         name, shape = stage.name, self._shapes[stage.name]
-        ones = np.ones(shape)
+        ones, beta = np.ones(shape), self._coding.beta
         if not layer.connectivity.out_channels_last:
             initial = initial.reshape(-1, *[1] * (len(shape) - 1))
         metadata = _neuron_metadata(layer, initial * ones)
         metadata["deferred"] = self._coding.deferred and bool(stage.sources)
-        node = self._nir.IF(r=ones, v_threshold=ones, v_reset=0 * ones, metadata=metadata)
+        common = {"v_threshold": ones, "v_reset": 0 * ones, "metadata": metadata}
+        if beta == 1:
+            node = self._nir.IF(r=ones, **common)
+        else:
+            metadata["integration"] = self._integration
+            tau = time_constant(beta, self._integration) * ones
+            node = self._nir.LIF(tau=tau, r=ones / (1 - beta), v_leak=0 * ones, **common)
         end = self._put(f"neurons_{name}", node, [end])
         if name in self._scaled:
             scale = nir_nodes.scale_node(own_factor(layer), shape)
@@ -196,7 +233,7 @@ class _Writer:
 def _neuron_metadata(layer: SpikingLayer, initial: np.ndarray) -> dict[str, Any]:
     """Return metadata that NIR's neuron lacks, and the integers of a layer in fixed point."""
     entries: dict[str, Any] = {
-        "reset": RESET,
+        "reset": layer.coding.reset,
         "initial_potential": initial,
         "threshold": float(layer.threshold),
     }

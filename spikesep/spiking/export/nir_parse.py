@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spikesep.spiking.export.nir_out import NEURONS
 from spikesep.spiking.export.nir_run import in_order
 from spikesep.spiking.network import NotConvertibleError
 
 SYNAPSES = ("Affine", "Linear", "Conv1d", "Conv2d")
 MAPS = ("AvgPool2d", "SumPool2d", "Flatten")
-ENDS = ("IF", "Output")
-LEAKY = ("LIF", "CubaLIF", "LI", "CubaLI")
+ENDS = (*NEURONS, "Output")
+FILTERS = ("CubaLIF", "LI", "CubaLI")
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,17 @@ def refusal(graph: Any, name: str, why: str) -> NotConvertibleError:
 def _require_known(graph: Any) -> None:
     for name in graph.nodes:
         kind = kind_of(graph, name)
-        if kind in LEAKY:
-            why = "leaks or filters; the core simulates neurons without leak (IF)"
+        if kind in FILTERS:
+            why = "filters its input or does not fire; the core simulates IF and LIF"
             raise refusal(graph, name, why)
         if kind not in ("Input", *ENDS, *SYNAPSES, *MAPS):
-            known = ", ".join(("IF", *SYNAPSES, *MAPS))
+            known = ", ".join((*NEURONS, *SYNAPSES, *MAPS))
             raise refusal(graph, name, f"has no counterpart; the core reads {known}")
 
 
 def _end(graph: Any, before: dict[str, list[str]], name: str) -> End:
     kinds = {kind_of(graph, source) for source in before[name]}
-    if kinds == {"IF"} and kind_of(graph, name) == "Output":
+    if kinds and kinds <= set(NEURONS) and kind_of(graph, name) == "Output":
         return _counting_end(graph, name, before[name])
     if len(before[name]) != 1 or not kinds <= set(SYNAPSES):
         why = "must read one synapse (Affine, Linear, Conv1d or Conv2d) and nothing else"
@@ -107,8 +108,8 @@ def _source(graph: Any, before: dict[str, list[str]], name: str, synapse: str) -
     scale = graph.nodes[name].metadata.get("scale")
     if scale is not None:
         name = before[name][0]
-    if kind_of(graph, name) not in ("Input", "IF"):
-        raise refusal(graph, name, f"stands before {synapse} without neurons (IF) between")
+    if kind_of(graph, name) not in ("Input", *NEURONS):
+        raise refusal(graph, name, f"stands before {synapse} without neurons (IF, LIF) between")
     return name, 1.0 if scale is None else float(scale)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.export.nir_out import RESET
+from spikesep.spiking.export.nir_out import NEURONS, RESETS
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def run_nir(graph: Any, x: np.ndarray) -> NirRun:
             trains[name] = nir_input(graph, x)
             continue
         arriving = reduce(np.add, (trains[source] for source in sources))
-        if kind == "IF":
+        if kind in NEURONS:
             trains[name] = _fire(name, node, arriving)
             counts[name] = trains[name].sum(0).astype(np.int64)
         elif kind == "Output":
@@ -102,22 +102,30 @@ def nir_input(graph: Any, x: np.ndarray) -> np.ndarray:
 
 def _fire(name: str, node: Any, current: np.ndarray) -> np.ndarray:
     """Spikes, 0 or 1, for a current [n_steps, batch, ...]."""
-    entries = node.metadata
-    if entries.get("reset") != RESET:
+    entries, kind = node.metadata, type(node).__name__
+    if entries.get("reset") not in RESETS:
         raise SpikeSepError(
-            f"node {name} (IF): is not marked to subtract its threshold; run_nir takes graphs of "
-            "to_nir"
+            f"node {name} ({kind}): is not marked with its reset; run_nir takes graphs of to_nir"
         )
+    beta, to_zero = np.ones(()), entries["reset"] == "zero"
     current = current * np.asarray(node.r)
+    if kind == "LIF":
+        tau = np.asarray(node.tau)
+        beta = np.exp(-1 / tau) if entries["integration"] == "exponential" else 1 - 1 / tau
+        current = (1 - beta) * (np.asarray(node.v_leak) + current)
     threshold = np.asarray(node.v_threshold)
     if entries.get("deferred"):  # all charge before the first spike
         current = np.concatenate([current.sum(0, keepdims=True), 0 * current[1:]])
     potential = np.asarray(entries["initial_potential"]) + 0 * current[0]
     spikes = np.empty_like(current)
     for z, s in zip(current, spikes, strict=True):
-        potential += z
+        potential = beta * potential + z
         s[...] = potential >= threshold
-        potential -= s * threshold
+        potential = (
+            np.where(s, np.asarray(node.v_reset), potential)
+            if to_zero
+            else (potential - s * threshold)
+        )
     return spikes
 
 

@@ -89,7 +89,7 @@ def currents(stage: Stage, n_steps: int) -> Currents:
     is_spread = not stage.sources and part.coding.encoding == "constant"
     return Currents(
         weight / threshold / (n_steps if is_spread else 1),
-        bias / threshold / n_steps,
+        (bias / threshold + part.coding.upkeep) / n_steps,
         zeros + part.coding.initial_potential,
     )
 

@@ -8,10 +8,14 @@ from torch import Tensor
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.threshold import ThresholdChoice, choose_threshold
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import Cut, SpikingNetwork
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.synaptic import Synaptic
 from spikesep.spiking.wiring.wires import INPUT
+
+GAIN_ROUNDS, GAINS = 3, (0.5, 2.0)
+"""Corrections of the gain of neurons that leak or reset to zero, and the range of each."""
 
 
 def calibrate(
@@ -27,6 +31,8 @@ def calibrate(
     Each layer is calibrated on the spikes of the layers before it. Its bias is then shifted by the
     mean error of each channel, which rounding and clipping leave, as in Li et al., "A free lunch
     from ANN: towards efficient, accurate spiking neural networks calibration", ICML 2021.
+    Neurons that leak or reset to zero lose charge in proportion to their activity: before that, the
+    weights into each of their channels are scaled by least squares.
 
     Args:
         network: all layers analog.
@@ -34,7 +40,7 @@ def calibrate(
         coding: N_s, encoding, initial potential.
         percentile: of the activations that sets the upper bound, or "auto" for the one with the
             least error of clipping and rounding.
-        correct_biases: whether biases are shifted, also that of the readout.
+        correct_biases: whether biases are shifted, also that of the readout, and weights scaled.
 
     Returns:
         The choice of each layer's threshold.
@@ -57,6 +63,9 @@ def calibrate(
                 raise SpikeSepError(f"layer {name}: {error}") from error
             choices.append(choice)
             layer.convert(choice.upper_bound / coding.n_steps, coding)
+            if correct_biases and not coding.conserves_charge:
+                for _ in range(GAIN_ROUNDS):
+                    _rescale(layer, _outputs(network, analog, cuts, index))
             if correct_biases:
                 _correct(layer, _outputs(network, analog, cuts, index))
             layer.freeze()
@@ -78,6 +87,20 @@ def _outputs(
     for now, then in cuts:
         found = part(*network.arriving(now, index)).value
         yield found, original(*analog.arriving(then, index)).value
+
+
+def _rescale(layer: SpikingLayer, outputs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Scale the weights into each channel by what its output falls short, by least squares."""
+    across, power = (torch.zeros_like(layer.bias, dtype=torch.float64) for _ in range(2))
+    for found, wanted in outputs:
+        across += layer.connectivity.sum_outputs((wanted * found).double())
+        power += layer.connectivity.sum_outputs(found.double().square())
+    gain = torch.where(power > 0, across / power.clamp(min=1e-30), 1.0).clamp(*GAINS)
+    gain = gain.to(layer.bias)
+    layer.bias.mul_(gain)
+    for branch in layer.branches:
+        weight = branch.synapse.weight
+        weight.mul_(gain.view(-1, *[1] * (weight.ndim - 1)))
 
 
 def _correct(part: Synaptic, outputs: Iterable[tuple[Tensor, Tensor]]) -> None:

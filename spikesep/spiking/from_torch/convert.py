@@ -3,7 +3,6 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path
+from spikesep.neuron_options import Reset, conflict
 from spikesep.spiking.conversion.all_at_once import AllAtOnce
 from spikesep.spiking.conversion.fixed_point import require_fixed_point, to_fixed_point
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning, StageEpoch
@@ -39,6 +39,8 @@ def convert(
     percentile: float | str = "auto",
     correct_biases: bool = True,
     deferred: bool = False,
+    reset: Reset = "subtract",
+    beta: float = 1.0,
     encoding: Literal["constant", "impulse"] = "constant",
     weight_bits: int = 0,
     max_epochs: int = 10,
@@ -66,6 +68,9 @@ def convert(
             the least error.
         correct_biases: without a loss: correct the mean error of each channel.
         deferred: whether neurons wait for the whole window before they fire.
+        reset: whether a spike subtracts the threshold from the potential, or sets it to `zero`.
+        beta: share of the potential that a neuron keeps from one step to the next; below 1, it
+            leaks (LIF). In integers, 1 - 2^-k.
         encoding: how the input enters: as a `constant` current, or as one `impulse`.
         weight_bits: bits of integer weights, 2 to 8; 0 for float32.
         max_epochs, patience: of a stage.
@@ -76,15 +81,18 @@ def convert(
 
     Raises:
         NotConvertibleError: a part of the network has no spiking counterpart.
-        SpikeSepError: a layer is silent, numbers are not finite, or the data do not suit.
+        SpikeSepError: a layer is silent, numbers are not finite, the data do not suit, or options
+            of the neurons do not go together.
     """
+    if message := conflict(reset, beta, deferred=deferred, weight_bits=weight_bits):
+        raise SpikeSepError(message)
+    coding = Coding(n_steps, encoding, deferred=deferred, reset=reset, beta=beta)
     inputs = _inputs(data, calibration_batches)
     network = copy.deepcopy(from_module(_in_float32(model), inputs[0]))
     inputs = [x.to(network.readout.synapse.weight) for x in inputs]
     require_foldable(network, inputs[0])
     if weight_bits:
-        require_fixed_point(network)
-    coding = Coding(n_steps, encoding, deferred=deferred)
+        require_fixed_point(network, coding)
     if loss is None:
         network.choices = calibrate(
             network, inputs, coding, percentile=percentile, correct_biases=correct_biases
@@ -103,7 +111,7 @@ def convert(
             patience=patience,
             max_epochs=max_epochs,
         )
-        settings = {"coding": asdict(coding), "percentile": percentile, "method": method}
+        settings = {"coding": coding.settings(), "percentile": percentile, "method": method}
         _fine_tune(learning, checkpoint, settings, on_epoch or _print)
         network.choices = learning.choices
     if weight_bits:

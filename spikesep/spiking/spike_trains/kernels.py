@@ -135,12 +135,15 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
 
 
 @compiled
-def integrate(start, stop, current, shift, threshold, initial_potential, n_steps, words):
+def integrate(
+    start, stop, current, shift, threshold, initial_potential, beta, to_zero, n_steps, words
+):
     """Integrate-and-fire (eqs. 3-5) from currents to words.
 
     A current of one row is the same in every step. `shift` turns its bits into those of a float32:
-    0 for float32, 16 for bfloat16.
+    0 for float32, 16 for bfloat16. Neurons that leak or reset to zero have a loop of their own.
     """
+    is_plain = beta == np.float32(1) and not to_zero
     potential = np.empty(CHUNK, np.float32)
     bits = np.empty(CHUNK, np.uint32)
     z = bits.view(np.float32)
@@ -155,11 +158,19 @@ def integrate(start, stop, current, shift, threshold, initial_potential, n_steps
             for i in range(n):
                 bits[i] = np.uint32(current[row, low + i]) << shift
             mask = np.uint8(1 << (t % 8))
-            for i in range(n):
-                v = potential[i] + z[i]
-                fires = v >= threshold
-                potential[i] = v - threshold if fires else v
-                word[i] |= mask if fires else np.uint8(0)
+            if is_plain:
+                for i in range(n):
+                    v = potential[i] + z[i]
+                    fires = v >= threshold
+                    potential[i] = v - threshold if fires else v
+                    word[i] |= mask if fires else np.uint8(0)
+            else:
+                for i in range(n):
+                    v = beta * potential[i] + z[i]
+                    fires = v >= threshold
+                    rest = np.float32(0) if to_zero else v - threshold
+                    potential[i] = rest if fires else v
+                    word[i] |= mask if fires else np.uint8(0)
             if t % 8 == 7 or t == n_steps - 1:
                 words[t // 8, low : low + n] = word[:n]
 

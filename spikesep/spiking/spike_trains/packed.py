@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikesep.neuron_options import Reset
 from spikesep.spiking.neuron import integrate_and_fire, spike_count
 from spikesep.spiking.spike_trains import kernels
 
@@ -41,20 +42,32 @@ def unpack(words: Tensor, n_steps: int) -> Tensor:
     return spikes.view(torch.bool)  # bytes of 0 and 1 are bools already
 
 
-def integrate(current: Tensor, threshold: float, initial_potential: float) -> Tensor:
+def integrate(
+    current: Tensor,
+    threshold: float,
+    initial_potential: float,
+    *,
+    reset: Reset = "subtract",
+    beta: float = 1.0,
+) -> Tensor:
     """Words of the spikes that `integrate_and_fire` gives.
 
     Args:
         current: [N_s, ...]; a current that is the same in every step may be an expanded view.
         threshold: firing threshold.
         initial_potential: V[0].
+        reset: what a spike does to the potential.
+        beta: share of the potential that is kept from one step to the next.
 
     Returns:
         [ceil(N_s / 8), ...] uint8.
     """
     current = current if current.dtype in BITS_AS else current.float()
     if current.device.type != "cpu":
-        return pack(integrate_and_fire(current.float(), threshold, initial_potential)[0])
+        spikes, _ = integrate_and_fire(
+            current.float(), threshold, initial_potential, reset=reset, beta=beta
+        )
+        return pack(spikes)
     n_steps, shape = len(current), current.shape[1:]
     rows = current[:1] if current.stride(0) == 0 else current
     words = torch.empty(-(-n_steps // 8), *shape, dtype=torch.uint8)
@@ -64,6 +77,8 @@ def integrate(current: Tensor, threshold: float, initial_potential: float) -> Te
         np.uint32(shift),
         np.float32(threshold),
         np.float32(initial_potential),
+        np.float32(beta),
+        reset == "zero",
         n_steps,
         _flat(words),
     )

@@ -1,9 +1,9 @@
-"""Figures of a conversion: training history (the paper's Fig. 5) and activations (Fig. 1).
+"""Figures of a conversion: training history (the paper's Fig. 5), activations (Fig. 1), layers.
 
 Each is available for light and dark pages.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from spikesep.files import atomic_path
+from spikesep.spiking.conversion.report import LayerReport
 from spikesep.training.records.history import Epoch
 
 LIGHT = {
@@ -138,6 +139,71 @@ def activation_figure(
             axes.set_visible(False)
         figure.supxlabel("activation", fontsize=9.5, color=colours["ink"])
         figure.supylabel("neurons", fontsize=9.5, color=colours["ink"])
+
+
+def layer_figure(
+    report: Sequence[LayerReport | dict[str, Any]], path: Path | str, *, dark: bool = False
+) -> None:
+    """Draw what conversion did to each layer: its error, spike rate and synaptic operations.
+
+    Args:
+        report: one entry per layer, as `conversion_report` returns them or as `report.json` holds
+            them. Reports of earlier versions lack synaptic operations, which are then left out.
+        path: the PNG file.
+        dark: whether the figure is for a dark page.
+    """
+    layers = [row.to_dict() if isinstance(row, LayerReport) else row for row in report]
+    panels = [_errors, _bars("firing_rate", "spikes per neuron and step")]
+    if all(isinstance(layer.get("synops_ratio"), float) for layer in layers):
+        total = sum(layer["synops_ratio"] for layer in layers)
+        panels.append(_bars("synops_ratio", f"SynOps per MAC, {total:.2f} in all"))
+    height = 1.1 + 0.24 * len(layers)
+    with figure_file(Path(path), (9.0, height), dark=dark) as (figure, colours):
+        row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, draw in zip(row, panels, strict=True):
+            draw(axes, layers, colours)
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.grid(axis="x", color=colours["faint"], alpha=0.25, linewidth=0.6)
+            axes.set_axisbelow(True)
+            axes.tick_params(axis="y", length=0)
+        row[0].set_yticks(range(len(layers)), [str(layer["layer"]) for layer in layers])
+        row[0].set_ylim(len(layers) - 0.4, -0.6)  # the first layer on top
+        figure.legend(loc="outside lower left", frameon=False, fontsize=8, ncols=2)
+
+
+def _errors(axes: Axes, layers: Sequence[dict[str, Any]], colours: dict[str, str]) -> None:
+    """Draw the error of rounding, and the whole error where it was measured."""
+    axes.barh(
+        range(len(layers)),
+        [layer["quantization_error"] for layer in layers],
+        height=0.62,
+        color=colours["line"],
+        label="clipping and rounding",
+    )
+    whole = {k: layer["error"] for k, layer in enumerate(layers) if layer.get("error") is not None}
+    axes.plot(
+        list(whole.values()),
+        list(whole),
+        "o",
+        color=colours["accent"],
+        markersize=4,
+        label="with timing",
+    )
+    axes.set_title("relative error", fontsize=9, loc="left", color=colours["ink"])
+
+
+def _bars(
+    name: str, title: str
+) -> Callable[[Axes, Sequence[dict[str, Any]], dict[str, str]], None]:
+    """Return a function that draws one figure of each layer."""
+
+    def draw(axes: Axes, layers: Sequence[dict[str, Any]], colours: dict[str, str]) -> None:
+        values = [layer[name] for layer in layers]
+        axes.barh(range(len(layers)), values, height=0.62, color=colours["line"])
+        axes.set_title(title, fontsize=9, loc="left", color=colours["ink"])
+
+    return draw
 
 
 @contextmanager

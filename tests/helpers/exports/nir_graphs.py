@@ -22,7 +22,9 @@ def _is_known_to_nir(pair):
 
 
 def _maybe_in_fixed_point(drawn):
+    """NIR has no leak in integers."""
     (network, x), in_fixed_point = drawn
+    in_fixed_point = in_fixed_point and network.coding.beta == 1
     if in_fixed_point:
         to_fixed_point(network, [x])
     return network, x, in_fixed_point

@@ -11,11 +11,13 @@ from spikesep.spiking import nir_input
 def sinabs_run(graph, x):
     """Counts by node of neurons, and the summed output, of Sinabs for inputs x [batch, ...]."""
     import sinabs.layers as sl
-    from sinabs.activation import SingleSpike
+    from sinabs.activation import MembraneReset, SingleSpike
     from sinabs.nir import from_nir
 
     graph = copy.deepcopy(graph)
     for node in graph.nodes.values():
+        if type(node).__name__ == "LIF":  # whose v_leak Sinabs compares as a vector, tau as one
+            node.v_leak, node.tau = np.zeros(1), node.tau.flat[0]
         if type(node).__name__ == "Conv1d":  # which Sinabs takes as tensors only
             node.weight, node.bias = torch.as_tensor(node.weight), torch.as_tensor(node.bias)
     model = from_nir(graph, batch_size=len(x)).double()
@@ -29,9 +31,11 @@ def sinabs_run(graph, x):
         return take
 
     for name, module in model.named_children():
-        if isinstance(module, sl.IAFSqueeze):
+        if isinstance(module, (sl.IAFSqueeze, sl.LIFSqueeze)):
             initial = torch.as_tensor(graph.nodes[name].metadata["initial_potential"])
             module.spike_fn, module.min_v_mem = SingleSpike, None
+            if graph.nodes[name].metadata["reset"] == "zero":
+                module.reset_fn = MembraneReset()
             module.init_state_with_shape((len(x), *initial.shape))
             module.v_mem = initial.double().expand(len(x), *initial.shape).clone()
             module.register_forward_hook(record(name))
@@ -43,17 +47,19 @@ def sinabs_run(graph, x):
 
 def spikingjelly_run(graph, x):
     """The same of SpikingJelly."""
-    from spikingjelly.activation_based.neuron import IFNode
+    from spikingjelly.activation_based.neuron import IFNode, LIFNode
     from spikingjelly.activation_based.nir_exchange import import_from_nir
 
     model = import_from_nir(graph, dt=1.0, dtype=torch.float64)
     counts, total, state = {}, 0, None
     for name, node in graph.nodes.items():
-        if type(node).__name__ == "IF":
+        if type(node).__name__ in ("IF", "LIF"):
             neurons = model.get_submodule(name).module
-            assert isinstance(neurons, IFNode)
+            assert isinstance(neurons, (IFNode, LIFNode))
             initial = torch.as_tensor(node.metadata["initial_potential"])
-            neurons.v_reset, neurons.v = None, initial.expand(len(x), *initial.shape).clone()
+            neurons.v = initial.expand(len(x), *initial.shape).clone()
+            if node.metadata["reset"] == "subtract":
+                neurons.v_reset = None
             counts[name] = np.zeros((len(x), *initial.shape), np.int64)
 
             def add(module, arguments, out, count=counts[name]):

@@ -217,7 +217,8 @@ def test_sources_of_another_length_are_reported(experiment):
 def test_figures_are_drawn(experiment):
     score(experiment)
     assert (experiment.exp / "figures" / "training.png").stat().st_size > 5000
-    assert (experiment.exp / "figures" / "activations.png").stat().st_size > 5000
+    for name in ("activations", "layers"):
+        assert (experiment.exp / "figures" / f"{name}.png").stat().st_size > 5000
 
 
 @pytest.mark.slow

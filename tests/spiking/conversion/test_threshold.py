@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.threshold import N_BINS, ActivationHistogram
+from spikesep.spiking.signal import Coding
 
 
 def histogram(*batches):
@@ -54,7 +55,7 @@ def test_the_coding_error_is_that_of_clipping_and_rounding():
     for bound, n_steps in ((1.0, 8), (0.5, 8), (0.5, 32)):
         unit = bound / n_steps
         coded = (values / unit).round().clamp(0, n_steps) * unit
-        assert h.coding_error(bound, n_steps) == pytest.approx(
+        assert h.coding_error(bound, Coding(n_steps)) == pytest.approx(
             float((coded - values).square().mean().sqrt()), rel=1e-2
         )
 
@@ -62,7 +63,8 @@ def test_the_coding_error_is_that_of_clipping_and_rounding():
 def test_few_steps_want_a_lower_percentile_than_many():
     torch.manual_seed(0)
     h = histogram(torch.distributions.Exponential(1.0).sample((200_000,)))
-    assert h.best_percentile(4) < h.best_percentile(32) <= h.best_percentile(1024)
+    few, some, many = (h.best_percentile(Coding(n_steps)) for n_steps in (4, 32, 1024))
+    assert few < some <= many
 
 
 def test_what_no_relu_gives_is_refused():

@@ -41,7 +41,7 @@ def scatter(s, x, weight):
 
 def plain_loop(layer, signal):
     """Counts of a fixed-point layer in Python's terms: int64, one step after the other, every
-    synapse on its own.
+    synapse on its own. A leak of 2^-k takes the floor of that share of the potential.
     """
     fixed, coding = layer.fixed, layer.coding
     shape = (
@@ -60,7 +60,8 @@ def plain_loop(layer, signal):
         units = (signal.value.double() / fixed.input_unit).round().clamp(-levels, levels)
         rest = torch.zeros_like(units) if coding.encoding == "impulse" else units
         steps = torch.stack([units, *[rest] * (coding.n_steps - 1)])
-    potential, counts, waits = None, 0, coding.deferred and signal.is_spiking
+    potential, counts, waits = across(fixed.initial), 0, coding.deferred and signal.is_spiking
+    leak = 1 - coding.beta
     for x in steps:
         for module in [] if layer.before is None else layer.before.modules():
             if isinstance(module, nn.AvgPool1d):
@@ -72,11 +73,12 @@ def plain_loop(layer, signal):
         s, weight = layer.synapse, fixed.weight.double()
         z = x @ weight.T if isinstance(s, nn.Linear) else convolve(s, x, weight)
         z = z.round() * 2 ** int(fixed.fraction) + across(fixed.bias)
-        potential = across(fixed.initial) + z if potential is None else potential + z
+        potential = potential - (leak * potential).floor() + z
         if waits:
             continue
         fires = potential >= across(fixed.threshold)
-        potential = torch.where(fires, potential - across(fixed.threshold), potential)
+        rest = 0 * potential if coding.reset == "zero" else potential - across(fixed.threshold)
+        potential = torch.where(fires, rest, potential)
         counts = counts + fires.int()
     for _ in range(coding.n_steps if waits else 0):  # the window in which it fires
         fires = potential >= across(fixed.threshold)
@@ -192,7 +194,7 @@ def test_deferred_neurons_count_what_rounding_gives_whatever_the_order_of_spikes
     """Spikes in another order, of the same number, change nothing behind them."""
     network, x = case
     layer = next((later for later in list(network.layers.values())[1:]), None)
-    layer.coding = replace(layer.coding, deferred=True)
+    layer.coding = replace(layer.coding, deferred=True, reset="subtract", beta=1.0)
     with torch.no_grad():
         signal = signal_before(network, x, 1)
         (trains,) = signal.trains

@@ -42,7 +42,7 @@ def test_the_kernel_passes_its_tests_in_tritons_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "7 passed" in done.stdout
+    assert "8 passed" in done.stdout
 
 
 def test_a_batch_of_one_is_no_constant_for_the_compiler():
@@ -197,3 +197,21 @@ def test_the_kernel_compiles_for_an_accelerator_that_is_not_here(fixed, deferred
     compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32))
     assert compiled.asm["cubin"]
     assert ("mma.sync" in compiled.asm["ptx"]) == fixed
+
+
+@runs_kernels
+@pytest.mark.gpu
+def test_interpreted_or_not_neurons_that_leak_or_reset_to_zero_fire_the_same_spikes():
+    """In floats whose sums are exact, and in integers."""
+    for reset, beta in (("zero", 1.0), ("subtract", 0.5), ("zero", 0.5)):
+        torch.manual_seed(0)
+        layers = [SpikingLayer(nn.Conv1d(3, 6, 1)), SpikingLayer(nn.Conv1d(6, 6, 3, padding=1))]
+        with torch.no_grad():
+            for parameter in nn.ModuleList(layers).parameters():
+                parameter.copy_((16 * parameter).round() / 8)
+        coding = Coding(4, initial_potential=0.0, reset=reset, beta=beta)
+        network = converted(layers, Readout(nn.Conv1d(6, 2, 1)), coding, [0.5, 0.5])
+        x = (8 * torch.rand(1, 3, 4)).round() / 2
+        assert_same_spikes(network, x)
+        to_fixed_point(network.cpu(), [x])
+        assert_same_spikes(network, x)

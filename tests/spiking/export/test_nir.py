@@ -129,13 +129,16 @@ def test_kernels_that_cannot_be_squared_and_analog_layers_are_named():
 
 
 LINEAR = {"weight": np.eye(2), "bias": np.zeros(2)}
+CUBA = {"tau_syn": 1.0, "tau_mem": 1.0, "v_leak": 0.0, "w_in": 1.0}
+LEAKY = {"tau": 4.0, "v_leak": 0.5, "v_reset": 0.0, "threshold": 2.0}
 
 
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ([("LIF", {"tau": 1.0, "v_leak": 0.0})], r"node lif \(LIF\): leaks or filters"),
-        ([("IF", {})], r"node if \(IF\): NIR says that it resets.*coding=Coding"),
+        ([("CubaLIF", CUBA)], r"node cubalif \(CubaLIF\): filters its input"),
+        ([("IF", {})], r"node if \(IF\): does not say how it resets.*coding=Coding"),
+        ([("LIF", {"tau": 2.0, "v_leak": 0.0})], r'node lif \(LIF\): does not .* reset="zero"'),
         ([], r"node affine_1 \(Affine\)|node affine \(Affine\): stands before"),
     ],
 )
@@ -147,6 +150,60 @@ def test_foreign_neurons_are_named(nodes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("initial", [0.0, 0.5])
+def test_foreign_leaky_neurons_run_as_their_differential_equation_in_euler_steps(reset, initial):
+    """tau dv/dt = v_leak - v + r I, by hand in Python."""
+    graph = chain(nir.Affine(1.5 * np.eye(3), np.full(3, 0.25)), neurons("LIF", 3, **LEAKY))
+    coding = Coding(9, initial_potential=initial, reset=reset)
+    x, dt, counts = [0.6, 2.0, -1.0], 0.5, []
+    network = from_nir(graph, coding, dt=dt)
+    for value in x:
+        v, count = initial * 2.0, 0
+        for _ in range(9):
+            v += dt / 4.0 * (0.5 - v + 1.5 * value + 0.25)
+            if v >= 2.0:
+                v, count = (0.0 if reset == "zero" else v - 2.0), count + 1
+        counts.append(count)
+    assert network.coding.beta == 1 - dt / 4.0
+    assert network(torch.tensor([x])).tolist() == [counts]
+    assert sum(counts) >= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tau": 1.0}, "its tau must be equal .* above 1, give dt"),
+        ({"v_reset": 0.5}, "resets to another potential than 0; make v_reset 0"),
+    ],
+)
+def test_leaks_that_the_core_cannot_run_are_named(change, message):
+    graph = chain(nir.Affine(**LINEAR), neurons("LIF", 2, **LEAKY | change))
+    with pytest.raises(NotConvertibleError, match=rf"node lif \(LIF\): {message}"):
+        from_nir(graph, Coding(4, reset="zero"))
+    with pytest.raises(NotConvertibleError, match=r"coding: beta 0.75: a deferred neuron"):
+        from_nir(chain(nir.Affine(**LINEAR), neurons("LIF", 2, **LEAKY)), Coding(4, deferred=True))
+
+
+def test_a_leak_in_integers_is_refused():
+    network, x = small(), torch.rand(1, 2, 6)
+    for layer in network.layers.values():
+        layer.coding = Coding(8, beta=0.875)
+    to_fixed_point(network, [x])
+    with pytest.raises(NotConvertibleError, match=r"layer 0: a leak in integers .* weight_bits: 0"):
+        to_nir(network, (2, 6))
+
+
+def test_a_leaking_network_says_its_time_constant():
+    network = small()
+    for layer in network.layers.values():
+        layer.coding = Coding(8, beta=0.75, reset="zero")
+    nodes = [to_nir(network, (2, 6), reader=r).nodes["neurons_1"] for r in (None, "sinabs")]
+    assert {float(node.r.flat[0]) for node in nodes} == {4.0}
+    assert [float(node.tau.flat[0]) for node in nodes] == [4.0, pytest.approx(3.4761, abs=1e-4)]
+    assert all(node.metadata["reset"] == "zero" and not node.v_leak.any() for node in nodes)
+
+
 def test_foreign_parts_and_shapes_are_named():
     unequal = neurons("IF", 2, 3)
     unequal.v_threshold[0, 1] = 2
@@ -155,7 +212,7 @@ def test_foreign_parts_and_shapes_are_named():
         r"node affine_1 \(Affine\)|node affine \(Affine\)": chain(
             nir.Affine(**LINEAR), nir.Affine(**LINEAR), neurons("IF", 2)
         ),
-        "its thresholds must be positive, and equal": chain(conv, unequal),
+        "its thresholds must be positive, and all numbers equal": chain(conv, unequal),
         r"node scale \(Scale\): has no counterpart": chain(nir.Scale(np.ones(2)), neurons("IF", 2)),
     }
     for message, graph in cases.items():

@@ -30,6 +30,7 @@ SIMULATORS = {
     "sinabs": (sinabs_run, "sinabs.nir"),
     "spikingjelly": (spikingjelly_run, "spikingjelly.activation_based.nir_exchange"),
 }
+NEURONS = ({}, {"reset": "zero"}, {"beta": 0.9}, {"beta": 0.75, "reset": "zero"})
 
 
 @pytest.fixture(params=list(SIMULATORS))
@@ -40,7 +41,8 @@ def simulate(request):
 
 
 def assert_same(simulate, network, x, **options):
-    graph = to_nir(network, x.shape[1:], **options)
+    package = simulate.__name__.removesuffix("_run")
+    graph = to_nir(network, x.shape[1:], **{"reader": package} | options)
     counts, potential = simulate(graph, x.numpy())
     ours = run_nir(graph, x.numpy())
     assert counts.keys() == ours.counts.keys()
@@ -64,14 +66,15 @@ def test_separator_fires_the_same_spikes(simulate, kind, identity):
     assert_same(simulate, separator.network, features)
 
 
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_random_networks_with_identity_paths_fire_the_same_spikes(simulate, seed):
+def test_random_networks_with_identity_paths_fire_the_same_spikes(simulate, seed, neuron):
     torch.manual_seed(seed)
     layers = [SpikingLayer(nn.Conv1d(3, 6, 1))]
     for dilation in (1, 2, 4):
         synapse = nn.Conv1d(6, 6, 3, padding=dilation, dilation=dilation, groups=1 + seed)
         layers.append(SpikingLayer(synapse, nn.BatchNorm1d(6), identity=True))
-    coding = Coding(7, ["constant", "impulse"][seed % 2], [0.5, 0.3, 0.0][seed])
+    coding = Coding(7, ["constant", "impulse"][seed % 2], [0.5, 0.3, 0.0][seed], **neuron)
     readout = Readout(nn.Conv1d(6, 2, 1), nn.AvgPool1d(3))
     network = converted(layers, readout, coding, [0.4, 0.2, 0.3, 0.2])
     assert_same(simulate, network, torch.randn(2, 3, 12))
@@ -89,7 +92,7 @@ def test_images_with_pooling_fire_the_same_spikes(simulate):
     network = converted(layers, Readout(nn.Linear(9, 3)), Coding(8), [0.3, 0.2, 0.1])
     x = torch.rand(3, 2, 8, 8)
     to_fixed_point(network, [x])
-    assert_same(simulate, network, x, reader=simulate.__name__.removesuffix("_run"))
+    assert_same(simulate, network, x)
 
 
 def test_code_of_the_guide_gives_the_same_potential(simulate, tmp_path, monkeypatch):

@@ -208,6 +208,7 @@ def test_cost_and_report_cover_each_synapse_of_a_residual_network():
     assert arriving[1] == float(counts[1].sum())  # one synapse for each spike
     report = conversion_report(spiking, [x], spiking.choices)
     assert [layer.layer for layer in report] == spiking.names
+    assert sum(layer.synops_ratio for layer in report) == pytest.approx(cost.synops_ratio)
 
 
 def test_a_converted_graph_is_saved_and_restored():

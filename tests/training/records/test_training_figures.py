@@ -3,6 +3,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
+from spikesep.spiking.conversion.report import LayerReport
 from spikesep.training.records import figures
 from spikesep.training.records.history import Epoch
 
@@ -24,6 +25,27 @@ def colour(name: str, palette=figures.LIGHT) -> np.ndarray:
 def columns_of(image: np.ndarray, name: str, share: float = 0.0) -> np.ndarray:
     """Columns of an image in which more than this fraction has a colour."""
     return np.flatnonzero((np.abs(image - colour(name)).sum(-1) < 12).mean(0) > share)
+
+
+def test_bars_of_the_layers_are_as_long_as_their_figures(tmp_path):
+    """Of reports, and of records as they are saved; old ones lack synaptic operations."""
+    report = [
+        LayerReport(f"layer{k}", 0.25, 99.0, 0.0, rate, 0.05, 0.0, error=0.1, synops_ratio=rate)
+        for k, rate in enumerate((0.1, 0.2))
+    ]
+    records = [layer.to_dict() for layer in report]
+    figures.layer_figure(report, tmp_path / "a.png")
+    figures.layer_figure(records, tmp_path / "b.png")
+    image = pixels(tmp_path / "a.png")
+    assert np.array_equal(image, pixels(tmp_path / "b.png"))
+    is_bar = np.abs(image - colour("line")).sum(-1) < 12
+    lengths = is_bar[: -image.shape[0] // 4, image.shape[1] // 3 : 2 * image.shape[1] // 3].sum(1)
+    lengths = lengths[lengths > 20]
+    assert lengths[-3] == pytest.approx(2 * lengths[3], rel=0.05)
+    for record in records:
+        del record["synops_ratio"], record["error"]
+    figures.layer_figure(records, tmp_path / "c.png")
+    assert not np.array_equal(image, pixels(tmp_path / "c.png"))
 
 
 def test_every_second_stage_is_shaded(tmp_path):
