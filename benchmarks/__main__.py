@@ -23,6 +23,7 @@ BENCHMARKS = {
     "conversion-depth": "conversion_depth.conversion_depth",
     "memory": "memory.memory",
     "ann-training": "ann_training.ann_training",
+    "image-training": "images.training.image_training",
     "converters": "converters.comparison.converters",
 }
 
