@@ -180,7 +180,7 @@ def _train(
         f"{METRICS[model.task]}"
     )
     pretrain(
-        model.to(memory_format=torch.channels_last),  # faster convolutions
+        _laid_out(model, torch.channels_last),  # faster convolutions
         objective.loss,
         training_loader(split.train, config.batch_size, run.seed),
         plain_loader(split.valid),
@@ -190,7 +190,13 @@ def _train(
         metric=objective.metric,
         launch=recipe.launch,
     )
-    save_image_network(model.to(memory_format=torch.contiguous_format), folder / "ann")
+    save_image_network(_laid_out(model, torch.contiguous_format), folder / "ann")
+
+
+def _laid_out(model: ImageNetwork, layout: torch.memory_format) -> ImageNetwork:
+    """Return the model with its kernels in a memory format."""
+    # torch's overloads lack this argument.
+    return model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
 
 
 def _convert(recipe: ImageRecipe, run: Run, split: Split, model: ImageNetwork, exp: Path) -> None:
