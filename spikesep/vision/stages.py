@@ -208,7 +208,6 @@ def _convert(recipe: ImageRecipe, run: Run, split: Split, model: ImageNetwork, e
         _settle_norms(model, split, config.batch_size, device_of(recipe))
     other_seed = run.seed + 1000  # another order than in pre-training
     fresh = training_loader(split.train, config.batch_size, other_seed)
-    uses_fresh = config.discretize or config.method != "ptl" or config.fresh_examples == "all"
     print(
         f"converting {run.architecture}, seed {run.seed}, {run.setting} {run.value}: "
         f"{len(model.network)} layers to {config.n_steps} time steps by {config.method}"
@@ -224,7 +223,7 @@ def _convert(recipe: ImageRecipe, run: Run, split: Split, model: ImageNetwork, e
         metric=objective.metric,
         seed=run.seed,
         device=device_of(recipe),
-        fresh=fresh if uses_fresh else None,
+        fresh=fresh,
     )
     reported = list(range(min(N_REPORTED, len(split.valid))))
     with torch.no_grad():
