@@ -197,7 +197,7 @@ def test_averaged_weights_are_validated_kept_and_resumed(tmp_path):
     torch.manual_seed(0)
     x = torch.rand(40, 3)
     loss = mean_square(model(x), x.sum(1, keepdim=True))
-    assert float(loss) == pytest.approx(min(row.valid_loss for row in history), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(min(row.valid_loss for row in history), rel=1e-5)
     with pytest.raises(StopAt.StopError):
         train(tmp_path / "c", loss=StopAt(7), **settings)
     resumed, _ = train(tmp_path / "c", **settings)
