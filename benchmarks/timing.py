@@ -30,7 +30,11 @@ class Times:
 
 
 def time_in_turn(
-    contenders: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1
+    contenders: dict[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 1,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Times]:
     """Time each contender over `rounds` rounds, after a warm-up.
 
@@ -42,10 +46,10 @@ def time_in_turn(
         for k in range(warm_up + rounds):
             for name, run in contenders.items():
                 run(), run()
-                begun = time.perf_counter()
+                begun = clock()
                 run()
                 if k >= warm_up:
-                    seconds[name].append(time.perf_counter() - begun)
+                    seconds[name].append(clock() - begun)
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 

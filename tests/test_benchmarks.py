@@ -16,7 +16,7 @@ from benchmarks.engines import PACKAGES, PEERS
 from spikesep.separation.model.separator import Separator
 
 KEYS = {"name", "ours_s", "peer", "peer_s", "ratio", "counts_equal"}
-OWN = ("engines-128", "activity", "conversion-depth", "memory", "ann-training")
+OWN = ("engines-128", "activity", "conversion-depth", "memory", "ann-training", "image-training")
 
 
 @pytest.fixture(scope="module")

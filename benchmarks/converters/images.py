@@ -10,8 +10,8 @@ from torch.utils.data import TensorDataset
 from benchmarks.converters.tasks import Task, folded, train
 from spikesep.vision.architectures import build, input_shape
 from spikesep.vision.config import ImageDataConfig
-from spikesep.vision.datasets import Images, load_images
-from spikesep.vision.preparation import prepare_images
+from spikesep.vision.data.datasets import Images, load_images
+from spikesep.vision.data.preparation import prepare_images
 
 N_CLASSES = 10
 

@@ -62,14 +62,18 @@ def run_stage(options: Namespace, command: str) -> None:
     elif options.task == "report":
         _report(recipe, options, options.command or command)
     else:
-        from spikesep.vision import runs
+        from spikesep.vision import stages
 
-        stages = {"train": runs.train_all, "convert": runs.convert_all, "score": runs.score_all}
-        stages[options.task](recipe, options.data, options.exp)
+        commands = {
+            "train": stages.train_all,
+            "convert": stages.convert_all,
+            "score": stages.score_all,
+        }
+        commands[options.task](recipe, options.data, options.exp)
 
 
 def _prepare(recipe: ImageRecipe, options: Namespace) -> None:
-    from spikesep.vision.preparation import prepare_images  # imports torch
+    from spikesep.vision.data.preparation import prepare_images  # imports torch
 
     downloads = options.downloads or options.data.resolve().parent / "downloads"
     with exit_on_signal():
@@ -77,14 +81,14 @@ def _prepare(recipe: ImageRecipe, options: Namespace) -> None:
 
 
 def _report(recipe: ImageRecipe, options: Namespace, command: str) -> None:
-    from spikesep.vision import figures, results, results_page
+    from spikesep.vision.report import figures, page, summary
 
-    found = results.summarize(recipe, options.exp, command)
+    found = summary.summarize(recipe, options.exp, command)
     write_json(options.exp / "results.json", found)
     folder = options.results if recipe.experiment.name else options.exp / "results"
     figures.draw(recipe, options.data, options.exp, found, folder)
     write_json(folder / f"{recipe.experiment.name or 'results'}.json", found)
-    page = folder.parent / "RESULTS.md"
-    write_text(page, results_page.markdown(folder, options.results.resolve().parent.name))
-    print("\n".join(results_page.table(found)))
-    print(f"{page}: written, with {folder}")
+    path = folder.parent / "RESULTS.md"
+    write_text(path, page.markdown(folder, options.results.resolve().parent.name))
+    print("\n".join(page.table(found)))
+    print(f"{path}: written, with {folder}")

@@ -17,31 +17,40 @@ class PretrainConfig:
     Attributes:
         epochs: maximum number of epochs.
         batch_size: examples per step, summed over all training processes.
-        optimizer: `adam`, or `muon`, which orthogonalizes the update of each weight matrix.
-        learning_rate: peak learning rate on Adam's scale; Muon's updates are scaled to match.
+        optimizer: `adam`; `muon`, which orthogonalizes the update of each weight matrix; or `sgd`
+            with Nesterov momentum of 0.9.
+        learning_rate: peak learning rate, except for `sgd` on Adam's scale; Muon's updates are
+            scaled to match.
+        weight_decay: L2 penalty on weight matrices and kernels, for `adam` and `sgd`.
         warmup_steps: steps of linear learning-rate warm-up.
         schedule: `plateau` halves the learning rate after `halve_patience` epochs without a
-            better validation loss, as in the paper; `cosine` keeps it constant, then decays it to
-            zero at the end of the run.
+            better validation loss, as in the paper's speech task; `step` divides it by 10 in the
+            middle of the run, as in the paper's image tasks; `cosine` keeps it constant, then
+            decays it to zero at the end of the run; `triangular` lets it fall linearly from the
+            end of warm-up to zero (one cycle, if warm-up is long).
         cosine_from: fraction of the run at which `cosine` starts to decay.
         halve_patience: epochs without improvement before `plateau` halves the learning rate.
         stop_patience: epochs without improvement before `plateau` stops training.
+        ema_decay: decay per step of an exponential moving average of the weights, with which the
+            network is validated and kept; 0 disables averaging.
         precision: `float32`, `bf16` autocast, or `auto`, which is bf16 on processors that have
             instructions for it.
         max_minutes: wall-clock budget of the command over all its restarts, including loading
-            and validation. Training stops within an epoch when it runs out, and `cosine` decays
-            by the clock.
+            and validation. Training stops within an epoch when it runs out, and all schedules but
+            `plateau` follow the clock.
     """
 
     epochs: int = 40
     batch_size: int = 8
-    optimizer: Literal["adam", "muon"] = "adam"
+    optimizer: Literal["adam", "muon", "sgd"] = "adam"
     learning_rate: float = 1e-3
+    weight_decay: float = 0.0
     warmup_steps: int = 200
-    schedule: Literal["plateau", "cosine"] = "plateau"
+    schedule: Literal["plateau", "step", "cosine", "triangular"] = "plateau"
     cosine_from: float = 0.5
     halve_patience: int = 3
     stop_patience: int = 10
+    ema_decay: float = 0.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
     max_minutes: float | None = None
 
@@ -52,12 +61,16 @@ class PretrainConfig:
             epochs="at least 1",
             batch_size="at least 1",
             learning_rate="positive",
+            weight_decay="not negative",
             warmup_steps="not negative",
             cosine_from="between 0 and 1",
             halve_patience="at least 1",
             stop_patience="at least 1",
+            ema_decay="between 0 and 1",
             max_minutes="positive",
         )
+        if self.weight_decay and self.optimizer == "muon":
+            raise SpikeSepError("--train.weight_decay: needs --train.optimizer adam or sgd")
 
 
 @dataclass
@@ -136,6 +149,8 @@ class ConversionConfig:
         max_epochs: maximum number of epochs of a stage; 0 converts without fine-tuning.
         first_stage_epochs: maximum number of epochs of the first stage, in which all layers are
             trained; null for `max_epochs`.
+        fresh_examples: stages that draw new training examples in each epoch: the `first`, or `all`,
+            as in the paper, which recomputes the spikes of frozen layers in every step.
         ema_decay: decay per step of an exponential moving average of the weights, which is used at
             the end of each epoch (Polyak and Juditsky, "Acceleration of stochastic approximation
             by averaging", SIAM J. Control Optim. 30 (4), 1992); 0 disables averaging.
@@ -171,6 +186,7 @@ class ConversionConfig:
     patience: int = 3
     max_epochs: int = 100
     first_stage_epochs: int | None = None
+    fresh_examples: Literal["first", "all"] = "first"
     ema_decay: float = 0.0
     first_stage_learning_rate: float = 1e-3
     learning_rate: float = 1e-4

@@ -119,7 +119,7 @@ def convert(
     for sentence in cut_short([row for row in history.read() if row.stage > 0]):
         print(sentence, flush=True)
     if config.profile:
-        features = model.encode(train_set[0][0][None])[0]
+        features = model.encode(train_set[0][0][None].cpu())[0]
         for line in check_fit(model.network, features, PROFILES[config.profile]):
             print(line, flush=True)
     return learning.choices

@@ -10,6 +10,7 @@ from spikesep.training.precision import supports_bf16
 
 MAX_GRADIENT_NORM = 5.0
 """Norm to which gradients are clipped in pre-training and conversion."""
+SGD_MOMENTUM = 0.9
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, chosen for the steepest slope at zero at which all
@@ -19,18 +20,27 @@ LEAST_NORM = 1e-7
 
 
 def optimizer_of(
-    name: str, parameters: Iterable[nn.Parameter], learning_rate: float
+    name: str, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer:
-    """Return the optimizer `adam`, or `muon`, which uses Adam for all but weight matrices.
+    """Return the optimizer `adam`, `sgd`, or `muon`, which uses Adam for all but weight matrices.
 
     Args:
         name: name of the optimizer.
         parameters: parameters to optimize.
-        learning_rate: learning rate on Adam's scale.
+        learning_rate: learning rate; for `muon` on Adam's scale.
+        weight_decay: L2 penalty of `adam` and `sgd` on parameters of two dimensions or more.
     """
     if name == "muon":
         return KernelMuon(parameters, learning_rate)
-    return torch.optim.Adam(parameters, learning_rate)
+    groups: list[Any] = list(parameters)
+    if weight_decay:
+        groups = [
+            {"params": [p for p in groups if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in groups if p.ndim <= 1]},
+        ]
+    if name == "sgd":
+        return torch.optim.SGD(groups, learning_rate, SGD_MOMENTUM, nesterov=True)
+    return torch.optim.Adam(groups, learning_rate)
 
 
 class KernelMuon(torch.optim.Optimizer):

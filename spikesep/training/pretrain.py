@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
@@ -91,6 +96,8 @@ def pretrain(
         EpochRecord(history, config),
         keep_sigterm_handler(),
     ]
+    if config.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
     with quiet_lightning(), progress:  # pyright: ignore[reportCallIssue]
         trainer = _trainer(config, launch, folder, callbacks)
         _fit(trainer, task, train_loader, valid_loader, folder / "last.ckpt")

@@ -21,15 +21,20 @@ from spikesep.checks import brief
 from spikesep.errors import SpikeSepError
 
 ARCHITECTURES = {
-    "mnist-cnn": "28x28-c16s1-c32s2-c32s1-c64s2-800-10",
-    "autoencoder": "784-128-64-32-64-128-784",
-    "cifar10-alexnet": "3x32x32-c96-c256-p2-c384-p2-c384-c256-p2-1024-1024-10",
+    "mnist-cnn": "28x28-c16s1-c32s2-c32s1-c64s2-800-10",  # paper, section 5.1
+    "autoencoder": "784-128-64-32-64-128-784",  # paper, section 6.3
+    # The paper names these two alone; widths and strides are those of its authors' release,
+    # https://github.com/deepspike/progressive_tandem_learning.
+    "cifar10-alexnet": "3x32x32-c96-c256s2-c384s2-c384-c256s2-2048-10",
+    "vgg11": "3x32x32-c64-c128s2-c256-c256s2-c512-c512s2-c512-c512s2-4096-4096-10",
+    # Fig. 4 has three more. VGG-9 as in Lee et al. (the paper's [44]), VGG-13 and VGG-16 as in
+    # Simonyan and Zisserman ([41]); the last convolution of a block has stride 2 in place of max
+    # pooling, as in the release's VGG-11.
     "vgg9": "3x32x32-c64-c64s2-c128-c128s2-c256-c256-c256s2-1024-10",
-    "vgg11": "3x32x32-c64-p2-c128-p2-c256-c256-p2-c512-c512-p2-c512-c512-p2-512-512-10",
-    "vgg13": "3x32x32-c64-c64-p2-c128-c128-p2-c256-c256-p2-c512-c512-p2-c512-c512-p2-512-512-10",
+    "vgg13": ("3x32x32-c64-c64s2-c128-c128s2-c256-c256s2-c512-c512s2-c512-c512s2-4096-4096-10"),
     "vgg16": (
-        "3x32x32-c64-c64-p2-c128-c128-p2-c256-c256-c256-p2-c512-c512-c512-p2-c512-c512-c512-p2"
-        "-512-512-10"
+        "3x32x32-c64-c64s2-c128-c128s2-c256-c256-c256s2-c512-c512-c512s2-c512-c512-c512s2"
+        "-4096-4096-10"
     ),
     "imagenet-alexnet": "3x224x224-c64k11s4-p2-c192k5-p2-c384-c256-c256-p2-4096-4096-1000",
     "imagenet-vgg16": (

@@ -1,5 +1,6 @@
 """Settings of the image recipes, importable without torch."""
 
+import re
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -24,6 +25,8 @@ class ImageDataConfig:
         test_examples: number of test examples to use; 0 for all.
         augment: in pre-training and the first stage of conversion, shift the training images at
             random and, except for digits, mirror them.
+        cutout: side of the square that `augment` erases at random in each image of `mnist` or
+            `cifar10`, pixels; 0 for none.
     """
 
     name: Literal["mnist", "cifar10", "imagenet"] = "mnist"
@@ -34,6 +37,7 @@ class ImageDataConfig:
     valid_examples: int = 0
     test_examples: int = 0
     augment: bool = False
+    cutout: int = 0
 
     def __post_init__(self):
         check(
@@ -43,7 +47,27 @@ class ImageDataConfig:
             train_examples="not negative",
             valid_examples="not negative",
             test_examples="not negative",
+            cutout="not negative",
         )
+        if self.cutout and (not self.augment or self.name == "imagenet"):
+            raise SpikeSepError(
+                "--images.cutout: needs --images.augment true, and --images.name mnist or cifar10"
+            )
+
+
+@dataclass
+class ImagePretrainConfig(PretrainConfig):
+    """Training of the analog network.
+
+    Attributes:
+        label_smoothing: share of the target that is spread evenly over all classes.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check("train", self, label_smoothing="between 0 and 1")
 
 
 @dataclass
@@ -51,6 +75,7 @@ class ImageConversionConfig(ConversionConfig):
     """Conversion of the trained network.
 
     Attributes:
+        label_smoothing: as in training.
         train_examples: number of training examples of all stages but the first; 0 for all.
         untrained: start the methods `tandem` and `surrogate` from random weights, as in Fig. 4 of
             the paper.
@@ -58,29 +83,33 @@ class ImageConversionConfig(ConversionConfig):
             as in the paper's image tasks.
     """
 
+    label_smoothing: float = 0.0
     train_examples: int = 0
     untrained: bool = False
     weight_bits: int = 0
 
     def __post_init__(self):
         super().__post_init__()
-        check("convert", self, train_examples="not negative")
+        check("convert", self, label_smoothing="between 0 and 1", train_examples="not negative")
 
-    def varied(self, setting: str, value: Any) -> "ImageConversionConfig":
-        """Return a copy with one setting changed.
+    def varied(self, changes: dict[str, Any]) -> "ImageConversionConfig":
+        """Return a copy with some settings changed.
 
         Args:
-            setting: `convert.NAME` or `convert.SECTION.NAME`.
-            value: its value.
+            changes: values of `convert.NAME` or `convert.SECTION.NAME`.
 
         Raises:
             SpikeSepError: the settings contradict each other.
         """
-        _, *sections, name = setting.split(".")
-        if not sections:
-            return replace(self, **{name: value})
-        section = getattr(self, sections[0])
-        return replace(self, **{sections[0]: replace(section, **{name: value})})
+        own: dict[str, Any] = {}
+        for setting, value in changes.items():
+            _, *sections, name = setting.split(".")
+            if sections:
+                section = own.get(sections[0], getattr(self, sections[0]))
+                own[sections[0]] = replace(section, **{name: value})
+            else:
+                own[name] = value
+        return replace(self, **own)
 
 
 @dataclass
@@ -95,6 +124,10 @@ class ExperimentConfig:
             and standard deviation.
         vary: settings of the conversion and their values, e.g. {convert.n_steps: [32, 16]}; one
             setting is varied at a time.
+        variants: further conversions, each with several settings changed, by name, e.g.
+            {impulse: {convert.encoding: impulse, convert.percentile: 99.9}}.
+        train_on: as a control, train each analog network on for as many epochs as its first
+            conversion by progressive tandem learning took.
         reduced: how the experiment was reduced compared with the paper's, and why; empty if it
             was not.
     """
@@ -106,6 +139,8 @@ class ExperimentConfig:
     vary: dict[str, list[bool | int | float | str]] = field(
         default_factory=lambda: {"convert.n_steps": [16]}
     )
+    variants: dict[str, dict[str, bool | int | float | str]] = field(default_factory=dict)
+    train_on: bool = False
     reduced: str = ""
 
     def __post_init__(self):
@@ -113,16 +148,29 @@ class ExperimentConfig:
         if not self.architectures:
             raise SpikeSepError("--experiment.architectures: name at least one")
         self.vary = migrated_names(self.vary, "--experiment.vary")
-        types = _types(ImageConversionConfig, "convert")
+        if not self.vary:
+            raise SpikeSepError("--experiment.vary: give at least one setting")
         for setting, values in self.vary.items():
-            option = f"--experiment.vary {setting}"
-            if setting not in types:
-                raise SpikeSepError(f"{option}: not a setting of the section convert")
             if not values:
-                raise SpikeSepError(f"{option}: give at least one value")
+                raise SpikeSepError(f"--experiment.vary {setting}: give at least one value")
             for value in values:
-                if not _is_instance(value, types[setting]):
-                    raise SpikeSepError(f"{option}: {value!r} is not a value of --{setting}")
+                _check_change(f"--experiment.vary {setting}", setting, value)
+        for name, changes in self.variants.items():
+            if not re.fullmatch(r"[\w.-]+", name):
+                raise SpikeSepError(
+                    f"--experiment.variants {name!r}: names a folder; use letters, digits, - and _"
+                )
+            for setting, value in changes.items():
+                _check_change(f"--experiment.variants {name}: {setting}", setting, value)
+
+
+def _check_change(option: str, setting: str, value: Any) -> None:
+    """Check that a setting of the conversion exists and takes the value."""
+    types = _types(ImageConversionConfig, "convert")
+    if setting not in types:
+        raise SpikeSepError(f"{option}: not a setting of the section convert")
+    if not _is_instance(value, types[setting]):
+        raise SpikeSepError(f"{option}: {value!r} is not a value of --{setting}")
 
 
 def _types(config: Any, prefix: str) -> dict[str, Any]:
@@ -161,11 +209,13 @@ class ImageRecipe:
     seed: int = 0
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     images: ImageDataConfig = field(default_factory=ImageDataConfig)
-    train: PretrainConfig = field(default_factory=PretrainConfig)
+    train: ImagePretrainConfig = field(default_factory=ImagePretrainConfig)
     convert: ImageConversionConfig = field(default_factory=ImageConversionConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
 
     def __post_init__(self):
         for setting, values in self.experiment.vary.items():
             for value in values:
-                self.convert.varied(setting, value)
+                self.convert.varied({setting: value})
+        for changes in self.experiment.variants.values():
+            self.convert.varied(changes)

@@ -9,7 +9,7 @@ from rich.progress import track
 from spikesep.spiking.cost import Cost, CostMeter
 from spikesep.training.objective import Objective
 from spikesep.training.precision import exact_products
-from spikesep.vision.datasets import Images
+from spikesep.vision.data.datasets import Images
 from spikesep.vision.model import ImageNetwork
 
 METRICS = {"classification": "accuracy", "reconstruction": "mse"}

@@ -122,3 +122,14 @@ def test_restored_state_continues_unchanged(name, tmp_path):
     list(steps(resumed, again, 2))
     for a, b in zip(unbroken.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_sgd_with_weight_decay_takes_nesterovs_step():
+    model = network()
+    before = {name: p.detach().double().numpy().copy() for name, p in model.named_parameters()}
+    found = list(steps(model, optimizer_of("sgd", model.parameters(), RATE, 0.1), 1))
+    for name, parameter in model.named_parameters():
+        penalty = 0.1 * before[name] if parameter.ndim > 1 else 0.0
+        gradient = found[0][name] + penalty
+        expected = before[name] - RATE * (gradient + 0.9 * gradient)
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-4, atol=1e-6)

@@ -109,7 +109,8 @@ def test_model_has_the_best_weights_after_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "optimizer"), [("plateau", "adam"), ("cosine", "adam"), ("cosine", "muon")]
+    ("schedule", "optimizer"),
+    [("plateau", "adam"), ("cosine", "adam"), ("cosine", "muon"), ("triangular", "sgd")],
 )
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, schedule, optimizer):
     settings = {"schedule": schedule, "optimizer": optimizer}
@@ -164,10 +165,43 @@ def test_cosine_schedule_is_constant_then_decays_to_zero():
         PretrainConfig(epochs=10, schedule="cosine", cosine_from=0.5),
         10,
     )
-    factors = [task.cosine_factor(step) for step in range(101)]
+    factors = [task.rate_factor(step) for step in range(101)]
     assert factors[:51] == [1.0] * 51
     assert factors[75] == pytest.approx(0.5)
     assert factors[100] == pytest.approx(0)
+
+
+def test_triangular_rate_rises_in_warm_up_and_falls_linearly_to_zero(tmp_path):
+    task = PretrainTask(
+        nn.Linear(1, 1),
+        Objective(mean_square, negated),
+        PretrainConfig(epochs=10, schedule="triangular", warmup_steps=20),
+        10,
+    )
+    assert [task.rate_factor(step) for step in (0, 20, 60, 100)] == pytest.approx([1, 1, 0.5, 0])
+    _, history = train(tmp_path, epochs=4, schedule="triangular", warmup_steps=10)
+    rates = [row.learning_rate / 0.05 for row in history]  # 5 steps per epoch
+    assert rates == pytest.approx([1, 1, 0.5, 0])  # behind warm-up
+
+
+def test_step_schedule_divides_the_rate_by_10_in_the_middle(tmp_path):
+    _, history = train(tmp_path, epochs=4, schedule="step", warmup_steps=0)
+    assert [row.learning_rate / 0.05 for row in history] == pytest.approx([1, 0.1, 0.1, 0.1])
+
+
+def test_averaged_weights_are_validated_kept_and_resumed(tmp_path):
+    settings = {"ema_decay": 0.8, "epochs": 3, "schedule": "cosine"}
+    model, history = train(tmp_path / "a", **settings)
+    plain, _ = train(tmp_path / "b", **settings | {"ema_decay": 0.0})
+    assert not torch.equal(model[0].weight, plain[0].weight)
+    torch.manual_seed(0)
+    x = torch.rand(40, 3)
+    loss = mean_square(model(x), x.sum(1, keepdim=True))
+    assert float(loss.detach()) == pytest.approx(min(row.valid_loss for row in history), rel=1e-5)
+    with pytest.raises(StopAt.StopError):
+        train(tmp_path / "c", loss=StopAt(7), **settings)
+    resumed, _ = train(tmp_path / "c", **settings)
+    torch.testing.assert_close(resumed[0].weight, model[0].weight)
 
 
 def test_cosine_schedule_follows_the_clock_if_ahead_of_the_steps():
@@ -178,7 +212,7 @@ def test_cosine_schedule_follows_the_clock_if_ahead_of_the_steps():
         10,
     )
     task.spent_seconds = 45.0
-    assert task.cosine_factor(10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+    assert task.rate_factor(10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 
 
 @pytest.fixture

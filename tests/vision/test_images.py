@@ -12,15 +12,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spikesep.errors import SpikeSepError
-from spikesep.vision import cache
 from spikesep.vision.config import ImageDataConfig
-from spikesep.vision.datasets import (
+from spikesep.vision.data import cache
+from spikesep.vision.data.datasets import (
     load_images,
     plain_loader,
     split_indices,
     training_loader,
 )
-from spikesep.vision.preparation import prepare_images
+from spikesep.vision.data.preparation import prepare_images
 
 RECIPES = ROOT / "recipes"
 

@@ -6,16 +6,19 @@ import torch
 from matplotlib.axes import Axes
 
 from spikesep.errors import SpikeSepError
-from spikesep.training.config import PretrainConfig
-from spikesep.vision import cache, figures, results, results_page, runs, scoring
-from spikesep.vision.cache import checksum
+from spikesep.vision import scoring, stages
 from spikesep.vision.config import (
     ExperimentConfig,
     ImageConversionConfig,
     ImageDataConfig,
+    ImagePretrainConfig,
     ImageRecipe,
 )
+from spikesep.vision.data import cache
+from spikesep.vision.data.cache import checksum
 from spikesep.vision.model import ImageNetwork, load_image_network, save_image_network
+from spikesep.vision.report import figures, summary
+from spikesep.vision.report import page as results_page
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def recipe(task="classification", architecture="28x28-c4s2-p2-12-10", **settings
     return ImageRecipe(
         experiment=ExperimentConfig(**experiment | settings.pop("experiment", {})),
         images=ImageDataConfig(valid_share=0.2),
-        train=PretrainConfig(
+        train=ImagePretrainConfig(
             epochs=6, batch_size=16, learning_rate=1e-2, warmup_steps=2, precision="float32"
         ),
         convert=ImageConversionConfig(**convert | {"precision": "float32"} | settings),
@@ -67,9 +70,9 @@ def recipe(task="classification", architecture="28x28-c4s2-p2-12-10", **settings
 
 
 def run_all(recipe, data, exp):
-    for stage in (runs.train_all, runs.convert_all, runs.score_all):
+    for stage in (stages.train_all, stages.convert_all, stages.score_all):
         stage(recipe, data, exp)
-    return results.summarize(recipe, exp, "here")
+    return summary.summarize(recipe, exp, "here")
 
 
 @pytest.mark.parametrize("task", ["classification", "reconstruction"])
@@ -105,7 +108,7 @@ def test_score_is_that_of_the_saved_network_on_the_test_set(data, tmp_path):
     )
     found = run_all(setup, data, exp)
     model = load_image_network(exp / "28x28-c4s2-p2-12-10" / "seed0" / "n_steps-4" / "snn")
-    test = runs.images_of(setup, data).test
+    test = stages.images_of(setup, data).test
     with torch.no_grad():
         correct = (model(test.batch(list(range(50)))[0]).argmax(1) == test.labels).double().mean()
     assert found["snn"]["4"]["accuracy"]["mean"] == pytest.approx(100 * float(correct))
@@ -121,9 +124,12 @@ def test_complete_runs_are_not_repeated_and_other_settings_are_refused(data, tmp
     run_all(setup, data, exp)
     assert capsys.readouterr().out.count("is there and complete") == 4
     with pytest.raises(SpikeSepError, match=r"train\.epochs"):
-        runs.train_all(replace(setup, train=replace(setup.train, epochs=9)), data, exp)
+        stages.train_all(replace(setup, train=replace(setup.train, epochs=9)), data, exp)
     fewer = replace(setup, images=replace(setup.images, test_examples=9))
-    for stage in (runs.score_all, lambda recipe, data, exp: results.summarize(recipe, exp, "here")):
+    for stage in (
+        stages.score_all,
+        lambda recipe, data, exp: summary.summarize(recipe, exp, "here"),
+    ):
         with pytest.raises(SpikeSepError, match=r"images\.test_examples"):
             stage(fewer, data, exp)
 
@@ -209,7 +215,7 @@ def test_saved_network_is_loaded_unchanged(tmp_path):
 
 def test_architecture_with_another_input_shape_is_refused(data, tmp_path):
     with pytest.raises(SpikeSepError, match="3x32x32"):
-        runs.train_all(recipe(architecture="3x32x32-c4-10"), data, tmp_path / "exp")
+        stages.train_all(recipe(architecture="3x32x32-c4-10"), data, tmp_path / "exp")
 
 
 def test_unknown_setting_cannot_be_varied():
@@ -241,6 +247,49 @@ def test_contradictory_values_of_varied_settings_are_refused():
         given = {"qat_bits": 9} if "convert.weight_bits" in vary else {}
         with pytest.raises(SpikeSepError, match="--convert"):
             recipe(experiment={"vary": vary}, **given)
+
+
+@pytest.mark.parametrize("fresh", ["first", "all"])
+def test_controls_are_converted_trained_and_shown_beside_the_experiment(data, tmp_path, fresh):
+    printed = {
+        "convert.encoding": "impulse",
+        "convert.initial_potential": 0.0,
+        "convert.percentile": 99.9,
+        "convert.discretize": False,
+        "convert.fresh_examples": fresh,
+    }
+    experiment = {
+        "n_seeds": 1,
+        "vary": {"convert.n_steps": [4]},
+        "variants": {"as-printed": printed},
+        "train_on": True,
+    }
+    setup, exp = recipe(experiment=experiment), tmp_path / "exp"
+    found = run_all(setup, data, exp)
+    folder = exp / "28x28-c4s2-p2-12-10" / "seed0"
+    coding = json.loads((folder / "variant-as-printed" / "snn" / "config.json").read_text())
+    assert coding["coding"]["encoding"] == "impulse"
+    assert coding["coding"]["initial_potential"] == 0
+    epochs = found["snn"]["4"]["epochs"]["mean"]
+    assert epochs == found["train_on"]["epochs"]["mean"] > 0
+    assert len((folder / "train_on" / "history.csv").read_text().splitlines()) == 1 + epochs
+    rows = results_page.table(json.loads(json.dumps(found)))
+    assert sum("SNN, variant = as-printed" in row for row in rows) == 1
+    assert sum("ANN, trained on" in row for row in rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"a/b": {"convert.n_steps": 4}}, "names a folder"),
+        ({"a": {"convert.steps": 4}}, "not a setting"),
+        ({"a": {"convert.n_steps": 4.5}}, "not a value"),
+        ({"a": {"convert.n_steps": -1}}, "--convert.n_steps"),
+    ],
+)
+def test_impossible_variant_is_refused(variants, message):
+    with pytest.raises(SpikeSepError, match=message):
+        recipe(experiment={"variants": variants})
 
 
 def test_page_shows_each_experiments_own_figures(data, tmp_path):

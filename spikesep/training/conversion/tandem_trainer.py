@@ -30,6 +30,8 @@ from spikesep.training.timing.budget import Budget, StageClock
 from spikesep.training.timing.progress import Progress
 
 CPU = torch.device("cpu")
+EPOCHS_APART = 1000
+"""Distance between the first epochs of two stages, as numbers that determine fresh examples."""
 FIXED_POINT_VALIDATIONS = 15.0
 """Duration of the fixed-point conversion, in validations; measured on debian-2mix."""
 
@@ -92,8 +94,9 @@ class TandemTrainer:
         """See `StageTrainer`."""
         self.clock.open()
         self.model.eval()
-        # Without time to train, only calibration reads the spikes of training examples.
-        n_train = self.config.calibration_examples if self.clock.is_over else None
+        # Without time to train, or with fresh examples, calibration alone reads these spikes.
+        spares = self.clock.is_over or self._draws_fresh(stage)
+        n_train = self.config.calibration_examples if spares else None
         self.prefix.advance(stage, self.clock.title(stage), n_train)
 
     def examples(self) -> Iterator[Example]:
@@ -199,19 +202,23 @@ class TandemTrainer:
     def _clock(self, budget: Budget) -> StageClock:
         later = len(self.batches.in_order("train"))
         first = later if self.data.fresh is None else len(self.data.fresh)
+        later = first if self._draws_fresh(1) else later
         steps = planned_steps(self.config, len(self.model.network), first, later)
         return StageClock(budget, steps, FIXED_POINT_VALIDATIONS if self.config.weight_bits else 0)
 
     def _training_mode(self, stage: int) -> None:
         """Put into training mode what is trained.
 
-        Norms are trained in the first stage only: the statistics of the fixed examples of later
-        stages, fewer and less varied, would be worse.
+        Norms are trained on fresh examples only: the statistics of fixed ones, fewer and less
+        varied, would be worse. In the first stage they are always trained.
         """
         self.model.train()
         layers = self.model.network.layers.values()
         norms = [layer.norm for layer in layers if layer.norm is not None]
-        for module in [*self.model.front(), *(norms if stage > 0 else [])]:
+        for module in [
+            *self.model.front(),
+            *([] if stage == 0 or self._draws_fresh(stage) else norms),
+        ]:
             module.eval()
 
     def _step(self, loss: Tensor, stage: int, epochs_done: float) -> None:
@@ -232,9 +239,11 @@ class TandemTrainer:
     ) -> tuple[Iterator[tuple[Tensor, Tensor, SynopsEstimate]], int]:
         """Return an iterator over (prediction, target, cost) of an epoch, and its length."""
         fresh = self.data.fresh
-        if stage == 0 and fresh is not None:
-            cast(Any, fresh.batch_sampler).sampler.set_epoch(epoch)
-            return (self._forward(x, y, Signal, stage) for x, y in fresh), len(fresh)
+        if fresh is not None and self._draws_fresh(stage):
+            cast(Any, fresh.batch_sampler).sampler.set_epoch(stage * EPOCHS_APART + epoch)
+            prefix = partial(self.model.network.propagate, start=0, stop=stage)
+            given = Signal if stage == 0 else prefix
+            return (self._forward(x, y, given, stage) for x, y in fresh), len(fresh)
         batches = self.batches.shuffled(stage, epoch)
         predictions = (
             self._forward(
@@ -245,6 +254,11 @@ class TandemTrainer:
             for indices in batches
         )
         return predictions, len(batches)
+
+    def _draws_fresh(self, stage: int) -> bool:
+        """Return whether the examples of a stage differ in each epoch."""
+        draws = stage == 0 or self.config.fresh_examples == "all"
+        return draws and self.data.fresh is not None
 
     def _forward(
         self, x: Tensor, target: Tensor, prefix: Callable[[Tensor], Signal | Cut], stage: int

@@ -97,12 +97,15 @@ class PretrainTask(pl.LightningModule):
         self._sums[name] = self._sums.get(name, 0) + added
 
     def configure_optimizers(self):
-        """Return the optimizer and, for the schedule `cosine`, the scheduler."""
+        """Return the optimizer and, unless the schedule is `plateau`, the scheduler."""
         optimizer = optimizer_of(
-            self.config.optimizer, self.model.parameters(), self.config.learning_rate
+            self.config.optimizer,
+            self.model.parameters(),
+            self.config.learning_rate,
+            self.config.weight_decay,
         )
-        if self.config.schedule == "cosine":
-            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.cosine_factor)
+        if self.config.schedule != "plateau":
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate_factor)
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -126,15 +129,26 @@ class PretrainTask(pl.LightningModule):
                 group["lr"] = rate
         optimizer.step(closure=optimizer_closure)
 
-    def cosine_factor(self, step: int) -> float:
-        """Return the factor of the learning rate at a step, for the schedule `cosine`."""
+    def rate_factor(self, step: int) -> float:
+        """Return the factor of the learning rate at a step behind warm-up; not for `plateau`."""
+        done = min(1.0, self._progress(step))
+        if self.config.schedule == "step":
+            return 0.1 if done >= 0.5 else 1.0
+        if self.config.schedule == "triangular":
+            peak = min(1.0, self.config.warmup_steps / self._n_steps)
+            return min(1.0, (1 - done) / (1 - peak)) if peak < 1 else 1.0
         start = self.config.cosine_from
-        falling = max(0.0, (self._progress(step) - start) / (1 - start)) if start < 1 else 0.0
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, falling)))
+        falling = max(0.0, (done - start) / (1 - start)) if start < 1 else 0.0
+        return 0.5 * (1 + math.cos(math.pi * falling))
+
+    @property
+    def _n_steps(self) -> int:
+        """Number of steps of all epochs."""
+        return self.config.epochs * self.steps_per_epoch
 
     def _progress(self, step: int) -> float:
         """Return the fraction of the run that is done, by steps or time, whichever is further."""
-        done = step / (self.config.epochs * self.steps_per_epoch)
+        done = step / self._n_steps
         if self.config.max_minutes:
             seconds = 60 * self.config.max_minutes - self.reserved_seconds
             done = max(done, self.spent_seconds / seconds) if seconds > 0 else 1.0

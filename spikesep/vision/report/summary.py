@@ -9,7 +9,14 @@ from typing import Any
 from spikesep.provenance import provenance
 from spikesep.training.records.history import History
 from spikesep.vision.config import ImageRecipe
-from spikesep.vision.runs import Run, read_scores, runs, short_setting
+from spikesep.vision.runs import (
+    Run,
+    controls,
+    read_scores,
+    runs,
+    settings_of,
+    short_setting,
+)
 
 
 def summarize(recipe: ImageRecipe, exp: Path, command: str) -> dict[str, Any]:
@@ -17,7 +24,7 @@ def summarize(recipe: ImageRecipe, exp: Path, command: str) -> dict[str, Any]:
 
     The scores of one architecture are at the top level, {"ann": {metric: {"mean", "std",
     "seeds"}}, "snn": {value: ...}}, those of several under their names. A second varied setting has
-    its own name in place of "snn".
+    its own name in place of "snn", and the control `train_on` is beside "ann".
     """
     experiment = recipe.experiment
     found = {a: _architecture(recipe, exp, a) for a in experiment.architectures}
@@ -26,7 +33,7 @@ def summarize(recipe: ImageRecipe, exp: Path, command: str) -> dict[str, Any]:
         **(found if len(found) > 1 else next(iter(found.values()))),
         "task": experiment.task,
         "architectures": experiment.architectures,
-        "varied": list(experiment.vary),
+        "varied": list(settings_of(recipe)),
         "reduced": bool(experiment.reduced),
         "note": experiment.reduced,
         "command": command,
@@ -41,16 +48,23 @@ def _architecture(recipe: ImageRecipe, exp: Path, architecture: str) -> dict[str
     by_seed = {run.seed: run for run in own}
     first_history = by_seed[recipe.seed].ann_folder(exp) / "history.csv"
     found: dict[str, Any] = {
-        "ann": _mean([read_scores(recipe, run, exp)[0] for run in by_seed.values()])
+        "ann": _mean([read_scores(recipe, run, exp, "ann") for run in by_seed.values()])
         | {"curve": _curve(first_history)},
         "snn": {},
     }
+    if alike := [run for run in controls(recipe) if run.architecture == architecture]:
+        found["train_on"] = _mean(
+            [
+                read_scores(recipe, run, exp, "train_on") | {"epochs": run.epochs(exp)}
+                for run in alike
+            ]
+        )
     for run in own:
         group = "snn" if run.setting == first_setting else run.name
         entry = found.setdefault(group, {})
         if label(run) not in entry:
             alike = [r for r in own if (r.setting, r.value) == (run.setting, run.value)]
-            scores = [read_scores(recipe, r, exp)[1] | {"epochs": _epochs(r, exp)} for r in alike]
+            scores = [read_scores(recipe, r, exp, "snn") | {"epochs": r.epochs(exp)} for r in alike]
             entry[label(run)] = _mean(scores) | {"curve": _curve(run.folder(exp) / "history.csv")}
     return found
 
@@ -70,10 +84,6 @@ def _mean(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             found[name] = {"mean": statistics.fmean(values), "std": spread, "seeds": len(values)}
     return found
-
-
-def _epochs(run: Run, exp: Path) -> int:
-    return sum(row.epoch > 0 for row in History(run.folder(exp) / "history.csv").read())
 
 
 def _curve(path: Path) -> dict[str, list]:

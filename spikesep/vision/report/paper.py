@@ -26,3 +26,8 @@ PAPER: dict[str, dict[str, dict[str, float]]] = {
 }  # fmt: skip
 
 SYNOPS_RATIO: dict[str, dict[str, float]] = {"fig6": {"8": 0.315}}
+
+
+def paper_experiment(name: str) -> str:
+    """Return the paper's table or figure that an experiment repeats: `table2` of `table2-mnist`."""
+    return name.partition("-")[0]

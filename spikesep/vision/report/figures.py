@@ -17,16 +17,19 @@ from spikesep.training.records.figures import (
 from spikesep.training.records.history import History
 from spikesep.vision.architectures import short_name
 from spikesep.vision.config import ImageRecipe
-from spikesep.vision.datasets import Images
+from spikesep.vision.data.datasets import Images
 from spikesep.vision.model import ImageNetwork, load_image_network
-from spikesep.vision.results import conversions
-from spikesep.vision.runs import Run, images_of, runs
+from spikesep.vision.report.paper import paper_experiment
+from spikesep.vision.report.summary import conversions
+from spikesep.vision.runs import VARIANT, Run, runs
 from spikesep.vision.scoring import METRICS
+from spikesep.vision.stages import images_of
 
 METHODS = {
     "ann": "ANN",
     "ptl": "SNN, progressive",
     "deferred = True": "SNN, deferred",
+    "deferred": "SNN, deferred",
     "tandem": "SNN, tandem end to end",
     "surrogate": "SNN, through time",
     "rate": "SNN, firing rates",
@@ -51,9 +54,10 @@ def draw(
     name = recipe.experiment.name
     prefix, run = f"{name}-" if name else "", runs(recipe)[0]
     drawn = []
-    if name in ("fig4", "fig6"):
+    own_figure = {"fig4": depth_figure, "fig6": steps_figure}.get(paper_experiment(name))
+    if own_figure:
         drawn.append(folder / f"{name}.png")
-        (depth_figure if name == "fig4" else steps_figure)(found, drawn[-1])
+        own_figure(found, drawn[-1])
     drawn.append(folder / f"{prefix}training.png")
     _draw_training(recipe, run, exp, drawn[-1])
     drawn.append(folder / f"{prefix}activations.png")
@@ -106,7 +110,7 @@ def depth_figure(found: dict[str, Any], path: Path) -> None:
 def _by_method(found: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of the ANN and of each conversion of one architecture, by method."""
     return {"ann": own["ann"]} | {
-        value if group == "snn" else f"{setting} = {value}": scores
+        value if group in ("snn", VARIANT) else f"{setting} = {value}": scores
         for group, setting, value, scores in conversions(found, own)
     }
 

@@ -15,9 +15,9 @@ from torchvision import datasets
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, lock_folder, read_json
-from spikesep.vision.cache import SHA256, cache_path, checksum, read_cache
 from spikesep.vision.config import ImageDataConfig
-from spikesep.vision.datasets import load_image_files
+from spikesep.vision.data.cache import SHA256, cache_path, checksum, read_cache
+from spikesep.vision.data.datasets import load_image_files
 
 MNIST_FILES = (
     "train-images-idx3-ubyte",

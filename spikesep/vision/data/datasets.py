@@ -14,8 +14,9 @@ from torchvision.transforms import v2
 
 from spikesep.errors import SpikeSepError
 from spikesep.training.sampling import EpochSampler
-from spikesep.vision.cache import cache_path, read_cache
 from spikesep.vision.config import ImageDataConfig
+from spikesep.vision.data.augmentation import Augmentation
+from spikesep.vision.data.cache import cache_path, read_cache
 
 NORMALIZATION = {
     "mnist": ((0.0,), (1.0,)),  # none, as in the paper
@@ -48,14 +49,14 @@ class Split:
 
 
 class ImageTensors(Dataset):
-    """Images in memory.
+    """Images in memory, on the processor or an accelerator, where batches are made, too.
 
     Args:
         images: [n, C, H, W] uint8.
         labels: [n].
         name: name of the data set, which determines the normalization.
         reconstruct: use the images as targets.
-        augment: augmentation of an image [C, H, W]; None for none.
+        augmentation: random changes of `augmented`; None for none.
     """
 
     def __init__(
@@ -64,15 +65,14 @@ class ImageTensors(Dataset):
         labels: Tensor,
         name: str,
         reconstruct: bool,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augmentation: Augmentation | None = None,
     ):
         self.images = images
         self.labels = labels.long()
         self.reconstruct = reconstruct
-        self.augment = augment
-        self.transform = v2.Compose(
-            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALIZATION[name])]
-        )
+        self.augmentation = augmentation
+        mean, std = (torch.tensor(v, device=images.device) for v in NORMALIZATION[name])
+        self.scale, self.offset = (v[:, None, None] for v in (1 / (255 * std), -mean / std))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,18 +83,25 @@ class ImageTensors(Dataset):
 
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """See `Images`."""
-        return self._examples(self.images[indices], indices)
+        chosen = self._on_device(indices)
+        return self._examples(self._normalized(self.images[chosen]), chosen)
 
     def augmented(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """See `Images`."""
-        if self.augment is None:
+        if self.augmentation is None:
             return self.batch(indices)
-        images = torch.stack([self.augment(image) for image in self.images[indices]])
-        return self._examples(images, indices)
+        chosen = self._on_device(indices)
+        x = self._normalized(self.augmentation.moved(self.images[chosen]))
+        return self._examples(self.augmentation.erased(x), chosen)
 
-    def _examples(self, images: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
-        x = self.transform(images)
-        return x, x if self.reconstruct else self.labels[indices]
+    def _on_device(self, indices: list[int]) -> Tensor:
+        return torch.tensor(indices, device=self.images.device)
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        return torch.addcmul(self.offset, pixels.float(), self.scale)
+
+    def _examples(self, x: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x if self.reconstruct else self.labels[chosen]
 
 
 class ImageFiles(Dataset):
@@ -203,7 +210,9 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
-def load_images(config: ImageDataConfig, data: Path, size: int, reconstruct: bool) -> Split:
+def load_images(
+    config: ImageDataConfig, data: Path, size: int, reconstruct: bool, device: str = "cpu"
+) -> Split:
     """Load the data set that `prepare_images` provided.
 
     Args:
@@ -211,6 +220,7 @@ def load_images(config: ImageDataConfig, data: Path, size: int, reconstruct: boo
         data: folder of the data set's file.
         size: height and width of images read from files.
         reconstruct: use the images as targets.
+        device: device of `mnist` and `cifar10`, which are kept in its memory.
 
     Raises:
         SpikeSepError: the data set is missing or damaged.
@@ -224,23 +234,25 @@ def load_images(config: ImageDataConfig, data: Path, size: int, reconstruct: boo
     if tensors is None:
         raise SpikeSepError(f"{path}: is damaged; run stage 0 (spikesep-vision prepare) again")
 
-    def images(part: str, indices: Sequence[int] | slice, augment=None) -> ImageTensors:
-        pixels, labels = tensors[f"{part}_images"][indices], tensors[f"{part}_labels"][indices]
-        return ImageTensors(pixels, labels, config.name, reconstruct, augment)
+    def images(
+        part: str, indices: Sequence[int] | slice, augmentation: Augmentation | None = None
+    ) -> ImageTensors:
+        pixels, labels = (tensors[f"{part}_{kind}"][indices] for kind in ("images", "labels"))
+        return ImageTensors(
+            pixels.to(device), labels.to(device), config.name, reconstruct, augmentation
+        )
 
     train, valid = split_indices(len(tensors["train_labels"]), config)
-    height = tensors["train_images"].shape[-1]
     return Split(
-        images("train", train, _augmentation(config.name, height) if config.augment else None),
+        images("train", train, _augmentation(config) if config.augment else None),
         images("train", valid),
         images("test", slice(config.test_examples or None)),
     )
 
 
-def _augmentation(name: str, height: int) -> Callable[[Tensor], Tensor]:
-    if name == "cifar10":
-        return v2.Compose([v2.RandomCrop(height, padding=height // 8), v2.RandomHorizontalFlip()])
-    return v2.RandomCrop(height, padding=2)
+def _augmentation(config: ImageDataConfig) -> Augmentation:
+    shift = {"mnist": 2, "cifar10": 4}[config.name]
+    return Augmentation(shift, mirrors=config.name != "mnist", cutout=config.cutout)
 
 
 def load_image_files(config: ImageDataConfig, size: int, reconstruct: bool) -> Split:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from spikesep.files import read_json
-from spikesep.vision.paper import PAPER, SYNOPS_RATIO
-from spikesep.vision.results import conversions
+from spikesep.vision.report.paper import PAPER, SYNOPS_RATIO, paper_experiment
+from spikesep.vision.report.summary import conversions
 from spikesep.vision.scoring import METRICS
 
 TITLES = {
@@ -28,6 +28,7 @@ SETTINGS = {
     "fan_in": "fan-in",
     "synops_weight": "price of synaptic operations",
     "deferred": "deferred",
+    "variant": "variant",
 }
 DECIMALS = {"mse": 5, "accuracy": 2, "ratio": 3, "epochs": 0}
 
@@ -59,7 +60,7 @@ def section(found: dict[str, Any], figures: Sequence[str] = ()) -> list[str]:
     """Return the lines on one experiment: title, table, provenance and figures."""
     name, task = found["experiment"], found["task"]
     reduced = f"**Reduced:** {found['note']}" if found["reduced"] else ""
-    title = TITLES.get(name, name) or "Results"
+    title = _title(name)
     versions, machine, config = found["versions"], found["machine"], found["config"]
     accelerator = f", {machine['accelerator']}" if "accelerator" in machine else ""
     metric = "mean square error" if METRICS[task] == "mse" else "accuracy in percent"
@@ -79,6 +80,13 @@ def section(found: dict[str, Any], figures: Sequence[str] = ()) -> list[str]:
     ]
 
 
+def _title(name: str) -> str:
+    """Return the title of an experiment."""
+    base, _, more = name.partition("-")
+    title = TITLES.get(name) or TITLES.get(base, base) or "Results"
+    return f"{title} ({more})" if more and name not in TITLES else title
+
+
 def table(found: dict[str, Any]) -> list[str]:
     """Return the Markdown table: our results and the paper's, cost and epochs."""
     several = len(found["architectures"]) > 1
@@ -89,6 +97,9 @@ def table(found: dict[str, Any]) -> list[str]:
         own = found[architecture] if several else found
         ann = _mean_and_spread(own["ann"][metric], metric)
         rows.append([architecture, "ANN", ann, _paper(found, architecture, "ann"), "", ""])
+        if control := own.get("train_on"):
+            score, epochs = (_mean_and_spread(control[name], name) for name in (metric, "epochs"))
+            rows.append([architecture, "ANN, trained on", score, "–", "", epochs])
         for group, setting, value, scores in conversions(found, own):
             rows.append(
                 [
@@ -107,7 +118,7 @@ def table(found: dict[str, Any]) -> list[str]:
 
 def _paper(found: dict[str, Any], architecture: str, value: str) -> str:
     """Return the paper's result, or a dash."""
-    result = PAPER.get(found["experiment"], {}).get(architecture, {}).get(value)
+    result = PAPER.get(paper_experiment(found["experiment"]), {}).get(architecture, {}).get(value)
     if result is None:
         return "–"
     return f"{result:.5f}" if found["task"] == "reconstruction" else f"{result:.2f}"
@@ -115,7 +126,11 @@ def _paper(found: dict[str, Any], architecture: str, value: str) -> str:
 
 def _paper_ratio(found: dict[str, Any], setting: str, value: str) -> str:
     """Return the paper's SynOps ratio in parentheses, if it gives one."""
-    ratio = SYNOPS_RATIO.get(found["experiment"], {}).get(value) if setting == "n_steps" else None
+    ratio = (
+        SYNOPS_RATIO.get(paper_experiment(found["experiment"]), {}).get(value)
+        if setting == "n_steps"
+        else None
+    )
     return f" (paper {ratio})" if ratio else ""
 
 

@@ -1,0 +1,1 @@
+"""Training of image networks: throughput of its parts."""

@@ -1,0 +1,1 @@
+"""Image data sets: download, cache, batches and augmentation."""

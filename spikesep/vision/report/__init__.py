@@ -1,0 +1,1 @@
+"""Results of image experiments: tables, figures and the results page."""
