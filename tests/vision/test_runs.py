@@ -97,7 +97,7 @@ def test_experiment_ends_with_mean_and_spread_over_seeds(data, tmp_path, task):
         assert found["snn"]["8"]["accuracy"]["mean"] > 50
     assert any("SNN, N_s = 2" in row for row in results_page.table(json.loads(json.dumps(found))))
     drawn = figures.draw(setup, data, exp, found, tmp_path / "figures")
-    assert len(drawn) == (2 if task == "classification" else 3)
+    assert len(drawn) == (3 if task == "classification" else 4)
     assert all(path.stat().st_size > 1000 for path in drawn)
 
 
