@@ -26,7 +26,6 @@ def make_experiment(folder: Path) -> Experiment:
     """Make an experiment of four mixtures per condition, two models, a history and a report."""
     pytest.importorskip("torch")
     from helpers.separators import tiny_separator, to_spiking
-    from spikesep.files import write_json
     from spikesep.separation.model.separator import save_separator
     from spikesep.training.records.history import Epoch, History
 
@@ -39,13 +38,22 @@ def make_experiment(folder: Path) -> Experiment:
     history = History(exp / "history.csv")
     for stage, epoch in ((0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (3, 0)):
         history.add(Epoch(stage, epoch, -1.0, -1.0, stage + 0.1 * epoch, 1e-3, 2.0))
-    histogram = {"edges": [0.0, 1.0, 2.0, 3.0], "counts": [90, 9, 1]}
-    report = [
-        {"layer": f"layer{k}", "threshold": 0.5, "percentile": 99.0, "histogram": histogram}
-        for k in range(3)
-    ]
-    write_json(exp / "snn" / "report.json", report)
+    write_report(exp / "snn", n_layers=3)
     return Experiment(data, exp)
+
+
+def write_report(folder: Path, n_layers: int) -> None:
+    """Write a conversion report with what pages and figures read of it."""
+    from spikesep.files import write_json
+
+    layer = {
+        "threshold": 0.5,
+        "percentile": 99.0,
+        "quantization_error": 0.1,
+        "firing_rate": 0.2,
+        "histogram": {"edges": [0.0, 1.0, 2.0, 3.0], "counts": [90, 9, 1]},
+    }
+    write_json(folder / "report.json", [{"layer": f"layer{k}", **layer} for k in range(n_layers)])
 
 
 def write_mixtures(folder: Path, seed: int, n: int = 4, seconds: float = 0.9) -> None:
@@ -82,15 +90,12 @@ def make_conversations(folder: Path, seconds: float = 4.0) -> Experiment:
     Of three sources, one to three have a voice.
     """
     from helpers.separators import save_tiny_experiment
-    from spikesep.files import write_json
 
     data, exp = folder / "data", save_tiny_experiment(folder / "exp", n_speakers=3)
     for number, split in enumerate(("cv", "tt")):
         for mode, home in (("both", data), ("clean", data / "wav8k" / "clean")):
             write_conversations(home / split, number, seconds, noise=0.01 * (mode == "both"))
-    histogram = {"edges": [0.0, 1.0], "counts": [9]}
-    report = {"layer": "layer0", "threshold": 0.5, "percentile": 99.0, "histogram": histogram}
-    write_json(exp / "snn" / "report.json", [report])
+    write_report(exp / "snn", n_layers=1)
     return Experiment(data, exp)
 
 
