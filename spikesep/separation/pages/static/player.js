@@ -23,7 +23,7 @@ class Player {
     this.buffers = buffers;
     const radios = [...root.querySelectorAll("input[type=radio]")];
     this.choices = radios.filter(({ value }) => value in buffers || value === BOTH);
-    this.choices.slice(0, 9).forEach((input, k) => this.#label(input, k + 1));
+    this.choices.forEach((input, k) => this.#label(input, k < 9 ? k + 1 : ""));
     const faders = [...root.querySelectorAll("input.fader")];
     this.faders = faders.filter(({ dataset }) => dataset.source in buffers);
     this.duration = Math.max(...Object.values(buffers).map((buffer) => buffer.duration));
