@@ -2,8 +2,6 @@
 // elements of SVG pictures whose units are seconds, so that a view box zooms them.
 "use strict";
 
-const SVG = "http://www.w3.org/2000/svg";
-
 class Turns {
   // root: the player, whose lanes have their bars. view: its view. seek: called with seconds.
   constructor(root, view, seek) {
@@ -71,7 +69,7 @@ class Turns {
     overview.querySelector("svg")?.remove();
     overview.classList.toggle("spoken", turns.length > 0);
     if (!turns.length) return;
-    const picture = document.createElementNS(SVG, "svg"), n = this.lanes.length;
+    const picture = svgElement("svg"), n = this.lanes.length;
     for (const [name, value] of Object.entries({
       viewBox: `0 0 ${this.view.duration} ${n}`, preserveAspectRatio: "none", "aria-hidden": true,
     })) picture.setAttribute(name, value);
@@ -93,11 +91,16 @@ function turnsOf(lane) {
   });
 }
 
+// An element in the namespace of the pictures on the page.
+function svgElement(name) {
+  return document.createElementNS(document.querySelector("svg").namespaceURI, name);
+}
+
 function barOf({ start, stop }, y, height) {
-  const bar = document.createElementNS(SVG, "rect");
+  const bar = svgElement("rect");
   const facts = { x: start.toFixed(2), width: (stop - start).toFixed(2), y, height };
   for (const [name, value] of Object.entries(facts)) bar.setAttribute(name, value);
-  const title = bar.appendChild(document.createElementNS(SVG, "title"));
+  const title = bar.appendChild(svgElement("title"));
   title.textContent = `${start.toFixed(1)} to ${stop.toFixed(1)} s`;
   return bar;
 }
