@@ -279,12 +279,12 @@ class Player {
 
   // Move the position or the view by a key; returns whether there is such a key.
   #move(key) {
-    const { view, position, turns } = this;
+    const { view, position, turns } = this, margin = this.playing ? 0.5 : 0.01;
     const moves = {
       ",": () => this.seek(position - 1),
       ".": () => this.seek(position + 1),
       "n": () => this.seek(turns.after(position) ?? position),
-      "p": () => this.seek(turns.before(position) ?? 0),
+      "p": () => this.seek(turns.before(position, margin) ?? 0),
       "+": () => view.zoomBy(2),
       "=": () => view.zoomBy(2),
       "-": () => view.zoomBy(1 / 2),

@@ -36,9 +36,9 @@ class Turns {
     return this.starts.find((start) => start > position + 0.01);
   }
 
-  // Start of the turn before; of the running one if it began more than half a second ago.
-  before(position) {
-    return this.starts.findLast((start) => start < position - 0.5);
+  // Start of the last turn that began more than `margin` seconds before, if there is one.
+  before(position, margin) {
+    return this.starts.findLast((start) => start < position - margin);
   }
 
   #list(list) {
