@@ -62,9 +62,12 @@ function shownVoices(entry) {
 
 // Show the controls and the turns of some sources and hide those of the others.
 function showVoices(entry, shown) {
+  const alone = shown.length < 3; // the mixture and one voice
   for (const voice of root.querySelectorAll(".choices .voice")) {
     const { value } = voice.querySelector("[type=radio]");
-    voice.hidden = value === BOTH ? shown.length < 3 : !shown.includes(value);
+    voice.hidden = value === BOTH ? alone : !shown.includes(value);
+    const volume = voice.querySelector(".volume"); // of use together with other voices only
+    if (volume) volume.hidden = alone;
   }
   for (const lane of root.querySelectorAll(".lane")) {
     lane.hidden = !shown.includes(lane.dataset.source);
