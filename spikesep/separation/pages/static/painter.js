@@ -46,9 +46,15 @@ class Painter {
     if (!wave || !spectrum) return; // not visible
     wave.dataset.voice = this.voice;
     this.#paintWave(wave, this.source, ...this.#range);
-    const whole = fit(this.#canvas("all"));
-    if (whole) this.#paintWave(whole, this.first, 0, this.view.duration * this.rate);
+    this.#paintOverview(fit(this.#canvas("all")));
     this.#paintSpectrum(spectrum);
+  }
+
+  #paintOverview(canvas) {
+    const drawn = canvas && [canvas.width, canvas.height, Theme.name].join();
+    if (!canvas || this.overview === drawn) return;
+    this.overview = drawn;
+    this.#paintWave(canvas, this.first, 0, this.view.duration * this.rate);
   }
 
   #canvas(name) {
