@@ -22,11 +22,11 @@ class LevelsConfig:
             beside identity paths of the kind `sum`.
         shift: activation, in steps, that is added before rounding down: 0.5 rounds to nearest.
             Give `convert.initial_potential` the same value.
-        spike_price: price of the expected spikes per neuron and time step, added to the loss.
-        target_rate: spikes per neuron and time step to learn to. The price, at first
-            `spike_price` or 1, then rises while the network fires more, and falls while it fires
-            less; 0 keeps the price. The best epoch is the one of least loss plus the price of what
-            exceeds the target.
+        spike_price: price of the expected spikes per neuron and time step, added to the loss, by
+            which the best epoch is selected, too.
+        target_rate: spikes per neuron and time step to learn to. Only what exceeds it has a price,
+            at first `spike_price` or 1, which rises while the network fires more, and falls while
+            it fires less. 0 prices all spikes alike.
     """
 
     n_steps: int = 0

@@ -19,6 +19,7 @@ from spikesep.spiking.from_torch.calibration import calibrate
 from spikesep.spiking.from_torch.equivalence import require_foldable
 from spikesep.spiking.from_torch.loader_trainer import LoaderTrainer
 from spikesep.spiking.from_torch.tracing import from_module
+from spikesep.spiking.levels.network import settle_levels
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding, require_finite
 
@@ -54,7 +55,8 @@ def convert(
 
     The network is traced and refused by name if a part cannot be converted. The traced network is
     checked to compute the same as the original on the first batch. Without a loss, thresholds and
-    biases are calibrated; with one, layers are fine-tuned. The choices of thresholds, which
+    biases are calibrated; with one, layers are fine-tuned. `Levels` in place of ReLU give their
+    learned steps as thresholds. The choices of thresholds, which
     `conversion_report` takes, are in `choices` of the result.
 
     Args:
@@ -98,6 +100,7 @@ def convert(
             network, inputs, coding, percentile=percentile, correct_biases=correct_biases
         )
     else:
+        settle_levels(network, coding)
         _require_pairs(data)
         first = list(itertools.islice(data, calibration_batches)) if valid is None else valid
         trainer = LoaderTrainer(network, loss, data, first, inputs, learning_rate)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from torch import Tensor
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.spike_budget import scale_channels
 from spikesep.spiking.conversion.threshold import choose_threshold
+from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.levels.activation import Kind, Levels
 from spikesep.spiking.network import SpikingNetwork, require_stack
 from spikesep.spiking.signal import Coding
@@ -32,19 +33,26 @@ def add_levels(
         SpikeSepError: there are several synapses or identity paths, and steps per channel.
     """
     if per == "channel":
-        require_stack(network, "train.levels.per channel")
-        if any(layer.identity for layer in network.layers.values()):
-            raise SpikeSepError(
-                "train.levels.per channel: needs a network without identity paths, or with folded "
-                "ones; take per layer"
-            )
+        _require_scalable(network)
     for layer in network.layers.values():
         n_channels = layer.connectivity.out_channels if per == "channel" else 1
         last = layer.connectivity.out_channels_last
         levels = Levels(n_steps, kind, n_channels, shift, channels_last=last)
-        layer.levels = levels.to(layer.synapse.weight)
-        layer.coding = Coding(n_steps, initial_potential=shift)
-        layer.mode = "discrete"
+        set_levels(layer, levels.to(layer.synapse.weight))
+
+
+def set_levels(layer: SpikingLayer, levels: Levels) -> None:
+    """Let an analog layer round to levels from now on.
+
+    Raises:
+        ValueError: the levels have steps of another number of channels.
+    """
+    n_steps, n_channels = len(levels.learned), layer.connectivity.out_channels
+    if n_steps not in (1, n_channels):
+        raise ValueError(f"has steps of {n_steps} channels, the layer has {n_channels}")
+    layer.levels = levels
+    layer.coding = Coding(levels.n_steps, initial_potential=levels.shift)
+    layer.mode = "discrete"
 
 
 def remove_levels(network: SpikingNetwork) -> None:
@@ -87,6 +95,9 @@ def settle_levels(network: SpikingNetwork, coding: Coding) -> None:
     The layers put out the same as before if `coding` has the number of steps and the initial
     potential that they learned with; otherwise they keep their upper bounds. Steps per channel
     become one threshold per layer: channels are scaled, and norms folded for that.
+
+    Raises:
+        SpikeSepError: there are steps per channel, and the layers do not stand in a row.
     """
     if any(len(layer.levels.learned) > 1 for layer in network.layers.values() if layer.levels):
         _share_steps(network)
@@ -103,11 +114,22 @@ def levels_settings(network: SpikingNetwork) -> dict[str, Any]:
     return {} if levels is None else levels.settings()
 
 
+def _require_scalable(network: SpikingNetwork) -> None:
+    require_stack(network, "steps per channel (train.levels.per)")
+    if any(layer.identity for layer in network.layers.values()):
+        raise SpikeSepError(
+            "steps per channel (train.levels.per): need a network without identity paths, or with "
+            "folded ones; take per layer"
+        )
+
+
 def _share_steps(network: SpikingNetwork) -> None:
+    _require_scalable(network)
     for part in network.parts:
         part.fold()
     for part, following in zip(network.layers.values(), network.parts[1:], strict=True):
-        assert part.levels is not None
+        if part.levels is None or len(part.levels.learned) == 1:
+            continue
         step = part.levels.step.detach()
         common = step.log().mean().exp()
         scale_channels(part, following, step / common)

@@ -7,12 +7,14 @@ from torch import Tensor
 from spikesep.training.levels_config import LevelsConfig
 
 GAIN = 0.01
-"""Largest relative change of the price in a step: a rate of twice the target multiplies the price
-by e in 100 steps."""
+"""Relative change of the price in a step at twice the target: a factor e in 100 steps."""
 
 
 class SpikePrice:
-    """Price per spike, neuron and step, which rises while more than the target are fired.
+    """Price of spikes per neuron and time step.
+
+    With a target, only what exceeds it has a price, so that a high price does not silence neurons.
+    The price rises while more than the target are fired, and falls while fewer are.
 
     Args:
         config: price and target.
@@ -23,12 +25,10 @@ class SpikePrice:
         self.value = config.spike_price or (1.0 if self.target else 0.0)
 
     def cost(self, rate: Tensor | float) -> Tensor | float:
-        """Return what a rate costs in training."""
-        return self.value * rate
-
-    def excess_cost(self, rate: float) -> float:
-        """Return what a rate costs where epochs are compared: with a target, what exceeds it."""
-        return self.value * max(0.0, rate - self.target)
+        """Return what a rate costs, in units of the loss."""
+        over = rate - self.target
+        over = over.clamp(min=0) if isinstance(over, Tensor) else max(0.0, over)
+        return self.value * over
 
     def adapt(self, rate: float) -> None:
         """Adapt the price after a step with this rate."""

@@ -66,7 +66,7 @@ class PretrainTask(pl.LightningModule):
         x, target = batch
         prediction, loss, rate = self._loss(x, target)
         metric = self.objective.metric(prediction, target, float(loss))
-        loss = loss + self.price.excess_cost(float(rate))
+        loss = loss + self.price.cost(float(rate))
         self._accumulate("valid", loss, len(x), metric, float(rate))
 
     def _loss(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
