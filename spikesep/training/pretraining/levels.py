@@ -7,12 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from spikesep.spiking.levels.network import (
-    begin_levels,
-    has_levels,
-    levels_settings,
-    remove_levels,
-)
+from spikesep.spiking.levels.network import begin_levels, levels_settings, remove_levels
+from spikesep.spiking.network import SpikingNetwork
 from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.levels_config import LevelsConfig
 
@@ -35,8 +31,9 @@ def prepare_levels(model: nn.Module, config: LevelsConfig, loader: DataLoader) -
         SpikeSepError: a layer is silent, or the network cannot have steps per channel.
     """
     if not config.n_steps:
-        if isinstance(model, ConvertibleModel) and has_levels(model.network):
-            remove_levels(model.network)
+        network = getattr(model, "network", None)
+        if isinstance(network, SpikingNetwork):
+            remove_levels(network)
         return
     model = cast(ConvertibleModel, model)
     wanted = asdict(config)
