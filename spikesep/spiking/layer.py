@@ -110,7 +110,7 @@ class SpikingLayer(Synaptic):
         if self.mode == "discrete":
             twin = self.activation(*_values(signals))
             if self.levels is not None:
-                return Signal(self.levels(twin))
+                return Signal(self.levels.rounded(twin))
             return Signal(straight_through(self.rounded(twin), self._bounded(twin)))
         if self.mode == "tandem" and torch.is_grad_enabled():
             return self._tandem(signals)

@@ -66,14 +66,18 @@ class Levels(nn.Module):
             self.learned.copy_(torch.as_tensor(step) * (self.n_steps if self.kind == "qcfs" else 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Levels of activations or potentials, [batch, ...]."""
-        step = self.step
-        share = 1.0
+        """Levels of potentials, [batch, ...]."""
+        return self.rounded(torch.relu(x))
+
+    def rounded(self, activation: Tensor) -> Tensor:
+        """Levels of activations, none of which is negative, [batch, ...]."""
+        step, share = self.step, 1.0
         if self.kind == "lsq":
-            share /= math.sqrt(x.numel() / max(1, len(x)) / len(step) * self.n_steps)
+            n_neurons = activation.numel() / max(1, len(activation)) / len(step)
+            share /= math.sqrt(n_neurons * self.n_steps)
         if not self.channels_last:
-            step = step.view(-1, *[1] * (x.ndim - 2))
-        return cast(Tensor, _Round.apply(x, step, self.n_steps, self.shift, share))
+            step = step.view(-1, *[1] * (activation.ndim - 2))
+        return cast(Tensor, _Round.apply(activation, step, self.n_steps, self.shift, share))
 
     def settings(self) -> dict[str, Any]:
         """Plain values for JSON, equal in all layers of a network that learned with one config."""
@@ -86,26 +90,23 @@ class Levels(nn.Module):
 
 
 class _Round(torch.autograd.Function):
-    """Round with the gradients of `Levels`; keeps one tensor for the backward pass."""
+    """Rounding of activations with the gradients of `Levels`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, n_steps: int, shift: float, share: float):
         ratio = x / step
-        ctx.save_for_backward(ratio, step)
-        ctx.n_steps, ctx.shift, ctx.share, ctx.dtype = n_steps, shift, share, x.dtype
-        return (_count(ratio, n_steps, shift) * step).to(x.dtype)
+        count = (ratio + shift).floor_().clamp_(max=n_steps)
+        inside = ratio < n_steps
+        ctx.save_for_backward(inside, torch.where(inside, ratio.neg_().add_(count), count))
+        ctx.share, ctx.of_step = share, step.shape
+        return (count * step).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        ratio, step = ctx.saved_tensors
-        inside = (ratio > 0) & (ratio < ctx.n_steps)
+        inside, slope = ctx.saved_tensors
         (gradient,) = gradients
-        passed = gradient * inside
-        of_step = gradient * _count(ratio, ctx.n_steps, ctx.shift) - passed * ratio
-        of_step = of_step.sum_to_size(step.shape) * ctx.share
-        return passed.to(ctx.dtype), of_step, None, None, None
-
-
-def _count(ratio: Tensor, n_steps: int, shift: float) -> Tensor:
-    """Spike counts for activations in steps."""
-    return (ratio + shift).floor_().clamp_(0, n_steps)
+        if max(ctx.of_step) == 1:
+            of_step = torch.dot(gradient.to(slope).flatten(), slope.flatten()).view(ctx.of_step)
+        else:
+            of_step = (gradient * slope).sum_to_size(ctx.of_step)
+        return gradient * inside, of_step * ctx.share, None, None, None
