@@ -15,7 +15,6 @@ from spikesep.spiking.conversion.fixed_point import require_fixed_point
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning, StageEpoch, ThresholdChoice
 from spikesep.spiking.hardware_fit import check_fit
 from spikesep.spiking.hardware_limits import HardwareLimits
-from spikesep.spiking.levels.network import settle_levels
 from spikesep.spiking.network import require_stack
 from spikesep.spiking.signal import Coding
 from spikesep.training.config import ConversionConfig
@@ -82,7 +81,6 @@ def convert(
             finite, or `folder` contains the run of another network or of other settings.
     """
     model.network.require_float32()
-    settle_levels(model.network, _coding(config))
     if config.budget.synops_weight:
         require_stack(model.network, "convert.budget.synops_weight")
     if config.weight_bits:

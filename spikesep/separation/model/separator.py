@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from spikesep.separation.audio.conditioning import CAUSAL_LOOK_AHEAD, LOOK_AHEAD, Conditioner
 from spikesep.separation.config import SeparatorConfig
-from spikesep.separation.model.mask_network import mask_network
+from spikesep.separation.mask_network import mask_network
 from spikesep.separation.model.separator_cost import decoder_operations, encoder_operations
 from spikesep.spiking.cost import Cost, CostMeter
 from spikesep.spiking.network import Observer

@@ -19,7 +19,6 @@ from spikesep.spiking.from_torch.calibration import calibrate
 from spikesep.spiking.from_torch.equivalence import require_foldable
 from spikesep.spiking.from_torch.loader_trainer import LoaderTrainer
 from spikesep.spiking.from_torch.tracing import from_module
-from spikesep.spiking.levels.network import settle_levels
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding, require_finite
 
@@ -100,7 +99,6 @@ def convert(
             network, inputs, coding, percentile=percentile, correct_biases=correct_biases
         )
     else:
-        settle_levels(network, coding)
         _require_pairs(data)
         first = list(itertools.islice(data, calibration_batches)) if valid is None else valid
         trainer = LoaderTrainer(network, loss, data, first, inputs, learning_rate)  # type: ignore[arg-type]
