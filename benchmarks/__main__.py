@@ -15,14 +15,14 @@ from spikesep.files import write_json
 
 # module.function, imported when it runs, so that a process holds only what it measures.
 BENCHMARKS = {
-    "engines-128": "engines.small_stack",
-    "engines-full-size": "engines.full_size",
-    "engines-gpu": "engines.accelerator",
-    "activity": "engines.activity",
-    "crossing": "engines.crossing",
-    "conversion-depth": "conversion_depth.conversion_depth",
-    "memory": "memory.memory",
-    "ann-training": "ann_training.ann_training",
+    "engines-128": "engines.comparison.small_stack",
+    "engines-full-size": "engines.comparison.full_size",
+    "engines-gpu": "engines.comparison.accelerator",
+    "activity": "engines.comparison.activity",
+    "crossing": "engines.comparison.crossing",
+    "conversion-depth": "training.conversion_depth.conversion_depth",
+    "memory": "training.memory.memory",
+    "ann-training": "training.ann_training.ann_training",
     "neurons": "neurons.neurons",
     "image-training": "images.training.image_training",
     "converters": "converters.comparison.converters",

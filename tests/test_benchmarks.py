@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT
 
-from benchmarks.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_per_second
-from benchmarks.conversion_depth import growth
-from benchmarks.engines import PACKAGES, PEERS
+from benchmarks.engines.comparison import PACKAGES, PEERS
+from benchmarks.training.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_per_second
+from benchmarks.training.conversion_depth import growth
 from spikesep.separation.model.separator import Separator
 
 KEYS = {"name", "ours_s", "peer", "peer_s", "ratio", "counts_equal"}

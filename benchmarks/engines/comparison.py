@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from benchmarks import stack
+from benchmarks.engines import stack
 from benchmarks.timing import row, time_in_turn
 from spikesep.spiking.signal import Signal
 
