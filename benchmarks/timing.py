@@ -1,15 +1,26 @@
 """Timing of contenders in turn, so that a slow moment of the machine affects all of them."""
 
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 from rich.table import Table
 
-from spikesep.provenance import processor_name
+from spikesep.provenance import processor_name, provenance
+
+PEERS = (
+    "numba", "triton", "cupy", "cupy-cuda12x", "cupy-cuda13x", "spikingjelly", "snntorch", "sinabs",
+    "sinabs-exodus", "norse", "lava-dl", "asteroid",
+)  # fmt: skip
+"""Packages whose versions matter to a measurement, besides torch."""
+MASKS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+"""Environment variables that hide instructions of the processor from a library."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +109,19 @@ def describe_machine() -> str:
     """Return processor, threads in use and versions, without the host name."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{processor_name()}, {torch.get_num_threads()} threads, {versions}"
+
+
+def describe_run(seed: int) -> dict[str, Any]:
+    """Return what a measurement depends on, for JSON: machine, instructions, versions and seed."""
+    found = provenance()
+    found["machine"] |= {
+        "threads": torch.get_num_threads(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "masks": {name: os.environ[name] for name in MASKS if name in os.environ},
+    }
+    for name in PEERS:
+        try:
+            found["versions"][name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found | {"seed": seed}
