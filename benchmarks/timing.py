@@ -88,6 +88,30 @@ def row(name: str, ours: Times, peer_name: str, peer: Times, equal: bool | None,
     }
 
 
+def untimed_row(name: str, ours: Times, peer_name: str, status: str, note: str) -> dict:
+    """Return a row for a contender without a time, with the reason.
+
+    Args:
+        name: what was run.
+        ours: times of SpikeSep.
+        peer_name: the other contender.
+        status: `missing`, `unsuitable`, `failed`, or `other` counts.
+        note: the reason.
+    """
+    return {
+        "name": name,
+        "ours_s": ours.median,
+        "ours": str(ours),
+        "peer": peer_name,
+        "peer_s": None,
+        "peer_range": "",
+        "ratio": None,
+        "counts_equal": False if status == "other" else None,
+        "status": status,
+        "note": note,
+    }
+
+
 def table(name: str, rows: list[dict]) -> Iterator[Table]:
     """Yield the table of a benchmark's rows; see `row`."""
     found = Table("what", "ours, s", "peer", "peer, s", "ratio", "same result", "note", title=name)
@@ -98,7 +122,7 @@ def table(name: str, rows: list[dict]) -> Iterator[Table]:
             r["ours"],
             r["peer"],
             r["peer_range"],
-            f"{r['ratio']:.2f}",
+            "" if r["ratio"] is None else f"{r['ratio']:.2f}",
             same,
             r.get("note", ""),
         )

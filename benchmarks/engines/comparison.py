@@ -1,45 +1,43 @@
 """Engines against other simulators on the same network, weights and spikes.
 
-Spike counts are compared before timing.
+A peer's time counts only if it gave the same spike counts in every neuron before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from benchmarks.engines import stack
-from benchmarks.timing import row, time_in_turn
+from benchmarks.engines.peers import PEERS
+from benchmarks.engines.trial import OTHER, SAME, try_peers
+from benchmarks.timing import row, time_in_turn, untimed_row
 from spikesep.spiking.signal import Signal
 
 RATE = 0.1
-PEERS = {
-    "SpikingJelly 2.0, multi-step": stack.spikingjelly,
-    "snnTorch 1.0": stack.snntorch,
-    "plain loop over time": stack.plain_loop,
-    "float32, steps batched": stack.batched_float,
-}
-PACKAGES = {"SpikingJelly 2.0, multi-step": "spikingjelly", "snnTorch 1.0": "snntorch"}
-# Peers on an accelerator, where SpikingJelly's neurons are Triton kernels.
-ACCELERATED = ("SpikingJelly 2.0, multi-step", "float32, steps batched")
+STEP_BY_STEP = ("snnTorch, step by step", "plain loop over time", "plain loop, torch.compile")
+"""Peers that are left out for the largest network on a CPU, where others of their kind are
+faster."""
+NO_GPU = "no CUDA accelerator (`spikesep-doctor` says what torch finds)"
 
 
 def small_stack(quick: bool) -> list[dict]:
     """Run eight layers of 128 channels, N_s = 32, one second of sound."""
     dilations = [1, 2, 4, 8] if quick else [1, 2, 4, 8, 16, 32, 64, 128]
     return _against_peers(
-        f"{len(dilations)} layers, 128 channels, N_s=32, rate {RATE}", 128, dilations, PEERS, quick
+        f"{len(dilations)} layers, 128 channels, N_s=32, rate {RATE}",
+        128,
+        dilations,
+        _on_cpu(quick),
+        quick,
     )
 
 
 def full_size(quick: bool) -> list[dict]:
     """Run the paper's stack, ten layers of 512 channels; seconds equal the real-time factor."""
-    peers = {
-        name: PEERS[name] for name in ("SpikingJelly 2.0, multi-step", "float32, steps batched")
-    }
+    peers = [name for name in _on_cpu(quick) if name not in STEP_BY_STEP]
     dilations = [1, 2, 4] if quick else [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     name = f"{len(dilations)} layers, 512 channels, N_s=32, rate {RATE}"
     return _against_peers(name, 512, dilations, peers, quick, rounds=3)
@@ -90,36 +88,44 @@ def crossing(quick: bool) -> list[dict]:
 
 
 def accelerator(quick: bool) -> list[dict] | str:
-    """Run the gpu engine on both stacks with batches of 1 and 64 seconds of sound.
+    """Run the gpu engine on the paper's stack with batches of 1 and 64 seconds of sound.
 
     Returns the reason instead if there is no accelerator.
     """
     if not torch.cuda.is_available():
-        return "no accelerator"
-    rows, peers = [], _installed(ACCELERATED)
-    for n_channels, n_layers in ((128, 8), (512, 10)):
-        network, signal = stack.build_stack(
-            n_channels, [2**k for k in range(2 if quick else n_layers)], 32, RATE
-        )
-        network.cuda()
-        for batch in (1, 4 if quick else 64):
-            words = signal.trains[0].words.expand(-1, batch, -1, -1).contiguous().cuda()
-            trains = replace(signal.trains[0], words=words, threshold=network[0].threshold)
-            runs = {
-                engine: partial(stack.ours(network, engine), Signal(trains=(trains,)))
-                for engine in ("gpu", "dense")
-            }
-            runs |= {peer: partial(PEERS[peer](network), trains.spikes.float()) for peer in peers}
-            runs = {who: partial(_synchronized, run) for who, run in runs.items()}
-            layers = f"{len(network) - 1} layers, {n_channels} channels, N_s=32"
-            name = f"{layers}, rate {RATE}, batch {batch}"
-            rows += _compare(name, runs, "gpu", 2 if quick else 20)
+        return NO_GPU
+    rows = []
+    dilations = [2**k for k in range(2 if quick else 10)]
+    network, signal = stack.build_stack(512, dilations, 32, RATE)
+    layers = stack.plain_layers(network.cuda())
+    for batch in (1, 4 if quick else 64):
+        words = signal.trains[0].words.expand(-1, batch, -1, -1).contiguous().cuda()
+        trains = replace(signal.trains[0], words=words, threshold=network[0].threshold)
+        runs = {
+            engine: partial(stack.ours(network, engine), Signal(trains=(trains,)))
+            for engine in ("gpu", "dense")
+        }
+        name = f"{len(network) - 1} layers, 512 channels, N_s=32, rate {RATE}, batch {batch}"
+        peers = [each for each in PEERS if not (quick and PEERS[each].compiles)]
+        spikes = trains.spikes.float()
+        rows += _compare(name, runs, "gpu", 2 if quick else 20, peers, layers, spikes)
     return rows
 
 
-def _synchronized(run) -> Tensor:
+def _on_cpu(quick: bool) -> list[str]:
+    """Return the peers for a CPU; `quick` leaves out those that compile."""
+    return [
+        name
+        for name, peer in PEERS.items()
+        if "cpu" in peer.devices and not (quick and peer.compiles)
+    ]
+
+
+def _finished(run: Callable[[], Tensor]) -> Tensor:
+    """Run, and wait for an accelerator."""
     out = run()
-    torch.cuda.synchronize()
+    if out.is_cuda:
+        torch.cuda.synchronize()
     return out
 
 
@@ -127,27 +133,50 @@ def _against_peers(
     name: str, n_channels: int, dilations: list[int], peers, quick: bool, rounds: int = 7
 ) -> list[dict]:
     network, signal = stack.build_stack(n_channels, dilations, 32, RATE)
-    spikes = signal.trains[0].spikes.float()
     runs = {engine: partial(stack.ours(network, engine), signal) for engine in ("event", "dense")}
-    runs |= {peer: partial(peers[peer](network), spikes) for peer in _installed(peers)}
-    return _compare(name, runs, "event", 2 if quick else rounds)
+    layers, spikes = stack.plain_layers(network), signal.trains[0].spikes.float()
+    return _compare(name, runs, "event", 2 if quick else rounds, peers, layers, spikes)
 
 
-def _installed(peers: Iterable[str]) -> list[str]:
-    """Return the peers that are installed."""
-    missing = [peer for peer in peers if peer in PACKAGES and not find_spec(PACKAGES[peer])]
-    if missing:
-        print(f"skipped, because the extra `bench` is not installed: {', '.join(missing)}")
-    return [peer for peer in peers if peer not in missing]
+def _compare(
+    name: str,
+    runs: dict,
+    ours: str,
+    rounds: int,
+    peers: Sequence[str] = (),
+    layers: Sequence[stack.PlainLayer] = (),
+    spikes: Tensor | None = None,
+) -> list[dict]:
+    """Compare counts [B, C, K] of the last layer, then time one contender against all others.
 
-
-def _compare(name: str, runs: dict, ours: str, rounds: int) -> list[dict]:
-    """Compare counts [C, K] of the last layer, then time one contender against all others."""
+    Args:
+        name: what is run.
+        runs: our engines.
+        ours: the engine that the others are compared with.
+        rounds: of timing.
+        peers: other simulators, which are tried in a process of their own first.
+        layers: the network, for peers.
+        spikes: its input, for peers, [N_s, B, C, K].
+    """
     with torch.no_grad():
         expected = runs[ours]()
-        equal = {other: bool(torch.equal(run(), expected)) for other, run in runs.items()}
-    times = time_in_turn(runs, rounds)
+        verdicts = {
+            other: SAME if torch.equal(run(), expected) else OTHER for other, run in runs.items()
+        }
+        if spikes is not None:
+            verdicts |= try_peers(peers, list(layers), spikes, expected)
+        runs |= {
+            peer: partial(PEERS[peer].build(layers), spikes)
+            for peer in peers
+            if verdicts[peer] == SAME
+        }
+    same = {who: partial(_finished, run) for who, run in runs.items() if verdicts[who] == SAME}
+    times = time_in_turn(same, rounds)
     name = f"{name} (last layer {float(expected.float().mean()) / 32:.2f})"
     return [
-        row(name, times[ours], other, times[other], equal[other]) for other in runs if other != ours
+        row(name, times[ours], other, times[other], True, status="timed")
+        if verdict == SAME
+        else untimed_row(name, times[ours], other, verdict.status, verdict.note)
+        for other, verdict in verdicts.items()
+        if other != ours
     ]

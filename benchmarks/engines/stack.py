@@ -1,10 +1,11 @@
-"""Stacks of dilated convolutions that fire at a given rate, here and in other simulators.
+"""Stacks of dilated convolutions that fire at a given rate.
 
-The networks are in fixed-point form. Peers get the integers as float32; sums stay below 2^24, so
-that their spikes can be compared exactly.
+The networks are in fixed-point form. Other simulators get the integers as float32; sums stay below
+2^24, so that their spikes can be compared exactly.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -59,121 +60,53 @@ def build_stack(
 
 
 def ours(network: SpikingNetwork, engine: str) -> Callable[[Signal], Tensor]:
-    """Return a function that computes the counts of the last layer on one of our engines."""
+    """Return a function that computes the counts [B, C, K] of the last layer on our engine."""
 
     def run(signal: Signal) -> Tensor:
         network.use_engine(engine)
         signals = network.propagate({network.names[0]: signal}, 1, len(network))
-        return network.arriving(signals, len(network))[0].count[0]
+        return network.arriving(signals, len(network))[0].count
 
     return run
 
 
-def plain_loop(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """Loop over steps, then layers, like the paper's reference code; input [N_s, 1, C, K]."""
-    numbers = [_numbers(layer) for layer in list(network.layers.values())[1:]]
+@dataclass(frozen=True)
+class PlainLayer:
+    """A layer for other simulators: float numbers in units of its integer weights.
 
-    def run(spikes: Tensor) -> Tensor:
-        potentials, count = [None] * len(numbers), 0
-        for x in spikes:
-            for k, (synapse, threshold, initial) in enumerate(numbers):
-                z = synapse(x)
-                v = z + initial if potentials[k] is None else potentials[k] + z
-                x = (v >= threshold).float()
-                potentials[k] = v - threshold * x
-            count = count + x
-        return count[0].int()
-
-    return run
-
-
-def batched_float(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """Convolve all steps of a layer at once in float32, then loop over the steps."""
-    numbers = [_numbers(layer) for layer in list(network.layers.values())[1:]]
-
-    def run(spikes: Tensor) -> Tensor:
-        x = spikes
-        for synapse, threshold, initial in numbers:
-            v, out = initial, []
-            for z in synapse(x.flatten(0, 1)).unflatten(0, x.shape[:2]):
-                v = v + z
-                s = (v >= threshold).float()
-                v = v - threshold * s
-                out.append(s)
-            x = torch.stack(out)
-        return x.sum(0)[0].int()
-
-    return run
-
-
-def spikingjelly(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """Run SpikingJelly in multi-step mode.
-
-    Its neurons are torch operations on a CPU and Triton kernels on an accelerator.
+    Attributes:
+        synapse: convolution whose weights are integers.
+        threshold: of the potential.
+        initial: V[0].
+        half: half a step of the potential's grid, for neurons that fire above the threshold, not at
+            it.
     """
-    from spikingjelly.activation_based import functional, layer, neuron
 
-    modules, initials = [], []
-    for own in list(network.layers.values())[1:]:
-        synapse, threshold, initial = _numbers(own)
-        modules += [
-            layer.SeqToANNContainer(synapse),
-            neuron.IFNode(v_threshold=threshold, v_reset=None, step_mode="m"),
-        ]
-        initials.append(initial)
-    net = nn.Sequential(*modules).eval()
-
-    def run(spikes: Tensor) -> Tensor:
-        functional.reset_net(net)
-        for node, initial in zip(net[1::2], initials, strict=True):
-            node.v = initial
-        return net(spikes).sum(0)[0].int()
-
-    return run
+    synapse: nn.Conv1d
+    threshold: float
+    initial: float
+    half: float
 
 
-def snntorch(network: SpikingNetwork) -> Callable[[Tensor], Tensor]:
-    """Run snnTorch's Leaky neurons without a leak.
-
-    They fire above the threshold, not at it, so V[0] is half a unit larger. V[0] must have the
-    shape of the input; otherwise snnTorch takes it for zero.
-    """
-    import snntorch
-
-    layers = []
-    for own in list(network.layers.values())[1:]:
-        synapse, threshold, initial = _numbers(own)
-        half = 0.5 / 2 ** int(own.fixed.fraction)
-        node = snntorch.Leaky(beta=1.0, threshold=threshold, reset_mechanism="subtract")
-        layers.append((synapse, node, initial + half))
-
-    def run(spikes: Tensor) -> Tensor:
-        potentials: list[Tensor] = []
-        count = 0
-        for x in spikes:
-            for k, (synapse, node, initial) in enumerate(layers):
-                z = synapse(x)
-                if len(potentials) == k:
-                    potentials.append(torch.full_like(z, initial))
-                x, potentials[k] = node(z, potentials[k])
-            count = count + x
-        return count[0].int()
-
-    return run
-
-
-def _numbers(layer: SpikingLayer) -> tuple[nn.Conv1d, float, float]:
-    """Return synapse, threshold and V[0] of a layer in units of its integer weights."""
-    fixed, grid, own = layer.fixed, 2 ** int(layer.fixed.fraction), layer.synapse
-    synapse = nn.Conv1d(
-        own.in_channels, own.out_channels, own.kernel_size, 1, own.padding, own.dilation
-    )
-    synapse.weight.data, synapse.bias.data = fixed.weight.float(), fixed.bias.float() / grid
-    return (
-        synapse.requires_grad_(False),
-        float(fixed.threshold[0]) / grid,
-        float(fixed.initial[0]) / grid,
-    )
+def plain_layers(network: SpikingNetwork) -> list[PlainLayer]:
+    """Return the spiking layers behind the first one."""
+    found = []
+    for layer in list(network.layers.values())[1:]:
+        fixed, own = layer.fixed, layer.synapse
+        grid = 2 ** int(fixed.fraction)
+        synapse = nn.Conv1d(
+            own.in_channels, own.out_channels, own.kernel_size, 1, own.padding, own.dilation
+        )
+        synapse.weight.data, synapse.bias.data = fixed.weight.float(), fixed.bias.float() / grid
+        found.append(
+            PlainLayer(
+                synapse.requires_grad_(False),
+                float(fixed.threshold[0]) / grid,
+                float(fixed.initial[0]) / grid,
+                0.5 / grid,
+            )
+        )
+    return found
 
 
 def _bias_and_upper_bound(drive: Tensor, rate: float) -> tuple[float, float]:

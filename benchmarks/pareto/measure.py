@@ -70,7 +70,7 @@ def measured(
     def inputs() -> list[torch.Tensor]:
         separator = load_model(network="ann").separator
         found = []
-        for sources in aligned_mixtures(heard, CALIBRATION, seed, 4.0):
+        for sources in aligned_mixtures(heard, CALIBRATION, seed):
             samples, _ = condition(sources.sum(0), RATE)
             with torch.no_grad():
                 found.append(separator.encode(torch.from_numpy(samples)[None])[0])

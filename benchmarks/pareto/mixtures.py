@@ -42,7 +42,7 @@ def read_voices(librispeech: Path, split: str) -> dict[str, list[Path]]:
 
 
 def aligned_mixtures(
-    voices: dict[str, list[Path]], count: int, seed: int, most_seconds: float = 8.0
+    voices: dict[str, list[Path]], count: int, seed: int, most_seconds: float = 4.0
 ) -> list[np.ndarray]:
     """Return the sources of mixtures of two voices each, float32 [2, T] at 8 kHz.
 

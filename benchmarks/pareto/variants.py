@@ -41,7 +41,6 @@ class Variant:
 def variants() -> dict[str, Variant]:
     """Return all variants by key."""
     found = {"ann": Variant("ANN", "float32", lambda _: load_model(network="ann").separator)}
-    found["ann-8bit"] = Variant("ANN in int8", "8 bits", lambda x: calibrated(EIGHT_BITS, x))
     found["snn"] = Variant("SNN, steps", "22 steps, as shipped", lambda _: windowed(22, 22))
     for n in (11, 6, 16, 8, 4, 127, 32, 3):
         found[f"steps-{n}"] = Variant("SNN, steps", f"{n} steps", lambda _, n=n: windowed(n, n))
@@ -57,6 +56,7 @@ def variants() -> dict[str, Variant]:
             f"{percent} % of its connections",
             lambda _, percent=percent: pruned(percent / 100),
         )
+    found["ann-8bit"] = Variant("ANN in int8", "8 bits", lambda x: calibrated(EIGHT_BITS, x))
     for n in (22, 8):
         found[f"calibrated-{n}"] = Variant(
             "ANN calibrated, not trained", f"{n} steps", lambda x, n=n: calibrated(n, x)
