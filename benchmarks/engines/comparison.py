@@ -164,7 +164,7 @@ def _compare(
             other: SAME if torch.equal(run(), expected) else OTHER for other, run in runs.items()
         }
         if spikes is not None:
-            verdicts |= try_peers(peers, list(layers), spikes, expected)
+            verdicts |= try_peers([PEERS[name] for name in peers], list(layers), spikes, expected)
         runs |= {
             peer: partial(PEERS[peer].build(layers), spikes)
             for peer in peers

@@ -306,7 +306,7 @@ PEERS = {
             devices=("cuda",),
         ),
         Peer("norse", norse, package="norse", install="pip install --no-deps norse nir nirtorch"),
-        Peer("lava-dl", lava, package="lava", install="pip install lava-dl  # Python 3.10"),
+        Peer("lava-dl", lava),
         Peer("plain loop over time", plain_loop),
         Peer("plain loop, torch.compile", partial(plain_loop, compiled=True), compiles=True),
         Peer("float32, steps batched", batched),

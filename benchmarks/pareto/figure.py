@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.pareto.points import Point
 from spikesep.training.records.figures import figure_file
@@ -62,8 +63,12 @@ def draw(points: list[Point], path: Path, *, dark: bool) -> None:
         for axes, (cost, (label, unit)) in zip(grid[1][:2], COLUMNS.items(), strict=False):
             _sets(axes, others, cost, unit, dark)
             axes.set_xlabel(label)
+            axes.margins(x=0.2)
         for axes in (*grid[0], *grid[1][:2]):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.grid(alpha=0.25, linewidth=0.6)
         for row in grid:
             row[0].set_ylabel("SI-SDR improvement, dB")
@@ -133,10 +138,13 @@ def _sets(axes: Axes, points: list[Point], cost: str, unit: float, dark: bool) -
                 label=label,
             )
             label = None
+            published = point.kind == "published"
+            below = published and not test_set.startswith("WSJ0")
             axes.annotate(
-                point.model if point.kind == "published" else point.form,
+                point.model if published else point.form,
                 (place, point.si_sdri),
-                xytext=(5, 4),
+                xytext=(4, -10) if below else (4, 4),
+                rotation=0 if published else 40,
                 textcoords="offset points",
                 fontsize=6.5,
                 color=colour,
