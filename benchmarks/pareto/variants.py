@@ -56,6 +56,12 @@ def variants() -> dict[str, Variant]:
             f"{percent} % of its connections",
             lambda _, percent=percent: pruned(percent / 100),
         )
+    for percent in (90, 80):
+        found[f"connections-{percent}-steps-11"] = Variant(
+            "SNN, fewer connections",
+            f"{percent} % of its connections, 11 steps",
+            lambda _, percent=percent: pruned(percent / 100, 11),
+        )
     found["ann-8bit"] = Variant("ANN in int8", "8 bits", lambda x: calibrated(EIGHT_BITS, x))
     for n in (22, 8):
         found[f"calibrated-{n}"] = Variant(
@@ -102,9 +108,10 @@ def calibrated(n_steps: int, inputs: Inputs) -> Separator:
     return separator
 
 
-def pruned(share: float) -> Separator:
+def pruned(share: float, n_steps: int = 22) -> Separator:
     """Return the shipped SNN with a share of the connections it has, the largest of each neuron."""
     separator = load_model(network="snn").separator
+    set_time_steps(separator.network, n_steps)
     with torch.no_grad():
         for part in separator.network.parts:
             weight, kept = part.synapse.weight, part.kept
