@@ -29,6 +29,7 @@ BENCHMARKS = {
     "memory": "training.memory.memory",
     "ann-training": "training.ann_training.ann_training",
     "neurons": "neurons.neurons",
+    "live": "live.live",
     "image-training": "images.training.image_training",
     "converters": "converters.comparison.converters",
     "pareto": "pareto.report.pareto",

@@ -10,6 +10,7 @@ import pytest
 from helpers.paths import ROOT
 
 from benchmarks.engines.peers import PEERS
+from benchmarks.live import live
 from benchmarks.training.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_per_second
 from benchmarks.training.conversion_depth import growth
 from spikesep.separation.model.separator import Separator
@@ -90,3 +91,10 @@ def test_growth_distinguishes_linear_from_quadratic():
     assert line["r2_of_line"] == pytest.approx(1)
     assert square["power"] == pytest.approx(2)
     assert square["r2_of_line"] < 0.99
+
+
+def test_longer_blocks_of_a_live_stream_wait_longer():
+    rows = live(quick=True)
+    assert [row["block_s"] for row in rows] == [0.02, 0.04]
+    assert rows[1]["latency_s"] - rows[0]["latency_s"] == pytest.approx(0.02)
+    assert all(row["cpu_s_per_s"] > 0 and row["synops_per_s"] > 0 for row in rows)
