@@ -105,7 +105,7 @@ def _families(axes: Axes, points: list[Point], cost: str, unit: float, dark: boo
             markersize=5,
             label=LABELS.get(family),
         )
-        if family.startswith("SNN, steps"):
+        if family == "SNN, steps":
             for place, point in zip(x, found, strict=True):
                 axes.annotate(
                     point.model.split(" ")[1],
@@ -138,13 +138,15 @@ def _sets(axes: Axes, points: list[Point], cost: str, unit: float, dark: bool) -
                 label=label,
             )
             label = None
-            published = point.kind == "published"
-            below = published and not test_set.startswith("WSJ0")
+            published, spikes = point.kind == "published", point.kind == "snn"
+            below = not spikes and not test_set.startswith("WSJ0")
             axes.annotate(
                 point.model if published else point.form,
                 (place, point.si_sdri),
-                xytext=(4, -10) if below else (4, 4),
-                rotation=0 if published else 40,
+                xytext=(4, -3) if below else (4, 4),
+                va="top" if below else "bottom",
+                rotation=0 if published else -35 if below else 35,
+                rotation_mode="anchor",
                 textcoords="offset points",
                 fontsize=6.5,
                 color=colour,
