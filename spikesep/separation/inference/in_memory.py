@@ -18,6 +18,9 @@ from spikesep.separation.audio.downmix import (
     select_channels,
 )
 from spikesep.separation.audio.files import read_channels
+from spikesep.separation.inference.band.high_bands import Band
+from spikesep.separation.inference.band.stream import FullBandStream, widen
+from spikesep.separation.inference.inputs import check_layout
 from spikesep.separation.inference.output_level import Level, LevelMeter
 from spikesep.separation.inference.streaming import (
     Stream,
@@ -39,8 +42,6 @@ from spikesep.training.precision import exact_products
 Tracks = Literal["auto", "off"]
 CHUNK = 2**16
 """Samples pushed into a stream at once."""
-MOST_CHANNELS = 64
-"""An array with more rows than this, and more rows than columns, is taken for a transposed one."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Model:
         device: torch device to compute on.
         embedder: tells speakers apart, so that each voice follows its speaker; None to keep the
             order of the network's outputs.
+        band: `full` gives the voices of recordings with a higher sample rate than the network's
+            their shares of the band above it; `network` leaves that band out.
     """
 
     def __init__(
@@ -86,7 +89,11 @@ class Model:
         separator: Separator,
         device: str = "cpu",
         embedder: SpeakerEmbedder | None = None,
+        band: Band = "full",
     ):
+        if band not in ("full", "network"):
+            raise ValueError(f"band must be 'full' or 'network', not {band!r}")
+        self.band: Band = band
         self.separator = separator.to(device).eval()
         self.embedder = None if embedder is None else embedder.eval()
         self.device = torch.device(device)
@@ -96,6 +103,11 @@ class Model:
     def sample_rate(self) -> int:
         """Sample rate of the network in Hz; recordings at other rates are resampled."""
         return self.separator.sample_rate
+
+    def crossed_rate(self, sample_rate: int) -> int | None:
+        """Return the network's rate if voices at `sample_rate` get the band above it, else None."""
+        is_wider = self.band == "full" and sample_rate > self.sample_rate
+        return self.sample_rate if is_wider else None
 
     @property
     def kind(self) -> str:
@@ -172,7 +184,7 @@ class Model:
 
         `on_progress` receives the finished share, up to 1.
         """
-        samples = to_channels(_checked(samples))
+        samples = to_channels(check_layout(samples))
         n_tracks = len(channel_suffixes(channels, len(samples)))
         chosen = self._audible(samples, channels)
         mixture = np.ascontiguousarray(select_channels(samples, chosen))
@@ -188,8 +200,13 @@ class Model:
             meter.add(block, mixtures)
             chooser.add(block, mixtures)
             on_progress(done / n)
-        blocks = [estimates[:, k : k + CHUNK] for k in range(0, n, CHUNK)]
-        leveled, scale = level_voices(lambda: blocks, meter, level, streams)
+        network_rate = self.crossed_rate(streams[0].sample_rate)
+        rows = [estimates] if network_rate is None else [estimates, mixture]
+
+        def blocks() -> Iterator[np.ndarray]:
+            return (np.concatenate([r[:, k : k + CHUNK] for r in rows]) for k in range(0, n, CHUNK))
+
+        leveled, scale = level_voices(blocks, meter, level, streams, network_rate)
         choice = chooser.choose()
         kept = np.concatenate([block[choice.rows] for block in leveled], axis=1)
         return Separated(
@@ -266,7 +283,7 @@ class Model:
 
     def track_stream(
         self, sample_rate: int | None = None, block_seconds: float = 0.5
-    ) -> TrackStream:
+    ) -> TrackStream | FullBandStream:
         """Open a stream like `stream` whose voices follow their speakers; it has more latency.
 
         Raises:
@@ -274,9 +291,14 @@ class Model:
         """
         if self.embedder is None:
             raise ValueError("this model has no embedder to tell speakers apart; use stream")
-        return TrackStream(self.stream(sample_rate, block_seconds), self.embedder, self.n_speakers)
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        stream = Stream(self.separator, rate, block_seconds)
+        tracks = TrackStream(stream, self.embedder, self.n_speakers)
+        return widen(tracks, self.n_speakers, self.crossed_rate(rate), gated=True)
 
-    def stream(self, sample_rate: int | None = None, block_seconds: float = 0.5) -> Stream:
+    def stream(
+        self, sample_rate: int | None = None, block_seconds: float = 0.5
+    ) -> Stream | FullBandStream:
         """Open a stream for a recording that arrives in blocks; voices keep the network's level.
 
         They also keep the order of its outputs; see `track_stream`.
@@ -287,28 +309,15 @@ class Model:
                 longer ones cost less.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
-        return Stream(self.separator, rate, block_seconds)
-
-
-def _checked(samples: np.ndarray) -> np.ndarray:
-    """Return the samples of a recording.
-
-    Raises:
-        ValueError: the array is empty or looks transposed.
-    """
-    if samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], MOST_CHANNELS):
-        raise ValueError(
-            f"a recording is [channels, samples]; transpose this one of shape {samples.shape}"
-        )
-    if not samples.size:
-        raise ValueError("the recording is empty")
-    return samples
+        stream = Stream(self.separator, rate, block_seconds)
+        return widen(stream, self.n_speakers, self.crossed_rate(rate), gated=False)
 
 
 def load_model(
     path: str | Path | None = None,
     network: Literal["snn", "ann"] | None = None,
     device: str = "cpu",
+    band: Band = "full",
 ) -> Model:
     """Load a trained separator. No code from the model is executed.
 
@@ -320,6 +329,7 @@ def load_model(
         network: which network of an experiment; by default the spiking one, if present. A single
             model must be of this kind.
         device: torch device, such as `cpu` or `cuda`.
+        band: see `Model`.
 
     Raises:
         SpikeSepError: the model, the network or the device does not exist, or the model's checksum
@@ -335,7 +345,7 @@ def load_model(
     tracks = find_tracks(found)
     embedder = None if tracks is None else load_embedder(tracks)
     try:
-        return Model(separator, device, embedder)
+        return Model(separator, device, embedder, band)
     except (RuntimeError, AssertionError) as error:
         raise SpikeSepError(
             f"--device {device}: cannot be used ({str(error).splitlines()[0]}); try cpu"
