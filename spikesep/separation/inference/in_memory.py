@@ -106,8 +106,8 @@ class Model:
 
     def crossed_rate(self, sample_rate: int) -> int | None:
         """Return the network's rate if voices at `sample_rate` get the band above it, else None."""
-        is_wider = self.band == "full" and sample_rate > self.sample_rate
-        return self.sample_rate if is_wider else None
+        is_crossed = self.band == "full" and sample_rate > self.sample_rate
+        return self.sample_rate if is_crossed else None
 
     @property
     def kind(self) -> str:
@@ -201,12 +201,9 @@ class Model:
             chooser.add(block, mixtures)
             on_progress(done / n)
         network_rate = self.crossed_rate(streams[0].sample_rate)
-        rows = [estimates] if network_rate is None else [estimates, mixture]
-
-        def blocks() -> Iterator[np.ndarray]:
-            return (np.concatenate([r[:, k : k + CHUNK] for r in rows]) for k in range(0, n, CHUNK))
-
-        leveled, scale = level_voices(blocks, meter, level, streams, network_rate)
+        rows = estimates if network_rate is None else np.concatenate([estimates, mixture])
+        blocks = [rows[:, k : k + CHUNK] for k in range(0, n, CHUNK)]
+        leveled, scale = level_voices(lambda: blocks, meter, level, streams, network_rate)
         choice = chooser.choose()
         kept = np.concatenate([block[choice.rows] for block in leveled], axis=1)
         return Separated(
@@ -292,9 +289,9 @@ class Model:
         if self.embedder is None:
             raise ValueError("this model has no embedder to tell speakers apart; use stream")
         rate = self.sample_rate if sample_rate is None else sample_rate
-        stream = Stream(self.separator, rate, block_seconds)
-        tracks = TrackStream(stream, self.embedder, self.n_speakers)
-        return widen(tracks, self.n_speakers, self.crossed_rate(rate), gated=True)
+        plain = Stream(self.separator, rate, block_seconds)
+        stream = TrackStream(plain, self.embedder, self.n_speakers)
+        return widen(stream, self.n_speakers, self.crossed_rate(rate), gated=True)
 
     def stream(
         self, sample_rate: int | None = None, block_seconds: float = 0.5

@@ -33,7 +33,7 @@ class LevelMeter:
 
     @property
     def common_gain(self) -> float:
-        """Gain with which the sum of all voices is closest to the mixtures; 1 if they are silent."""
+        """Gain with which the sum of all voices is closest to the mixtures; 1 if it is silent."""
         gram, target = float(self.gram.sum()), float(self.target.sum())
         return target / gram if gram > 0 and target > 0 else 1.0
 

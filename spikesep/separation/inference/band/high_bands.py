@@ -1,13 +1,18 @@
 """The band above the network's, shared among the voices by what the network decided below it.
 
     high band = mixture - mixture through the network's sample rate and back
-    share of a voice = its power in the upper octave of the network's band / that of all voices
+    odds of a voice = presence * product of the powers of its low, middle and upper band ^ weights
+    share of a voice = its odds / those of all voices
     voice + share * high band -> full-band voice
 
 The high band is exactly what resampling takes away, and the shares of a sample add up to one, so
-the high bands of the voices add up to that of the mixture.
+the high bands of the voices add up to that of the mixture. The weights make the odds depend on how
+a spectrum is tilted rather than on its level: a fricative is soft below 4 kHz and loud above, a
+vowel the reverse.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,9 +22,17 @@ from spikesep.separation.inference.streaming import Resampler, Window
 Band = Literal["full", "network"]
 CELL_SECONDS = 0.01
 """Length of the cells whose power is measured; shares are those of the two around a border."""
-UPPER_BAND = (0.25, 0.45)
-"""Part of the network's band whose power decides, relative to its sample rate: the upper octave
-without the transition of the resampling filter."""
+EDGES = (0.0125, 0.125, 0.375, 0.475)
+"""Edges of the low, middle and upper band, relative to the network's sample rate."""
+WEIGHTS = (-0.20, -0.21, 0.51)
+"""Exponents of the powers of these bands: those whose shares leave the least squared error above
+4 kHz, of the shipped network's voices in 100 mixtures of LibriSpeech's training voices."""
+PRESENCE = 0.03
+"""Power, relative to the loudest voice's of late, at which the presence of a voice is one half."""
+HOLD_SECONDS = 0.3
+"""Time in which a past power loses its weight in the presence, by a factor e."""
+FLOOR = 1e-6
+"""Least power of a band, relative to the loudest voice's of late."""
 FILTER_ORDER = 4
 MIN_POWER = 1e-24
 """Power below which a voice is taken for digital silence."""
@@ -35,24 +48,39 @@ class HighBands:
         sample_rate: sample rate of the recording in Hz.
         network_rate: the lower sample rate of the separator in Hz.
         gated: whether the voices are silent where nobody speaks. Their high bands are then silent
-            there, too; otherwise silent voices get equal shares.
+            there, too; otherwise voices get equal shares where all are silent.
+        weights: exponents of the powers of the bands between `EDGES`.
 
     Attributes:
         latency: largest delay of a sample in seconds.
     """
 
-    def __init__(self, n_voices: int, sample_rate: int, network_rate: int, *, gated: bool = False):
+    def __init__(
+        self,
+        n_voices: int,
+        sample_rate: int,
+        network_rate: int,
+        *,
+        gated: bool = False,
+        weights: Sequence[float] = WEIGHTS,
+    ):
         from scipy.signal import butter  # slow to import
 
-        edges = [edge * network_rate for edge in UPPER_BAND]
-        self._filter = butter(FILTER_ORDER, edges, "bandpass", fs=sample_rate, output="sos")
-        self._state = np.zeros((len(self._filter), n_voices, 2))
-        self._n, self._gated = n_voices, gated
+        edges = [(low * network_rate, high * network_rate) for low, high in pairwise(EDGES)]
+        self._filters = [
+            np.asarray(butter(FILTER_ORDER, band, "bandpass", fs=sample_rate, output="sos"))
+        ]
+        self._states = [np.zeros((len(sections), n_voices, 2)) for sections in self._filters]
+        self._n, self._gated, self._weights = n_voices, gated, weights
         self._length = max(1, round(CELL_SECONDS * sample_rate))
         self._high = _HighPass(sample_rate, network_rate)
         self._voices = Window()  # [2 S + 1, n]: voices, their gains, mixture
-        self._filtered = np.zeros((n_voices, 0))  # of cells that are not complete yet
-        self._power = np.zeros((n_voices, 0))  # of the last cell that is done and those after it
+        # Powers [1 + bands, S, cells] of the last cell that is done and those after it, and squares
+        # of samples of the cell that is not complete yet: of the voices, and of their bands.
+        self._power = np.zeros((len(EDGES), n_voices, 0))
+        self._squares = np.zeros((len(EDGES), n_voices, 0))
+        self._held = np.zeros(n_voices)
+        self._shares = np.zeros((n_voices, 0))  # at the border where the next cell begins
         cell = self._length / sample_rate
         self.latency = cell + max(cell, self._high.latency)
 
@@ -74,7 +102,7 @@ class HighBands:
         self._voices.push(np.concatenate([voices, gains, mixture[None]]).astype(np.float32))
         self._high.push(mixture.astype(np.float32))
         self._measure(voices * gains)
-        n_cells = self._power.shape[1] - 2
+        n_cells = self._power.shape[2] - 2
         return self._release(min(n_cells, self._high.n_ready // self._length))
 
     def flush(self) -> np.ndarray:
@@ -83,9 +111,9 @@ class HighBands:
         if not rest:
             return np.zeros((self._n, 0), np.float32)
         self._high.flush()
-        missing = -self._filtered.shape[1] % self._length
+        missing = -self._squares.shape[2] % self._length
         self._measure(np.zeros((self._n, missing)))
-        self._power = np.pad(self._power, ((0, 0), (0, 1)), mode="edge")
+        self._power = np.pad(self._power, ((0, 0), (0, 0), (0, 1)), mode="edge")
         return self._release(-(-rest // self._length))
 
     def _measure(self, voices: np.ndarray) -> None:
@@ -94,21 +122,24 @@ class HighBands:
 
         if not voices.shape[1]:
             return
-        filtered, self._state = sosfilt(self._filter, voices, axis=-1, zi=self._state)
-        filtered = np.concatenate([self._filtered, filtered], axis=1)
-        n_cells = filtered.shape[1] // self._length
-        cells, self._filtered = np.split(filtered, [n_cells * self._length], axis=1)
-        power = np.square(cells).reshape(self._n, n_cells, self._length).mean(2)
-        if not self._power.shape[1]:
-            power = np.concatenate([power[:, :1], power], axis=1)
-        self._power = np.concatenate([self._power, power], axis=1)
+        signals = [voices]
+        for k, sections in enumerate(self._filters):
+            filtered, self._states[k] = sosfilt(sections, voices, axis=-1, zi=self._states[k])
+            signals.append(filtered)
+        squares = np.concatenate([self._squares, np.square(signals)], axis=2)
+        n_cells = squares.shape[2] // self._length
+        cells, self._squares = np.split(squares, [n_cells * self._length], axis=2)
+        power = cells.reshape(len(EDGES), self._n, n_cells, self._length).mean(3)
+        if not self._power.shape[2]:
+            power = np.concatenate([power[:, :, :1], power], axis=2)
+        self._power = np.concatenate([self._power, power], axis=2)
 
     def _release(self, n_cells: int) -> np.ndarray:
         """Return the voices of the next cells with their shares of the high band."""
         if n_cells <= 0:
             return np.zeros((self._n, 0), np.float32)
-        shares = self._shares(n_cells)
-        self._power = self._power[:, n_cells:]
+        shares = self._shares_of(n_cells)
+        self._shares, self._power = shares[:, -1:], self._power[:, :, n_cells:]
         ramp = np.arange(self._length) / self._length
         shares = shares[:, :-1, None] + np.diff(shares)[:, :, None] * ramp
         window, begin = self._voices, self._voices.position
@@ -120,14 +151,28 @@ class HighBands:
         found = np.divide(high, gains, out=np.zeros_like(high), where=gains > 0)
         return (voices + found).astype(np.float32)
 
-    def _shares(self, n_cells: int) -> np.ndarray:
+    def _shares_of(self, n_cells: int) -> np.ndarray:
         """Return the shares of the voices at the borders of the next cells, [S, n_cells + 1]."""
-        power = (self._power[:, : n_cells + 1] + self._power[:, 1 : n_cells + 2]) / 2
-        if self._gated:
-            total = power.sum(0)
-            return np.divide(power, total, out=np.zeros_like(power), where=total > MIN_POWER)
-        power = power + MIN_POWER
-        return power / power.sum(0)
+        first = self._shares.shape[1]
+        before, after = self._power[:, :, first : n_cells + 1], self._power[:, :, first + 1 :]
+        after = after[:, :, : before.shape[2]]
+        total, *bands = (before + after) / 2
+        held = self._hold(total)
+        loudest = held.max(0)
+        odds = held / (held + PRESENCE * loudest + MIN_POWER) * (total > MIN_POWER)
+        for band, weight in zip(bands, self._weights, strict=True):
+            odds = odds * (band + FLOOR * loudest + MIN_POWER) ** weight
+        everyone = odds.sum(0)
+        silent = np.full_like(odds, 0.0 if self._gated else 1 / self._n)
+        shares = np.divide(odds, everyone, out=silent, where=everyone > 0)
+        return np.concatenate([self._shares, shares], axis=1)
+
+    def _hold(self, power: np.ndarray) -> np.ndarray:
+        """Return the largest power of late, at each border, of the powers there, [S, K]."""
+        decay, held = np.exp(-CELL_SECONDS / HOLD_SECONDS), np.empty_like(power)
+        for k, now in enumerate(power.T):
+            self._held = held[:, k] = np.maximum(now, self._held * decay)
+        return held
 
 
 class _HighPass:

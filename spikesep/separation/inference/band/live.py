@@ -70,11 +70,10 @@ class LiveLeveler:
 
     def _to_recording(self, gains: np.ndarray) -> np.ndarray:
         """Return the factors that bring voices with these gains to the level of the recording."""
-        if self._level != "peak":
-            common = 1.0 if self._level == "match-mix" else self._meter.common_gain
-            return np.full(len(gains), common / self._scale)
-        matching, scale = self._meter.gains("match-mix")
-        return np.divide(matching / scale, gains, out=np.zeros(len(gains)), where=gains > 0)
+        if self._level == "match-mix":
+            return np.full(len(gains), 1 / self._scale)
+        common = np.full(len(gains), self._meter.common_gain)
+        return np.divide(common, gains, out=np.zeros(len(gains)), where=gains > 0)
 
     def _limited(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Join the voices of the signals, attenuated from where a high band exceeds full scale."""
