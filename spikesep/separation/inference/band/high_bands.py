@@ -69,6 +69,7 @@ class HighBands:
         edges = [(low * network_rate, high * network_rate) for low, high in pairwise(EDGES)]
         self._filters = [
             np.asarray(butter(FILTER_ORDER, band, "bandpass", fs=sample_rate, output="sos"))
+            for band in edges
         ]
         self._states = [np.zeros((len(sections), n_voices, 2)) for sections in self._filters]
         self._n, self._gated, self._weights = n_voices, gated, weights
