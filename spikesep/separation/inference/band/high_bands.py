@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from spikesep.separation.inference.streaming import Resampler, Window
+from spikesep.separation.audio.resampling import Resampler, Window
 
 Band = Literal["full", "network"]
 CELL_SECONDS = 0.01

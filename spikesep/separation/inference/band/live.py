@@ -1,6 +1,7 @@
 """Level and band of voices that are separated live, from what has been heard so far."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class LiveLeveler:
         level: output level.
 
     Attributes:
-        latency: largest delay of a voice in seconds of signal, with that of the streams.
+        delays: what the delay of a voice consists of, with that of the streams.
     """
 
     def __init__(self, model: Model, streams: Sequence[Stream | TrackStream], level: Level):
@@ -30,7 +31,7 @@ class LiveLeveler:
         self._previous: np.ndarray | None = None
         self._bands = []
         self._scale, self._peak = 1.0, 1.0  # largest magnitude so far, at least full scale
-        self.latency = streams[0].latency
+        self.delays = streams[0].delays
         if network_rate is not None:
             self._bands = [
                 HighBands(
@@ -38,7 +39,7 @@ class LiveLeveler:
                 )
                 for stream in streams
             ]
-            self.latency += self._bands[0].latency
+            self.delays = replace(self.delays, band=self._bands[0].latency)
 
     @property
     def scale(self) -> float:

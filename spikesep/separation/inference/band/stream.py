@@ -1,14 +1,17 @@
 """Streams whose voices have the band of the recording."""
 
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spikesep.separation.audio.resampling import Window
 from spikesep.separation.inference.band.high_bands import CELL_SECONDS, HighBands
 from spikesep.separation.inference.output_level import LevelMeter
-from spikesep.separation.inference.streaming import Wave, Window, to_mono
+from spikesep.separation.inference.streaming import Wave, to_mono
+from spikesep.separation.model.latency import Delays
 from spikesep.separation.tracks.rttm import Turn
 from spikesep.spiking.cost import Cost
 
@@ -21,7 +24,7 @@ class _VoiceStream(Protocol):
     @property
     def cost(self) -> Cost: ...
     @property
-    def latency(self) -> float: ...
+    def delays(self) -> Delays: ...
     def push(self, block: np.ndarray) -> np.ndarray: ...
     def flush(self) -> np.ndarray: ...
 
@@ -53,9 +56,15 @@ class FullBandStream:
         return self._stream.cost
 
     @property
+    def delays(self) -> Delays:
+        """What the delay of a voice consists of."""
+        own = self._cell / self.sample_rate + self._bands.latency
+        return replace(self._stream.delays, band=own)
+
+    @property
     def latency(self) -> float:
         """Largest delay of a voice in seconds of signal; computing time comes on top."""
-        return self._stream.latency + self._cell / self.sample_rate + self._bands.latency
+        return self.delays.total
 
     @property
     def turns(self) -> list[Turn]:
