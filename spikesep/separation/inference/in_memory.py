@@ -263,7 +263,7 @@ class Model:
                 yield path, separated
 
     def streams(
-        self, n: int, sample_rate: int, block_seconds: float, tracks: Tracks
+        self, n: int, sample_rate: int, block_seconds: float | None, tracks: Tracks
     ) -> list[Stream] | list[GatedStream]:
         """Open streams for the signals of a recording; with an embedder, they are gated.
 

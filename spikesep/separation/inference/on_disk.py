@@ -104,7 +104,7 @@ def separate_sound(
     write: Callable[[int, int, Iterator[np.ndarray]], None],
     *,
     level: Level,
-    segment_seconds: float,
+    segment_seconds: float | None,
     on_progress: Callable[[float], None] = lambda seconds: None,
     channels: Channels = "mix",
     tracks: Tracks = "auto",
@@ -164,7 +164,7 @@ def separate_sound(
 def open_streams(
     model: Model,
     sound: AudioStream,
-    segment_seconds: float,
+    segment_seconds: float | None,
     channels: Channels = "mix",
     tracks: Tracks = "auto",
 ) -> list[Stream] | list[GatedStream]:
