@@ -90,8 +90,6 @@ def make_mixtures(data: Path, recipe: RecipeConfig, notify: Notify = print) -> l
         SpikeSepError: If the plan needs something that is missing.
     """
     check_procedure(recipe)
-    procedure = PROCEDURES[recipe.mixing.procedure]
-    table = read_table(data / UTTERANCE_TABLE)
     counts = (recipe.mixing.n_train, recipe.mixing.n_closed, recipe.mixing.n_open)
     rendered = []
     with Workers(recipe.launch.n_jobs) as workers:
@@ -102,12 +100,32 @@ def make_mixtures(data: Path, recipe: RecipeConfig, notify: Notify = print) -> l
                     "(mixing.dynamic.examples); none is written"
                 )
                 continue
-            plan, notices = procedure.plan_set(table, split, n, recipe, data, workers)
-            for notice in notices:
-                notify(notice)
-            writer = _SetWriter(data.absolute(), split, recipe, plan, notify)
-            rendered += writer.write(workers)
+            rendered += make_set(data, split, n, recipe, workers, notify)
     return rendered
+
+
+def make_set(
+    data: Path, split: str, n: int, recipe: RecipeConfig, workers: Workers, notify: Notify = print
+) -> list[RenderedSet]:
+    """Plan and write the mixtures of one set, in all versions.
+
+    Args:
+        data: Data folder, with the table of utterances.
+        split: `tr`, `cv` or `tt`.
+        n: Number of mixtures, unless published lists are used.
+        recipe: Settings.
+        workers: Processes.
+        notify: Receives a line about the set and other notices for the user.
+
+    Raises:
+        SpikeSepError: If the plan needs something that is missing.
+    """
+    table = read_table(data / UTTERANCE_TABLE)
+    procedure = PROCEDURES[recipe.mixing.procedure]
+    plan, notices = procedure.plan_set(table, split, n, recipe, data, workers)
+    for notice in notices:
+        notify(notice)
+    return _SetWriter(data.absolute(), split, recipe, plan, notify).write(workers)
 
 
 class _SetWriter:

@@ -1,6 +1,6 @@
 """The user's own recordings: one folder per speaker, `root/<speaker>/**/*`.
 
-Files may have any format of `AUDIO_SUFFIXES`. `root/speakers.tsv` may list the sexes, with a line
+Where these hold none, files are `root/<speaker>-*`. Files may have any format of `AUDIO_SUFFIXES`. `root/speakers.tsv` may list the sexes, with a line
 `speaker<TAB>f` or `speaker<TAB>m` per speaker.
 """
 
@@ -15,7 +15,7 @@ from spikesep.separation.data.corpora.table import SEXES, speaker_id
 
 
 def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) -> list[Recording]:
-    """List every audio file below `config.root`.
+    """List every audio file of the speakers below `config.root`.
 
     Raises:
         SpikeSepError: If the folder is missing, the name of a speaker's folder has no letter or
@@ -36,6 +36,17 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
             if path.suffix.lower() in AUDIO_SUFFIXES:
                 name = str(path.relative_to(directory).with_suffix(""))
                 found.append(Recording(path, name, speaker, sexes.get(speaker, "u")))
+    return found or _named_after_speakers(root, sexes)
+
+
+def _named_after_speakers(root: Path, sexes: dict[str, str]) -> list[Recording]:
+    """List the audio files `root/<speaker>-*`."""
+    found = []
+    for path in sorted(root.iterdir()):
+        name, dash, rest = path.stem.partition("-")
+        speaker = speaker_id(name)
+        if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and speaker and dash:
+            found.append(Recording(path, rest, speaker, sexes.get(speaker, "u")))
     return found
 
 

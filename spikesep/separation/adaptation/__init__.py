@@ -1,0 +1,1 @@
+"""Adaptation of a separator to the voices of a user's own recordings."""
