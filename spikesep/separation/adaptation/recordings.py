@@ -164,14 +164,12 @@ def _cut(item: ScreenedRecording, home: Path) -> list[Recording]:
 
 
 def _hold_out(items: Sequence[ScreenedRecording], rng: random.Random) -> set[str]:
-    """Draw ids until a share of the speech is held out; one recording is always left."""
+    """Draw ids within a share of the speech; the shortest recording's if none is within it."""
     drawn = sorted(items, key=lambda item: item.utt_id)
     rng.shuffle(drawn)
-    total, chosen = sum(item.duration for item in items), set()
-    seconds = 0.0
-    for item in drawn[:-1]:
-        if seconds >= HELD_OUT_SHARE * total:
-            break
-        chosen.add(item.utt_id)
-        seconds += item.duration
-    return chosen
+    left, chosen = HELD_OUT_SHARE * sum(item.duration for item in items), set()
+    for item in drawn:
+        if item.duration <= left:
+            chosen.add(item.utt_id)
+            left -= item.duration
+    return chosen or {min(drawn, key=lambda item: item.duration).utt_id}

@@ -1,7 +1,7 @@
 """The user's own recordings: one folder per speaker, `root/<speaker>/**/*`.
 
-Where these hold none, files are `root/<speaker>-*`. Files may have any format of `AUDIO_SUFFIXES`. `root/speakers.tsv` may list the sexes, with a line
-`speaker<TAB>f` or `speaker<TAB>m` per speaker.
+Where these hold none, files are `root/<speaker>-*`. Files may have any format of `AUDIO_SUFFIXES`.
+`root/speakers.tsv` may list the sexes, with a line `speaker<TAB>f` or `speaker<TAB>m` per speaker.
 """
 
 from pathlib import Path
