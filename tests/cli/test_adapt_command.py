@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from functools import cache
+from math import nan
 
 import pytest
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from spikesep.cli import adapt
 from spikesep.files import read_json
 from spikesep.separation.adaptation.recordings import MIN_SPEAKER_SECONDS
+from spikesep.separation.adaptation.scores import is_better
 from spikesep.separation.data.corpora import espeak
 from spikesep.separation.model.separator import load_separator
 
@@ -143,7 +145,7 @@ def test_no_recording_is_both_heard_and_held_out(adapted):
 
 def test_killed_and_continued_equals_uninterrupted(adapted, start, voices, tmp_path):
     out = tmp_path / "out"
-    moments = ("held out", "start snn", "epoch 1/2", "result ann", "stage 1/4", "result snn")
+    moments = ("held out", "start snn", "epoch 1/2", "result ann", "stage 1/", "result snn")
     for line in moments:
         kill_after(line, start, voices, out)
     done = run_process(start, voices, out)
@@ -163,14 +165,26 @@ def test_complete_run_is_reported_again(adapted, start, voices):
     assert done.stdout[done.stdout.index("SI-SDRi in dB") :] in first
 
 
-def test_start_is_kept_where_the_result_is_worse(start, voices, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert command(start, voices, out, "--epochs", "1", "--learning-rate", "30") == 0
+def test_start_is_kept_where_the_result_is_worse(adapted, voices, tmp_path, capsys):
+    start, out = adapted[0], tmp_path / "out"
+    assert command(start, voices, out, "--epochs", "1", "--learning-rate", "1000") == 0
     printed = capsys.readouterr().out
-    for kind in ("ann", "snn"):
-        before, after = (load_file(home / kind / "model.safetensors") for home in (start, out))
-        assert all(after[name].equal(before[name]) for name in before)
-        assert f"{kind.upper()}: adaptation did not help" in printed
+    record = read_json(out / "adaptation.json")
+    before, after = (record["scores"][f"{name} ann"] for name in ("start", "result"))
+    assert not after["aligned"] > before["aligned"]
+    assert "ann" not in record["adapted"]
+    assert "ANN: adaptation did not help" in printed
+    kept, given = (load_file(home / "ann" / "model.safetensors") for home in (start, out))
+    assert all(given[name].equal(kept[name]) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("start", "result", "better"),
+    [(5.0, 5.1, True), (5.0, 5.0, False), (5.0, 4.9, False), (5.0, nan, False), (nan, 5.0, True)],
+)
+def test_undefined_and_equal_results_are_not_better(start, result, better):
+    turned = {"turned": 0.0}
+    assert is_better({"aligned": result} | turned, {"aligned": start} | turned) == better
 
 
 def test_recordings_may_be_named_after_their_speakers(start, tmp_path):
