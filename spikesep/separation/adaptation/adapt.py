@@ -54,6 +54,8 @@ POLARITIES = {ALIGNED: "aligned", TURNED: "opposite"}
 TITLES = {"tr": "training", "cv": "held out"}
 ANN_SHARE = 0.4
 """Share of the time for training that the analog network gets."""
+ROUNDING_SHARE = 0.05
+"""Share of the budget that is kept for rounding weights, which conversion does not time."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ class _Run:
             self._save()
             # The results are scored on the same mixtures.
             spent = self.state["spent"] + self.state["scoring_seconds"]
-            left = self.config.minutes - spent / 60
+            left = (1 - ROUNDING_SHARE) * self.config.minutes - spent / 60
             if left <= 0:
                 raise SpikeSepError(
                     f"--minutes {self.config.minutes:g}: scoring alone takes {spent / 60:.1f} "

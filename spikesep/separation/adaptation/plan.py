@@ -21,7 +21,9 @@ from spikesep.training.levels_config import LevelsConfig
 
 BATCH_SIZE = 8
 STEPS_PER_EPOCH = 20
-SEGMENT_SECONDS = 2.0
+SEGMENT_SECONDS = 1.0
+N_SEGMENTS = 16
+"""Crops for the validation of each layer's conversion, and for thresholds and rounding."""
 N_MIXTURES = 32
 """Held-out mixtures."""
 NO_LIMIT = 1000
@@ -45,7 +47,7 @@ class AdaptationConfig:
 
     minutes: float = 10.0
     epochs: int | None = None
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     seed: int = 0
     n_jobs: int = 0
 
@@ -128,7 +130,7 @@ def _recipe(
         dynamic=DynamicMixingConfig(
             examples=BATCH_SIZE * STEPS_PER_EPOCH,
             speeds=[0.9, 1.0, 1.1],
-            channel=["equalizer", "floor"],
+            channel=["equalizer"],
         ),
     )
     train = SpeechPretrainConfig(
@@ -157,8 +159,9 @@ def _recipe(
         first_stage_learning_rate=config.learning_rate * SNN_RATE,
         batch_size=BATCH_SIZE,
         segment_seconds=SEGMENT_SECONDS,
-        train_segments=BATCH_SIZE * STEPS_PER_EPOCH // 4,
-        valid_segments=N_MIXTURES,
+        calibration_examples=N_SEGMENTS,
+        train_segments=N_SEGMENTS,
+        valid_segments=N_SEGMENTS,
     )
     return RecipeConfig(
         seed=config.seed,
