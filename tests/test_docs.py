@@ -18,6 +18,7 @@ DOCS = ROOT / "docs"
 GUIDES = (
     "python",
     "live-sound",
+    "adapt-to-your-voices",
     "train-your-own-speakers",
     "train-for-real-recordings",
     "convert-your-own-network",
