@@ -57,7 +57,7 @@ def _parser() -> ArgumentParser:
         "depends on the seed alone",
     )
     parser.add_argument(
-        "--learning-rate", type=float, default=2e-3, help="peak learning rate of the ANN"
+        "--learning-rate", type=float, default=1e-3, help="peak learning rate of the ANN"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument(

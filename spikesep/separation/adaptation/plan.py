@@ -28,7 +28,7 @@ N_MIXTURES = 32
 """Held-out mixtures."""
 NO_LIMIT = 1000
 """Epochs of a stage that the time budget ends."""
-SNN_RATE = 0.1
+SNN_RATE = 0.05
 """Learning rate of the spiking network over that of the analog one."""
 
 
@@ -47,7 +47,7 @@ class AdaptationConfig:
 
     minutes: float = 10.0
     epochs: int | None = None
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     seed: int = 0
     n_jobs: int = 0
 
