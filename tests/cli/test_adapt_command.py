@@ -143,6 +143,7 @@ def test_no_recording_is_both_heard_and_held_out(adapted):
         assert {speaker for _, speaker in rows} == set(SPEAKERS)
 
 
+@pytest.mark.slow
 def test_killed_and_continued_equals_uninterrupted(adapted, start, voices, tmp_path):
     out = tmp_path / "out"
     moments = ("held out", "start snn", "epoch 1/2", "result ann", "stage 1/", "result snn")

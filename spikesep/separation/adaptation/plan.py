@@ -121,8 +121,7 @@ def _recipe(
     config: AdaptationConfig, networks: dict[str, Separator], loss: str, converted: dict
 ) -> RecipeConfig:
     """Derive the recipe from both networks and the recorded settings of their training."""
-    ann, snn = networks["ann"], networks["snn"]
-    epochs = config.epochs or NO_LIMIT
+    ann = networks["ann"]
     mixing = MixingConfig(
         rates=[f"{ann.sample_rate / 1000:g}k"],
         polarity="aligned",
@@ -134,7 +133,7 @@ def _recipe(
         ),
     )
     train = SpeechPretrainConfig(
-        epochs=epochs,
+        epochs=config.epochs or NO_LIMIT,
         batch_size=BATCH_SIZE,
         optimizer="muon",
         learning_rate=config.learning_rate,
@@ -145,14 +144,27 @@ def _recipe(
         loss=loss,  # pyright: ignore[reportArgumentType]
         levels=LevelsConfig(**levels_settings(ann.network)),
     )
-    limits = snn.network.limits
-    bits = converted.get("weight_bits", 8) if snn.network.is_fixed_point else 0
-    convert = SpeechConversionConfig(
+    return RecipeConfig(
+        seed=config.seed,
+        mixing=mixing,
+        model=ann.config,
+        train=train,
+        convert=_conversion(config, networks["snn"], converted),
+        launch=LaunchConfig(n_jobs=config.n_jobs),
+    )
+
+
+def _conversion(
+    config: AdaptationConfig, snn: Separator, converted: dict
+) -> SpeechConversionConfig:
+    """Derive the settings of the conversion, which keep the form of the spiking network."""
+    limits, epochs = snn.network.limits, config.epochs or NO_LIMIT
+    return SpeechConversionConfig(
         **asdict(snn.network[0].coding),
         gradient="clipped",
         qat_bits=limits.weight_bits,
         fan_in=limits.fan_in,
-        weight_bits=bits,
+        weight_bits=converted.get("weight_bits", 8) if snn.network.is_fixed_point else 0,
         patience=epochs,
         first_stage_epochs=epochs,
         max_epochs=0,
@@ -162,14 +174,6 @@ def _recipe(
         calibration_examples=N_SEGMENTS,
         train_segments=N_SEGMENTS,
         valid_segments=N_SEGMENTS,
-    )
-    return RecipeConfig(
-        seed=config.seed,
-        mixing=mixing,
-        model=ann.config,
-        train=train,
-        convert=convert,
-        launch=LaunchConfig(n_jobs=config.n_jobs),
     )
 
 
