@@ -197,6 +197,8 @@ def test_recordings_may_be_named_after_their_speakers(start, tmp_path):
 
 def test_time_budget_bounds_the_run(start, voices, tmp_path, capsys):
     out = tmp_path / "out"
+    assert command(start, voices, out, "--minutes", "0.001") == 2
+    assert "scoring alone takes" in capsys.readouterr().err
     assert command(start, voices, out, "--minutes", "0.3") == 0
     assert read_json(out / "adaptation.json")["spent"] < 0.45 * 60
     error = refusal(capsys, start, voices, out, "--minutes", "0.4")

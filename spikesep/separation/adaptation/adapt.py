@@ -112,7 +112,10 @@ def _check_folder(out: Path, settings: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise SpikeSepError(f"{out}: is a file; give another --out")
     if (out / RECORD).exists():
-        before = read_json(out / RECORD)["settings"]
+        record = read_json(out / RECORD)
+        before = record["settings"]
+        if "minutes" not in record:  # its time is not divided yet, so it may still be changed
+            before["minutes"] = settings["minutes"]
         if different := first_difference(before, settings):
             raise SpikeSepError(
                 f"{out}: is of another adaptation, with {different}; give another --out"
@@ -143,8 +146,8 @@ class _Run:
         self.out, self.start, self.config, self.began = out, start, config, began
         self.data, self.work = out / "data", out / "work"
         self._record = out / RECORD
-        state = read_json(self._record) if self._record.exists() else {"settings": settings}
-        self.state: dict[str, Any] = {"spent": 0.0, "scores": {}, **state}
+        state = read_json(self._record) if self._record.exists() else {}
+        self.state: dict[str, Any] = {"spent": 0.0, "scores": {}, **state, "settings": settings}
         self._before = self.state["spent"]
 
     def prepare(self, root: Path, found: Sequence[ScreenedRecording]) -> None:
