@@ -160,8 +160,8 @@ def infer(options: Namespace) -> int:
     """Separate all recordings; report those that fail and return status 2 if any did."""
     _check(options)
     with quiet_libraries(), exit_on_signal():
+        from spikesep.compilation import when_compiling
         from spikesep.separation.inference.settings import InferenceSettings, cached_model
-        from spikesep.spiking.spike_trains.kernels import when_compiling
 
         names = (
             "model", "network", "steps", "engine", "device", "level", "channels", "tracks",

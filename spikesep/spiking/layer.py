@@ -136,9 +136,9 @@ class SpikingLayer(Synaptic):
         found = [trains.n_steps for signal in signals for trains in signal.trains]
         if any(steps != n_steps for steps in found):
             raise ValueError(f"spikes of {found} steps reach a layer of {n_steps} steps")
-        words, self.ran_on = engines.run(self.call(), signals, self.engine)
+        fired, self.ran_on = engines.run(self.call(), signals, self.engine)
         multiple = 1 if self.fixed is None else int(self.fixed.multiple)
-        return Signal(trains=(SpikeTrains(words, n_steps, self.threshold, multiple),))
+        return Signal(trains=(SpikeTrains(fired, n_steps, self.threshold, multiple),))
 
     def call(self) -> LayerCall:
         """The description of this layer that an engine runs."""

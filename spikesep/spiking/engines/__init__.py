@@ -23,11 +23,12 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.engines import dense, event
 from spikesep.spiking.engines.call import LayerCall
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.spike_trains.packed import Bursts
 
 ENGINES = ("auto", "dense", "event", "gpu")
-Engine = Callable[[LayerCall, Sequence[Signal]], Tensor]
+Engine = Callable[[LayerCall, Sequence[Signal]], Tensor | Bursts]
 """Fires a layer's neurons for a signal for each of its synapses; returns their spikes as bit words,
-[ceil(N_s / 8), batch, ...] uint8."""
+[ceil(N_s / 8), batch, ...] uint8, or as bursts."""
 _registered: dict[str, Engine] = {}
 DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.25
 """Spikes per input and product from which `auto` takes dense; approximate. There is one product per
@@ -55,11 +56,14 @@ def engine_names() -> tuple[str, ...]:
     return (*ENGINES, *_registered)
 
 
-def run(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tuple[Tensor, str]:
+def run(
+    call: LayerCall, signals: Sequence[Signal], engine: str = "auto"
+) -> tuple[Tensor | Bursts, str]:
     """Fire a layer's neurons for a signal for each of its synapses.
 
     Returns:
-        Spikes as bit words, [ceil(N_s / 8), batch, ...] uint8; the engine that ran, and why.
+        Spikes as bit words, [ceil(N_s / 8), batch, ...] uint8, or as bursts; the engine that ran,
+        and why.
 
     Raises:
         NotImplementedError: the engine cannot run this layer.
@@ -81,7 +85,7 @@ def choose(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> 
         return "dense", "the input is analog"
     if engine == "dense":
         return "dense", "as asked for"
-    device = signals[0].trains[0].words.device
+    device = signals[0].trains[0].device
     if engine == "gpu":
         require_gpu(device)
         return "gpu", "as asked for"
