@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spikesep.compilation import compiled
-from spikesep.spiking.engines import int8_products
+from spikesep.spiking.engines import analog_input, int8_products
 from spikesep.spiking.engines.call import LayerCall, RowLayout
 from spikesep.spiking.integers import FixedPoint, Plan
 from spikesep.spiking.neuron import constant_current_count
@@ -174,21 +174,9 @@ def _fixed(layout: RowLayout) -> FixedPoint:
 
 
 def _run_analog_input(call: LayerCall, fixed: FixedPoint, values: list[Tensor]) -> Tensor:
-    """The first layer: the same current in every step, or all of it in the first.
-
-    Integers are exact in float64.
-    """
-    connectivity, n_steps, levels = call.connectivity, call.coding.n_steps, int(fixed.input_levels)
-    arriving = torch.zeros((), dtype=torch.int32, device=values[0].device)
-    given = zip(call.projections, values, fixed.weights, fixed.shifts, strict=True)
-    for projection, value, weight, shift in given:
-        units = (value.double() / fixed.input_unit).round().clamp(-levels, levels)
-        of_part = projection.connectivity
-        if of_part.before is not None:  # a sum of units, not their mean
-            units = (of_part.pool(units) * float(of_part.divisor)).round()
-        products = of_part.project(units, weight.double(), units.new_zeros(len(weight)))
-        arriving = arriving + (products.round().to(torch.int32) << shift)
-    rows = arriving if connectivity.out_channels_last else arriving.movedim(1, -1)
+    """The first layer: the same current in every step, or all of it in the first."""
+    connectivity, n_steps = call.connectivity, call.coding.n_steps
+    rows = analog_input.arriving(call, fixed, values)
     flat = rows.reshape(1, -1, rows.shape[-1])
     if call.coding.encoding == "impulse":
         flat = torch.cat([flat, flat.new_zeros(n_steps - 1, *flat.shape[1:])])
@@ -200,7 +188,7 @@ def _run_analog_input(call: LayerCall, fixed: FixedPoint, values: list[Tensor]) 
             scan.run(flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n])
         )
     out = torch.stack(words).view(len(words), *rows.shape)
-    return out if connectivity.out_channels_last else out.movedim(-1, 2).contiguous()
+    return out if connectivity.out_channels_last else out.movedim(-1, 2)
 
 
 class Scan:
@@ -234,7 +222,9 @@ class Scan:
             tensors = (self.bias, self.threshold, self.potential, words)
             arrays = [tensor.numpy() for tensor in tensors]
             neuron = (self.gain, self.shift, self.to_zero)
-            kernels.run(_scan, len(words), arriving.numpy(), *neuron, *arrays, grain=64)
+            rows = arriving[:1] if arriving.stride(0) == 0 else arriving
+            given = (rows.numpy(), len(arriving), *neuron, *arrays)
+            kernels.run(_scan, len(words), *given, grain=64)
             return words
         for t, z in enumerate(arriving):
             if self.shift:
@@ -247,25 +237,29 @@ class Scan:
 
 
 @compiled
-def _scan(start, stop, arriving, gain, shift, to_zero, bias, threshold, potential, words):
-    """Integrate and fire; neurons that leak or reset to zero have a loop of their own."""
+def _scan(start, stop, arriving, n_steps, gain, shift, to_zero, bias, threshold, potential, words):
+    """Integrate and fire; neurons that leak or reset to zero have a loop of their own.
+
+    What arrives in one step alone arrives in all.
+    """
     is_plain = shift == 0 and not to_zero
     for p in range(start, stop):
-        for t in range(arriving.shape[0]):
-            mask = np.uint8(1 << t)
+        line, word = potential[p], words[p]
+        for t in range(n_steps):
+            mask, z = np.uint8(1 << t), arriving[min(t, arriving.shape[0] - 1), p]
             if is_plain:
-                for j in range(potential.shape[1]):
-                    potential[p, j] += arriving[t, p, j] * gain + bias[j]
-                    if potential[p, j] >= threshold[j]:
-                        potential[p, j] -= threshold[j]
-                        words[p, j] |= mask
+                for j in range(len(line)):
+                    line[j] += z[j] * gain + bias[j]
+                    fires = line[j] >= threshold[j]
+                    line[j] -= threshold[j] if fires else np.int32(0)
+                    word[j] |= mask if fires else np.uint8(0)
                 continue
-            for j in range(potential.shape[1]):
-                v = potential[p, j]
+            for j in range(len(line)):
+                v = line[j]
                 if shift:
                     v -= v >> np.int32(shift)
-                v += arriving[t, p, j] * gain + bias[j]
+                v += z[j] * gain + bias[j]
                 fires = v >= threshold[j]
                 rest = np.int32(0) if to_zero else v - threshold[j]
-                potential[p, j] = rest if fires else v
-                words[p, j] |= mask if fires else np.uint8(0)
+                line[j] = rest if fires else v
+                word[j] |= mask if fires else np.uint8(0)
