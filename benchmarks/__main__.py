@@ -24,6 +24,7 @@ BENCHMARKS = {
     "memory": "memory.memory",
     "ann-training": "ann_training.ann_training",
     "neurons": "neurons.neurons",
+    "live": "live.live",
     "image-training": "images.training.image_training",
     "converters": "converters.comparison.converters",
 }

@@ -29,7 +29,7 @@ EXTRAS = {
     "export": ("onnx", "ONNX files"),
     "nir": ("nir", "NIR files"),
     "slurm": ("submitit", "jobs on a cluster"),
-    "bench": ("spikingjelly", "benchmarks"),
+    "bench": ("snntorch", "benchmarks"),
 }
 """A package that only this extra installs, and the purpose of the extra."""
 IMPORTS = {

@@ -13,6 +13,7 @@ from helpers.paths import ROOT
 from benchmarks.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_per_second
 from benchmarks.conversion_depth import growth
 from benchmarks.engines import PACKAGES, PEERS
+from benchmarks.live import live
 from spikesep.separation.model.separator import Separator
 
 KEYS = {"name", "ours_s", "peer", "peer_s", "ratio", "counts_equal"}
@@ -84,3 +85,10 @@ def test_growth_distinguishes_linear_from_quadratic():
     assert line["r2_of_line"] == pytest.approx(1)
     assert square["power"] == pytest.approx(2)
     assert square["r2_of_line"] < 0.99
+
+
+def test_longer_blocks_of_a_live_stream_wait_longer():
+    rows = live(quick=True)
+    assert [row["block_s"] for row in rows] == [0.02, 0.04]
+    assert rows[1]["latency_s"] - rows[0]["latency_s"] == pytest.approx(0.02)
+    assert all(row["cpu_s_per_s"] > 0 and row["synops_per_s"] > 0 for row in rows)

@@ -17,6 +17,7 @@ from spikesep.vision.config import ImageRecipe
 DOCS = ROOT / "docs"
 GUIDES = (
     "python",
+    "live-sound",
     "train-your-own-speakers",
     "train-for-real-recordings",
     "convert-your-own-network",

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from spikesep.separation.inference.settings import InferenceSettings
 
 PROG = "spikesep-infer"
-SEGMENT, LIVE_SEGMENT = 10.0, 0.5
-"""Default lengths of the network's blocks in seconds. For much longer ones, the allocator returns
+SEGMENT = 10.0
+"""Default length of the network's blocks in seconds. For much longer ones, the allocator returns
 the memory to the system after each block, which is slow."""
 
 
@@ -80,8 +80,9 @@ def _add_input_options(parser: ArgumentParser) -> None:
         "--live",
         action="store_true",
         help="separate - (a WAV stream, or --raw) or mic while it continues; the latency, printed "
-        "at the start, is one block, its context, and resampling; output levels follow what was "
-        "heard so far; Ctrl-C or SIGTERM ends it",
+        "at the start, is one block, what the model looks ahead, and resampling; the default model "
+        "is the shipped one named live, if there is one; output levels follow what was heard so "
+        "far; Ctrl-C or SIGTERM ends it",
     )
     parser.add_argument(
         "--raw",
@@ -115,7 +116,7 @@ def _add_network_options(parser: ArgumentParser) -> None:
         default=None,
         metavar="SECONDS",
         help="length of the network's blocks, which bounds memory but does not change the voices "
-        f"(default: {SEGMENT:g}, with --live {LIVE_SEGMENT:g})",
+        f"(default: {SEGMENT:g}; with --live 0.1, or 0.02 for a causal model)",
     )
     parser.add_argument(
         "--jobs",
@@ -164,11 +165,13 @@ def infer(options: Namespace) -> int:
         from spikesep.separation.inference.settings import InferenceSettings, cached_model
 
         names = (
-            "model", "network", "steps", "engine", "device", "level", "channels", "tracks",
+            "network", "steps", "engine", "device", "level", "channels", "tracks",
             "voices", "energy_table",
         )  # fmt: skip
         settings = InferenceSettings(
-            **{name: options[name] for name in names}, segment=_segment(options)
+            **{name: options[name] for name in names},
+            model=_model(options),
+            segment=_segment(options),
         )
         cached_model.cache_clear()  # the files may have changed since an earlier call
         if options.rttm and cached_model(settings).embedder is None:
@@ -198,17 +201,25 @@ def _write_rttm(file: Path, reports: list[dict[str, Any]], channels: str | int) 
     write_text(file, format_reports(reports, channels if isinstance(channels, int) else 1))
 
 
-def _segment(options: Namespace) -> float:
-    if options.segment is not None:
-        return options.segment
-    return LIVE_SEGMENT if options.live else SEGMENT
+def _segment(options: Namespace) -> float | None:
+    """Return the length of the network's blocks; None leaves it to the model of a live stream."""
+    return SEGMENT if options.segment is None and not options.live else options.segment
+
+
+def _model(options: Namespace) -> str | None:
+    """Return the model; without the option, the default of live streams for one of these."""
+    if options.model is not None or not options.live:
+        return options.model
+    from spikesep.separation.model.hub import default_name
+
+    return default_name(live=True)
 
 
 def _check(options: Namespace) -> None:
     """Check values and combinations of options before anything is loaded."""
     segment = _segment(options)
     has_stdin = STDIN in options.recordings
-    if not (segment > 0 and math.isfinite(segment)):
+    if segment is not None and not (segment > 0 and math.isfinite(segment)):
         raise SpikeSepError(f"--segment {segment:g}: give a positive number of seconds")
     if options.steps is not None and not 1 <= options.steps <= 1024:
         raise SpikeSepError(f"--steps {options.steps}: give 1 to 1024")

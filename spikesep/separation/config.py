@@ -72,6 +72,8 @@ class SeparatorConfig:
             passes the spikes of all earlier layers on to the next; `folded` adds the input before
             the ReLU, folded into the kernel, at no cost in synaptic operations but with the
             spikes fired anew in each layer.
+        causal: pad the dilated convolutions before their input only. An estimate then depends on
+            less than one encoder window of later samples.
     """
 
     n_speakers: int = 2
@@ -82,6 +84,7 @@ class SeparatorConfig:
     conv_kernel_size: int = 3
     dilations: list[int] = field(default_factory=lambda: [2**k for k in range(10)])
     identity: Literal["none", "sum", "folded"] = "none"
+    causal: bool = False
 
     def __post_init__(self):
         check_whole(
@@ -109,10 +112,12 @@ class SeparatorConfig:
             raise SpikeSepError(
                 f"{name}: each must be a whole number from 1 to {LARGEST_DILATION:,}"
             )
-        context = sum(self.dilations) * (self.conv_kernel_size // 2) * (self.kernel_size // 2)
+        taps = self.conv_kernel_size - 1 if self.causal else self.conv_kernel_size // 2
+        context, sides = sum(self.dilations) * taps * (self.kernel_size // 2), "on either side"
         if context > MOST_CONTEXT:
             raise SpikeSepError(
-                f"{name}: an estimate would depend on {context:,} samples on either side, "
+                f"{name}: an estimate would depend on {context:,} samples "
+                f"{'before it' if self.causal else sides}, "
                 f"must be {MOST_CONTEXT:,} at most"
             )
 

@@ -282,15 +282,14 @@ class SpikingLayer(Synaptic):
 
     def _rectified(self, potential: Tensor, values: tuple[Tensor, ...]) -> Tensor:
         potential = potential if self.norm is None else self.norm(potential)
-        potential = potential + values[0] if self.residual else potential
+        potential = potential + self.connectivity.own(values[0]) if self.residual else potential
         activation = torch.relu(sum(self.side_currents(values), start=potential))
         return activation if self.ceiling is None else activation.clamp(max=self.ceiling)
 
     def _potential(self, value: Tensor) -> Tensor:
         """Potential of the analog twin, without pruned synapses."""
-        if self.limiter is None:
-            return self.synapse(self.connectivity.pool(value))
-        weight = self.limiter.pruned(self.synapse.weight)
+        weight = self.synapse.weight
+        weight = weight if self.limiter is None else self.limiter.pruned(weight)
         return self.connectivity.transmit(value, weight, self.synapse.bias)
 
     def _bounded(self, twin: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The readout: neurons that integrate and do not fire (eq. 9)."""
 
+import torch
 from torch import Tensor
 
 from spikesep.spiking.hardware_limits import HardwareLimits
@@ -11,17 +12,28 @@ class Readout(Synaptic):
     """The free aggregate membrane potential (eq. 9): a synapse onto neurons that do not fire.
 
     In activation units it is one analog product with the values of the layers before it, whether
-    they spike or not.
+    they spike or not. In inference mode, the product of spikes is taken in float64 and rounded: in
+    float32 its last digit would depend on the number of frames that run together.
     """
 
     def forward(self, *signals: Signal) -> Signal:
         """Potential, analog, [batch, ...], for the signal that reaches each synapse."""
         value, *_ = values = tuple(signal.value for signal in signals)
         if self.limiter is None or not self.synapse.weight.requires_grad:
-            potential = self.synapse(self.connectivity.pool(value))
+            weight, bias = self.synapse.weight, self.synapse.bias
         else:
-            potential = self.connectivity.transmit(value, *self.neuron_weights())
+            weight, bias = self.neuron_weights()
+        spikes = all(signal.is_spiking for signal in signals)
+        if spikes and torch.is_inference_mode_enabled() and value.device.type != "mps":
+            potential = self._in_float64(value, weight, bias)
+        else:
+            potential = self.connectivity.transmit(value, weight, bias)
         return Signal(sum(self.side_currents(values), start=potential))
+
+    def _in_float64(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        bias = None if bias is None else bias.double()
+        potential = self.connectivity.transmit(value.double(), weight.double(), bias)
+        return potential.to(value.dtype)
 
     def neuron_weights(self) -> tuple[Tensor, Tensor]:
         """Weight and bias, as the hardware holds them."""

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.folding import fold
 from spikesep.spiking.hardware_limits import HardwareLimits, Limiter
+from spikesep.spiking.synapses.connectivity import Connectivity
 from spikesep.spiking.synapses.kinds import as_synapse, connectivity_of
 from spikesep.spiking.synapses.modules import Synapse
 
@@ -43,6 +45,12 @@ class Synaptic(nn.Module):
     def branches(self) -> "list[Synaptic]":
         """The module itself for its first synapse, then its shortcuts."""
         return [self, *self._shortcuts()]
+
+    def connected(self, connectivity: Connectivity) -> Self:
+        """The same module, sharing all tensors, with other connections of its first synapse."""
+        twin = copy.copy(self)
+        twin.connectivity = connectivity
+        return twin
 
     def side_currents(self, values: tuple[Tensor, ...]) -> Iterator[Tensor]:
         """Yield the currents of the shortcuts, given the inputs of all synapses."""

@@ -151,11 +151,11 @@ def separate_live_input(
     sound = pipe_sound(standard_input(), raw_rate) if is_stdin else microphone_sound(tell)
     model, channels = cached_model(settings), settings.channels
     try:
-        latency = _open_live(model, sound, settings.segment, channels, settings.tracks)[0].latency
+        stream = _open_live(model, sound, settings.segment, channels, settings.tracks)[0]
     except SpikeSepError as error:
         raise SpikeSepError(f"{'standard input' if is_stdin else recording}: {error}") from error
     sink = output.open(sound)
-    tell(f"{sound.sample_rate} Hz, latency {latency:.2f} s plus computing time")
+    tell(f"{sound.sample_rate} Hz, latency {stream.delays} plus computing time")
     begun = time.perf_counter()
     with sink(sound.sample_rate, None, model.n_speakers) as append:
         separation = separate_live(
@@ -169,7 +169,8 @@ def separate_live_input(
             tell=tell,
         )
     elapsed = time.perf_counter() - begun
-    report = {"recording": recording, "voices": list(sink.names), "latency": latency}
+    report = {"recording": recording, "voices": list(sink.names), "latency": stream.latency}
+    report["delays"] = stream.delays.to_dict()
     report |= separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
     return report | ({"broken_off": separation.broken_off} if separation.broken_off else {})
 
@@ -180,7 +181,7 @@ def separate_live(
     write: Callable[[np.ndarray], None],
     *,
     level: Level,
-    block_seconds: float,
+    block_seconds: float | None = None,
     channels: Channels = "mix",
     tracks: Tracks = "auto",
     tell: Callable[[str], object] = lambda line: None,
@@ -198,7 +199,7 @@ def separate_live(
         write: receives voices, int16 [n, n_voices] ordered as in `separate_sound`, `Stream.latency`
             late.
         level: see `spikesep.separation.inference.output_level.set_level`.
-        block_seconds: length of the network's blocks.
+        block_seconds: length of the network's blocks; None leaves it to the model.
         channels: as in `Model.separate`, except that cancelling channels are only reported.
         tracks: `auto` lets every voice follow its speaker, if the model has an embedder, from what
             has been heard so far; `off` keeps the order of the network's outputs.
@@ -227,7 +228,11 @@ def separate_live(
 
 
 def _open_live(
-    model: Model, sound: AudioStream, block_seconds: float, channels: Channels, tracks: Tracks
+    model: Model,
+    sound: AudioStream,
+    block_seconds: float | None,
+    channels: Channels,
+    tracks: Tracks,
 ) -> Sequence[Stream | GatedStream]:
     """Open streams like `open_streams`; with tracks, their voices follow the speakers at once."""
     follows = tracks != "off" and model.embedder is not None

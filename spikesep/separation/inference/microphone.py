@@ -9,8 +9,8 @@ import numpy as np
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import AudioStream
 
-BLOCK_SECONDS = 0.02
-"""Length of the blocks that the microphone delivers."""
+BLOCK_SECONDS = 0.01
+"""Length of the blocks that the microphone delivers, no longer than the blocks of a live stream."""
 MAX_DELAY = 10.0
 """Seconds of samples that are buffered before any are lost."""
 TIMEOUT = 3.0

@@ -23,7 +23,8 @@ class InferenceSettings:
         engine: engine of the spiking layers.
         device: torch device.
         level: output level; see `set_level`.
-        segment: length of the network's blocks in seconds.
+        segment: length of the network's blocks in seconds; None, for a live stream alone, leaves it
+            to the model.
         channels: channels to separate.
         tracks: `auto` lets every voice follow its speaker, if the model has an embedder; `off`
             keeps the order of the network's outputs.
@@ -37,7 +38,7 @@ class InferenceSettings:
     engine: str = "auto"
     device: str = "cpu"
     level: Level = "match-mix"
-    segment: float = 10.0
+    segment: float | None = 10.0
     channels: Channels = "mix"
     tracks: Tracks = "auto"
     energy_table: str = "45nm"

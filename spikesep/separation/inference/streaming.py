@@ -1,10 +1,10 @@
 """Separation of a signal that arrives in blocks of any size, equal to separating it in one piece.
 
-    blocks -> Resampler -> Conditioner -> blocks of the network, with their context
-           -> level restored -> Resampler -> voices
+    blocks -> Resampler -> Conditioner -> SeparatorStream -> level restored -> Resampler -> voices
 
 The network works on a fixed grid of blocks, independent of how samples arrive. The estimates
-therefore do not depend on the sizes of the blocks pushed.
+therefore do not depend on the sizes of the blocks pushed. Each layer keeps the spikes that it still
+reads, so that nothing is computed twice, however short the blocks are.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.audio.conditioning import Conditioner
 from spikesep.separation.audio.downmix import select_channels, to_float32
 from spikesep.separation.audio.files import MAX_MAGNITUDE, SAMPLE_RATE_RANGE
-from spikesep.separation.audio.resampling import FILTER_HALF_WIDTH, resample
+from spikesep.separation.audio.resampling import Resampler, Window
+from spikesep.separation.model.latency import block_length, delays_of
 from spikesep.separation.model.separator import Separator
-from spikesep.spiking.cost import Cost, CostMeter
+from spikesep.separation.model.stream import SeparatorStream
+from spikesep.spiking.cost import Cost
 
 Wave = TypeVar("Wave", np.ndarray, Tensor)
 
@@ -40,17 +41,17 @@ class Stream:
     Args:
         separator: analog or spiking separator in inference mode.
         sample_rate: sample rate of the recording in Hz.
-        block_seconds: length of the network's blocks. Longer ones cost less, as less context is
-            computed twice.
+        block_seconds: length of the network's blocks; None for that of `live_block_seconds`. Longer
+            ones save calls.
 
     Attributes:
-        cost: operations of the mask network so far.
+        delays: what the delay of an estimate consists of.
 
     Raises:
         ValueError: the sample rate is out of range, or `block_seconds` is not positive.
     """
 
-    def __init__(self, separator: Separator, sample_rate: int, block_seconds: float = 0.5):
+    def __init__(self, separator: Separator, sample_rate: int, block_seconds: float | None = None):
         if (
             sample_rate != int(sample_rate)
             or not SAMPLE_RATE_RANGE[0] <= sample_rate <= SAMPLE_RATE_RANGE[1]
@@ -59,29 +60,31 @@ class Stream:
                 f"a sample rate of {sample_rate} Hz; it must be a whole number from "
                 f"{SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]}"
             )
-        if not 0 < block_seconds < float("inf"):
+        if block_seconds is not None and not 0 < block_seconds < float("inf"):
             raise ValueError(f"block_seconds must be positive, not {block_seconds}")
         self.sample_rate = int(sample_rate)
-        self.cost = Cost()
-        self._separator = separator
+        self.delays = delays_of(separator, self.sample_rate, block_seconds)
+        self._stream = SeparatorStream(separator)
         self._device = next(separator.parameters()).device
-        stride, rate = separator.stride, separator.sample_rate
-        # Whole strides, so that blocks begin on the grid of the encoder's frames.
-        self._context = -(-separator.context // stride) * stride
-        self._length = max(1, round(block_seconds * rate) // stride) * stride
-        self._to_model = Resampler(self.sample_rate, rate)
-        self._from_model = Resampler(rate, self.sample_rate)
-        self._conditioner = Conditioner(rate)
+        self._n_speakers = separator.config.n_speakers
+        self._length = block_length(separator, block_seconds)
+        self._to_model = Resampler(self.sample_rate, separator.sample_rate)
+        self._from_model = Resampler(separator.sample_rate, self.sample_rate)
+        self._conditioner = separator.conditioner()
         self._mixture = Window()  # [2, n]: conditioned samples and the factor of their level
+        self._factors = Window()  # of samples whose estimates are not known yet
         self._n_pending = 0  # samples pushed whose estimates were not returned yet
         self._flushed = False
 
     @property
+    def cost(self) -> Cost:
+        """Operations of the separator so far."""
+        return self._stream.cost
+
+    @property
     def latency(self) -> float:
         """Largest delay of an estimate in seconds of signal; computing time comes on top."""
-        core = (self._length + self._context) / self._separator.sample_rate
-        resampling = self._to_model.latency + self._from_model.latency
-        return resampling + self._conditioner.latency + core
+        return self.delays.total
 
     def push(self, block: Wave) -> Wave:
         """Take the next samples of the recording and return the estimates available so far.
@@ -132,101 +135,27 @@ class Stream:
         return estimates
 
     def _separate(self, last: bool) -> np.ndarray:
-        """Separate all blocks whose context is complete; with `last`, everything that is left."""
-        window, context, pieces = self._mixture, self._context, []
-        while window.position < window.stop:
-            stop = window.position + self._length
-            if not last and window.stop < stop + context:
-                break
-            left, right = max(0, window.position - context), min(window.stop, stop + context)
-            samples, factor = window.between(left, right)
-            own, meter = slice(window.position - left, min(stop, window.stop) - left), CostMeter()
-            mixture = torch.from_numpy(samples).to(self._device)
-            estimates = self._separator.separate_conditioned(mixture, meter)
-            pieces.append(estimates[:, own].cpu().numpy() * factor[own])
-            cost = self._separator.with_encoder_and_decoder(meter.cost, len(samples))
-            self.cost = self.cost + cost
-            window.advance(min(stop, window.stop), context)
-        nothing = np.empty((self._separator.config.n_speakers, 0), np.float32)
+        """Separate all complete blocks; with `last`, everything that is left."""
+        window, pieces = self._mixture, []
+        while (left := window.stop - window.position) > 0 and (last or left >= self._length):
+            stop = window.position + min(left, self._length)
+            samples, factor = window.between(window.position, stop)
+            window.advance(stop, 0)
+            self._factors.push(factor)
+            mixture = torch.from_numpy(np.ascontiguousarray(samples)).to(self._device)
+            pieces.append(self._leveled(self._stream.push(mixture)))
+        if last and self._factors.stop:
+            pieces.append(self._leveled(self._stream.flush()))
+        nothing = np.empty((self._n_speakers, 0), np.float32)
         return np.concatenate([nothing, *pieces], axis=1)
 
-
-class Resampler:
-    """Block-wise `resample`: the concatenated blocks equal `resample` of the whole to the bit.
-
-    Args:
-        from_rate: input sample rate in Hz.
-        to_rate: output sample rate in Hz.
-    """
-
-    def __init__(self, from_rate: int, to_rate: int):
-        common = np.gcd(from_rate, to_rate)
-        self.rates = from_rate, to_rate
-        self._up, self._down = int(to_rate // common), int(from_rate // common)
-        # Each cell of `down` input samples becomes `up` output samples, with the same filter phases
-        # for every cell.
-        reach = FILTER_HALF_WIDTH * max(self._up, self._down) / self._up
-        self._context = 0 if from_rate == to_rate else -int(-reach // self._down) * self._down
-        self._input = Window()
-
-    @property
-    def latency(self) -> float:
-        """Largest delay of a sample in seconds."""
-        return 0.0 if self._up == self._down else (self._down + self._context) / self.rates[0]
-
-    def push(self, samples: np.ndarray) -> np.ndarray:
-        """Take the next samples [..., n]; return the samples [..., m] that are final by now."""
-        self._input.push(samples)
-        stop = (self._input.stop - self._context) // self._down * self._down
-        if stop <= self._input.position:
-            return samples[..., :0]
-        return self._resample(stop, self._context)
-
-    def flush(self) -> np.ndarray:
-        """End the signal and return the remaining samples."""
-        return self._resample(self._input.stop, 0)
-
-    def _resample(self, stop: int, context: int) -> np.ndarray:
-        """Resample the input up to `stop`, with `context` samples after it."""
-        window = self._input
-        left, position = max(0, window.position - self._context), window.position
-        if stop == position:
-            return window.between(position, position)
-        resampled = resample(window.between(left, stop + context), *self.rates)
-        begin, end = (position - left) * self._up, (stop - left) * self._up
-        window.advance(stop, self._context)
-        return resampled[..., begin // self._down : -(-end // self._down)]
-
-
-class Window:
-    """The part of a signal [..., n] that is still needed, addressed by sample index of the signal.
-
-    Attributes:
-        position: samples before this index are processed.
-        stop: number of samples received.
-    """
-
-    def __init__(self):
-        self.position = self.stop = self._start = 0
-        self._pieces: list[np.ndarray] = []
-
-    def push(self, samples: np.ndarray) -> None:
-        """Append the next samples."""
-        self._pieces.append(samples)
-        self.stop += samples.shape[-1]
-
-    def between(self, start: int, stop: int) -> np.ndarray:
-        """Return the samples start..stop-1."""
-        if len(self._pieces) > 1:
-            self._pieces = [np.concatenate(self._pieces, axis=-1)]
-        return self._pieces[0][..., start - self._start : stop - self._start]
-
-    def advance(self, position: int, context: int) -> None:
-        """Mark samples before `position` as processed; keep only `context` of them."""
-        self.position = position
-        start = max(self._start, position - context)
-        self._pieces = [self.between(start, self.stop).copy()]
-        self._start = start
+    def _leveled(self, estimates: Tensor) -> np.ndarray:
+        """Give the next estimates the level of the mixture."""
+        begin = self._factors.position
+        stop = begin + estimates.shape[1]
+        factor = self._factors.between(begin, stop)
+        self._factors.advance(stop, 0)
+        return estimates.cpu().numpy() * factor
 
 
 def separate_blocks(

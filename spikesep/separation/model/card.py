@@ -17,6 +17,7 @@ from spikesep.separation.model.card_sections import (
     stage_settings,
     usage_section,
 )
+from spikesep.separation.model.latency import delays_of
 from spikesep.separation.model.separator import Separator
 from spikesep.separation.scoring.inputs import check_scored
 from spikesep.separation.scoring.results import CONDITIONS, METRICS
@@ -120,7 +121,7 @@ def _description(exp: Path, model: Separator) -> str:
         f"whose mask network has {len(network)} layers of {config.n_channels} channels"
     )
     if model.kind == "ann":
-        return f"{text}: analog, not converted to spikes."
+        return f"{text}: analog, not converted to spikes.{_latency(model)}"
     weights = "float32 weights"
     if network.is_fixed_point:
         bits = stage_settings(exp, "snn").get("convert", {}).get("weight_bits")
@@ -139,6 +140,17 @@ def _description(exp: Path, model: Separator) -> str:
         text += (
             " Neurons are deferred: each waits for the whole window of its input and fires in the "
             "next one. This makes the conversion exact except for rounding, and adds a latency of "
-            "one window per layer."
+            "one window per layer on hardware that takes the time of a frame for a window; in "
+            "software a window takes no time of the signal."
         )
-    return text
+    return text + _latency(model)
+
+
+def _latency(model: Separator) -> str:
+    """State the latency of a live stream."""
+    kind = "causal" if model.config.causal else "not causal"
+    look_ahead = 1e3 * model.look_ahead / model.sample_rate
+    return (
+        f" The network is {kind}: an estimate depends on {look_ahead:.1f} ms of later sound. The "
+        f"algorithmic latency of a live stream is {delays_of(model)}."
+    )

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-"""Folder of the shipped models, each an experiment with `snn` and `ann`. The first by name is the
-default."""
+"""Folder of the shipped models, each an experiment with `snn` and `ann`. The first by name other
+than `LIVE` is the default."""
+LIVE = "live"
+"""Name of the shipped model that is the default of live streams, if there is one."""
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 """`org/name` or `org/name@revision`."""
 TRACKS = "tracks"
@@ -45,7 +47,7 @@ def find_model(
         SpikeSepError: there is none; the message says where it was looked for.
     """
     if name is None:
-        return _find_in_experiment(_default_shipped(), network)
+        return _find_in_experiment(_shipped()[default_name()], network)
     shipped = _shipped()
     path = Path(name)
     path = shipped[str(name)] if str(name) in shipped and not path.exists() else path
@@ -119,9 +121,20 @@ def _shipped() -> dict[str, Path]:
     }
 
 
-def _default_shipped() -> Path:
-    for path in _shipped().values():
-        return path
+def default_name(live: bool = False) -> str:
+    """Return the name of the shipped model to take if none is given.
+
+    Args:
+        live: for sound that is separated while it arrives: `LIVE` if it is shipped.
+
+    Raises:
+        SpikeSepError: no model is shipped.
+    """
+    shipped = _shipped()
+    if live and LIVE in shipped:
+        return LIVE
+    for name in sorted(shipped, key=lambda name: (name == LIVE, name)):
+        return name
     raise SpikeSepError(
         "--model: this installation has no shipped model; give a model folder or file, exp/<tag> "
         "of a recipe, or org/name on the hub"

@@ -63,6 +63,8 @@ def to_onnx(model: Separator) -> Any:
             "n_speakers": str(model.config.n_speakers),
             "stride": str(model.stride),
             "context": str(model.context),
+            "look_ahead": str(model.look_ahead),
+            "conditioning_cells": str(model.conditioner().look_ahead),
             "kind": model.kind,
         },
     )

@@ -11,18 +11,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from asteroid_filterbanks import Decoder, Encoder, make_enc_dec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spikesep.separation.audio.conditioning import condition
+from spikesep.separation.audio.conditioning import CAUSAL_LOOK_AHEAD, LOOK_AHEAD, Conditioner
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model.separator_cost import decoder_operations, encoder_operations
 from spikesep.spiking.cost import Cost, CostMeter
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import Observer, SpikingNetwork
 from spikesep.spiking.readout import Readout
+from spikesep.spiking.streaming.reach import Reach, reach_of
+from spikesep.spiking.synapses.modules import CausalConv1d
 from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_folder import load_model, save_model
 
@@ -77,10 +80,22 @@ class Separator(ConvertibleModel):
         return self.config.sample_rate
 
     @property
+    def reach(self) -> Reach:
+        """The frames of the mask network's input on which one frame of its output depends."""
+        return reach_of(self.network)
+
+    @property
+    def look_ahead(self) -> int:
+        """Number of samples from a sample on that its estimates can depend on.
+
+        At least one encoder window: the last frame that covers the sample ends there.
+        """
+        return self.reach.ahead * self.stride + self.config.kernel_size
+
+    @property
     def context(self) -> int:
         """Number of samples on either side of a sample that its estimates can depend on."""
-        frames = sum(d * (self.config.conv_kernel_size // 2) for d in self.config.dilations)
-        return frames * self.stride + 2 * self.config.kernel_size
+        return max(self.look_ahead, self.reach.back * self.stride + self.config.kernel_size)
 
     @property
     def kind(self) -> str:
@@ -116,8 +131,9 @@ class Separator(ConvertibleModel):
 
         Neither offset nor level of the mixture matters; see `Conditioner`.
         """
-        conditioned = torch.from_numpy(condition(mixture.detach().cpu().numpy(), self.sample_rate))
-        samples, factor = conditioned.to(mixture.device)
+        conditioner, given = self.conditioner(), mixture.detach().cpu().numpy()
+        conditioned = np.concatenate([conditioner.push(given), conditioner.flush()], axis=1)
+        samples, factor = torch.from_numpy(conditioned).to(mixture.device)
         return self.separate_conditioned(samples, observe) * factor
 
     def separate_with_cost(self, mixture: Tensor) -> tuple[Tensor, Cost]:
@@ -134,11 +150,17 @@ class Separator(ConvertibleModel):
             decoder=decoder_operations(self.config, n_samples),
         )
 
+    def conditioner(self) -> Conditioner:
+        """Open the conditioner of a mixture; that of a causal separator hardly looks ahead."""
+        cells = CAUSAL_LOOK_AHEAD if self.config.causal else LOOK_AHEAD
+        return Conditioner(self.sample_rate, cells)
+
     def separate_conditioned(self, mixture: Tensor, observe: Observer | None = None) -> Tensor:
         """Estimate the voices [n_speakers, T] in conditioned samples [T], in inference mode."""
         with torch.inference_mode():
-            features, context = self.encode_in_float64(mixture[None])
-            return self.decode(self.network(features, observe), context)[0]
+            features, (encoded, n_samples) = self.encode_in_float64(mixture[None])
+            frames = self.decode_frames(self.network(features, observe), encoded)
+        return frames[0, :, self.stride : self.stride + n_samples].float()
 
     def encode_in_float64(self, mixture: Tensor) -> tuple[Tensor, tuple[Tensor, int]]:
         """Encode like `encode`, but in float64, and round the result to float32.
@@ -146,18 +168,45 @@ class Separator(ConvertibleModel):
         The features of a sample then do not depend on the length of the block around it. The last
         digit of float32 sums would, which can add or remove a spike.
         """
-        if mixture.device.type == "mps":  # has no float64
-            return self.encode(mixture)
-        filters = self.encoder.filterbank.filters().double()
-        encoded = F.relu(
-            F.conv1d(self._padded(mixture)[:, None].double(), filters, stride=self.stride)
-        )
-        return self.norm(encoded).float(), (encoded.float(), mixture.shape[-1])
+        features, encoded = self.encode_frames(self._padded(mixture))
+        return features, (encoded, mixture.shape[-1])
+
+    def encode_frames(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode the complete frames in samples [B, T] as `encode_in_float64` does.
+
+        Returns:
+            The input of the mask network and the encoded mixture, float32, [B, N, K].
+        """
+        number = _exact_dtype(samples)
+        filters = self.encoder.filterbank.filters().to(number)
+        encoded = F.relu(F.conv1d(samples[:, None].to(number), filters, stride=self.stride))
+        return self.norm(encoded).float(), encoded.float()
+
+    def decode_frames(self, potential: Tensor, encoded: Tensor) -> Tensor:
+        """Decode frames like `decode`, in float64 like `encode_in_float64`, and add them up.
+
+        Args:
+            potential: of the readout, [B, S * N, K].
+            encoded: the encoded mixture, [B, N, K].
+
+        Returns:
+            [B, S, (K + 1) * stride], from the first sample of the first frame on, not rounded.
+        """
+        number = _exact_dtype(potential)
+        masks = torch.sigmoid(potential.to(number)).unflatten(1, (self.config.n_speakers, -1))
+        masked = (masks * encoded[:, None].to(number)).flatten(0, 1)
+        filters = self.decoder.filterbank.filters().to(number)
+        voices = F.conv_transpose1d(masked, filters, stride=self.stride)
+        return voices.unflatten(0, (len(potential), -1))[:, :, 0]
 
     def _padded(self, mixture: Tensor) -> Tensor:
         """Pad [B, T] so that two frames cover every sample and the last frame is complete."""
         tail = -mixture.shape[-1] % self.stride
         return F.pad(mixture, (self.stride, self.stride + tail))
+
+
+def _exact_dtype(like: Tensor) -> torch.dtype:
+    return torch.float32 if like.device.type == "mps" else torch.float64  # mps has no float64
 
 
 def mask_network(config: SeparatorConfig) -> SpikingNetwork:
@@ -168,7 +217,10 @@ def mask_network(config: SeparatorConfig) -> SpikingNetwork:
     n, c, k = config.n_filters, config.n_channels, config.conv_kernel_size
     layers = {"bottleneck": SpikingLayer(nn.Conv1d(n, c, 1, bias=False), nn.BatchNorm1d(c))}
     for i, d in enumerate(config.dilations):
-        synapse = nn.Conv1d(c, c, k, padding=d * (k // 2), dilation=d, bias=False)
+        if config.causal:
+            synapse = CausalConv1d(c, c, k, dilation=d, bias=False)
+        else:
+            synapse = nn.Conv1d(c, c, k, padding=d * (k // 2), dilation=d, bias=False)
         norm = nn.BatchNorm1d(c)
         if config.identity == "folded":
             nn.init.constant_(norm.weight, RESIDUAL_GAIN)

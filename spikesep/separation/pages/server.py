@@ -20,6 +20,7 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.inference.in_memory import Model
+from spikesep.separation.model.latency import delays_of
 from spikesep.separation.pages import assets
 from spikesep.separation.pages.errors import RequestError
 from spikesep.separation.pages.request import ADDRESS, PATIENCE, Handler, StoppedError
@@ -129,6 +130,7 @@ def _page(model: Model, name: str, limits: Limits) -> str:
         n_speakers=model.n_speakers,
         sample_rate=model.sample_rate,
         max_khz=model.sample_rate / 2000,
+        latency=delays_of(model.separator).total,
         max_megabytes=limits.megabytes,
         max_seconds=limits.seconds,
         length=" ".join(f"{n} {unit}" for n, unit in ((minutes, "min"), (seconds, "s")) if n),

@@ -8,6 +8,7 @@ import torch
 from spikesep.separation.inference.output_level import LevelMeter
 from spikesep.separation.inference.streaming import Stream
 from spikesep.separation.inference.voices import seconds_of_outputs, seconds_of_turns
+from spikesep.separation.model.latency import Delays
 from spikesep.separation.model.separator import Separator
 from spikesep.separation.tracks.embedder import SpeakerEmbedder
 from spikesep.separation.tracks.leveling import level_voices
@@ -44,7 +45,7 @@ class Replay:
         sample_rate: sample rate in Hz.
     """
 
-    cost, latency = Cost(), 0.0
+    cost, delays = Cost(), Delays(network=0.0, conditioning=0.0, block=0.0)
 
     def __init__(self, outputs: np.ndarray, sample_rate: int):
         self.sample_rate = sample_rate

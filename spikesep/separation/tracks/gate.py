@@ -6,7 +6,7 @@ therefore the recording itself, without the gaps that leakage would leave in it.
 
 import numpy as np
 
-from spikesep.separation.inference.streaming import Window
+from spikesep.separation.audio.resampling import Window
 from spikesep.separation.tracks.activity import (
     FRAMES_PER_SECOND,
     REACH,

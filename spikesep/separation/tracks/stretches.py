@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spikesep.separation.inference.streaming import Resampler, Window
+from spikesep.separation.audio.resampling import Resampler, Window
 from spikesep.separation.tracks.activity import FRAMES_PER_SECOND, constant_runs
 from spikesep.separation.tracks.embedder import SpeakerEmbedder
 from spikesep.spiking.cost import Cost, CostMeter

@@ -7,13 +7,16 @@ A `GatedStream` leaves assignment and arrangement to the end of the recording; a
 assigns each stretch from what has been heard so far.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spikesep.separation.inference.streaming import Wave, Window, to_mono
+from spikesep.separation.audio.resampling import Window
+from spikesep.separation.inference.streaming import Wave, to_mono
+from spikesep.separation.model.latency import Delays
 from spikesep.separation.tracks.arrangement import Arranger
 from spikesep.separation.tracks.assignment import OnlineAssignment, assign
 from spikesep.separation.tracks.embedder import SpeakerEmbedder
@@ -31,7 +34,7 @@ class OutputStream(Protocol):
     @property
     def cost(self) -> Cost: ...  # noqa: D102
     @property
-    def latency(self) -> float: ...  # noqa: D102
+    def delays(self) -> Delays: ...  # noqa: D102
     def push(self, block: np.ndarray) -> np.ndarray: ...  # noqa: D102
     def flush(self) -> np.ndarray: ...  # noqa: D102
 
@@ -69,9 +72,14 @@ class GatedStream:
         return self._collector.cost
 
     @property
+    def delays(self) -> Delays:
+        """What the delay of a voice consists of."""
+        return replace(self._stream.delays, tracks=self._gate.latency)
+
+    @property
     def latency(self) -> float:
         """Largest delay of a voice in seconds of signal; computing time comes on top."""
-        return self._stream.latency + self._gate.latency
+        return self.delays.total
 
     @property
     def maps(self) -> np.ndarray:
@@ -137,9 +145,9 @@ class TrackStream(GatedStream):
         self._held = Window()
 
     @property
-    def latency(self) -> float:
-        """Largest delay of a voice in seconds of signal; computing time comes on top."""
-        return super().latency + self._collector.latency
+    def delays(self) -> Delays:
+        """What the delay of a voice consists of."""
+        return replace(super().delays, tracks=super().delays.tracks + self._collector.latency)
 
     def _collect(self, gated: np.ndarray, active: np.ndarray) -> np.ndarray:
         self._held.push(gated)

@@ -5,7 +5,7 @@ A synaptic operation is one spike arriving at one neuron: an addition. A layer w
     counted in either network, and pruned synapses are not counted in the SNN.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,8 +28,12 @@ class CostMeter:
     """
 
     def __init__(self):
-        self.cost = Cost()
-        self._passing = Cost()
+        self._layers: dict[str, Cost] = {}
+
+    @property
+    def cost(self) -> Cost:
+        """The cost of all layers so far."""
+        return Cost.of_layers(list(self._layers.values()))
 
     def __call__(
         self, name: str, module: Synaptic, signals: tuple[Signal, ...], out: Signal
@@ -37,24 +41,24 @@ class CostMeter:
         """See `spikesep.spiking.network.Observer`."""
         branches = zip(module.branches, signals, strict=True)
         arriving = sum((_arriving(*branch) for branch in branches), start=_Arriving())
-        fires, ends, p = out.is_spiking, isinstance(module, Readout), self._passing
+        fires = out.is_spiking
         n_spikes = float(sum(trains.n_spikes for trains in out.trains))
-        self._passing = Cost(
-            macs=p.macs + arriving.macs,
-            kept_macs=p.kept_macs + arriving.kept_macs,
-            analog_macs=p.analog_macs + arriving.analog_macs,
-            synops=p.synops + arriving.spikes,
-            n_steps=out.trains[0].n_steps if fires else p.n_steps,
-            spikes=(*p.spikes, n_spikes) if fires else p.spikes,
-            neurons=(*p.neurons, float(out.shape.numel())) if fires else p.neurons,
-            readout_synops=arriving.spikes if ends else 0.0,
-            full_synops=(p.full_synops or 0.0) + arriving.spikes_unpruned,
-            active_macs=(p.active_macs or 0.0) + arriving.active,
-            deferred=p.deferred or (fires and _coding_of(module).deferred),
-            leaky=p.leaky or (fires and _coding_of(module).beta < 1),
+        own = Cost(
+            macs=arriving.macs,
+            kept_macs=arriving.kept_macs,
+            analog_macs=arriving.analog_macs,
+            synops=arriving.spikes,
+            n_steps=out.trains[0].n_steps if fires else 0,
+            spikes=(n_spikes,) if fires else (),
+            neurons=(float(out.shape.numel()),) if fires else (),
+            readout_synops=arriving.spikes if isinstance(module, Readout) else 0.0,
+            full_synops=arriving.spikes_unpruned,
+            active_macs=arriving.active,
+            deferred=fires and _coding_of(module).deferred,
+            leaky=fires and _coding_of(module).beta < 1,
         )
-        if ends:  # ends the pass
-            self.cost, self._passing = self.cost + self._passing, Cost()
+        before = self._layers.get(name)
+        self._layers[name] = own if before is None else before + own
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,14 @@ class _Arriving:
     active: float = 0.0
 
     def __add__(self, other: "_Arriving") -> "_Arriving":
-        return _Arriving(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return _Arriving(
+            self.macs + other.macs,
+            self.kept_macs + other.kept_macs,
+            self.analog_macs + other.analog_macs,
+            self.spikes + other.spikes,
+            self.spikes_unpruned + other.spikes_unpruned,
+            self.active + other.active,
+        )
 
 
 def macs(module: Synaptic, shape: tuple[int, ...]) -> float:

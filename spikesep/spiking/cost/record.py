@@ -1,5 +1,6 @@
 """Operations of a network, counted: what passes cost, added up."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -88,9 +89,25 @@ class Cost:
             values[name] = None if values.get(name) is None else Operations(**values[name])
         return cls(**values)
 
+    @classmethod
+    def of_layers(cls, layers: "Sequence[Cost]") -> "Cost":
+        """The cost of a network, from those of its layers in order and of its readout."""
+        if not layers:
+            return cls()
+        counts = ("macs", "kept_macs", "analog_macs", "synops")
+        counts += ("readout_synops", "full_synops", "active_macs")
+        return cls(
+            **{name: sum(getattr(layer, name) for layer in layers) for name in counts},
+            n_steps=max(layer.n_steps for layer in layers),
+            spikes=tuple(n for layer in layers for n in layer.spikes),
+            neurons=tuple(n for layer in layers for n in layer.neurons),
+            deferred=any(layer.deferred for layer in layers),
+            leaky=any(layer.leaky for layer in layers),
+        )
+
     def __add__(self, other: "Cost") -> "Cost":
-        if not self.macs or not other.macs:
-            return self if self.macs else other
+        if Cost() in (self, other):
+            return other if self == Cost() else self
         if (self.n_steps, len(self.spikes)) != (other.n_steps, len(other.spikes)):
             raise ValueError("costs of different networks do not add up")
         sums = {

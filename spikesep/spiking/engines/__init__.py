@@ -34,6 +34,8 @@ DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.25
 """Spikes per input and product from which `auto` takes dense; approximate. There is one product per
 step or, with deferred neurons, one per window (`python -m benchmarks --only crossing`).
 """
+FEW_INPUTS = 2**13
+"""Inputs up to which counting spikes, and listing them, takes longer than a product."""
 
 
 def register(name: str, engine: Engine) -> None:
@@ -98,10 +100,12 @@ def choose(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> 
         return "event", "as asked for"
     if call.fixed is None:
         return "dense", "float weights, added up in one order"
+    n_inputs = sum(signal.shape.numel() for signal in signals)
+    if n_inputs <= FEW_INPUTS:
+        return "dense", "few inputs, as in a block of a live stream"
     deferred, n_steps = call.coding.deferred, call.coding.n_steps
     n_products, most = (1, DENSE_RATE_DEFERRED) if deferred else (n_steps, DENSE_RATE)
     n_spikes = sum(trains.n_spikes for signal in signals for trains in signal.trains)
-    n_inputs = sum(signal.shape.numel() for signal in signals)
     rate = n_spikes / (n_inputs * n_products)
     name = "event" if rate < most else "dense"
     return name, f"{rate:.3f} spikes per input and product, dense from {most:g}"

@@ -2,7 +2,8 @@
 
 NIR checks the types of a graph as if convolutions had one group and square kernels, and has no
 pooling in one dimension. Groups are therefore written as one convolution with zeros between them,
-kernels are made square with zeros, and `AvgPool1d` is written as a convolution.
+kernels are made square with zeros, and `AvgPool1d` is written as a convolution. Nodes pad both
+sides alike, so a causal kernel gets zeros for what follows.
 """
 
 from math import prod
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from spikesep.spiking.export.extras import require
 from spikesep.spiking.network import NotConvertibleError
@@ -81,7 +83,7 @@ def synapse_node(connectivity: Connectivity, weight: Tensor, bias: Tensor, shape
     if not isinstance(connectivity, ConvConnectivity):
         return nir.Affine(weight=weight.numpy(), bias=bias.numpy())
     weight = ungrouped(weight, connectivity.groups)
-    margins = connectivity.margins
+    weight, margins = _centered(weight, connectivity)
     is_symmetric = all(before == behind for before, behind in margins)
     padding: Any = tuple(before for before, _ in margins) if is_symmetric else "same"
     sizes = {"stride": connectivity.stride, "dilation": connectivity.dilation}
@@ -96,6 +98,17 @@ def synapse_node(connectivity: Connectivity, weight: Tensor, bias: Tensor, shape
     return nir.Conv2d(
         shape[1:], weight.numpy(), padding=padding, groups=1, bias=bias.numpy(), **sizes
     )
+
+
+def _centered(
+    weight: Tensor, connectivity: ConvConnectivity
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """A kernel that pads on one side alone, as one with zeros behind it that pads on both."""
+    margins = connectivity.margins
+    if len(margins) != 1 or margins[0][1] or not margins[0][0]:
+        return weight, margins
+    ((before, _),) = margins
+    return F.pad(weight, (0, before // connectivity.dilation[0])), [(before, before)]
 
 
 def scale_node(factor: float, shape: Size) -> Any:
@@ -152,6 +165,6 @@ def _square(weight: Tensor, padding: Size, dilation: Size) -> tuple[Tensor, Size
             "many zeros on either side; take sizes that are both odd or both even"
         )
     rows, columns = (n // 2 for n in missing)
-    wide = torch.nn.functional.pad(weight, (columns, columns, rows, rows))
+    wide = F.pad(weight, (columns, columns, rows, rows))
     more = (rows * dilation[0], columns * dilation[1])
     return wide, (padding[0] + more[0], padding[1] + more[1])

@@ -32,9 +32,12 @@ def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> 
     """
     global _pool
     n_threads = max(1, min(torch.get_num_threads(), n // grain))
-    if n_threads > 1 and (_pool is None or _pool._max_workers < n_threads - 1):
+    if n_threads == 1:
+        kernel(0, n, *arguments)
+        return
+    if _pool is None or _pool._max_workers < n_threads - 1:
         _pool = ThreadPoolExecutor(n_threads - 1, thread_name_prefix="spikesep")
-    n_parts = min(n_threads * PARTS, n // grain) if n_threads > 1 else 1
+    n_parts = min(n_threads * PARTS, n // grain)
     parts = pairwise(n * k // n_parts for k in range(n_parts + 1))
     lock = Lock()
 
@@ -46,7 +49,7 @@ def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> 
                 return
             kernel(*part, *arguments)
 
-    others = [] if _pool is None else [_pool.submit(work) for _ in range(n_threads - 1)]
+    others = [_pool.submit(work) for _ in range(n_threads - 1)]
     try:
         work()
     finally:

@@ -131,15 +131,23 @@ class Connectivity(ABC):
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether each output lies at the center of its inputs, with as many outputs as inputs."""
+        """Whether each output reads the input in its own place, with as many outputs as inputs."""
         return False
+
+    @property
+    def home(self) -> Size:
+        """The tap through which an output of a synapse that `keeps_shape` reads its own place."""
+        return ()
+
+    def own(self, x: Tensor) -> Tensor:
+        """The inputs in the places of the outputs of a synapse that `keeps_shape`."""
+        return x
 
     def unit_kernel(self, weight: Tensor) -> Tensor:
         """The weight with which a synapse that `keeps_shape` returns its input."""
         unit = torch.zeros_like(weight)
         channels = torch.arange(len(weight))
-        middle = (size // 2 for size in weight.shape[2:])
-        unit[(channels, channels % weight.shape[1], *middle)] = 1.0
+        unit[(channels, channels % weight.shape[1], *self.home)] = 1.0
         return unit
 
     # The map before the synapse.

@@ -1,6 +1,6 @@
 """The kinds of synapse that convert. A new kind is one class here and an entry in `KINDS`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spikesep.spiking.synapses.connectivity import Connectivity, Pooling
-from spikesep.spiking.synapses.modules import ConvTranspose, OneToOne, Synapse, transposed
+from spikesep.spiking.synapses.convolution import ConvConnectivity, TransposedConvConnectivity
+from spikesep.spiking.synapses.modules import CausalConv1d, ConvTranspose, OneToOne, Synapse
 from spikesep.spiking.synapses.one_to_one import OneToOneConnectivity
-from spikesep.spiking.synapses.table import Size, windows
+from spikesep.spiking.synapses.table import Size
 
 NO_OPS = (
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
@@ -78,164 +79,6 @@ class LinearConnectivity(Connectivity):
         return n_taps  # each position of a flattened map has weights of its own
 
 
-@dataclass(frozen=True)
-class ConvConnectivity(Connectivity):
-    """`nn.Conv1d` and `nn.Conv2d`: grouped, depthwise, strided, dilated.
-
-    Attributes:
-        kernel_size, stride, dilation: one number per dimension.
-        padding: as in torch, one number per dimension, "same" or "valid".
-        padding_mode: as in torch.
-    """
-
-    kernel_size: Size = ()
-    stride: Size = ()
-    dilation: Size = ()
-    padding: Size | str = ()
-    padding_mode: str = "zeros"
-
-    def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Connectivity`."""
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            sides = [side for pair in reversed(self.margins) for side in pair]
-            x, padding = F.pad(x, sides, self.padding_mode), 0
-        convolve = F.conv1d if len(self.kernel_size) == 1 else F.conv2d
-        return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
-
-    @property
-    def margins(self) -> list[tuple[int, int]]:
-        """Padding before and behind the input, for each dimension."""
-        if not isinstance(self.padding, str):
-            return [(size, size) for size in self.padding]
-        spans = zip(self.dilation, self.kernel_size, strict=True)
-        totals = [d * (k - 1) if self.padding == "same" else 0 for d, k in spans]
-        return [(total // 2, total - total // 2) for total in totals]
-
-    def require_table(self) -> None:
-        """See `Connectivity`."""
-        super().require_table()
-        if self.padding_mode != "zeros":
-            raise NotImplementedError(f"padding_mode={self.padding_mode!r}")
-
-    def windows(self, image: Size) -> tuple[np.ndarray, np.ndarray, Size]:
-        """See `Connectivity`."""
-        cells, shape = windows(image, self.kernel_size, self.stride, self.margins, self.dilation)
-        return cells, np.arange(cells.shape[1], dtype=np.int32), shape
-
-    def output_shape(self, shape: Size) -> Size:
-        """See `Connectivity`."""
-        name = f"Conv{len(self.kernel_size)}d"
-        if (len(shape), shape[0]) != (1 + len(self.kernel_size), self.in_channels):
-            raise ValueError(f"{name} of {self.in_channels} channels receives {list(shape)}")
-        sizes = [self.output_size(axis, n) for axis, n in enumerate(shape[1:])]
-        if 0 in sizes:
-            raise ValueError(f"{name} is larger than the {list(shape)} that it receives")
-        return (self.out_channels, *sizes)
-
-    def output_size(self, axis: int, n: int) -> int:
-        """Output positions along an axis for n input positions; 0 where the kernel is larger."""
-        span = self.dilation[axis] * (self.kernel_size[axis] - 1)
-        return max(0, (n + sum(self.margins[axis]) - span - 1) // self.stride[axis] + 1)
-
-    @property
-    def n_phases(self) -> int:
-        """See `Connectivity`."""
-        return prod(self.stride)
-
-    @property
-    def n_taps(self) -> int:
-        """See `Connectivity`."""
-        return prod(self.kernel_size)
-
-    @property
-    def describe(self) -> str:
-        """See `Connectivity`."""
-        groups = f" g{self.groups}" if self.groups > 1 else ""
-        kernel, dilation = ("x".join(map(str, n)) for n in (self.kernel_size, self.dilation))
-        name = f"{self._name} {self.in_channels}->{self.out_channels}"
-        return f"{name} k{kernel} d{dilation}{groups}"
-
-    @property
-    def _name(self) -> str:
-        return f"Conv{len(self.kernel_size)}d"
-
-    @property
-    def keeps_shape(self) -> bool:
-        """See `Connectivity`."""
-        spans = zip(self.dilation, self.kernel_size, strict=True)
-        return (
-            self.in_channels == self.out_channels
-            and all(stride == 1 for stride in self.stride)
-            and self.margins == [(d * (k - 1) // 2,) * 2 for d, k in spans]
-            and all(k % 2 for k in self.kernel_size)
-        )
-
-    def per_output(self, values: Tensor) -> Tensor:
-        """See `Connectivity`."""
-        return values.view(-1, *[1] * len(self.kernel_size))
-
-    def zero_padded(self) -> Connectivity:
-        """See `Connectivity`."""
-        return replace(self, padding_mode="zeros")
-
-
-@dataclass(frozen=True)
-class TransposedConvConnectivity(ConvConnectivity):
-    """`ConvTranspose`: input i reaches output i * stride - padding + tap * dilation.
-
-    Attributes:
-        output_padding: positions added behind the output, one number per dimension.
-    """
-
-    output_padding: Size = ()
-
-    def project(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """See `Connectivity`."""
-        padding = tuple(before for before, _ in self.margins)
-        sizes = (self.stride, padding, self.output_padding, self.groups, self.dilation)
-        return transposed(x, weight, bias, *sizes)
-
-    def windows(self, image: Size) -> tuple[np.ndarray, np.ndarray, Size]:
-        """See `Connectivity`. Taps that fall between two inputs read padding."""
-        cells = np.zeros((1, 1), np.int64)
-        for axis, n in enumerate(image):
-            own = self._windows_along(axis, n)
-            joint = np.where((cells < 0)[:, None, :, None] | (own < 0)[None, :, None], -1, 0)
-            places = cells[:, None, :, None] * n + own[None, :, None]
-            cells = np.where(joint < 0, -1, places)
-            cells = cells.reshape(cells.shape[0] * cells.shape[1], -1)
-        sizes = tuple(self.output_size(axis, n) for axis, n in enumerate(image))
-        return cells.astype(np.int32), np.arange(self.n_taps, dtype=np.int32), sizes
-
-    def _windows_along(self, axis: int, n: int) -> np.ndarray:
-        """Inputs [n_outputs, kernel_size] of the outputs along an axis, -1 where there is none."""
-        outputs, taps = np.arange(self.output_size(axis, n)), np.arange(self.kernel_size[axis])
-        reached = outputs[:, None] + self.margins[axis][0] - taps * self.dilation[axis]
-        inputs, between = np.divmod(reached, self.stride[axis])
-        return np.where((between == 0) & (inputs >= 0) & (inputs < n), inputs, -1)
-
-    def output_size(self, axis: int, n: int) -> int:
-        """See `ConvConnectivity`."""
-        span = self.dilation[axis] * (self.kernel_size[axis] - 1)
-        size = (n - 1) * self.stride[axis] - sum(self.margins[axis]) + span + 1
-        return max(0, size + self.output_padding[axis]) if n else 0
-
-    @property
-    def n_phases(self) -> int:
-        """Each input meets all taps."""
-        return 1
-
-    @property
-    def keeps_shape(self) -> bool:
-        """A residual path around a transposed convolution is not supported."""
-        return False
-
-    @property
-    def _name(self) -> str:
-        return f"ConvTranspose{len(self.kernel_size)}d"
-
-
 KINDS: dict[type[nn.Module], type[Connectivity]] = {
     nn.Linear: LinearConnectivity,
     nn.Conv1d: ConvConnectivity,
@@ -283,6 +126,8 @@ def connectivity_of(synapse: Synapse, before: nn.Module | None = None) -> Connec
     else:
         names = ("in_channels", "out_channels", "groups", "kernel_size", "stride", "dilation")
         sizes = {name: getattr(synapse, name) for name in (*names, "padding")}
+        if isinstance(synapse, CausalConv1d):
+            sizes["padding"] = (synapse.margins,)
         for name in ("padding_mode", "output_padding"):
             if name in kind.__dataclass_fields__ and hasattr(synapse, name):
                 sizes[name] = getattr(synapse, name)

@@ -35,6 +35,38 @@ class ConvTranspose(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
 
 
+class CausalConv1d(nn.Conv1d):
+    """`nn.Conv1d` that pads only before its input: an output depends on no later input.
+
+    Args:
+        in_channels, out_channels, kernel_size, dilation, groups, bias: as of `nn.Conv1d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__(
+            in_channels, out_channels, kernel_size, dilation=dilation, groups=groups, bias=bias
+        )
+        self.margins = (dilation * (kernel_size - 1), 0)
+        """Padding before and behind the input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[batch, C_in, n] -> [batch, C_out, n]."""
+        return super().forward(F.pad(input, self.margins))
+
+    def extra_repr(self) -> str:
+        """The sizes that torch lists, and the padding."""
+        return f"{super().extra_repr()}, margins={self.margins}"
+
+
 class OneToOne(nn.Module):
     """Synapses of a weight from each input to the neuron in its place: an identity shortcut.
 

@@ -19,15 +19,15 @@ class Gate:
     """Stops the network of a running service before its next block until `go` is set."""
 
     def __init__(self, service):
-        self.network, self.calls = service.model.separator.separate_conditioned, 0
+        self.network, self.calls = service.model.separator.encode_frames, 0
         self.begun, self.go = threading.Event(), threading.Event()
-        service.model.separator.separate_conditioned = self
+        service.model.separator.encode_frames = self
 
-    def __call__(self, mixture, observe=None):
+    def __call__(self, samples):
         self.calls += 1
         self.begun.set()
         assert self.go.wait(10)
-        return self.network(mixture, observe)
+        return self.network(samples)
 
 
 @contextmanager

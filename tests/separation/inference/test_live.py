@@ -26,13 +26,13 @@ def test_microphone_is_recorded_until_it_is_unplugged(monkeypatch):
         signal = ((0.5, False), (0.25, True), (0.125, True))
 
         def __init__(self, samplerate, channels, dtype, blocksize, callback):
-            assert (samplerate, channels, dtype, blocksize) == (48000, 1, "float32", 960)
+            assert (samplerate, channels, dtype, blocksize) == (48000, 1, "float32", 480)
             self.callback = callback
 
         def __enter__(self):
             for level, overflow in self.signal:
-                memory = np.full((960, 1), level, np.float32)
-                self.callback(memory, 960, None, SimpleNamespace(input_overflow=overflow))
+                memory = np.full((480, 1), level, np.float32)
+                self.callback(memory, 480, None, SimpleNamespace(input_overflow=overflow))
                 memory[:] = 9  # PortAudio reuses its buffer
 
         def __exit__(self, *_):
@@ -52,16 +52,15 @@ def test_microphone_is_recorded_until_it_is_unplugged(monkeypatch):
     sound = microphone_sound(told.append)
     assert sound.sample_rate == 48000
     for level in (0.5, 0.25, 0.125):
-        np.testing.assert_array_equal(next(sound.blocks), np.full((1, 960), level))
+        np.testing.assert_array_equal(next(sound.blocks), np.full((1, 480), level))
     with pytest.raises(SpikeSepError, match="no samples from the microphone"):
         next(sound.blocks)
     (lost,) = told
     assert "samples were lost" in lost
-    Device.signal, told[:] = (
-        [(0.5, False)] * 501,
-        [],
-    )  # 10.02 s, one block more than the buffer holds
-    assert sum(1 for _ in until_stopped(microphone_sound(told.append).blocks, print)) == 500
+    n_kept = round(microphone.MAX_DELAY / microphone.BLOCK_SECONDS)
+    Device.signal, told[:] = [(0.5, False)] * (n_kept + 1), []
+    kept = until_stopped(microphone_sound(told.append).blocks, print)
+    assert sum(1 for _ in kept) == n_kept
     assert told == [lost]
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
+from spikesep.separation.audio.resampling import Resampler
 from spikesep.separation.inference.in_memory import Model
-from spikesep.separation.inference.streaming import Resampler
 
 RATES = [8000, 11025, 12000, 16000, 22050, 44100, 48000, 96000, 192000]
 

@@ -96,6 +96,8 @@ def test_file_says_what_it_needs_and_failures_leave_none(tmp_path):
         "n_speakers": "2",
         "stride": str(model.stride),
         "context": str(model.context),
+        "look_ahead": str(model.look_ahead),
+        "conditioning_cells": "10",
     }
     assert properties["kind"] == "snn"
     with pytest.raises(SpikeSepError, match="deferred: true"):

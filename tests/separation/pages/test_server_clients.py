@@ -79,10 +79,10 @@ def test_slow_uploads_time_out(service, monkeypatch):
 def test_service_continues_after_an_error_of_the_model(service, monkeypatch):
     with monkeypatch.context() as patched:
 
-        def fail(mixture, observe):
+        def fail(samples):
             return torch.zeros(2) @ torch.zeros(3)
 
-        patched.setattr(service.model.separator, "separate_conditioned", fail)
+        patched.setattr(service.model.separator, "encode_frames", fail)
         _, _, content = send_request(
             service, "POST", "/separate", recording(), X_File_Name="talk.wav"
         )
@@ -120,9 +120,9 @@ def test_closing_stops_the_separation_and_leaves_no_file(separator, tmp_path, mo
 
 
 def test_network_is_warmed_up(separator, monkeypatch):
-    calls, network = [], separator.separate_conditioned
+    calls, network = [], separator.encode_frames
     monkeypatch.setattr(
-        separator, "separate_conditioned", lambda *given: calls.append(1) or network(*given)
+        separator, "encode_frames", lambda *given: calls.append(1) or network(*given)
     )
     with serving(Model(separator)):
         assert calls

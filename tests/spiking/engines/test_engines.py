@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from spikesep.spiking import engines
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
-from spikesep.spiking.engines import dense
+from spikesep.spiking.engines import FEW_INPUTS, dense
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
@@ -153,7 +153,16 @@ def test_a_layer_says_what_it_ran_on_and_why():
     to_fixed_point(network, [torch.rand(1, 2, 5)])
     for level, engine in ((0.0, "event"), (1.0, "dense")):
         layers[0].fixed.bias.fill_(int(layers[0].fixed.threshold[0] * level))
-        network(torch.zeros(1, 2, 5))
+        network(torch.zeros(1, 2, FEW_INPUTS))
+        assert layers[1].ran_on.startswith(f"{engine}: ")
+
+
+def test_blocks_of_a_live_stream_run_on_dense_whatever_they_fire():
+    layers = [SpikingLayer(nn.Conv1d(2, 2, 1)) for _ in range(2)]
+    network = converted(layers, Readout(nn.Conv1d(2, 1, 1)), Coding(4), [0.5, 0.5])
+    to_fixed_point(network, [torch.rand(1, 2, 5)])
+    for n_frames, engine in ((FEW_INPUTS // 2, "dense"), (FEW_INPUTS // 2 + 1, "event")):
+        network(torch.zeros(1, 2, n_frames))
         assert layers[1].ran_on.startswith(f"{engine}: ")
 
 

@@ -84,11 +84,11 @@ def service():
 @pytest.fixture
 def blocks(service, monkeypatch):
     """Return a semaphore that each block of the network acquires first."""
-    gate, network = threading.Semaphore(0), service.model.separator.separate_conditioned
+    gate, network = threading.Semaphore(0), service.model.separator.encode_frames
 
-    def waiting(mixture, observe=None):
-        return gate.acquire(timeout=10) and network(mixture, observe)
+    def waiting(samples):
+        return gate.acquire(timeout=10) and network(samples)
 
-    monkeypatch.setattr(service.model.separator, "separate_conditioned", waiting, raising=False)
+    monkeypatch.setattr(service.model.separator, "encode_frames", waiting, raising=False)
     yield gate
     gate.release(100)
