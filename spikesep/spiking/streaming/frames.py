@@ -1,6 +1,6 @@
 """Frames of a signal that layers still read, and the frames that a run of outputs reads."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
@@ -87,7 +87,7 @@ class FrameBuffer:
         frames = (found[0] if len(found) == 1 else torch.cat(found, -2)).movedim(-2, -1)
         if self._trains is None:
             return Signal(frames)
-        return Signal(trains=(replace(self._trains, words=frames),))
+        return Signal(trains=(self._trains.with_words(frames),))
 
     def forget(self, before: int) -> None:
         """Drop the frames before an index."""
