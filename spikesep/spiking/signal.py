@@ -100,7 +100,7 @@ class SpikeTrains:
     @cached_property
     def value(self) -> Tensor:
         """threshold * count, [batch, ...]."""
-        return self.count * self.threshold
+        return (self.count if self.bursts is None else self.bursts) * self.threshold
 
 
 class Signal:
