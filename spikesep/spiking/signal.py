@@ -42,9 +42,9 @@ class SpikeTrains:
         self.threshold = threshold
         self.multiple = multiple
 
-    def with_words(self, words: Tensor) -> "SpikeTrains":
+    def with_spikes(self, fired: Tensor | packed.Bursts) -> "SpikeTrains":
         """Other spikes of neurons with the same threshold."""
-        return SpikeTrains(words, self.n_steps, self.threshold, self.multiple)
+        return SpikeTrains(fired, self.n_steps, self.threshold, self.multiple)
 
     @property
     def bursts(self) -> Tensor | None:

@@ -25,7 +25,7 @@ class SpikeMap(ABC):
     def __call__(self, signal: Signal) -> Signal:
         """The map of a signal: of its spikes and, where it carries a gradient, of its value."""
         trains = tuple(
-            trains.with_words(self.of_words(trains.words, trains.n_steps))
+            trains.with_spikes(self.of_words(trains.words, trains.n_steps))
             for trains in signal.trains
         )
         return Signal(self.of_values(signal.value) if signal.has_value else None, trains)

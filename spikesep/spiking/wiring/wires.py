@@ -189,4 +189,4 @@ def _beside_silence(trains: SpikeTrains, dim: int, sides: tuple[int, int]) -> Sp
         shape[dim] = size
     before, behind = (words.new_zeros(shape) for shape in shapes)
     whole = torch.cat([before, words, behind], dim)
-    return trains.with_words(whole)
+    return trains.with_spikes(whole)
