@@ -1,6 +1,8 @@
 """Loops compiled with numba: options, the cache of machine code, features of the processor."""
 
 import hashlib
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -74,3 +76,19 @@ def has(feature: str) -> bool:
     """Whether loops are compiled for a processor feature, by its LLVM name ("avx512bw")."""
     codegen = cpu_target.target_context.codegen()  # type: ignore[attr-defined]
     return f"+{feature}" in codegen.magic_tuple()[2].split(",")
+
+
+def load_without_blas() -> None:
+    """Load numba's loops over arrays without SciPy's linear algebra, for a process of our own.
+
+    numba imports it to see whether it can compile matrix products, which no loop here has. It takes
+    longer to import than the rest of numba.
+    """
+    name = "scipy.linalg"
+    if name in sys.modules:
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # its import fails
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        del sys.modules[name]
