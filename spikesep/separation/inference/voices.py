@@ -135,11 +135,15 @@ def seconds_of_turns(turns: Iterable[Turn], n_outputs: int) -> np.ndarray:
     return seconds
 
 
+def activity_of_outputs(estimates: np.ndarray, mixture: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Return in which frames each output [S, T] of a separator is active, bool [S, K]."""
+    gate = Gate(len(estimates), sample_rate)
+    return np.concatenate([gate.push(mixture, estimates)[1], gate.flush()[1]], axis=1)
+
+
 def seconds_of_outputs(estimates: np.ndarray, mixture: np.ndarray, sample_rate: int) -> np.ndarray:
     """Return how long each output [S, T] of a separator is active, [S]."""
-    gate = Gate(len(estimates), sample_rate)
-    n_frames = gate.push(mixture, estimates)[1].sum(1) + gate.flush()[1].sum(1)
-    return n_frames / FRAMES_PER_SECOND
+    return activity_of_outputs(estimates, mixture, sample_rate).sum(1) / FRAMES_PER_SECOND
 
 
 def are_heard(seconds: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The listening page of a scored experiment: choice of examples, and rendering.
 
 Examples are the median ones of their group, not the best, and the page says so. The page is a
-single file that contains all its data: sounds as FLAC, and rasters of the spikes. The browser draws
-waveforms and spectrograms from the sounds. The page opens from disk and makes no network requests.
+single file that contains all its data: sounds as FLAC, those of conversations as MP3, turns, and
+rasters of the spikes. The browser draws waveforms and spectrograms from the sounds. The page opens
+from disk and makes no network requests.
 """
 
 import csv
@@ -19,6 +20,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import atomic_path, read_json
 from spikesep.separation.config import DemoConfig
 from spikesep.separation.data.kaldi import Mixture, read_data_dir
+from spikesep.separation.model.hub import find_tracks
 from spikesep.separation.pages import assets
 from spikesep.separation.pages.examples import (
     Choice,
@@ -27,12 +29,17 @@ from spikesep.separation.pages.examples import (
     make_example,
 )
 from spikesep.separation.pages.rasters import data_url
+from spikesep.separation.pages.sounds import Conversation
 from spikesep.separation.scoring import by_voices, figures, metrics, results
+from spikesep.separation.scoring.conversation import read_turns
 from spikesep.separation.scoring.inputs import SETS, STAGES, check_scored
 from spikesep.separation.scoring.utterance import load_models
+from spikesep.separation.tracks.embedder import load_embedder
 
 MAX_PAGE_BYTES = 10 * 10**6
 """Size of a page that is still easy to host or to send."""
+PICTURE_BYTES, RASTER_BYTES = 1.5e6, 0.3e6
+"""Estimates of what figures and text take of it, and the rasters of each example."""
 
 
 def build_page(data: Path, exp: Path, out: Path, config: DemoConfig) -> Path:
@@ -68,6 +75,7 @@ def _make_examples(
 ) -> list[Example]:
     mixtures = _find_mixtures(data, exp, choices)
     models, console = load_models(exp), Console(stderr=True)
+    conversations = _find_conversations(data, exp, mixtures)
     progress = track(
         choices,
         "listening page",
@@ -76,7 +84,7 @@ def _make_examples(
         disable=not console.is_terminal,
     )
     return [
-        make_example(number, choice, mixtures[choice], models, rows)
+        make_example(number, choice, mixtures[choice], models, rows, conversations.get(choice))
         for number, choice in enumerate(progress, start=1)
     ]
 
@@ -94,6 +102,24 @@ def _find_mixtures(data: Path, exp: Path, choices: list[Choice]) -> dict[Choice,
                 f"--exp {exp})"
             )
     return {choice: mixtures[choice.condition, choice.utt] for choice in choices}
+
+
+def _find_conversations(
+    data: Path, exp: Path, mixtures: dict[Choice, Mixture]
+) -> dict[Choice, Conversation]:
+    """Return what is known about the mixtures that are conversations."""
+    turns = {
+        choice: found
+        for condition, folder in SETS.items()
+        for choice, mixture in mixtures.items()
+        if choice.condition == condition
+        for found in read_turns(data / folder, [mixture]).values()
+    }
+    tracks = find_tracks(exp / "snn") if turns else None
+    embedder = None if tracks is None else load_embedder(tracks).eval()
+    n = len(mixtures)
+    max_bytes = max(0.0, MAX_PAGE_BYTES - PICTURE_BYTES - n * RASTER_BYTES) / max(1, n)
+    return {choice: Conversation(found, embedder, max_bytes) for choice, found in turns.items()}
 
 
 def draw_figures(exp: Path) -> dict[str, str]:

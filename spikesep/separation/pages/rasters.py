@@ -37,7 +37,7 @@ class Raster:
 def rasters(counts: dict[str, np.ndarray], cost: Cost) -> list[Raster]:
     """Draw the rasters of the first, the middle and the last spiking layer."""
     n_layers, layers = len(counts), list(counts.values())
-    chosen = sorted({0, n_layers // 2, n_layers - 1}) if n_layers else []
+    chosen = [k for k in range(n_layers) if is_drawn(k, n_layers)]
     return [
         Raster(
             number=k + 1,
@@ -49,6 +49,11 @@ def rasters(counts: dict[str, np.ndarray], cost: Cost) -> list[Raster]:
         )
         for k in chosen
     ]
+
+
+def is_drawn(number: int, n_layers: int) -> bool:
+    """Whether a layer has a raster, by its number from 0."""
+    return number in (0, n_layers // 2, n_layers - 1)
 
 
 def row_step(counts: np.ndarray) -> int:

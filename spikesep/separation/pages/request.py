@@ -170,7 +170,9 @@ class Handler(BaseHTTPRequestHandler):
         separation = separate_upload(
             self.server.model, upload, voices, SEGMENT_SECONDS, self._send_progress
         )
-        return upload, describe_separation(upload, separation, time.perf_counter() - begun)
+        return upload, describe_separation(
+            self.server.model, upload, separation, time.perf_counter() - begun
+        )
 
     def is_connected(self) -> bool:
         """Whether the client still waits; one that hung up leaves an end of file to read."""

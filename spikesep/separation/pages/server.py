@@ -29,6 +29,9 @@ from spikesep.separation.pages.uploads import Limits
 SCRIPTS = (
     "theme.js",
     "pictures.js",
+    "view.js",
+    "turns.js",
+    "painter.js",
     "player.js",
     "saving.js",
     "recorder.js",

@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -16,11 +16,16 @@ from spikesep.separation.audio.wav import wav_header
 from spikesep.separation.inference.in_memory import Model
 from spikesep.separation.inference.on_disk import separate_sound
 from spikesep.separation.inference.report import Separation
+from spikesep.separation.inference.voices import are_heard, seconds_of_turns
+from spikesep.separation.tracks.gate import Gate
+from spikesep.separation.tracks.rttm import turns_of_activity
 
 SAMPLES_PER_SECOND = 96_000
 """Samples of all channels together per permitted second: two channels at 48 kHz."""
 CHUNK = 2**16
 """Samples processed at once."""
+FULL_SCALE = 2**15
+"""Full scale of 16-bit samples."""
 GSM_RATE = 8000
 """Sample rate of headerless GSM 06.10 frames in Hz."""
 
@@ -173,20 +178,30 @@ def separate_upload(
         segment_seconds: length of the network's blocks.
         on_progress: receives the finished share, up to 1, after each block; may raise.
 
+    Returns:
+        The separation. Its turns are those of the speakers or, if the model cannot tell speakers
+        apart, the times in which each voice is active.
+
     Raises:
         SpikeSepError: the sample rate is out of range, or the disk is full.
     """
+    gate = Gate(len(voices), upload.sample_rate)
+    activity: list[np.ndarray] = []
 
     def write(n_samples: int, n_voices: int, blocks: Iterator[np.ndarray]) -> None:
         for file in voices:
             file.write(wav_header(upload.sample_rate, n_samples))
+        upload.file.seek(0)
         for block in blocks:
             for file, voice in zip(voices, block.T, strict=True):
                 file.write(voice.astype("<i2").tobytes())
+            if model.embedder is None:
+                mixture = np.frombuffer(upload.file.read(4 * len(block)), np.float32)
+                activity.append(gate.push(mixture, block.T / np.float32(FULL_SCALE))[1])
 
     size = max(1, min(CHUNK, int(segment_seconds * upload.sample_rate)))
     blocks = (block[None] for block in upload.blocks(size))
-    return separate_sound(
+    separation = separate_sound(
         model,
         AudioStream(upload.sample_rate, 1, upload.n_samples, blocks),
         Path(tempfile.gettempdir()),
@@ -195,17 +210,28 @@ def separate_upload(
         segment_seconds=segment_seconds,
         on_progress=lambda seconds: on_progress(seconds / upload.seconds),
     )
+    if separation.turns or model.embedder is not None:
+        return separation
+    found = turns_of_activity(np.concatenate([*activity, gate.flush()[1]], axis=1))
+    return replace(separation, turns=(tuple(found),))
 
 
-def describe_separation(upload: Upload, separation: Separation, elapsed: float) -> dict[str, Any]:
+def describe_separation(
+    model: Model, upload: Upload, separation: Separation, elapsed: float
+) -> dict[str, Any]:
     """Describe a separation that took `elapsed` seconds, for the page.
 
     Returns:
-        `sample_rate`; `summary`, which states length and speed; and `work`, the operations.
+        `sample_rate`; `summary`, which states length and speed; `work`, the operations; `turns`,
+        as in the reports of `spikesep-infer`: `start` and `stop` in seconds, and `speaker`, the
+        number of the voice; `heard`, the numbers of the voices in which somebody is heard;
+        `follows`, whether voices follow their speakers.
     """
+    turns = separation.turns[0]
+    heard = _heard_voices(separation, model.n_speakers)
     notes, cost = [], separation.cost
-    for heard in separation.heard:
-        notes.append(f"heard {heard} voice{'' if heard == 1 else 's'}")
+    if separation.heard:
+        notes.append(f"heard {len(heard)} voice{'' if len(heard) == 1 else 's'}")
     if upload.channels > 1:
         notes.append(f"{upload.channels} channels averaged")
     if separation.scale < 1:
@@ -217,5 +243,19 @@ def describe_separation(upload: Upload, separation: Separation, elapsed: float) 
     minutes, seconds = divmod(round(upload.seconds, 1), 60)
     length = f"{minutes:.0f} min {seconds:.1f} s" if minutes else f"{seconds:.1f} s"
     timing = f"{length} at {upload.sample_rate} Hz, separated in {elapsed:.1f} s"
-    summary = "; ".join([timing, *notes])
-    return {"sample_rate": upload.sample_rate, "summary": summary, "work": work}
+    return {
+        "sample_rate": upload.sample_rate,
+        "summary": "; ".join([timing, *notes]),
+        "work": work,
+        "turns": [asdict(turn) for turn in turns],
+        "heard": heard,
+        "follows": model.embedder is not None,
+    }
+
+
+def _heard_voices(separation: Separation, n_outputs: int) -> list[int]:
+    """Return the numbers of the voices that are heard; all if they are not counted."""
+    if not separation.heard:
+        return list(range(1, n_outputs + 1))
+    heard = are_heard(seconds_of_turns(separation.turns[0], n_outputs))
+    return [k for k, is_heard in enumerate(heard, start=1) if is_heard]

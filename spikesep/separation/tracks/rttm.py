@@ -10,7 +10,7 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_lines
-from spikesep.separation.tracks.activity import FRAMES_PER_SECOND
+from spikesep.separation.tracks.activity import FRAMES_PER_SECOND, constant_runs
 from spikesep.separation.tracks.stretches import Stretch
 
 
@@ -46,6 +46,21 @@ def find_turns(stretches: Sequence[Stretch], maps: np.ndarray) -> list[Turn]:
             start = open_turns.get(speaker, [stretch.start])[0]
             open_turns[speaker] = [start, stretch.stop]
     turns += [_turn(speaker, *frames) for speaker, frames in open_turns.items()]
+    return sorted(turns, key=lambda turn: (turn.start, turn.speaker))
+
+
+def turns_of_activity(active: np.ndarray) -> list[Turn]:
+    """Return when each voice is active as turns, in order of their beginnings.
+
+    Args:
+        active: activity of the voices in frames, bool [S, K].
+    """
+    turns = [
+        _turn(speaker, start, stop)
+        for speaker, frames in enumerate(active)
+        for start, stop in constant_runs(frames[None])
+        if frames[start]
+    ]
     return sorted(turns, key=lambda turn: (turn.start, turn.speaker))
 
 

@@ -1,6 +1,7 @@
 """Both pages in a Chromium of this machine: helpers that drive them."""
 
 import io
+import json
 import shutil
 import time
 from pathlib import Path
@@ -82,6 +83,26 @@ def tone(seconds, rate, gain=1.0) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, gain * samples, rate, format="WAV")
     return buffer.getvalue()
+
+
+def answer_with(page, seconds, turns, n_voices, heard=None):
+    """Let the page get voices of tones, with these turns of (start, stop, voice), as an answer.
+
+    The mixture and the voices are equal; all voices are heard by default.
+    """
+    sound = tone(seconds, 8000)
+    names = ["mixture", *(f"voice{k + 1}" for k in range(n_voices))]
+    report = {
+        "sample_rate": 8000,
+        "summary": "",
+        "work": "",
+        "turns": [dict(zip(("start", "stop", "speaker"), turn, strict=True)) for turn in turns],
+        "heard": heard or list(range(1, n_voices + 1)),
+        "follows": True,
+    }
+    line = json.dumps({"report": report, "parts": {name: len(sound) for name in names}})
+    body = f"{line}\n".encode() + len(names) * sound
+    page.route("**/separate", lambda route: route.fulfill(body=body))
 
 
 def drop(page, *files: tuple[str, bytes]):

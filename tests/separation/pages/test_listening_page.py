@@ -20,9 +20,9 @@ from spikesep.separation.audio.conditioning import condition
 from spikesep.separation.config import DemoConfig, ScoringConfig
 from spikesep.separation.model.separator import load_separator
 from spikesep.separation.pages import build_page
-from spikesep.separation.pages.examples import separate_with_counts
 from spikesep.separation.pages.listening_page import choose_examples, render
 from spikesep.separation.pages.rasters import raster_picture, rasters
+from spikesep.separation.pages.sounds import separate_with_counts
 from spikesep.separation.scoring.score import score_experiment
 from spikesep.spiking.signal import Signal
 from spikesep.training.records.history import History

@@ -10,7 +10,7 @@ from helpers.web.serve import read_response, recording, send_request, serving
 
 from spikesep.separation.config import DemoConfig, MixingConfig, ScoringConfig
 from spikesep.separation.inference.in_memory import Model
-from spikesep.separation.pages import build_page, examples
+from spikesep.separation.pages import build_page, sounds
 from spikesep.separation.scoring.inputs import find_modes
 from spikesep.separation.scoring.score import score_experiment
 
@@ -36,11 +36,11 @@ def test_long_mixtures_are_shown_where_all_voices_are_heard():
     rate = 1000
     sources = np.zeros((3, 30 * rate))
     sources[0], sources[1, 17 * rate : 20 * rate] = 0.1, 0.1
-    part = examples.excerpt(sources, rate)
+    part = sounds.excerpt(sources, rate)
     assert part.stop - part.start == 6 * rate
     assert part.start <= 17 * rate
     assert part.stop >= 20 * rate
-    assert examples.excerpt(sources[:, : 20 * rate], rate) == slice(0, 20 * rate)
+    assert sounds.excerpt(sources[:, : 20 * rate], rate) == slice(0, 20 * rate)
 
 
 def test_server_returns_three_voices_and_says_how_many_it_heard():

@@ -1,6 +1,15 @@
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from spikesep.separation.tracks.rttm import Turn, find_turns, format_reports, format_rttm
+from spikesep.separation.tracks.rttm import (
+    Turn,
+    find_turns,
+    format_reports,
+    format_rttm,
+    turns_of_activity,
+)
 from spikesep.separation.tracks.stretches import Stretch
 
 
@@ -22,6 +31,18 @@ def test_turns_join_neighboring_stretches_of_a_speaker():
         Turn(0.2, 1.2, 2),
         Turn(1.8, 2.0, 2),
     ]
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 4), st.integers(0, 40))))
+def test_turns_of_activity_cover_its_frames_without_touching(active):
+    turns = turns_of_activity(active)
+    painted = np.zeros_like(active)
+    for turn in turns:
+        part = slice(round(50 * turn.start), round(50 * turn.stop))
+        assert not painted[turn.speaker - 1, max(0, part.start - 1) : part.stop + 1].any()
+        painted[turn.speaker - 1, part] = True
+    np.testing.assert_array_equal(painted, active)
+    assert turns == sorted(turns, key=lambda turn: (turn.start, turn.speaker))
 
 
 def test_a_line_has_the_ten_fields_of_the_format():

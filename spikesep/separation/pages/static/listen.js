@@ -14,8 +14,22 @@ async function begin(root) {
   new Player(root, buffers, rate / 2);
   const button = root.querySelector(".save-zip");
   button.addEventListener("click", async () => {
-    const files = sounds.map(([name, { src }]) => [`${name}.flac`, new Blob([bytesOf(src)])]);
-    save(await zip(files), `${fileName(button.dataset.name)}.zip`);
+    const files = sounds.map(([name, { src }]) => {
+      const kind = src.startsWith("data:audio/mpeg") ? "mp3" : "flac";
+      return [`${name}.${kind}`, new Blob([bytesOf(src)])];
+    });
+    save(await zip([...files, ...turnFiles(root, button.dataset.name)]), `${fileName(button.dataset.name)}.zip`);
+  });
+}
+
+// Turns of an example, [file name, Blob] each: `reference.rttm` and `found.rttm`.
+function turnFiles(root, name) {
+  const turns = [...root.querySelectorAll(".lane")].flatMap(turnsOf);
+  turns.sort((a, b) => a.start - b.start);
+  return ["reference", "found"].flatMap((kind) => {
+    const own = turns.filter((turn) => turn.kind === kind);
+    const named = own.map((turn) => ({ ...turn, speaker: turn.source.split("-")[0] }));
+    return own.length ? [[`${kind}.rttm`, rttm(name, named)]] : [];
   });
 }
 

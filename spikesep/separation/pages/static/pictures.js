@@ -3,6 +3,7 @@
 
 const RANGE = 70; // dB shown below the loudest point of the first source
 const WINDOW = 0.032; // seconds
+const BLOCK = 256; // samples whose extremes are kept, so that minutes are drawn fast
 const SCALES = {
   light: ["#fdfdfe", "#e3e9f3", "#b4c6e2", "#7698c9", "#40659f", "#213c6b", "#0d1730"],
   dark: ["#0d0f14", "#1c1838", "#49206b", "#8e2f6e", "#d3544d", "#f59d54", "#fdf0c0"],
@@ -16,6 +17,18 @@ function levels(samples) {
     energy += sample * sample;
   }
   return { peak, rms: Math.sqrt(energy / Math.max(1, samples.length)) };
+}
+
+// Lowest and highest of each block of samples, and 0: {low, high}.
+function extremes(samples) {
+  const n = Math.ceil(samples.length / BLOCK);
+  const low = new Float32Array(n), high = new Float32Array(n);
+  for (let k = 0; k < samples.length; k++) {
+    const block = Math.floor(k / BLOCK), sample = samples[k];
+    if (sample < low[block]) low[block] = sample;
+    else if (sample > high[block]) high[block] = sample;
+  }
+  return { low, high };
 }
 
 // Mix sources, [samples, gain] each.
@@ -37,22 +50,25 @@ function fit(canvas) {
   return canvas;
 }
 
-// Draw the waveform of the samples from..to, which may be fractional.
-function drawWave(canvas, samples, from, to, peak, ink) {
-  const { width, height } = canvas;
-  const context = canvas.getContext("2d"), each = (to - from) / width;
+// Draw the waveform of the samples from..to, which may be fractional. Columns of many samples are
+// drawn from their blocks, see `extremes`.
+function drawWave(canvas, samples, blocks, from, to, peak, ink) {
+  const { width, height } = canvas, context = canvas.getContext("2d");
+  const by = (to - from) / width > 4 * BLOCK ? BLOCK : 1;
+  const { low, high } = by > 1 ? blocks : { low: samples, high: samples };
+  const each = (to - from) / width / by, first = from / by;
   context.clearRect(0, 0, width, height);
   context.fillStyle = ink;
   for (let x = 0; x < width; x++) {
-    const begin = Math.min(samples.length - 1, Math.floor(from + x * each));
-    const end = Math.min(samples.length, Math.max(begin + 1, Math.floor(from + (x + 1) * each)));
-    let low = 0, high = 0;
+    const begin = Math.min(low.length - 1, Math.floor(first + x * each));
+    const end = Math.min(low.length, Math.max(begin + 1, Math.floor(first + (x + 1) * each)));
+    let lowest = 0, highest = 0;
     for (let n = begin; n < end; n++) {
-      low = Math.min(low, samples[n]);
-      high = Math.max(high, samples[n]);
+      lowest = Math.min(lowest, low[n]);
+      highest = Math.max(highest, high[n]);
     }
-    const top = (height / 2) * (1 - (0.94 * high) / peak);
-    const bottom = (height / 2) * (1 - (0.94 * low) / peak);
+    const top = (height / 2) * (1 - (0.94 * highest) / peak);
+    const bottom = (height / 2) * (1 - (0.94 * lowest) / peak);
     context.fillRect(x, top - 0.5, 1, bottom - top + 1);
   }
 }
@@ -113,7 +129,8 @@ function spectrogram(samples, rate, columns, top, from = 0, to = samples.length)
   return { decibels, bins, loudest };
 }
 
-function drawSpectrogram(canvas, { decibels, bins }, loudest, scale) {
+// Colour a spectrogram: a canvas of one pixel for each column and bin.
+function paintSpectrogram({ decibels, bins }, loudest, scale) {
   const columns = decibels.length / bins;
   const picture = new ImageData(columns, bins);
   const pixels = new Uint32Array(picture.data.buffer);
@@ -124,11 +141,17 @@ function drawSpectrogram(canvas, { decibels, bins }, loudest, scale) {
       pixels[(bins - 1 - k) * columns + x] = colours[Math.max(0, Math.min(255, Math.round(level)))];
     }
   }
-  const small = Object.assign(document.createElement("canvas"), { width: columns, height: bins });
-  small.getContext("2d").putImageData(picture, 0, 0);
-  const context = canvas.getContext("2d");
+  const painted = Object.assign(document.createElement("canvas"), { width: columns, height: bins });
+  painted.getContext("2d").putImageData(picture, 0, 0);
+  return painted;
+}
+
+// Draw a painted spectrogram so that its columns cover `start` to `stop`, in shares of the width.
+function drawSpectrogram(canvas, painted, start = 0, stop = 1) {
+  const { width, height } = canvas, context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  context.clearRect(0, 0, width, height);
+  context.drawImage(painted, start * width, 0, (stop - start) * width, height);
 }
 
 // Interpolate 256 colours from `scale`, as 32-bit words of an ImageData (all browsers are
@@ -152,18 +175,4 @@ function clock(seconds) {
   const tenths = Math.floor(10 * seconds + 1e-6);
   const whole = String(Math.floor((tenths % 600) / 10)).padStart(2, "0");
   return `${Math.floor(tenths / 600)}:${whole}.${tenths % 10}`;
-}
-
-// Draw time ticks below the pictures, for `span` seconds from `left` on.
-function drawTicks(axis, left, span) {
-  const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300];
-  const step = steps.find((seconds) => span / seconds <= 9) ?? 600;
-  axis.replaceChildren();
-  const first = Math.ceil(left / step - 1e-6);
-  for (let k = first; k * step < left + span - 0.3 * step; k++) {
-    const tick = axis.appendChild(document.createElement("span")), second = k * step;
-    const exact = clock(second), text = step < 1 ? exact : exact.slice(0, -2);
-    tick.textContent = second < 60 ? `${+second.toFixed(2)}${k === first ? " s" : ""}` : text;
-    tick.style.left = `${(100 * (second - left)) / span}%`;
-  }
 }

@@ -5,7 +5,6 @@
 const FADE = 0.02; // seconds of a crossfade
 const BOTH = "both"; // value of the choice that plays all sources with a fader
 const SILENT = 1 / 32768; // of full scale: one 16-bit step
-const CLOSEST = 0.05; // seconds shown at the largest zoom
 
 // Decode an audio file to an AudioBuffer, at the given rate if the browser supports it.
 function decode(bytes, rate) {
@@ -24,24 +23,24 @@ class Player {
     this.buffers = buffers;
     const radios = [...root.querySelectorAll("input[type=radio]")];
     this.choices = radios.filter(({ value }) => value in buffers || value === BOTH);
-    this.faders = [...root.querySelectorAll("input.fader")];
+    this.choices.forEach((input, k) => this.#label(input, k < 9 ? k + 1 : ""));
+    const faders = [...root.querySelectorAll("input.fader")];
+    this.faders = faders.filter(({ dataset }) => dataset.source in buffers);
     this.duration = Math.max(...Object.values(buffers).map((buffer) => buffer.duration));
-    this.top = top;
     this.output = null;
     this.gains = {};
     this.nodes = null; // while playing
     this.offset = 0; // seconds: position, or position when playback began
-    this.zoom = 1;
-    this.left = 0; // seconds: start of the pictures
-    this.decibels = {}; // spectrograms, by source
     this.mixed = null; // samples of BOTH
-    this.frame = null; // requested for painting
     this.following = null; // requested for showing the position
     this.#listen();
+    const rate = buffers[this.#first].sampleRate, samples = (name) => this.#samples(name);
+    this.painter = new Painter(root, this.view, { rate, samples, first: this.#first, top });
     this.#measure();
-    this.zoomBy(1);
+    this.turns = new Turns(root, this.view, (seconds) => this.seek(seconds));
+    this.view.zoomBy(0);
     this.choose((this.choices.find((input) => input.checked) ?? this.choices[0]).value);
-    this.#moved();
+    this.#moved(true);
     root.player = this;
     root.tabIndex = -1; // keeps the keyboard focus after a click
     root.classList.add("ready");
@@ -54,31 +53,30 @@ class Player {
     const on = (target, type, act) => target.addEventListener(type, act, { signal });
     this.seeker = root.querySelector(".seek");
     this.seeker.max = this.duration;
-    this.view = root.querySelector(".view");
+    const acts = { seek: (seconds) => this.seek(seconds), changed: () => this.#changed() };
+    this.view = new View(root, this.duration, acts, signal);
     on(root.querySelector(".play"), "click", () => this.toggle());
-    on(root.querySelector(".closer"), "click", () => this.zoomBy(2));
-    on(root.querySelector(".wider"), "click", () => this.zoomBy(1 / 2));
     on(this.seeker, "input", () => this.seek(Number(this.seeker.value)));
     on(root, "keydown", (event) => this.#key(event));
     for (const input of this.choices) on(input, "change", () => this.choose(input.value));
     for (const fader of this.faders) on(fader, "input", () => this.#faded());
-    on(this.view, "pointerdown", (event) => {
-      this.view.setPointerCapture(event.pointerId);
-      this.#point(event);
-    });
-    on(this.view, "pointermove", (event) => event.buttons && this.#point(event));
-    on(document, "theme", () => this.paint());
+    on(document, "theme", () => this.draw());
     this.resized = new ResizeObserver(() => this.draw());
-    this.resized.observe(this.view);
+    this.resized.observe(this.view.lanes);
+  }
+
+  // Show the key that chooses a sound.
+  #label(input, key) {
+    input.parentElement.querySelector("kbd").textContent = key;
   }
 
   // Measure the levels of the sources, for the pictures and as text.
   #measure() {
     const names = Object.keys(this.buffers);
     const measured = names.map((name) => [name, levels(this.#samples(name))]);
-    this.peak = Math.max(SILENT, ...measured.map(([, { peak }]) => peak));
-    this.silent = measured[0][1].peak < SILENT;
-    this.root.querySelector(".silent").hidden = !this.silent;
+    const silent = measured[0][1].peak < SILENT;
+    this.painter.scale(Math.max(SILENT, ...measured.map(([, { peak }]) => peak)), silent);
+    this.root.querySelector(".silent").hidden = !silent;
     for (const [name, { peak, rms }] of measured) {
       const label = this.root.querySelector(`.level[data-source="${name}"]`);
       const words = `peak ${inDecibels(peak)}, mean ${inDecibels(rms)} dBFS`;
@@ -94,11 +92,6 @@ class Player {
     if (!this.playing) return this.offset;
     const played = Math.max(0, Player.#context.currentTime - this.begun);
     return Math.min(this.duration, this.offset + played);
-  }
-
-  // Seconds shown in the pictures.
-  get span() {
-    return this.duration / this.zoom;
   }
 
   toggle() {
@@ -124,6 +117,7 @@ class Player {
     const nodes = this.nodes;
     nodes[0].onended = () => this.nodes === nodes && this.#ended();
     this.#showPlaying();
+    this.#moved(true);
     this.#follow();
   }
 
@@ -139,7 +133,7 @@ class Player {
     if (this.playing && wanted < this.duration) return this.play(wanted);
     if (this.playing) this.pause();
     this.offset = wanted;
-    this.#moved();
+    this.#moved(true);
   }
 
   // Switch to another source at the same position.
@@ -148,6 +142,7 @@ class Player {
     for (const input of this.choices) input.checked = input.value === name;
     this.#setGains();
     this.#describe();
+    this.turns.choose(this.#chosen.dataset.voice);
     this.draw();
   }
 
@@ -159,61 +154,21 @@ class Player {
     this.#describe();
   }
 
-  // Zoom around the position, which stays in place on the screen.
-  zoomBy(factor) {
-    const at = this.position, share = (at - this.left) / this.span;
-    this.zoom = Math.min(Math.max(1, this.duration / CLOSEST), Math.max(1, this.zoom * factor));
-    this.root.style.setProperty("--zoom", this.zoom);
-    this.root.querySelector(".zoomed").textContent = `${+this.zoom.toFixed(1)}×`;
-    this.#look(at - share * this.span);
-    this.#moved();
-  }
-
   remove() {
     this.pause();
     this.listening.abort();
     this.resized.disconnect();
+    this.painter.remove();
     this.root.classList.remove("ready");
-    this.paint = () => {};
   }
 
-  // Paint once at the next screen refresh, however often it is requested.
+  // Draw the pictures of the chosen source.
   draw() {
-    this.frame ??= requestAnimationFrame(() => this.paint());
-  }
-
-  paint() {
-    this.frame = null;
-    const wave = fit(this.view.querySelector(".wave"));
-    const spectrum = fit(this.view.querySelector(".spectrum"));
-    if (!wave || !spectrum) return; // not visible
-    wave.dataset.voice = this.#chosen.dataset.voice;
-    const ink = getComputedStyle(wave).color;
-    drawWave(wave, this.#samples(this.source), ...this.#range, this.peak, ink);
-    const shown = [spectrum.width, ...this.#range].join();
-    if (this.shown !== shown) this.decibels = {};
-    this.shown = shown;
-    this.decibels[this.source] ??= this.#spectrogram(this.source, spectrum.width, this.#range);
-    const loudest = () => this.#spectrogram(this.#first, spectrum.width).loudest;
-    this.loudest ??= this.silent ? Infinity : loudest();
-    drawSpectrogram(spectrum, this.decibels[this.source], this.loudest, SCALES[Theme.name]);
-  }
-
-  #spectrogram(name, width, range = []) {
-    return spectrogram(this.#samples(name), this.#rate, width, this.top, ...range);
+    this.painter.draw(this.source, this.#chosen?.dataset.voice);
   }
 
   get #first() {
     return Object.keys(this.buffers)[0];
-  }
-
-  get #rate() {
-    return this.buffers[this.#first].sampleRate;
-  }
-
-  // Samples shown in the pictures: from, to.
-  get #range() {
-    return [this.left * this.#rate, (this.left + this.span) * this.#rate];
   }
 
   get #chosen() {
@@ -244,7 +199,7 @@ class Player {
 
   #faded() {
     this.mixed = null;
-    delete this.decibels[BOTH];
+    this.painter.forget(BOTH);
     this.choose(BOTH);
   }
 
@@ -294,27 +249,19 @@ class Player {
     this.following = requestAnimationFrame(() => this.#follow());
   }
 
-  #moved() {
+  // Show the position. After a jump, the pictures show the part around it.
+  #moved(jumped = false) {
     const at = this.position, spoken = `${at.toFixed(1)} of ${this.duration.toFixed(1)} seconds`;
-    if (at < this.left || at > this.left + this.span) this.#look(at - 0.05 * this.span);
     this.seeker.value = at;
     this.seeker.setAttribute("aria-valuetext", spoken);
     this.root.querySelector(".clock").textContent = `${clock(at)} / ${clock(this.duration)}`;
-    this.root.style.setProperty("--at", `${(100 * (at - this.left)) / this.span}%`);
+    this.view.moved(at, jumped);
   }
 
-  // Start the pictures at `seconds`, or as close as the length of the recording allows.
-  #look(seconds) {
-    this.left = Math.max(0, Math.min(this.duration - this.span, seconds));
-    this.root.style.setProperty("--left", `${(-100 * this.left) / this.duration}%`);
-    drawTicks(this.view.querySelector(".axis"), this.left, this.span);
+  // The view shows another part.
+  #changed() {
+    this.turns.show();
     this.draw();
-  }
-
-  #point(event) {
-    const box = this.view.getBoundingClientRect();
-    const share = Math.max(0, Math.min(1, (event.clientX - box.left) / box.width));
-    this.seek(this.left + share * this.span);
   }
 
   #key(event) {
@@ -326,11 +273,27 @@ class Player {
     else if (event.key.match(/^[1-9]$/) && choice) {
       this.choose(choice.value);
       if (event.target.matches("[type=radio]")) choice.focus();
-    } else if (event.key === "," || event.key === ".") {
-      this.seek(this.position + (event.key === "," ? -1 : 1));
-    } else if ("+=-".includes(event.key)) this.zoomBy(event.key === "-" ? 1 / 2 : 2);
-    else return;
+    } else if (!this.#move(event.key)) return;
     event.preventDefault();
+  }
+
+  // Move the position or the view by a key; returns whether there is such a key.
+  #move(key) {
+    const { view, position, turns } = this, margin = this.playing ? 0.5 : 0.01;
+    const moves = {
+      ",": () => this.seek(position - 1),
+      ".": () => this.seek(position + 1),
+      "n": () => this.seek(turns.after(position) ?? position),
+      "p": () => this.seek(turns.before(position, margin) ?? 0),
+      "+": () => view.zoomBy(2),
+      "=": () => view.zoomBy(2),
+      "-": () => view.zoomBy(1 / 2),
+      "0": () => view.zoomBy(0),
+      "<": () => view.scrollBy(-view.span / 2),
+      ">": () => view.scrollBy(view.span / 2),
+    };
+    moves[key]?.();
+    return key in moves;
   }
 }
 

@@ -16,6 +16,7 @@ class Entry {
     this.name = name;
     this.result = null; // {report, parts: {name: Blob}}
     this.names = {}; // given to voices by the user
+    this.all = false; // whether voices in which nobody is heard are shown
     this.row = document.querySelector("template.row").content.firstElementChild.cloneNode(true);
     for (const label of this.row.querySelectorAll(".file, .of")) label.textContent = name;
     this.bar = this.row.querySelector(".progress");

@@ -74,7 +74,7 @@ def test_silent_recording_is_reported_and_drawn_as_silence(visit, service):
     assert player.get_by_text("This recording is silent.").is_visible()
     assert player.locator(".level").first.inner_text() == "silent"
     page.keyboard.press("1")
-    page.evaluate("document.querySelector('.player').player.paint()")
+    page.evaluate("document.querySelector('.player').player.painter.paint()")
     pixels = "canvas => [...canvas.getContext('2d').getImageData(9, 9, 1, 1).data.slice(0, 3)]"
     assert min(player.locator(".spectrum").evaluate(pixels)) > 240
     choose(page, ("talk.wav", tone(0.5, 8000)))

@@ -51,8 +51,10 @@ def test_voices_of_a_dropped_recording_can_be_played_renamed_and_saved(visit, se
     assert name.endswith(".zip")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
-        assert [archive.read(name) for name in archive.namelist()] == list(voices.values())
-        assert archive.namelist() == ["wörter _b__spk1.wav", "wörter _b__Ann_a 1.wav"]
+        *names, turns = archive.namelist()
+        assert [archive.read(name) for name in names] == list(voices.values())
+        assert names == ["wörter _b__spk1.wav", "wörter _b__Ann_a 1.wav"]
+        assert turns == "wörter _b_.rttm"
 
 
 def test_dropped_files_are_separated_in_turn_and_saved_as_zip(visit, service, blocks):
@@ -77,8 +79,10 @@ def test_dropped_files_are_separated_in_turn_and_saved_as_zip(visit, service, bl
         assert archive.namelist() == [
             "a_spk1.wav",
             "a_spk2.wav",
+            "a.rttm",
             "a_spk1 (2).wav",
             "a_spk2 (2).wav",
+            "a (2).rttm",
         ]
 
 
