@@ -26,6 +26,7 @@ BENCHMARKS = {
     "neurons": "neurons.neurons",
     "live": "live.live",
     "image-training": "images.training.image_training",
+    "separator": "shipped.separator.separator",
     "converters": "converters.comparison.converters",
 }
 
