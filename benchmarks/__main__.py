@@ -24,7 +24,7 @@ BENCHMARKS = {
     "memory": "memory.memory",
     "ann-training": "ann_training.ann_training",
     "neurons": "neurons.neurons",
-    "live": "live.live",
+    "live": "shipped.live.live",
     "image-training": "images.training.image_training",
     "separator": "shipped.separator.separator",
     "converters": "converters.comparison.converters",

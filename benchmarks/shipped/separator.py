@@ -4,6 +4,7 @@ Both separate the same conditioned samples in blocks of ten seconds, from sample
 what a command takes to start, of which importing torch is most.
 """
 
+import copy
 import os
 import resource
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.timing import Times, row, time_in_turn
 from spikesep.separation.model.hub import find_model
@@ -35,7 +36,7 @@ def separator(quick: bool) -> list[dict]:
     snn, ann = (load_separator(find_model(network=kind)) for kind in ("snn", "ann"))
     blocks = _blocks(2 if quick else 30, snn)
     counts_equal = _same_results(snn, blocks[0][: 2 * snn.sample_rate])
-    contenders = {f"SNN, {name}": _spiking(snn, name, blocks) for name in ENGINES}
+    contenders = {f"SNN, {name}": _separating(snn, name, blocks) for name in ENGINES}
     contenders |= _analog(ann, blocks, quick)
     times = time_in_turn(contenders, 1 if quick else 3, clock=_clock())
     best = min((name for name in times if name.startswith("ANN")), key=lambda n: times[n].median)
@@ -81,9 +82,10 @@ def _same_results(model: Separator, samples: Tensor) -> bool:
     return all(len(first) == len(other) and all(map(torch.equal, first, other)) for other in others)
 
 
-def _spiking(model: Separator, engine: str, blocks: list[Tensor]) -> Callable[[], object]:
+def _separating(model: Separator, engine: str, blocks: list[Tensor]) -> Callable[[], object]:
     def run() -> list[Tensor]:
-        model.network.use_engine(engine)
+        if engine:
+            model.network.use_engine(engine)
         return [model.separate_conditioned(block) for block in blocks]
 
     return run
@@ -91,14 +93,19 @@ def _spiking(model: Separator, engine: str, blocks: list[Tensor]) -> Callable[[]
 
 def _analog(model: Separator, blocks: list[Tensor], quick: bool) -> dict[str, Callable]:
     """Ways to run the analog network in float32."""
-    ways: dict[str, Callable] = {
-        "ANN, eager": lambda: [model.separate_conditioned(block) for block in blocks]
-    }
+    folded = [Folded(model), Folded(model, two_dimensional=True), Folded(model)]
+    folded[2].compile(dynamic=False)
+    names = ("norms folded", "norms folded, channels last", "norms folded, torch.compile")
+    networks = {"eager": model.network} | dict(zip(names, folded, strict=True))
+    if quick:
+        del networks[names[2]]
+    ways: dict[str, Callable] = {}
+    for name, network in networks.items():
+        other = load_separator(find_model(network="ann"))
+        other.network = network  # type: ignore[assignment]
+        ways[f"ANN, {name}"] = _separating(other, "", blocks)
     if quick:
         return ways
-    compiled = load_separator(find_model(network="ann"))
-    compiled.network.compile(dynamic=False)
-    ways["ANN, torch.compile"] = lambda: [compiled.separate_conditioned(block) for block in blocks]
     try:
         import onnx  # noqa: F401
         import onnxruntime
@@ -112,6 +119,42 @@ def _analog(model: Separator, blocks: list[Tensor], quick: bool) -> dict[str, Ca
         session.run(None, {"mixture": block[None].numpy()}) for block in blocks
     ]
     return ways
+
+
+class Folded(nn.Module):
+    """The analog network as plain convolutions and ReLUs, with the norms folded into them.
+
+    Args:
+        model: the analog separator.
+        two_dimensional: run as images of one line, whose channels lie last in memory.
+    """
+
+    def __init__(self, model: Separator, two_dimensional: bool = False):
+        super().__init__()
+        network = copy.deepcopy(model.network)
+        for layer in network.layers.values():
+            layer.fold()
+        convolutions = [part.synapse for part in network.parts]
+        if two_dimensional:
+            convolutions = [_as_two_dimensional(conv) for conv in convolutions]
+        parts = [part for conv in convolutions for part in (conv, nn.ReLU(inplace=True))][:-1]
+        self.body, self.two_dimensional = nn.Sequential(*parts).eval(), two_dimensional
+
+    def forward(self, x: Tensor, observe: object = None) -> Tensor:
+        if not self.two_dimensional:
+            return self.body(x)
+        return self.body(x[:, :, None].contiguous(memory_format=torch.channels_last))[:, :, 0]
+
+
+def _as_two_dimensional(conv: nn.Conv1d) -> nn.Conv2d:
+    (size,), (padding,), (dilation,) = conv.kernel_size, conv.padding, conv.dilation
+    made = nn.Conv2d(
+        conv.in_channels, conv.out_channels, (1, size), padding=(0, padding), dilation=(1, dilation)
+    )
+    with torch.no_grad():
+        made.weight.copy_(conv.weight[:, :, None])
+        made.bias.copy_(conv.bias)
+    return made.to(memory_format=torch.channels_last)
 
 
 def _clock() -> Callable[[], float]:

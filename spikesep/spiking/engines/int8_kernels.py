@@ -7,6 +7,8 @@ weights at hand, are then widened.
 # pyright: reportCallIssue=false, reportAttributeAccessIssue=false
 # An intrinsic is called without its typing context, which numba supplies.
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,7 @@ from numba.extending import intrinsic
 from spikesep.compilation import compiled
 from spikesep.spiking.engines.event_lists import spread
 
+INDEX, WORD, BYTE = (ir.IntType(bits) for bits in (64, 32, 8))
 FOUR = 4  # inputs that one instruction multiplies and adds up
 CHUNK = 96  # positions whose inputs stay in the second-level cache for all tiles of weights
 
@@ -40,6 +43,167 @@ class Shape:
 VNNI, AVX2 = Shape(6, 64, 16), Shape(4, 16, 8)
 
 
+class _Product:
+    """Writer of the loops of `_multiply` for one tile of output channels."""
+
+    def __init__(self, context, builder: ir.IRBuilder, signature, arguments):
+        self.builder = builder
+        arrays = [
+            context.make_array(kind)(context, builder, value)
+            if isinstance(kind, types.Array)
+            else value
+            for kind, value in zip(signature.args, arguments, strict=True)
+        ]
+        self.x, self.silence, self.table, self.taps, self.tiles = arrays[:5]
+        self.tile, self.first, self.last, self.run, self.sums = arrays[5:]
+        self.has_vnni = signature.args[4].dtype == types.int32
+        self.shape = VNNI if self.has_vnni else AVX2
+        lanes = self.shape.lanes
+        self.total = ir.VectorType(WORD, lanes)
+        self.bytes = ir.VectorType(BYTE, FOUR * lanes)
+        self.halves = ir.VectorType(ir.IntType(16), 2 * lanes)
+        self.n_vectors = self.shape.width // lanes
+        self.places = [(r, v) for r in range(self.shape.rows) for v in range(self.n_vectors)]
+        _, self.n_taps, self.n_fours, *_ = cgutils.unpack_tuple(builder, self.tiles.shape)
+
+    def write(self) -> None:
+        """Sums over all entries of the table, from zero."""
+        builder = self.builder
+        for r, v in self.places:
+            builder.store(ir.Constant(self.total, None), self.out(r, v), align=4)
+        n_entries = cgutils.unpack_tuple(builder, self.table.shape)[1]
+        positions = []
+        for r in range(self.shape.rows):
+            p = builder.add(self.first, INDEX(r))
+            is_there = builder.icmp_signed("<", p, self.last)
+            positions.append(builder.select(is_there, p, self.last))
+        with self.loop(n_entries) as e:
+            rows = [self.row(builder.add(builder.mul(p, n_entries), e)) for p in positions]
+            weights = self.weights_of(e)
+            if self.has_vnni:
+                self.write_vnni(rows, weights)
+            else:
+                self.write_avx2(rows, weights)
+
+    def write_vnni(self, rows: list[ir.Value], weights: ir.Value) -> None:
+        """Add the products of one entry to the sums."""
+        add = self.function("llvm.x86.avx512.vpdpbusd.512", self.total, *[self.total] * 3)
+        before = [self.builder.load(self.out(*place), align=4) for place in self.places]
+
+        def added(*given: ir.Value) -> ir.Value:
+            return self.builder.call(add, given)
+
+        after = self.fours(INDEX(0), self.n_fours, before, rows, weights, added)
+        for place, value in zip(self.places, after, strict=True):
+            self.builder.store(value, self.out(*place), align=4)
+
+    def write_avx2(self, rows: list[ir.Value], weights: ir.Value) -> None:
+        """Add the products of one entry to the sums, run by run."""
+        builder, total, halves = self.builder, self.total, self.halves
+        multiply = self.function("llvm.x86.avx2.pmadd.ub.sw", halves, self.bytes, self.bytes)
+        widen = self.function("llvm.x86.avx2.pmadd.wd", total, halves, halves)
+        ones = ir.Constant(halves, [1] * halves.count)
+        nothing = [ir.Constant(halves, None)] * len(self.places)
+
+        def add(before: ir.Value, x: ir.Value, weight: ir.Value) -> ir.Value:
+            those = [builder.bitcast(each, self.bytes) for each in (x, weight)]
+            return builder.add(before, builder.call(multiply, those))
+
+        with self.loop(self.n_fours, self.run) as begin:
+            stop = builder.add(begin, self.run)
+            is_whole = builder.icmp_signed("<", stop, self.n_fours)
+            stop = builder.select(is_whole, stop, self.n_fours)
+            after = self.fours(begin, stop, nothing, rows, weights, add)
+            for place, value in zip(self.places, after, strict=True):
+                at = self.out(*place)
+                wide = builder.call(widen, [value, ones])
+                builder.store(builder.add(builder.load(at, align=4), wide), at, align=4)
+
+    def fours(self, begin, stop, starts, rows, weights, add) -> list[ir.Value]:
+        """Sums over fours begin..stop, one for each place, in registers.
+
+        Args:
+            begin, stop: numbers of fours.
+            starts: the sums before.
+            rows: where the inputs of each row are.
+            weights: where the weights of the first four are.
+            add: the sum behind another, an input in all lanes, and weights.
+        """
+        builder, entry = self.builder, self.builder.block
+        with self.loop(builder.sub(stop, begin)) as k:
+            with builder.goto_block(k.parent):
+                builder.position_at_start(k.parent)
+                sums = [builder.phi(start.type) for start in starts]
+            at = builder.add(begin, k)
+            vectors = [self.weight(weights, at, v) for v in range(self.n_vectors)]
+            after = []
+            for r, row in enumerate(rows):
+                x = self.input(row, at)
+                own = zip(sums[r * self.n_vectors :], vectors, strict=False)
+                after += [add(before, x, vector) for before, vector in own]
+            for phi, start, value in zip(sums, starts, after, strict=True):
+                phi.add_incoming(start, entry)
+                phi.add_incoming(value, builder.block)
+        return sums
+
+    @contextmanager
+    def loop(self, stop: ir.Value, step: ir.Value | None = None) -> Iterator[ir.Value]:
+        """A loop over 0, step, ... below stop; yields its number."""
+        builder, entry = self.builder, self.builder.block
+        head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.phi(INDEX)
+        i.add_incoming(INDEX(0), entry)
+        builder.cbranch(builder.icmp_signed("<", i, stop), body, end)
+        builder.position_at_end(body)
+        yield i
+        i.add_incoming(builder.add(i, INDEX(1) if step is None else step), builder.block)
+        builder.branch(head)
+        builder.position_at_end(end)
+
+    def row(self, entry: ir.Value) -> ir.Value:
+        """Where the inputs of an entry of the table are; silence for -1."""
+        builder = self.builder
+        q = builder.sext(builder.load(builder.gep(self.table.data, [entry])), INDEX)
+        row_bytes = cgutils.unpack_tuple(builder, self.x.shape)[1]
+        there = builder.gep(self.x.data, [builder.mul(q, row_bytes)])
+        is_silent = builder.icmp_signed("<", q, INDEX(0))
+        return builder.select(is_silent, self.silence.data, there)
+
+    def weights_of(self, entry: ir.Value) -> ir.Value:
+        """Where the weights of an entry of the table are."""
+        builder = self.builder
+        tap = builder.sext(builder.load(builder.gep(self.taps.data, [entry])), INDEX)
+        number = builder.add(builder.mul(self.tile, self.n_taps), tap)
+        offset = builder.mul(number, builder.mul(self.n_fours, INDEX(FOUR * self.shape.width)))
+        return builder.gep(builder.bitcast(self.tiles.data, BYTE.as_pointer()), [offset])
+
+    def input(self, row: ir.Value, k: ir.Value) -> ir.Value:
+        """Four inputs of a row, in all lanes."""
+        builder = self.builder
+        at = builder.gep(row, [builder.mul(k, INDEX(FOUR))])
+        four = builder.load(builder.bitcast(at, WORD.as_pointer()), align=1)
+        return spread(builder, four, self.shape.lanes)
+
+    def weight(self, weights: ir.Value, k: ir.Value, v: int) -> ir.Value:
+        """The weights of four inputs, for one vector of output channels."""
+        builder, width = self.builder, self.shape.width
+        offset = builder.mul(k, INDEX(FOUR * width))
+        at = builder.gep(weights, [builder.add(offset, INDEX(v * FOUR * self.shape.lanes))])
+        return builder.load(builder.bitcast(at, self.total.as_pointer()), align=1)
+
+    def out(self, r: int, v: int) -> ir.Value:
+        """Where the sums of a row and a vector of output channels are."""
+        at = INDEX(r * self.shape.width + v * self.shape.lanes)
+        return self.builder.bitcast(self.builder.gep(self.sums.data, [at]), self.total.as_pointer())
+
+    def function(self, name: str, result: ir.Type, *given: ir.Type) -> ir.Function:
+        """An instruction, by its name in LLVM."""
+        kind = ir.FunctionType(result, given)
+        return cgutils.get_or_insert_function(self.builder.module, kind, name)
+
+
 @intrinsic
 def _multiply(typing_context, x, silence, table, taps, tiles, tile, first, last, run, sums):
     """sums[r] = sum over entries e of x[table[p, e]] @ weights[taps[e]], p = min(first + r, last).
@@ -49,139 +213,7 @@ def _multiply(typing_context, x, silence, table, taps, tiles, tile, first, last,
     """
 
     def generate(context, builder, signature, arguments):
-        index, word, byte = ir.IntType(64), ir.IntType(32), ir.IntType(8)
-        arrays = [
-            context.make_array(signature.args[k])(context, builder, arguments[k])
-            if isinstance(signature.args[k], types.Array)
-            else None
-            for k in range(len(arguments))
-        ]
-        x, silence, table, taps, tiles, _, _, _, _, sums = arrays
-        tile, first, last, run = arguments[5:9]
-        has_vnni = signature.args[4].dtype == types.int32
-        shape = VNNI if has_vnni else AVX2
-        n_vectors = shape.width // shape.lanes
-        total = ir.VectorType(word, shape.lanes)
-        bytes_of = ir.VectorType(byte, FOUR * shape.lanes)
-        halves = ir.VectorType(ir.IntType(16), 2 * shape.lanes)
-        row_bytes = cgutils.unpack_tuple(builder, x.shape)[1]
-        n_entries = cgutils.unpack_tuple(builder, table.shape)[1]
-        _, n_taps, n_fours, *_ = cgutils.unpack_tuple(builder, tiles.shape)
-        weights = builder.bitcast(tiles.data, byte.as_pointer())
-        four_bytes = index(FOUR * shape.width)
-        tap_bytes = builder.mul(n_fours, four_bytes)
-
-        def function(name, result, *given):
-            kind = ir.FunctionType(result, given)
-            return cgutils.get_or_insert_function(builder.module, kind, name)
-
-        if has_vnni:
-            multiply_add = function("llvm.x86.avx512.vpdpbusd.512", total, total, total, total)
-        else:
-            multiply = function("llvm.x86.avx2.pmadd.ub.sw", halves, bytes_of, bytes_of)
-            widen = function("llvm.x86.avx2.pmadd.wd", total, halves, halves)
-
-        def out(r, v):
-            at = builder.gep(sums.data, [index(r * shape.width + v * shape.lanes)])
-            return builder.bitcast(at, total.as_pointer())
-
-        places = [(r, v) for r in range(shape.rows) for v in range(n_vectors)]
-        for r, v in places:
-            builder.store(ir.Constant(total, None), out(r, v), align=4)
-
-        def loop(name, stop, step=None):
-            """Begin a loop; returns its number, its head and what ends it."""
-            entry = builder.block
-            head, body, end = (builder.append_basic_block(f"{name}.{k}") for k in "hbe")
-            builder.branch(head)
-            builder.position_at_end(head)
-            i = builder.phi(index)
-            i.add_incoming(index(0), entry)
-
-            def enter():
-                builder.cbranch(builder.icmp_signed("<", i, stop), body, end)
-                builder.position_at_end(body)
-
-            def leave():
-                i.add_incoming(builder.add(i, step or index(1)), builder.block)
-                builder.branch(head)
-                builder.position_at_end(end)
-
-            return i, entry, enter, leave
-
-        positions = []
-        for r in range(shape.rows):
-            p = builder.add(first, index(r))
-            positions.append(builder.select(builder.icmp_signed("<", p, last), p, last))
-        e, _, enter, leave_entries = loop("entry", n_entries)
-        enter()
-        rows = []
-        for p in positions:
-            at = builder.gep(table.data, [builder.add(builder.mul(p, n_entries), e)])
-            q = builder.sext(builder.load(at), index)
-            there = builder.gep(x.data, [builder.mul(q, row_bytes)])
-            is_silent = builder.icmp_signed("<", q, index(0))
-            rows.append(builder.select(is_silent, silence.data, there))
-        tap = builder.sext(builder.load(builder.gep(taps.data, [e])), index)
-        number = builder.add(builder.mul(tile, n_taps), tap)
-        base = builder.gep(weights, [builder.mul(number, tap_bytes)])
-
-        def inputs(r, k):
-            at = builder.gep(rows[r], [builder.mul(k, index(FOUR))])
-            four = builder.load(builder.bitcast(at, word.as_pointer()), align=1)
-            return spread(builder, four, shape.lanes)
-
-        def weight(k, v):
-            offset = builder.add(builder.mul(k, four_bytes), index(v * FOUR * shape.lanes))
-            at = builder.gep(base, [offset])
-            return builder.load(builder.bitcast(at, total.as_pointer()), align=1)
-
-        def multiply_fours(begin, stop, kind, starts):
-            """Sums over fours begin..stop, in registers."""
-            k, entry, enter, leave = loop("four", builder.sub(stop, begin))
-            found = [builder.phi(kind) for _ in places]
-            for phi, start in zip(found, starts, strict=True):
-                phi.add_incoming(start, entry)
-            enter()
-            at = builder.add(begin, k)
-            vectors = [weight(at, v) for v in range(n_vectors)]
-            after = []
-            for r in range(shape.rows):
-                own = inputs(r, at)
-                for v in range(n_vectors):
-                    before = found[r * n_vectors + v]
-                    if has_vnni:
-                        after.append(builder.call(multiply_add, [before, own, vectors[v]]))
-                    else:
-                        those = [builder.bitcast(each, bytes_of) for each in (own, vectors[v])]
-                        after.append(builder.add(before, builder.call(multiply, those)))
-            for phi, value in zip(found, after, strict=True):
-                phi.add_incoming(value, builder.block)
-            leave()
-            return found
-
-        if has_vnni:
-            before = [builder.load(out(r, v), align=4) for r, v in places]
-            for (r, v), value in zip(
-                places, multiply_fours(index(0), n_fours, total, before), strict=True
-            ):
-                builder.store(value, out(r, v), align=4)
-        else:
-            ones = ir.Constant(halves, [1] * 2 * shape.lanes)
-            begin, _, enter, leave = loop("run", n_fours, run)
-            enter()
-            stop = builder.add(begin, run)
-            stop = builder.select(builder.icmp_signed("<", stop, n_fours), stop, n_fours)
-            silent = [ir.Constant(halves, None)] * len(places)
-            for (r, v), value in zip(
-                places, multiply_fours(begin, stop, halves, silent), strict=True
-            ):
-                wide = builder.call(widen, [value, ones])
-                builder.store(
-                    builder.add(builder.load(out(r, v), align=4), wide), out(r, v), align=4
-                )
-            leave()
-        leave_entries()
+        _Product(context, builder, signature, arguments).write()
         return context.get_dummy_value()
 
     number = types.int64
