@@ -13,7 +13,7 @@ from helpers.paths import ROOT
 from benchmarks.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_per_second
 from benchmarks.conversion_depth import growth
 from benchmarks.engines import PACKAGES, PEERS
-from benchmarks.live import live
+from benchmarks.shipped.live import live
 from spikesep.separation.model.separator import Separator
 
 KEYS = {"name", "ours_s", "peer", "peer_s", "ratio", "counts_equal"}

@@ -30,7 +30,7 @@ Engine = Callable[[LayerCall, Sequence[Signal]], Tensor | Bursts]
 """Fires a layer's neurons for a signal for each of its synapses; returns their spikes as bit words,
 [ceil(N_s / 8), batch, ...] uint8, or as bursts."""
 _registered: dict[str, Engine] = {}
-DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.25
+DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.15
 """Spikes per input and product from which `auto` takes dense; approximate. There is one product per
 step or, with deferred neurons, one per window (`python -m benchmarks --only crossing`).
 """

@@ -5,7 +5,8 @@ products into an int16, which saturates; sums of as many products as can never l
 weights at hand, are then widened.
 """
 # pyright: reportCallIssue=false, reportAttributeAccessIssue=false
-# An intrinsic is called without its typing context, which numba supplies.
+# pyright: reportArgumentType=false, reportReturnType=false
+# An intrinsic is called without its typing context, which numba supplies; llvmlite has no types.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
