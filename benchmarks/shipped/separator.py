@@ -19,7 +19,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from benchmarks.timing import Times, row, time_in_turn
+from benchmarks.timing import Times, describe_machine, row, time_in_turn
 from spikesep.separation.model.hub import find_model
 from spikesep.separation.model.onnx import to_onnx
 from spikesep.separation.model.separator import Separator, load_separator
@@ -41,6 +41,7 @@ def separator(quick: bool) -> list[dict]:
     times = time_in_turn(contenders, 1 if quick else 3, clock=_clock())
     best = min((name for name in times if name.startswith("ANN")), key=lambda n: times[n].median)
     more = {
+        "machine": describe_machine(),
         "instructions": int8_products.instruction_set() or "float32",
         "clock": _clock().__name__,
     }
@@ -154,7 +155,8 @@ def _as_two_dimensional(conv: nn.Conv1d) -> nn.Conv2d:
     with torch.no_grad():
         made.weight.copy_(conv.weight[:, :, None])
         made.bias.copy_(conv.bias)
-    return made.to(memory_format=torch.channels_last)
+    made.weight.data = made.weight.data.contiguous(memory_format=torch.channels_last)
+    return made
 
 
 def _clock() -> Callable[[], float]:
