@@ -1,15 +1,26 @@
 """Timing of contenders in turn, so that a slow moment of the machine affects all of them."""
 
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 from rich.table import Table
 
-from spikesep.provenance import processor_name
+from spikesep.provenance import processor_name, provenance
+
+PEERS = (
+    "numba", "triton", "cupy", "cupy-cuda12x", "cupy-cuda13x", "spikingjelly", "snntorch", "sinabs",
+    "sinabs-exodus", "norse", "lava-dl", "asteroid",
+)  # fmt: skip
+"""Packages whose versions matter to a measurement, besides torch."""
+MASKS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+"""Environment variables that hide instructions of the processor from a library."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,30 @@ def row(name: str, ours: Times, peer_name: str, peer: Times, equal: bool | None,
     }
 
 
+def untimed_row(name: str, ours: Times, peer_name: str, status: str, note: str) -> dict:
+    """Return a row for a contender without a time, with the reason.
+
+    Args:
+        name: what was run.
+        ours: times of SpikeSep.
+        peer_name: the other contender.
+        status: `missing`, `unsuitable`, `failed`, or `other` counts.
+        note: the reason.
+    """
+    return {
+        "name": name,
+        "ours_s": ours.median,
+        "ours": str(ours),
+        "peer": peer_name,
+        "peer_s": None,
+        "peer_range": "",
+        "ratio": None,
+        "counts_equal": False if status == "other" else None,
+        "status": status,
+        "note": note,
+    }
+
+
 def table(name: str, rows: list[dict]) -> Iterator[Table]:
     """Yield the table of a benchmark's rows; see `row`."""
     found = Table("what", "ours, s", "peer", "peer, s", "ratio", "same result", "note", title=name)
@@ -87,7 +122,7 @@ def table(name: str, rows: list[dict]) -> Iterator[Table]:
             r["ours"],
             r["peer"],
             r["peer_range"],
-            f"{r['ratio']:.2f}",
+            "" if r["ratio"] is None else f"{r['ratio']:.2f}",
             same,
             r.get("note", ""),
         )
@@ -98,3 +133,19 @@ def describe_machine() -> str:
     """Return processor, threads in use and versions, without the host name."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{processor_name()}, {torch.get_num_threads()} threads, {versions}"
+
+
+def describe_run(seed: int) -> dict[str, Any]:
+    """Return what a measurement depends on, for JSON: machine, instructions, versions and seed."""
+    found = provenance()
+    found["machine"] |= {
+        "threads": torch.get_num_threads(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "masks": {name: os.environ[name] for name in MASKS if name in os.environ},
+    }
+    for name in PEERS:
+        try:
+            found["versions"][name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found | {"seed": seed}

@@ -16,7 +16,7 @@ PATTERNS = (
     "README.md",
     "CONTRIBUTING.md",
     "benchmarks/*.md",
-    "benchmarks/results/*.png",
+    "benchmarks/results/**/*.png",
     "egs/*/*.md",
     "recipes/*/*.md",
     "recipes/*/results/*.png",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.cli.common import (
+    add_band_option,
     add_energy_option,
     add_model_options,
     add_voice_options,
@@ -143,6 +144,7 @@ def _add_output_options(parser: ArgumentParser) -> None:
         "voices of the others",
     )
     add_voice_options(parser)
+    add_band_option(parser)
     add_energy_option(parser)
     parser.add_argument(
         "--rttm",
@@ -166,7 +168,7 @@ def infer(options: Namespace) -> int:
 
         names = (
             "network", "steps", "engine", "device", "level", "channels", "tracks",
-            "voices", "energy_table",
+            "voices", "energy_table", "band",
         )  # fmt: skip
         settings = InferenceSettings(
             **{name: options[name] for name in names},

@@ -4,7 +4,7 @@ import webbrowser
 
 from jsonargparse import ArgumentParser, Namespace
 
-from spikesep.cli.common import add_model_options, exit_on_signal, run
+from spikesep.cli.common import add_band_option, add_model_options, exit_on_signal, run
 from spikesep.errors import SpikeSepError
 
 
@@ -22,6 +22,7 @@ def _parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     add_model_options(parser)
+    add_band_option(parser)
     parser.add_argument("--port", type=int, default=8750, help="port; 0 picks a free one")
     parser.add_argument(
         "--max-megabytes",
@@ -55,7 +56,7 @@ def serve(options: Namespace) -> None:
     from spikesep.separation.pages.server import Service
     from spikesep.separation.pages.uploads import Limits
 
-    model = load_model(options.model, options.network, options.device)
+    model = load_model(options.model, options.network, options.device, options.band)
     name = options.model or "the shipped one"
     limits = Limits(options.max_megabytes, options.max_seconds)
     with exit_on_signal(), Service(model, name, limits, port=options.port) as service:

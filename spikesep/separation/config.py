@@ -74,6 +74,12 @@ class SeparatorConfig:
             spikes fired anew in each layer.
         causal: pad the dilated convolutions before their input only. An estimate then depends on
             less than one encoder window of later samples.
+        block: `dense`, as in the paper: a dilated convolution of all channels; or `separable`,
+            which costs less: a 1x1 convolution, a dilated one of each channel alone (depthwise),
+            and another 1x1 convolution, all with neurons. `identity` then is a path around the
+            block (`sum`), or around each of its convolutions that keeps the number of channels
+            (`folded`).
+        hidden_channels: channels within a separable block; 0 for `n_channels`.
     """
 
     n_speakers: int = 2
@@ -85,6 +91,8 @@ class SeparatorConfig:
     dilations: list[int] = field(default_factory=lambda: [2**k for k in range(10)])
     identity: Literal["none", "sum", "folded"] = "none"
     causal: bool = False
+    block: Literal["dense", "separable"] = "dense"
+    hidden_channels: int = 0
 
     def __post_init__(self):
         check_whole(
@@ -96,12 +104,17 @@ class SeparatorConfig:
             kernel_size=(1, 2**16),
             n_channels=(1, 2**16),
             conv_kernel_size=(1, 2**16),
+            hidden_channels=(0, 2**16),
         )
         check("model", self, kernel_size="even and at least 2", conv_kernel_size="odd")
         if self.identity not in ("none", "sum", "folded"):
             raise SpikeSepError(
                 f"--model.identity {brief(self.identity)}: must be none, sum or folded"
             )
+        if self.block not in ("dense", "separable"):
+            raise SpikeSepError(f"--model.block {brief(self.block)}: must be dense or separable")
+        if self.hidden_channels and self.block == "dense":
+            raise SpikeSepError("--model.hidden_channels: needs --model.block separable")
         self._check_dilations()
 
     def _check_dilations(self) -> None:

@@ -13,6 +13,7 @@ from spikesep.separation.config import RecipeConfig
 from spikesep.separation.model.growth import can_grow, grow
 from spikesep.separation.model.separator import Separator, load_separator, save_separator
 from spikesep.spiking.conversion.spike_budget import match
+from spikesep.spiking.levels.network import remove_levels
 from spikesep.training.records.history import History
 
 
@@ -27,6 +28,7 @@ def load_initial(path: Path, recipe: RecipeConfig) -> Separator:
         return load_analog(path, recipe)
     _check_analog(path, found)
     print(f"{path}: carried over to the model's sizes; what is new starts at random")
+    remove_levels(found.network)  # training gives the larger network its own
     return grow(found, recipe.model)
 
 

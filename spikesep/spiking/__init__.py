@@ -13,6 +13,7 @@ from spikesep.spiking.from_torch.convert import convert
 from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.levels.activation import Levels
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
 from spikesep.spiking.neuron import integrate_and_fire
 from spikesep.spiking.readout import Readout
@@ -25,6 +26,7 @@ __all__ = [
     "CostMeter",
     "HardwareLimits",
     "LayerReport",
+    "Levels",
     "NotConvertibleError",
     "ProgressiveTandemLearning",
     "Readout",

@@ -19,6 +19,7 @@ from spikesep.spiking.engines.call import LayerCall, Projection
 from spikesep.spiking.folding import BatchNorm, as_batch_norm, fold, folded_weights, moments
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.integers import FixedPoint
+from spikesep.spiking.levels.activation import Levels
 from spikesep.spiking.signal import Coding, Signal, SpikeTrains, require_finite, straight_through
 from spikesep.spiking.surrogate import GradedSignal, graded_spikes
 from spikesep.spiking.synaptic import Synaptic
@@ -73,6 +74,7 @@ class SpikingLayer(Synaptic):
         self.identity = identity
         self.residual = residual
         self.ceiling = ceiling
+        self.levels: Levels | None = None  # where the threshold of a discrete layer learns
         self._coding: Coding | None = None
         self.mode: Literal["analog", "discrete", "tandem", "spiking"] = "analog"
         self.gradient: Gradient = "relu"
@@ -107,6 +109,8 @@ class SpikingLayer(Synaptic):
             return Signal(self.activation(*_values(signals)))
         if self.mode == "discrete":
             twin = self.activation(*_values(signals))
+            if self.levels is not None:
+                return Signal(self.levels.rounded(twin))
             return Signal(straight_through(self.rounded(twin), self._bounded(twin)))
         if self.mode == "tandem" and torch.is_grad_enabled():
             return self._tandem(signals)

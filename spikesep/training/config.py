@@ -8,6 +8,7 @@ from spikesep.checks import check, check_whole
 from spikesep.errors import SpikeSepError
 from spikesep.hardware_profiles import PROFILES
 from spikesep.neuron_options import conflict
+from spikesep.training.levels_config import LevelsConfig
 
 
 @dataclass
@@ -38,6 +39,7 @@ class PretrainConfig:
         max_minutes: wall-clock budget of the command over all its restarts, including loading
             and validation. Training stops within an epoch when it runs out, and all schedules but
             `plateau` follow the clock.
+        levels: activations with the levels of spike counts.
     """
 
     epochs: int = 40
@@ -53,6 +55,7 @@ class PretrainConfig:
     ema_decay: float = 0.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
     max_minutes: float | None = None
+    levels: LevelsConfig = field(default_factory=LevelsConfig)
 
     def __post_init__(self):
         check(

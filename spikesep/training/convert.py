@@ -56,7 +56,7 @@ def convert(
     fine-tuning.
 
     Args:
-        model: the trained analog model.
+        model: the trained analog model; steps that it has learned become its thresholds.
         loss: scalar loss of a batch, from predictions and targets.
         train_set: fixed training examples (input, target).
         valid_set: fixed validation examples, likewise.

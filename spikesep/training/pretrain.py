@@ -27,6 +27,7 @@ from spikesep.training.pretraining.callbacks import (
     keep_sigterm_handler,
     quiet_lightning,
 )
+from spikesep.training.pretraining.levels import prepare_levels
 from spikesep.training.pretraining.task import PretrainTask
 from spikesep.training.processes.distributed import (
     end_processes,
@@ -76,9 +77,12 @@ def pretrain(
     Raises:
         SpikeSepError: there are fewer examples than processes, a loss is not finite, or another
             process of the training ended.
+        SpikeSepError: with `config.levels`, a layer is silent, or the network has identity paths
+            and is to have steps per channel.
     """
     launch, budget = launch or LaunchConfig(), Budget(config.max_minutes, began)
     n_processes = launch.local_processes * launch.n_nodes
+    prepare_levels(model, config.levels, valid_loader)
     if n_processes > 1:
         _check_shares(n_processes, config.batch_size, train_loader, valid_loader)
         train_loader, valid_loader = own_share(train_loader), own_share(valid_loader)

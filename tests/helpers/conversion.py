@@ -35,9 +35,9 @@ class Model(nn.Module):
     def decode(self, potential, x):
         return potential + x[:, :2]
 
-    def forward(self, x):
+    def forward(self, x, observe=None):
         features, context = self.encode(x)
-        return self.decode(self.network(features), context)
+        return self.decode(self.network(features, observe), context)
 
     def front(self):
         return [self.scale]

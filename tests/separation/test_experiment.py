@@ -14,6 +14,7 @@ from spikesep.separation.experiment import convert_snn, train_ann
 from spikesep.separation.experiment_data import read_experiment_data
 from spikesep.separation.model.separator import load_separator
 from spikesep.training.config import LaunchConfig
+from spikesep.training.levels_config import LevelsConfig
 from spikesep.training.records.history import History
 
 
@@ -201,3 +202,28 @@ def test_refused_settings_leave_no_record(data, tmp_path):
 def test_conversion_without_a_trained_network_names_the_stage(data, tmp_path):
     with pytest.raises(SpikeSepError, match="run stage 2"):
         convert_snn(data, tmp_path / "exp", RECIPE)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"block": "separable", "identity": "none"}])
+def test_recipe_with_levels_converts_to_the_steps_that_it_learned(data, tmp_path, sizes):
+    levels = LevelsConfig(n_steps=4, target_rate=0.05)
+    options = {"n_steps": 4, "deferred": True, "max_epochs": 0, "weight_bits": 0}
+    recipe = replace(
+        training(levels=levels),
+        model=replace(RECIPE.model, **sizes),
+        convert=replace(RECIPE.convert, **options),
+    )
+    train_ann(data, tmp_path, recipe)
+    analog = load_separator(tmp_path / "ann")
+    folder, reports = convert_snn(data, tmp_path, recipe)
+    spiking = load_separator(folder)
+    for name, layer in analog.network.layers.items():
+        threshold = float(spiking.network.layers[name].threshold)
+        assert threshold == pytest.approx(float(layer.levels.step.detach()))
+    mixture = torch.from_numpy(read_audio(read_data_dir(data / "cv")[0].mixture))
+    torch.testing.assert_close(
+        spiking.separate(mixture), analog.separate(mixture), rtol=1e-3, atol=1e-4
+    )
+    assert len(reports) == len(analog.network)
+    on = train_ann(data, tmp_path / "on", RECIPE if not sizes else recipe, tmp_path / "ann")
+    assert (load_separator(on).network[0].levels is None) == (not sizes)

@@ -6,6 +6,7 @@ import torch
 from matplotlib.axes import Axes
 
 from spikesep.errors import SpikeSepError
+from spikesep.training.levels_config import LevelsConfig
 from spikesep.vision import scoring, stages
 from spikesep.vision.config import (
     ExperimentConfig,
@@ -328,3 +329,20 @@ def test_page_includes_the_papers_results(data, tmp_path):
     assert "a test" in page
     row = next(line for line in page.splitlines() if "N_s = 8" in line)
     assert "0.02361" in row
+
+
+def test_networks_with_levels_convert_without_loss_in_other_steps_at_one_bound(data, tmp_path):
+    levels = LevelsConfig(n_steps=8, kind="lsq", target_rate=0.1)
+    setup = recipe(experiment={"n_seeds": 1}, deferred=True, max_epochs=0, first_stage_epochs=0)
+    setup = replace(setup, train=replace(setup.train, levels=levels))
+    found = run_all(setup, data, tmp_path)
+    ann = found["ann"]["accuracy"]["mean"]
+    assert ann > 50
+    assert found["snn"]["8"]["accuracy"]["mean"] == ann
+    folder = tmp_path / "28x28-c4s2-p2-12-10" / "seed0"
+    analog = load_image_network(folder / "ann")
+    for n_steps in (8, 2):
+        spiking = load_image_network(folder / f"n_steps-{n_steps}" / "snn")
+        for one, other in zip(spiking.network.parts[:-1], analog.network.parts, strict=False):
+            bound = 8 * float(other.levels.step.detach())
+            assert n_steps * float(one.threshold) == pytest.approx(bound)

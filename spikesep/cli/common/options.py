@@ -39,7 +39,7 @@ def recipe_parser(
 
 
 def add_model_options(parser: ArgumentParser) -> None:
-    """Add `--model`, `--network` and `--device` to a command that uses a trained separator."""
+    """Add the options of a trained separator: `--model`, `--network`, `--device`."""
     parser.add_argument(
         "--model",
         type=str | None,
@@ -54,6 +54,18 @@ def add_model_options(parser: ArgumentParser) -> None:
         help="which network of exp/<tag> to use (default: snn if present)",
     )
     parser.add_argument("--device", type=str, default="cpu", help="torch device: cpu, cuda, ...")
+
+
+def add_band_option(parser: ArgumentParser) -> None:
+    """Add `--band` to a command that returns voices at the sample rate of the recording."""
+    parser.add_argument(
+        "--band",
+        type=Literal["full", "network"],
+        default="full",
+        help="full shares what a recording has above the network's band (4 kHz in the shipped "
+        "model) among the voices, by their power in the upper octave of that band; network leaves "
+        "it out",
+    )
 
 
 def add_energy_option(parser: ArgumentParser) -> None:

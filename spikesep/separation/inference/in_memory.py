@@ -18,6 +18,9 @@ from spikesep.separation.audio.downmix import (
     select_channels,
 )
 from spikesep.separation.audio.files import read_channels
+from spikesep.separation.inference.band.high_bands import Band
+from spikesep.separation.inference.band.stream import FullBandStream, widen
+from spikesep.separation.inference.inputs import check_layout
 from spikesep.separation.inference.output_level import Level, LevelMeter
 from spikesep.separation.inference.streaming import (
     Stream,
@@ -39,8 +42,6 @@ from spikesep.training.precision import exact_products
 Tracks = Literal["auto", "off"]
 CHUNK = 2**16
 """Samples pushed into a stream at once."""
-MOST_CHANNELS = 64
-"""An array with more rows than this, and more rows than columns, is taken for a transposed one."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Model:
         device: torch device to compute on.
         embedder: tells speakers apart, so that each voice follows its speaker; None to keep the
             order of the network's outputs.
+        band: `full` gives the voices of recordings with a higher sample rate than the network's
+            their shares of the band above it; `network` leaves that band out.
     """
 
     def __init__(
@@ -85,7 +88,11 @@ class Model:
         separator: Separator,
         device: str = "cpu",
         embedder: SpeakerEmbedder | None = None,
+        band: Band = "full",
     ):
+        if band not in ("full", "network"):
+            raise ValueError(f"band must be 'full' or 'network', not {band!r}")
+        self.band: Band = band
         self.separator = separator.to(device).eval()
         self.embedder = None if embedder is None else embedder.eval()
         self.device = torch.device(device)
@@ -95,6 +102,11 @@ class Model:
     def sample_rate(self) -> int:
         """Sample rate of the network in Hz; recordings at other rates are resampled."""
         return self.separator.sample_rate
+
+    def crossed_rate(self, sample_rate: int) -> int | None:
+        """Return the network's rate if voices at `sample_rate` get the band above it, else None."""
+        is_crossed = self.band == "full" and sample_rate > self.sample_rate
+        return self.sample_rate if is_crossed else None
 
     @property
     def kind(self) -> str:
@@ -171,7 +183,7 @@ class Model:
 
         `on_progress` receives the finished share, up to 1.
         """
-        samples = to_channels(_checked(samples))
+        samples = to_channels(check_layout(samples))
         n_tracks = len(channel_suffixes(channels, len(samples)))
         chosen = self._audible(samples, channels)
         mixture = np.ascontiguousarray(select_channels(samples, chosen))
@@ -187,8 +199,10 @@ class Model:
             meter.add(block, mixtures)
             chooser.add(block, mixtures)
             on_progress(done / n)
-        blocks = [estimates[:, k : k + CHUNK] for k in range(0, n, CHUNK)]
-        leveled, scale = level_voices(lambda: blocks, meter, level, streams)
+        network_rate = self.crossed_rate(streams[0].sample_rate)
+        rows = estimates if network_rate is None else np.concatenate([estimates, mixture])
+        blocks = [rows[:, k : k + CHUNK] for k in range(0, n, CHUNK)]
+        leveled, scale = level_voices(lambda: blocks, meter, level, streams, network_rate)
         choice = chooser.choose()
         kept = np.concatenate([block[choice.rows] for block in leveled], axis=1)
         return Separated(
@@ -249,7 +263,7 @@ class Model:
                 yield path, separated
 
     def streams(
-        self, n: int, sample_rate: int, block_seconds: float, tracks: Tracks
+        self, n: int, sample_rate: int, block_seconds: float | None, tracks: Tracks
     ) -> list[Stream] | list[GatedStream]:
         """Open streams for the signals of a recording; with an embedder, they are gated.
 
@@ -265,7 +279,7 @@ class Model:
 
     def track_stream(
         self, sample_rate: int | None = None, block_seconds: float | None = None
-    ) -> TrackStream:
+    ) -> TrackStream | FullBandStream:
         """Open a stream like `stream` whose voices follow their speakers; it has more latency.
 
         Raises:
@@ -273,9 +287,14 @@ class Model:
         """
         if self.embedder is None:
             raise ValueError("this model has no embedder to tell speakers apart; use stream")
-        return TrackStream(self.stream(sample_rate, block_seconds), self.embedder, self.n_speakers)
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        plain = Stream(self.separator, rate, block_seconds)
+        stream = TrackStream(plain, self.embedder, self.n_speakers)
+        return widen(stream, self.n_speakers, self.crossed_rate(rate), gated=True)
 
-    def stream(self, sample_rate: int | None = None, block_seconds: float | None = None) -> Stream:
+    def stream(
+        self, sample_rate: int | None = None, block_seconds: float | None = None
+    ) -> Stream | FullBandStream:
         """Open a stream for a recording that arrives in blocks; voices keep the network's level.
 
         They also keep the order of its outputs; see `track_stream`.
@@ -286,28 +305,15 @@ class Model:
                 longer ones save calls. By default 0.1 s, or 20 ms for a causal network.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
-        return Stream(self.separator, rate, block_seconds)
-
-
-def _checked(samples: np.ndarray) -> np.ndarray:
-    """Return the samples of a recording.
-
-    Raises:
-        ValueError: the array is empty or looks transposed.
-    """
-    if samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], MOST_CHANNELS):
-        raise ValueError(
-            f"a recording is [channels, samples]; transpose this one of shape {samples.shape}"
-        )
-    if not samples.size:
-        raise ValueError("the recording is empty")
-    return samples
+        stream = Stream(self.separator, rate, block_seconds)
+        return widen(stream, self.n_speakers, self.crossed_rate(rate), gated=False)
 
 
 def load_model(
     path: str | Path | None = None,
     network: Literal["snn", "ann"] | None = None,
     device: str = "cpu",
+    band: Band = "full",
 ) -> Model:
     """Load a trained separator. No code from the model is executed.
 
@@ -319,6 +325,7 @@ def load_model(
         network: which network of an experiment; by default the spiking one, if present. A single
             model must be of this kind.
         device: torch device, such as `cpu` or `cuda`.
+        band: see `Model`.
 
     Raises:
         SpikeSepError: the model, the network or the device does not exist, or the model's checksum
@@ -334,7 +341,7 @@ def load_model(
     tracks = find_tracks(found)
     embedder = None if tracks is None else load_embedder(tracks)
     try:
-        return Model(separator, device, embedder)
+        return Model(separator, device, embedder, band)
     except (RuntimeError, AssertionError) as error:
         raise SpikeSepError(
             f"--device {device}: cannot be used ({str(error).splitlines()[0]}); try cpu"

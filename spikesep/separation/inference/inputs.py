@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from spikesep.errors import SpikeSepError
 from spikesep.files import explain_full_disk
 from spikesep.separation.audio.downmix import Channels, choose_downmix
@@ -20,6 +22,8 @@ from spikesep.separation.audio.files import AUDIO_SUFFIXES, AudioStream, open_au
 
 VOICE_FILE = re.compile(r"_spk[1-9]\d*\.wav$")
 """Suffix of output files."""
+MOST_CHANNELS = 64
+"""An array with more rows than this, and more rows than columns, is taken for a transposed one."""
 
 
 @dataclass
@@ -184,3 +188,18 @@ def spooled(pipe: IO[bytes]) -> Iterator[IO[bytes]]:
         if not file.tell():
             raise SpikeSepError("standard input: is empty; check the program that writes to it")
         yield file
+
+
+def check_layout(samples: np.ndarray) -> np.ndarray:
+    """Return the samples of a recording held in memory, [samples] or [channels, samples].
+
+    Raises:
+        ValueError: the array is empty or looks transposed.
+    """
+    if samples.ndim == 2 and samples.shape[0] > max(samples.shape[1], MOST_CHANNELS):
+        raise ValueError(
+            f"a recording is [channels, samples]; transpose this one of shape {samples.shape}"
+        )
+    if not samples.size:
+        raise ValueError("the recording is empty")
+    return samples

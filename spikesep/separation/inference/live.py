@@ -20,6 +20,7 @@ from spikesep.separation.audio.downmix import Channels, select_channels, watch_p
 from spikesep.separation.audio.files import AudioStream, check_samples, to_pcm16
 from spikesep.separation.audio.wav import read_samples, read_wav_header
 from spikesep.separation.inference import STDIN
+from spikesep.separation.inference.band.live import LiveLeveler
 from spikesep.separation.inference.in_memory import Model, Tracks
 from spikesep.separation.inference.inputs import Source, spooled
 from spikesep.separation.inference.microphone import microphone_sound
@@ -28,7 +29,7 @@ from spikesep.separation.inference.on_disk import (
     separate_to_sink,
     track_names,
 )
-from spikesep.separation.inference.output_level import Level, LevelMeter, apply_gains
+from spikesep.separation.inference.output_level import Level
 from spikesep.separation.inference.outputs import (
     StandardOutput,
     Target,
@@ -39,7 +40,7 @@ from spikesep.separation.inference.report import Report, Separation, separation_
 from spikesep.separation.inference.settings import InferenceSettings, cached_model
 from spikesep.separation.inference.streaming import Stream, separate_tracks, total_cost
 from spikesep.separation.tracks.leveling import turns_of
-from spikesep.separation.tracks.tracker import GatedStream
+from spikesep.separation.tracks.tracker import TrackStream
 
 
 class PipeOutput:
@@ -152,11 +153,12 @@ def separate_live_input(
     sound = pipe_sound(standard_input(), raw_rate) if is_stdin else microphone_sound(tell)
     model, channels = cached_model(settings), settings.channels
     try:
-        stream = _open_live(model, sound, settings.segment, channels, settings.tracks)[0]
+        streams = _open_live(model, sound, settings.segment, channels, settings.tracks)
+        delays = LiveLeveler(model, streams, settings.level).delays
     except SpikeSepError as error:
         raise SpikeSepError(f"{'standard input' if is_stdin else recording}: {error}") from error
     sink = output.open(sound)
-    tell(f"{sound.sample_rate} Hz, latency {stream.delays} plus computing time")
+    tell(f"{sound.sample_rate} Hz, latency {delays} plus computing time")
     begun = time.perf_counter()
     with sink(sound.sample_rate, None, model.n_speakers) as append:
         separation = separate_live(
@@ -170,8 +172,8 @@ def separate_live_input(
             tell=tell,
         )
     elapsed = time.perf_counter() - begun
-    report = {"recording": recording, "voices": list(sink.names), "latency": stream.latency}
-    report["delays"] = stream.delays.to_dict()
+    report = {"recording": recording, "voices": list(sink.names), "latency": delays.total}
+    report["delays"] = delays.to_dict()
     report |= separation_report(settings, sound, channels, separation=separation, elapsed=elapsed)
     return report | ({"broken_off": separation.broken_off} if separation.broken_off else {})
 
@@ -207,25 +209,24 @@ def separate_live(
         tell: receives that report, once.
     """
     streams = _open_live(model, sound, block_seconds, channels, tracks)
-    meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
-    previous: np.ndarray | None = None
-    scale, faults = 1.0, []
+    n_samples = 0
+    leveler = LiveLeveler(model, streams, level)
+    faults = []
     blocks = until_stopped(sound.blocks, faults.append)
     if channels == "mix":
         blocks = watch_phase(blocks, sound.sample_rate, partial(_tell_cancelling, tell))
     for mixtures, estimates in separate_tracks(
         streams, (select_channels(b, channels) for b in blocks)
     ):
-        meter.add(estimates, mixtures)
-        gains, scale = meter.gains(level)
-        voices = apply_gains(estimates, _ramp(previous, gains, mixtures.shape[1]))
-        if np.abs(voices).max() > 1:
-            voices = apply_gains(estimates, gains)
+        voices = leveler.push(estimates, mixtures)
         write(to_pcm16(voices).T)
-        n_samples += mixtures.shape[1]
-        previous = gains
-    seconds = n_samples / sound.sample_rate
-    return Separation(seconds, scale, total_cost(streams), "".join(faults), turns_of(streams))
+        n_samples += voices.shape[1]
+    rest = leveler.flush()
+    if rest.shape[1]:
+        write(to_pcm16(rest).T)
+    seconds = (n_samples + rest.shape[1]) / sound.sample_rate
+    faulty = "".join(faults)
+    return Separation(seconds, leveler.scale, total_cost(streams), faulty, turns_of(streams))
 
 
 def _open_live(
@@ -234,22 +235,16 @@ def _open_live(
     block_seconds: float | None,
     channels: Channels,
     tracks: Tracks,
-) -> Sequence[Stream | GatedStream]:
+) -> Sequence[Stream | TrackStream]:
     """Open streams like `open_streams`; with tracks, their voices follow the speakers at once."""
-    follows = tracks != "off" and model.embedder is not None
-    open_stream = model.track_stream if follows else model.stream
     names = track_names(channels, sound.channels)
     try:
-        return [open_stream(sound.sample_rate, block_seconds) for _ in names]
+        streams = [Stream(model.separator, sound.sample_rate, block_seconds) for _ in names]
+        if tracks == "off" or model.embedder is None:
+            return streams
+        return [TrackStream(stream, model.embedder, model.n_speakers) for stream in streams]
     except ValueError as error:
         raise SpikeSepError(f"{error}; export the recording at such a rate") from error
-
-
-def _ramp(previous: np.ndarray | None, gains: np.ndarray, n: int) -> np.ndarray:
-    """Interpolate from the previous gains [n_voices] to the current ones; return [n_voices, n]."""
-    start = gains if previous is None else previous
-    share = np.linspace(0, 1, n, endpoint=False)
-    return start[:, None] * (1 - share) + gains[:, None] * share
 
 
 def _tell_cancelling(tell: Callable[[str], object], strongest: Channels) -> None:

@@ -104,7 +104,7 @@ def separate_sound(
     write: Callable[[int, int, Iterator[np.ndarray]], None],
     *,
     level: Level,
-    segment_seconds: float,
+    segment_seconds: float | None,
     on_progress: Callable[[float], None] = lambda seconds: None,
     channels: Channels = "mix",
     tracks: Tracks = "auto",
@@ -113,7 +113,8 @@ def separate_sound(
     """Separate a recording like `Model.separate_recording`, in constant memory.
 
     The output level and the speakers' tracks depend on the whole recording, so estimates are first
-    spooled to an unnamed file: 4 bytes per sample and voice.
+    spooled to an unnamed file: 4 bytes per sample and voice, and as many for each signal whose
+    voices get a high band.
 
     Args:
         model: the separator.
@@ -132,6 +133,7 @@ def separate_sound(
         SpikeSepError: the recording is unreadable or lacks the channel, or the disk is full.
     """
     streams = open_streams(model, sound, segment_seconds, channels, tracks)
+    network_rate = model.crossed_rate(sound.sample_rate)
     meter, n_samples = LevelMeter(model.n_speakers, len(streams)), 0
     chooser = VoiceChooser(voices, streams, model.n_speakers)
     first = next(sound.blocks)  # before the folder is created, in case it cannot be read
@@ -140,11 +142,13 @@ def separate_sound(
         for mixtures, estimates in separate_tracks(streams, blocks):
             meter.add(estimates, mixtures)
             chooser.add(estimates, mixtures)
-            spool.write(np.ascontiguousarray(estimates.T).tobytes())
+            rows = estimates if network_rate is None else np.concatenate([estimates, mixtures])
+            spool.write(np.ascontiguousarray(rows.T).tobytes())
             n_samples += mixtures.shape[1]
             on_progress(n_samples / sound.sample_rate)
-        blocks = partial(_read, spool, len(meter.peaks))
-        leveled, scale = level_voices(blocks, meter, level, streams)
+        n_rows = len(meter.peaks) + (0 if network_rate is None else len(streams))
+        blocks = partial(_read, spool, n_rows)
+        leveled, scale = level_voices(blocks, meter, level, streams, network_rate)
         choice = chooser.choose()
         kept = (to_pcm16(block[choice.rows]).T for block in leveled)
         write(n_samples, choice.kept.shape[1], kept)
@@ -160,7 +164,7 @@ def separate_sound(
 def open_streams(
     model: Model,
     sound: AudioStream,
-    segment_seconds: float,
+    segment_seconds: float | None,
     channels: Channels = "mix",
     tracks: Tracks = "auto",
 ) -> list[Stream] | list[GatedStream]:

@@ -31,6 +31,12 @@ class LevelMeter:
         self.target += (voices @ mixtures[:, :, None])[:, :, 0]
         self.peaks = np.maximum(self.peaks, np.abs(estimates).max(1, initial=0.0))
 
+    @property
+    def common_gain(self) -> float:
+        """Gain with which the sum of all voices is closest to the mixtures; 1 if it is silent."""
+        gram, target = float(self.gram.sum()), float(self.target.sum())
+        return target / gram if gram > 0 and target > 0 else 1.0
+
     def gains(self, level: Level) -> tuple[np.ndarray, float]:
         """Return gains, float64 [n_tracks * n_speakers], and the common factor included in them.
 

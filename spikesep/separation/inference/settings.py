@@ -6,6 +6,7 @@ from typing import Literal
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.downmix import Channels
+from spikesep.separation.inference.band.high_bands import Band
 from spikesep.separation.inference.in_memory import Model, Tracks, load_model
 from spikesep.separation.inference.output_level import Level
 from spikesep.separation.inference.voices import Voices, check_voices
@@ -29,6 +30,7 @@ class InferenceSettings:
         tracks: `auto` lets every voice follow its speaker, if the model has an embedder; `off`
             keeps the order of the network's outputs.
         energy_table: energies per operation, a key of `ENERGY_TABLES`.
+        band: `full` gives the voices the recording's band, `network` only the network's.
         voices: `all` outputs of the network, as many as are heard (`auto`), or a number of them.
     """
 
@@ -42,6 +44,7 @@ class InferenceSettings:
     channels: Channels = "mix"
     tracks: Tracks = "auto"
     energy_table: str = "45nm"
+    band: Band = "full"
     voices: Voices = "all"
 
     @property
@@ -60,7 +63,7 @@ def cached_model(settings: InferenceSettings) -> Model:
         SpikeSepError: the model cannot be loaded, cannot run with this number of time steps, or
             has fewer outputs than are asked for.
     """
-    model = load_model(settings.model, settings.network, settings.device)
+    model = load_model(settings.model, settings.network, settings.device, settings.band)
     model.separator.network.use_engine(settings.engine)
     if settings.steps is not None:
         try:

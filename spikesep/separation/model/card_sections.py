@@ -207,7 +207,8 @@ def limits_section(model: Separator, results: dict[str, Any] | None) -> list[str
     config = model.config
     points = [
         f"It always returns {config.n_speakers} voices, however many people speak.",
-        f"The voices contain nothing above {config.sample_rate / 2:g} Hz.",
+        f"It separates up to {config.sample_rate / 2:g} Hz. What recordings have above is shared "
+        "among the voices by a rule, and contains more of the others.",
         "Distant microphones, reverberation, background noise, music, more voices: unless the data "
         "above include such recordings, it was neither trained for them nor tested on them.",
         "It does not recognize speakers: the order of the voices is arbitrary, and may change "

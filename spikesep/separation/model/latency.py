@@ -20,6 +20,7 @@ class Delays:
         block: waiting until a block of conditioner and network is complete.
         resampling: filters of the conversion to the network's rate and back.
         tracks: later voices from which their speakers are told, if tracks follow them.
+        band: later voices that share the band above the network's, if they do.
     """
 
     network: float
@@ -27,6 +28,7 @@ class Delays:
     block: float
     resampling: float = 0.0
     tracks: float = 0.0
+    band: float = 0.0
 
     @property
     def total(self) -> float:

@@ -20,21 +20,17 @@ from torch.nn import functional as F
 
 from spikesep.separation.audio.conditioning import CAUSAL_LOOK_AHEAD, LOOK_AHEAD, Conditioner
 from spikesep.separation.config import SeparatorConfig
+from spikesep.separation.mask_network import mask_network
 from spikesep.separation.model.separator_cost import decoder_operations, encoder_operations
 from spikesep.spiking.cost import Cost, CostMeter
-from spikesep.spiking.layer import SpikingLayer
-from spikesep.spiking.network import Observer, SpikingNetwork
-from spikesep.spiking.readout import Readout
+from spikesep.spiking.network import Observer
 from spikesep.spiking.streaming.reach import Reach, reach_of
-from spikesep.spiking.synapses.modules import CausalConv1d
 from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_folder import load_model, save_model
 
 KIND = "spikesep-separator"
 BLOCK_FRAMES = 256
 """Frames that are encoded and decoded at once."""
-RESIDUAL_GAIN = 0.5
-"""Initial gain of norms beside a residual path, so that a layer adds less than it passes on."""
 
 
 class ChannelNorm(nn.Module):
@@ -227,30 +223,6 @@ def frame_blocks(n_frames: int) -> Iterator[slice]:
 
 def _exact_dtype(like: Tensor) -> torch.dtype:
     return torch.float32 if like.device.type == "mps" else torch.float64  # mps has no float64
-
-
-def mask_network(config: SeparatorConfig) -> SpikingNetwork:
-    """Build the mask network, [B, N, K] -> [B, S * N, K].
-
-    It consists of a 1x1 bottleneck convolution, dilated convolutions, and the mask readout.
-    """
-    n, c, k = config.n_filters, config.n_channels, config.conv_kernel_size
-    layers = {"bottleneck": SpikingLayer(nn.Conv1d(n, c, 1, bias=False), nn.BatchNorm1d(c))}
-    for i, d in enumerate(config.dilations):
-        if config.causal:
-            synapse = CausalConv1d(c, c, k, dilation=d, bias=False)
-        else:
-            synapse = nn.Conv1d(c, c, k, padding=d * (k // 2), dilation=d, bias=False)
-        norm = nn.BatchNorm1d(c)
-        if config.identity == "folded":
-            nn.init.constant_(norm.weight, RESIDUAL_GAIN)
-        layers[f"dilated{i + 1}"] = SpikingLayer(
-            synapse,
-            norm,
-            identity=config.identity == "sum",
-            residual=config.identity == "folded",
-        )
-    return SpikingNetwork(layers, Readout(nn.Conv1d(c, config.n_speakers * n, 1)))
 
 
 def save_separator(

@@ -130,6 +130,7 @@ def _page(model: Model, name: str, limits: Limits) -> str:
         scripts=SCRIPTS,
         model=name,
         kind=model.kind,
+        band=model.band,
         n_speakers=model.n_speakers,
         sample_rate=model.sample_rate,
         max_khz=model.sample_rate / 2000,

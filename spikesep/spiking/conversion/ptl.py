@@ -21,6 +21,7 @@ from spikesep.spiking.conversion.spike_budget import Example, allocate
 from spikesep.spiking.conversion.threshold import ThresholdChoice, choose_threshold
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.layer import Gradient
+from spikesep.spiking.levels.network import settle_levels
 from spikesep.spiking.network import SpikingNetwork, require_stack
 from spikesep.spiking.signal import Coding
 
@@ -86,7 +87,8 @@ class ProgressiveTandemLearning:
 
     Args:
         model: all that is trained: `network` and what surrounds it.
-        network: the stack to convert, a part of `model`.
+        network: the stack to convert, a part of `model`; steps that it has learned become its
+            thresholds.
         trainer: the training loop.
         coding: N_s, encoding, initial potential.
         percentile: for Threshold LayerNorm, or "auto".
@@ -155,6 +157,7 @@ class ProgressiveTandemLearning:
         self.on_epoch = on_epoch
         self.on_stage = on_stage
         self.cuts_short = cuts_short
+        settle_levels(network, coding)
         self.choices: list[ThresholdChoice] = []
         self._schedule: AdaptiveSchedule | None = None
         self._best: dict[str, Tensor] = {}

@@ -114,7 +114,7 @@ def _scaled(
         multiple = torch.tensor(MULTIPLES, dtype=torch.float64)[choice]
         values.append(ConnectionValue(trial.sensitivity * multiple.square(), spikes, price))
         spikes = _picked(trial.spikes, choice)
-        _scale(part, following, multiple)
+        scale_channels(part, following, multiple)
     return [*values, ConnectionValue(of_readout, spikes, price)]
 
 
@@ -150,7 +150,7 @@ def match(network: SpikingNetwork, model: SpikingNetwork) -> None:
         steps = (
             (PER_OCTAVE * (ours / theirs).log2()).round().nan_to_num(0.0, 0.0, 0.0)
         )  # of a neuron without weights
-        _scale(part, next_part, 2.0 ** (steps / PER_OCTAVE))
+        scale_channels(part, next_part, 2.0 ** (steps / PER_OCTAVE))
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ def _picked(values: Tensor, choice: Tensor) -> Tensor:
     return values.gather(0, choice[None])[0]
 
 
-def _scale(part: Synaptic, following: Synaptic, multiple: Tensor) -> None:
-    """Divide each channel by its multiple, and multiply it by that where it goes."""
+def scale_channels(part: Synaptic, following: Synaptic, multiple: Tensor) -> None:
+    """Divide each channel by its multiple, [C_out], and multiply it by that where it goes."""
     with torch.no_grad():
         multiple = multiple.to(part.synapse.weight)
         weight, bias = part.synapse.weight, part.bias

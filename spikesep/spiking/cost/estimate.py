@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.levels.rate import step_of
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.synaptic import Synaptic
 
@@ -39,5 +40,5 @@ class SynopsEstimate:
         if not isinstance(module, SpikingLayer) or module.mode == "analog":
             self._arriving = 0.0
             return
-        spikes = connectivity.sum_outputs(out.value.float()) / module.threshold
+        spikes = connectivity.sum_outputs(out.value.float()) / step_of(module)
         self._arriving = spikes + self._arriving if module.identity else spikes

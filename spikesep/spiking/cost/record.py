@@ -96,8 +96,9 @@ class Cost:
             return cls()
         counts = ("macs", "kept_macs", "analog_macs", "synops")
         counts += ("readout_synops", "full_synops", "active_macs")
+        sums: dict[str, Any] = {n: sum(getattr(layer, n) for layer in layers) for n in counts}
         return cls(
-            **{name: sum(getattr(layer, name) for layer in layers) for name in counts},
+            **sums,
             n_steps=max(layer.n_steps for layer in layers),
             spikes=tuple(n for layer in layers for n in layer.spikes),
             neurons=tuple(n for layer in layers for n in layer.neurons),

@@ -15,6 +15,7 @@ from spikesep.spiking.export.extras import require
 from spikesep.spiking.export.stages import Stage, stages
 from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.levels.activation import Levels
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
 from spikesep.spiking.synapses.kinds import ConvConnectivity, TransposedConvConnectivity
 
@@ -112,8 +113,25 @@ def add_network(graph: OnnxGraph, network: SpikingNetwork, x: str) -> str:
         numbers = (graph.constant(tensor) for tensor in part.neuron_weights())
         potential = _convolve(graph, stage, graph.total(values or [x]), *numbers)
         if isinstance(part, SpikingLayer):
-            outputs[stage.name] = graph.op("Relu", potential, name=f"layer_{stage.name}")
+            name = f"layer_{stage.name}"
+            if part.levels is None:
+                outputs[stage.name] = graph.op("Relu", potential, name=name)
+            else:
+                outputs[stage.name] = _add_levels(graph, part, part.levels, potential, name)
     return potential
+
+
+def _add_levels(
+    graph: OnnxGraph, layer: SpikingLayer, levels: Levels, potential: str, name: str
+) -> str:
+    """Append the rounding of an analog layer that has learned with levels."""
+    step = graph.constant(layer.connectivity.per_output(levels.step.detach()), np.float32)
+    shift, lowest, highest = (
+        graph.constant(float(value), np.float32) for value in (levels.shift, 0, levels.n_steps)
+    )
+    ratio = graph.op("Add", graph.op("Div", potential, step), shift)
+    count = graph.op("Clip", graph.op("Floor", ratio), lowest, highest)
+    return graph.op("Mul", count, step, name=name)
 
 
 def _value(graph: OnnxGraph, layer: SpikingLayer, output: str) -> str:

@@ -28,6 +28,8 @@ from spikesep.spiking.from_torch.values import (
     with_norm_before,
 )
 from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.levels.activation import Levels
+from spikesep.spiking.levels.network import set_levels
 from spikesep.spiking.network import READOUT, NotConvertibleError, SpikingNetwork, Wiring
 from spikesep.spiking.readout import Readout
 from spikesep.spiking.synapses.kinds import SYNAPSES
@@ -175,14 +177,20 @@ class Builder:
             raise refusal(path, module, why) from error
 
     def _rectify(self, path: str, module: nn.Module, value: Value) -> Activation:
-        ceiling = ceiling_of(path, module)
+        ceiling, levels = ceiling_of(path, module), module if isinstance(module, Levels) else None
         if isinstance(value, Activation):
-            if value.is_input or ceiling is not None or value.before or value.norms:
+            bounded = ceiling is not None or levels is not None
+            if value.is_input or bounded or value.before or value.norms:
                 raise refusal(path, module, "a ReLU must stand behind a Linear or Conv layer")
             return value  # spikes are not negative
         for own, culprit in moved(value):
             raise refusal(own, culprit, "move it behind the ReLU")
         out = Activation(self._layer(value, ceiling))
+        if levels is not None:
+            try:
+                set_levels(self.layers[out.wire.names[0]], levels)
+            except ValueError as error:
+                raise refusal(path, module, str(error)) from error
         for own, move in value.maps:
             out = out.mapped(own, move, "max pooling")
         return replace(out, before=value.behind)

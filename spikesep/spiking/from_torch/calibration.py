@@ -9,6 +9,7 @@ from torch import Tensor
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.threshold import ThresholdChoice, choose_threshold
 from spikesep.spiking.layer import SpikingLayer
+from spikesep.spiking.levels.network import settle_levels
 from spikesep.spiking.network import Cut, SpikingNetwork
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.synaptic import Synaptic
@@ -35,7 +36,7 @@ def calibrate(
     weights into each of their channels are scaled by least squares.
 
     Args:
-        network: all layers analog.
+        network: all layers analog; or with levels, whose steps become the thresholds.
         inputs: batches of its analog input.
         coding: N_s, encoding, initial potential.
         percentile: of the activations that sets the upper bound, or "auto" for the one with the
@@ -49,6 +50,7 @@ def calibrate(
         SpikeSepError: a layer is silent, or activations are not finite; names the layer.
     """
     network.eval()
+    settle_levels(network, coding)
     analog, choices = copy.deepcopy(network), []
     with torch.no_grad():
         cuts: list[tuple[Cut, Cut]] = [({INPUT: Signal(x)}, {INPUT: Signal(x)}) for x in inputs]
@@ -57,8 +59,10 @@ def calibrate(
                 layer.activation(*(signal.value for signal in network.arriving(now, index)))
                 for now, _ in cuts
             )
+            learned = layer.mode == "discrete"
+            settled = float(layer.threshold) * coding.n_steps if learned else None
             try:
-                choice = choose_threshold(activations, percentile, coding)
+                choice = choose_threshold(activations, percentile, coding, settled)
             except SpikeSepError as error:
                 raise SpikeSepError(f"layer {name}: {error}") from error
             choices.append(choice)

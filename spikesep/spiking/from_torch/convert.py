@@ -54,7 +54,8 @@ def convert(
 
     The network is traced and refused by name if a part cannot be converted. The traced network is
     checked to compute the same as the original on the first batch. Without a loss, thresholds and
-    biases are calibrated; with one, layers are fine-tuned. The choices of thresholds, which
+    biases are calibrated; with one, layers are fine-tuned. `Levels` in place of ReLU give their
+    learned steps as thresholds. The choices of thresholds, which
     `conversion_report` takes, are in `choices` of the result.
 
     Args:

@@ -1,7 +1,7 @@
 """Torch modules that convert, and reasons and remedies for those that do not.
 
-A module is accepted only if its computation is known: it is an instance of one of the torch classes
-in `KINDS` and runs the `forward` of that class. Modules of other classes are traced.
+A module is accepted only if its computation is known: it is an instance of one of the classes in
+`KINDS` and runs the `forward` of that class. Modules of other classes are traced.
 """
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from spikesep.spiking.folding import NORMS
+from spikesep.spiking.levels.activation import Levels
 from spikesep.spiking.network import NotConvertibleError
 from spikesep.spiking.synapses.kinds import NO_OPS, SYNAPSES
 
@@ -27,7 +28,7 @@ MOVES = (
     *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d, nn.Upsample),
     *(nn.UpsamplingNearest2d, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
 )
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, Levels)
 LEAVES = (
     *(*SYNAPSES, *NORMS, *RECTIFIERS, *AVERAGES, *MAXIMA, *ADAPTIVE),
     *(nn.Flatten, *MOVES, *NO_OPS),

@@ -82,16 +82,17 @@ class EpochRecord(pl.Callback):
                 seconds=seconds,
                 cut_at=self.config.epochs if task.cut_short else 0,
             )
-            self._report(row)
+            self._report(row, values["valid_rate"])
         if task.plateau:
             task.plateau.step(values["valid_loss"])
 
-    def _report(self, row: Epoch) -> None:
+    def _report(self, row: Epoch, rate: float) -> None:
         self.history.add(row)
+        spikes = f", {rate:.3g} spikes per neuron and step" if self.config.levels.n_steps else ""
         print(
             f"epoch {row.epoch}/{self.config.epochs}: training loss {row.train_loss:.4g}, "
             f"validation loss {row.valid_loss:.4g} (metric {row.valid_metric:.4g}), "
-            f"learning rate {row.learning_rate:.1e}, {row.seconds:.0f} s",
+            f"learning rate {row.learning_rate:.1e}{spikes}, {row.seconds:.0f} s",
             flush=True,
         )
 

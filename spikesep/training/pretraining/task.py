@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking.levels.rate import SpikeRate
 from spikesep.training.config import PretrainConfig
 from spikesep.training.objective import Objective
 from spikesep.training.optimizer import optimizer_of
+from spikesep.training.pretraining.spike_price import SpikePrice
 from spikesep.training.processes.distributed import sum_over_processes
 
 
@@ -34,6 +36,7 @@ class PretrainTask(pl.LightningModule):
         self.objective = objective
         self.config = config
         self.steps_per_epoch = steps_per_epoch
+        self.price = SpikePrice(config.levels)
         self.spent_seconds = 0.0
         """Time spent of the budget."""
         self.reserved_seconds = 0.0
@@ -48,7 +51,9 @@ class PretrainTask(pl.LightningModule):
         It is weighted such that the mean over the processes is the mean over all examples.
         """
         x, target = batch
-        _, loss = self._loss(x, target)
+        _, loss, rate = self._loss(x, target)
+        loss = loss + self.price.cost(rate)
+        self._adapt_price(rate)
         self.log("train_loss_step", loss.detach())
         self._accumulate("train", loss, len(x))
         if self.trainer.world_size == 1:
@@ -59,15 +64,29 @@ class PretrainTask(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Accumulate loss and metric of a batch."""
         x, target = batch
-        prediction, loss = self._loss(x, target)
+        prediction, loss, rate = self._loss(x, target)
         metric = self.objective.metric(prediction, target, float(loss))
-        self._accumulate("valid", loss, len(x), metric)
+        loss = loss + self.price.cost(float(rate))
+        self._accumulate("valid", loss, len(x), metric, float(rate))
 
-    def _loss(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return prediction and loss, in float32: a bf16 loss of 12 dB has steps of 0.06 dB."""
-        prediction = self.model(x).float()
+    def _loss(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Return prediction, loss and rate of spikes, 0 for a network with ReLU.
+
+        The loss is in float32: a bf16 loss of 12 dB has steps of 0.06 dB.
+        """
+        rate = SpikeRate()
+        prediction = self.model(x, rate) if self.config.levels.n_steps else self.model(x)
+        prediction = prediction.float()
         with torch.autocast(x.device.type, enabled=False):
-            return prediction, self.objective.loss(prediction, target)
+            return prediction, self.objective.loss(prediction, target), rate.mean
+
+    def _adapt_price(self, rate: Tensor | float) -> None:
+        """Adapt the price of spikes, if it has a target, equally in all processes."""
+        if self.price.target and isinstance(rate, Tensor):
+            shared = rate.detach()
+            if self.trainer.world_size > 1:
+                shared = sum_over_processes(shared) / self.trainer.world_size
+            self.price.adapt(float(shared))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all examples of all processes.
@@ -88,11 +107,14 @@ class PretrainTask(pl.LightningModule):
             self.log("valid_loss" if name == "valid" else "train_loss_epoch", total[0] / total[1])
             if name == "valid":
                 self.log("valid_metric", total[2] / total[1])
+                self.log("valid_rate", total[3] / total[1])
         self._sums.clear()
 
-    def _accumulate(self, name: str, loss: Tensor, n: int, metric: float = 0.0) -> None:
-        """Add the mean loss and metric of n examples to the epoch's sums [loss, n, metric]."""
-        counts = [loss.new_full((), v, dtype=torch.float64) for v in (n, n * metric)]
+    def _accumulate(
+        self, name: str, loss: Tensor, n: int, metric: float = 0.0, rate: float = 0.0
+    ) -> None:
+        """Add means over n examples to the epoch's sums [loss, n, metric, rate]."""
+        counts = [loss.new_full((), v, dtype=torch.float64) for v in (n, n * metric, n * rate)]
         added = torch.stack([n * loss.detach().double(), *counts])
         self._sums[name] = self._sums.get(name, 0) + added
 
@@ -155,9 +177,10 @@ class PretrainTask(pl.LightningModule):
         return done
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Save the time spent, the scheduler, and whether training has ended."""
+        """Save the time spent, the price of spikes, the scheduler, and whether training ended."""
         checkpoint["spent_seconds"] = self.spent_seconds
         checkpoint["reserved_seconds"] = self.reserved_seconds
+        checkpoint["spike_price"] = self.price.value
         checkpoint["finished"] = self.trainer.should_stop
         checkpoint["plateau"] = self.plateau.state_dict() if self.plateau else None
 
@@ -165,6 +188,7 @@ class PretrainTask(pl.LightningModule):
         """Restore what `on_save_checkpoint` saved."""
         self.spent_seconds = checkpoint["spent_seconds"]
         self.reserved_seconds = checkpoint.get("reserved_seconds", 0.0)
+        self.price.value = checkpoint.get("spike_price", self.price.value)
         self.finished = checkpoint["finished"]
         self._plateau_state = checkpoint["plateau"]
         if self.plateau and self._plateau_state:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.fixed_point import check_fixed_point
 from spikesep.spiking.integers import dequantized
+from spikesep.spiking.levels.network import add_levels, levels_settings
 from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_files import (
     CONFIG,
@@ -82,6 +83,8 @@ def save_model(
         "model": settings,
         **model.network.conversion_settings(),
     }
+    if levels := levels_settings(model.network):
+        settings["levels"] = levels
     settings |= {"sha256": checksum(settings, tensors)}
     write_model(SavedModel(settings, tensors, report, card), Path(path))
 
@@ -115,6 +118,8 @@ def load_model(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Mo
         with SkipInit():
             model = build(saved.settings["model"])
         model.network.restore_conversion(saved.settings)
+        if "levels" in saved.settings:
+            add_levels(model.network, **saved.settings["levels"])
         model.load_state_dict(_state_of(model, saved.tensors))
         if model.network.is_fixed_point:
             check_fixed_point(model.network)

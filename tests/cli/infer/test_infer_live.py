@@ -14,7 +14,7 @@ from helpers.infer import COMMAND, environment, infer, tone, wav
 def test_live_voices_equal_those_of_a_file_except_for_level(tmp_path, model, pipe, capsys, raw):
     samples = (tone(12000)[:, 0] * 32767).astype(np.int16)
     soundfile.write(tmp_path / "a.wav", samples, 16000)
-    argv = ("--model", model, "--level", "none")
+    argv = ("--model", model, "--level", "none", "--band", "network")
     assert infer(tmp_path / "a.wav", "--out-dir", tmp_path, *argv) == 0
     stdout = pipe(samples.tobytes() if raw else wav(samples, 16000))
     assert infer("-", "--live", "--segment", 0.1, *argv, *(["--raw", 16000] if raw else [])) == 0

@@ -19,7 +19,8 @@ MODELS = {
             has_norm_statistics=True,
             dilations=[1, 2, 4],
             identity="sum",
-        )
+        ),
+        band="network",
     )
     for kind in ("ann", "snn")
 }

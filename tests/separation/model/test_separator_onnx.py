@@ -15,6 +15,7 @@ from spikesep.separation.model.hub import find_model
 from spikesep.separation.model.onnx import save_onnx, to_onnx
 from spikesep.separation.model.separator import load_separator
 from spikesep.spiking import to_fixed_point
+from spikesep.spiking.levels.network import begin_levels
 
 onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -38,10 +39,11 @@ def separated(model, mixture):
     return voices, outputs
 
 
+@pytest.mark.parametrize("block", ["dense", "separable"])
 @pytest.mark.parametrize("identity", ["none", "sum", "folded"])
 @pytest.mark.parametrize("kind", ["ann", "snn"])
-def test_voices_and_counts_are_those_of_the_separator(kind, identity):
-    model = separator(kind, identity)
+def test_voices_and_counts_are_those_of_the_separator(kind, identity, block):
+    model = separator(kind, identity, block=block)
     runner, names = session(to_onnx(model))
     assert len(names) == 1 + (len(model.network) if kind == "snn" else 0)
     for n_samples in (1, 2, 7, 40, 801):  # complete frames or not
@@ -52,6 +54,19 @@ def test_voices_and_counts_are_those_of_the_separator(kind, identity):
         np.testing.assert_allclose(voices[0], expected, atol=1e-4)
         for name, count in zip(names[1:], found, strict=True):
             np.testing.assert_array_equal(count, outputs[name.removeprefix("count_")].count)
+
+
+@pytest.mark.parametrize("per", ["layer", "channel"])
+def test_analog_separators_with_levels_round_in_onnx_too(per):
+    model, mixture = separator("ann"), torch.randn(801)
+    features, _ = model.encode(mixture[None])
+    begin_levels(model.network, features, n_steps=4, per=per, shift=0.25)
+    for layer in model.network.layers.values():
+        step = layer.levels.step.detach()
+        layer.levels.set_step(step * (0.5 + torch.rand(step.shape)))
+    runner, _ = session(to_onnx(model.eval()))
+    (voices,) = runner.run(None, {"mixture": mixture[None].numpy()})
+    np.testing.assert_allclose(voices[0], model.separate_conditioned(mixture), atol=1e-4)
 
 
 def test_blocks_that_overlap_by_the_context_give_the_voices_of_the_whole():

@@ -1,0 +1,1 @@
+"""Engines of converted layers against other simulators of the same spikes."""

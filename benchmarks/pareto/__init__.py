@@ -1,0 +1,1 @@
+"""Quality over cost: what is recorded, measured without training, and published."""

@@ -1,0 +1,1 @@
+"""The band of recordings above the network's, in voices."""
