@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from numba import njit
 from numba.core.caching import IndexDataCacheFile
@@ -72,6 +73,7 @@ def when_compiling(tell: Callable[[], object]) -> Iterator[None]:
         yield
 
 
+@cache
 def has(feature: str) -> bool:
     """Whether loops are compiled for a processor feature, by its LLVM name ("avx512bw")."""
     codegen = cpu_target.target_context.codegen()  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from torch import Tensor
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.engines import dense, event
 from spikesep.spiking.engines.call import LayerCall
+from spikesep.spiking.engines.prepared import PreparedLayer
 from spikesep.spiking.signal import Signal
 from spikesep.spiking.spike_trains.packed import Bursts
 
@@ -34,7 +35,7 @@ DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.15
 """Spikes per input and product from which `auto` takes dense; approximate. There is one product per
 step or, with deferred neurons, one per window (`python -m benchmarks --only crossing`).
 """
-FEW_INPUTS = 2**13
+FEW_INPUTS = 2**14
 """Inputs up to which counting spikes, and listing them, takes longer than a product."""
 
 
@@ -79,6 +80,23 @@ def run(
 
         return gpu.run(call, signals), f"{name}: {why}"
     return (event if name == "event" else dense).run(call, signals), f"{name}: {why}"
+
+
+def prepare(
+    call: LayerCall, signals: Sequence[Signal], engine: str = "auto"
+) -> tuple[PreparedLayer, str] | None:
+    """Lay out a layer for signals of one shape that arrive again and again, in small blocks.
+
+    Returns:
+        The layer, which fires the spikes of `run`, and what `run` says about its engine; None where
+        `run` has to choose the engine, or lay the layer out, each time.
+    """
+    n_inputs = sum(signal.shape.numel() for signal in signals)
+    if not (engine == "dense" or n_inputs <= FEW_INPUTS):
+        return None
+    name, why = ("", "") if engine in _registered else choose(call, signals, engine)
+    layer = PreparedLayer.of(call, signals) if name == "dense" else None
+    return None if layer is None else (layer, f"{name}: {why}")
 
 
 def choose(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tuple[str, str]:
