@@ -31,6 +31,7 @@ BENCHMARKS = {
     "neurons": "neurons.neurons",
     "live": "live.live",
     "image-training": "images.training.image_training",
+    "separator": "separator.separator",
     "converters": "converters.comparison.converters",
     "pareto": "pareto.report.pareto",
 }

@@ -169,13 +169,15 @@ def _imports() -> Iterator[Finding]:
 def _processor() -> Iterator[Finding]:
     import torch
 
-    from spikesep.spiking.engines import dense, event_lists
+    from spikesep.spiking.engines import event_lists, int8_products
     from spikesep.training.precision import supports_bf16
 
     yield Finding("ok", f"{processor_name()}, {available_cores()} cores, {_memory()}")
+    products = int8_products.instruction_set()
     switches = {
         "bf16 (trains in bf16; otherwise in float32)": supports_bf16(torch.device("cpu")),
-        "int8 dot products (dense engine; otherwise float32)": dense.int8_products_are_exact(),
+        "VNNI (dense engine; otherwise AVX2 or, without it, float32)": products == "vnni",
+        "AVX2 (dense engine)": products != "",
         "AVX-512 VBMI2 (lists of spikes by 32; otherwise by 8)": event_lists.COMPRESSES,
     }
     for name, present in switches.items():

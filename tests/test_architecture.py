@@ -18,8 +18,8 @@ MAY_IMPORT = {
     "cli": {"cli", "doctor", "separation", "vision", "training", "spiking"},
 }
 ALL = set(MAY_IMPORT)
-COMMON = {"checks", "errors", "files", "hardware_profiles", "neuron_options", "provenance"}
-COMMON |= {"workers"}
+COMMON = {"checks", "compilation", "errors", "files", "hardware_profiles", "neuron_options"}
+COMMON |= {"provenance", "workers"}
 UNKNOWN_TO_THE_CORE = {
     "pytorch_lightning",
     "asteroid",

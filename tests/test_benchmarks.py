@@ -16,7 +16,15 @@ from benchmarks.training.conversion_depth import growth
 from spikesep.separation.model.separator import Separator
 
 KEYS = {"name", "ours_s", "peer", "peer_s", "ratio", "counts_equal"}
-OWN = ("engines-128", "activity", "conversion-depth", "memory", "ann-training", "image-training")
+OWN = (
+    "engines-128",
+    "activity",
+    "conversion-depth",
+    "memory",
+    "ann-training",
+    "image-training",
+    "separator",
+)
 
 
 @pytest.fixture(scope="module")

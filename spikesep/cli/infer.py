@@ -22,7 +22,7 @@ from spikesep.cli.common import (
 from spikesep.cli.common.progress import progress_bar
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_json, write_text
-from spikesep.separation.inference.inputs import MICROPHONE, STDIN, find_recordings
+from spikesep.separation.inference import MICROPHONE, STDIN
 
 if TYPE_CHECKING:
     from spikesep.separation.inference.settings import InferenceSettings
@@ -163,8 +163,8 @@ def infer(options: Namespace) -> int:
     """Separate all recordings; report those that fail and return status 2 if any did."""
     _check(options)
     with quiet_libraries(), exit_on_signal():
+        from spikesep.compilation import load_without_blas, when_compiling
         from spikesep.separation.inference.settings import InferenceSettings, cached_model
-        from spikesep.spiking.spike_trains.kernels import when_compiling
 
         names = (
             "network", "steps", "engine", "device", "level", "channels", "tracks",
@@ -175,6 +175,7 @@ def infer(options: Namespace) -> int:
             model=_model(options),
             segment=_segment(options),
         )
+        load_without_blas()
         cached_model.cache_clear()  # the files may have changed since an earlier call
         if options.rttm and cached_model(settings).embedder is None:
             raise SpikeSepError(
@@ -270,6 +271,8 @@ def _separate_files(settings: "InferenceSettings", options: Namespace) -> list[d
     from spikesep.separation.inference.batch import Batch
 
     out = options.out_dir or Path(".")
+    from spikesep.separation.inference.inputs import find_recordings
+
     found = find_recordings(options.recordings, out)
     batch = Batch(
         found.relative_paths,

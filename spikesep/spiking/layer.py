@@ -21,6 +21,7 @@ from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.integers import FixedPoint
 from spikesep.spiking.levels.activation import Levels
 from spikesep.spiking.signal import Coding, Signal, SpikeTrains, require_finite, straight_through
+from spikesep.spiking.spike_trains.packed import Bursts
 from spikesep.spiking.surrogate import GradedSignal, graded_spikes
 from spikesep.spiking.synaptic import Synaptic
 
@@ -140,9 +141,13 @@ class SpikingLayer(Synaptic):
         found = [trains.n_steps for signal in signals for trains in signal.trains]
         if any(steps != n_steps for steps in found):
             raise ValueError(f"spikes of {found} steps reach a layer of {n_steps} steps")
-        words, self.ran_on = engines.run(self.call(), signals, self.engine)
+        fired, self.ran_on = engines.run(self.call(), signals, self.engine)
+        return self.signal_of(fired)
+
+    def signal_of(self, fired: Tensor | Bursts) -> Signal:
+        """The signal of spikes of this layer; see `SpikeTrains`."""
         multiple = 1 if self.fixed is None else int(self.fixed.multiple)
-        return Signal(trains=(SpikeTrains(words, n_steps, self.threshold, multiple),))
+        return Signal(trains=(SpikeTrains(fired, self.coding.n_steps, self.threshold, multiple),))
 
     def call(self) -> LayerCall:
         """The description of this layer that an engine runs."""
@@ -268,9 +273,7 @@ class SpikingLayer(Synaptic):
         self.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "SpikingLayer":
-        """As in torch, but dropout stays off once the layer spikes; a norm that is left still
-        learns.
-        """
+        """As in torch, but dropout stays off once the layer spikes; a norm that is left learns."""
         super().train(mode and self.mode in ("analog", "discrete"))
         if self.norm is not None:
             self.norm.train(mode)

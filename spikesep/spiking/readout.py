@@ -5,7 +5,11 @@ from torch import Tensor
 
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.synapses.convolution import ConvConnectivity
 from spikesep.spiking.synaptic import Synaptic
+
+BLOCK = 2048
+"""Positions whose product in float64 is taken at once."""
 
 
 class Readout(Synaptic):
@@ -31,9 +35,17 @@ class Readout(Synaptic):
         return Signal(sum(self.side_currents(values), start=potential))
 
     def _in_float64(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        bias = None if bias is None else bias.double()
-        potential = self.connectivity.transmit(value.double(), weight.double(), bias)
-        return potential.to(value.dtype)
+        weight, bias = weight.double(), None if bias is None else bias.double()
+        connectivity = self.connectivity
+        if not (isinstance(connectivity, ConvConnectivity) and connectivity.is_pointwise):
+            return connectivity.transmit(value.double(), weight, bias).to(value.dtype)
+        shape = (len(value), len(weight), value.shape[2])
+        potential = value.new_empty(shape)
+        for begin in range(0, value.shape[2], BLOCK):
+            own = slice(begin, begin + BLOCK)
+            of_block = weight[:, :, 0] @ value[..., own].double()
+            potential[..., own] = of_block if bias is None else of_block.add_(bias[:, None])
+        return potential
 
     def neuron_weights(self) -> tuple[Tensor, Tensor]:
         """Weight and bias, as the hardware holds them."""

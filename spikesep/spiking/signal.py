@@ -22,21 +22,54 @@ MOST_STEPS = 2**16
 """Largest encoding window; far more than any network needs, and few enough to run."""
 
 
-@dataclass(frozen=True)
 class SpikeTrains:
     """The spikes of one layer within an encoding window.
 
-    Attributes:
-        words: [ceil(N_s / 8), batch, ...] uint8, see `spikesep.spiking.spike_trains.packed`.
+    Args:
+        fired: bit words [ceil(N_s / 8), batch, ...] uint8, see
+            `spikesep.spiking.spike_trains.packed`; or, of deferred neurons, bursts, whose words are
+            made when they are asked for.
         n_steps: N_s.
         threshold: firing threshold of the neurons, a scalar.
         multiple: the threshold in fixed-point form, in units common to all layers that meet.
     """
 
-    words: Tensor
-    n_steps: int
-    threshold: Tensor
-    multiple: int = 1
+    def __init__(
+        self, fired: Tensor | packed.Bursts, n_steps: int, threshold: Tensor, multiple: int = 1
+    ):
+        self.fired = fired
+        self.n_steps = n_steps
+        self.threshold = threshold
+        self.multiple = multiple
+
+    def with_spikes(self, fired: Tensor | packed.Bursts) -> "SpikeTrains":
+        """Other spikes of neurons with the same threshold."""
+        return SpikeTrains(fired, self.n_steps, self.threshold, self.multiple)
+
+    @property
+    def bursts(self) -> Tensor | None:
+        """Spike counts [batch, ...] of neurons that fire in consecutive steps from the first.
+
+        None if that is not known of them.
+        """
+        return self.fired.counts if isinstance(self.fired, packed.Bursts) else None
+
+    @cached_property
+    def words(self) -> Tensor:
+        """Bit words, [ceil(N_s / 8), batch, ...] uint8."""
+        if isinstance(self.fired, packed.Bursts):
+            return packed.burst(self.fired.counts, self.n_steps)
+        return self.fired
+
+    @property
+    def shape(self) -> torch.Size:
+        """[batch, ...]."""
+        return self.fired.shape[1:] if isinstance(self.fired, Tensor) else self.fired.counts.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the spikes are."""
+        return self.fired.device if isinstance(self.fired, Tensor) else self.fired.counts.device
 
     @property
     def spikes(self) -> Tensor:
@@ -46,12 +79,14 @@ class SpikeTrains:
     @cached_property
     def count(self) -> Tensor:
         """Spike counts, [batch, ...] int32."""
-        return packed.count(self.words)
+        return packed.count(self.words) if self.bursts is None else self.bursts.to(torch.int32)
 
     @cached_property
     def position_count(self) -> Tensor:
         """Spikes of all channels at each position, [batch, 1, ...] int64."""
-        return packed.count_positions(self.words)
+        if self.bursts is None:
+            return packed.count_positions(self.words)
+        return packed.sum_positions(self.bursts)
 
     @cached_property
     def n_spikes(self) -> int:
@@ -65,7 +100,7 @@ class SpikeTrains:
     @cached_property
     def value(self) -> Tensor:
         """threshold * count, [batch, ...]."""
-        return self.count * self.threshold
+        return (self.count if self.bursts is None else self.bursts) * self.threshold
 
 
 class Signal:
@@ -117,7 +152,7 @@ class Signal:
     @property
     def shape(self) -> torch.Size:
         """[batch, ...]."""
-        return self.trains[0].words.shape[1:] if self._value is None else self._value.shape
+        return self.trains[0].shape if self._value is None else self._value.shape
 
     @property
     def is_spiking(self) -> bool:

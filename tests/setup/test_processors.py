@@ -24,6 +24,7 @@ AVX2 = {
 TESTS = (
     "spiking/engines/test_engines.py",
     "spiking/engines/test_event.py",
+    "spiking/engines/test_int8_products.py",
     "training/test_optimizer.py",
 )
 
@@ -63,7 +64,7 @@ def test_recipe_runs_with_avx2_and_fires_the_same_spikes_here(tmp_path):
     ended = run([sys.executable, __file__, tmp_path])
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
-    assert found["fast"] == {"bf16": False, "int8": False, "lists of 32": False}
+    assert found["fast"] == {"bf16": False, "int8": "avx2", "lists of 32": False}
     assert (tmp_path / "exp" / "RESULTS.md").exists()
     assert found["spikes"] == spikes(tmp_path / "exp" / "snn")
 
@@ -125,13 +126,13 @@ def spikes(own: Path) -> dict[str, str]:
 def main(folder: Path) -> None:
     import torch
 
-    from spikesep.spiking.engines import dense, event_lists
+    from spikesep.spiking.engines import event_lists, int8_products
     from spikesep.training.precision import supports_bf16
 
     recipe(folder)
     fast = {
         "bf16": supports_bf16(torch.device("cpu")),
-        "int8": dense.int8_products_are_exact(),
+        "int8": int8_products.instruction_set(),
         "lists of 32": event_lists.COMPRESSES,
     }
     print(json.dumps({"fast": fast, "spikes": spikes(folder / "exp" / "snn")}))

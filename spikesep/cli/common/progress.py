@@ -1,11 +1,9 @@
 """Progress bar of a recording that is being separated."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from spikesep.separation.inference import on_disk
@@ -14,14 +12,23 @@ if TYPE_CHECKING:
 @contextmanager
 def progress_bar(title: str) -> Iterator["on_disk.Progress"]:
     """Show a progress bar on a terminal; yield the function that updates it."""
-    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        yield lambda seconds, total, factor: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[factor]}", markup=False), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=None, factor="")
         yield lambda seconds, total, factor: progress.update(
             task, completed=seconds, total=total, factor=f"real-time factor {factor:.3f}"

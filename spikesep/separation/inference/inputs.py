@@ -20,7 +20,6 @@ from spikesep.files import explain_full_disk
 from spikesep.separation.audio.downmix import Channels, choose_downmix
 from spikesep.separation.audio.files import AUDIO_SUFFIXES, AudioStream, open_audio
 
-STDIN, MICROPHONE = "-", "mic"
 VOICE_FILE = re.compile(r"_spk[1-9]\d*\.wav$")
 """Suffix of output files."""
 MOST_CHANNELS = 64

@@ -19,9 +19,10 @@ from spikesep.files import remove_abandoned
 from spikesep.separation.audio.downmix import Channels, select_channels, watch_phase
 from spikesep.separation.audio.files import AudioStream, check_samples, to_pcm16
 from spikesep.separation.audio.wav import read_samples, read_wav_header
+from spikesep.separation.inference import STDIN
 from spikesep.separation.inference.band.live import LiveLeveler
 from spikesep.separation.inference.in_memory import Model, Tracks
-from spikesep.separation.inference.inputs import STDIN, Source, spooled
+from spikesep.separation.inference.inputs import Source, spooled
 from spikesep.separation.inference.microphone import microphone_sound
 from spikesep.separation.inference.on_disk import (
     Progress,

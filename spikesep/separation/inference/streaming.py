@@ -8,7 +8,6 @@ reads, so that nothing is computed twice, however short the blocks are.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import tee
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -27,7 +26,7 @@ Wave = TypeVar("Wave", np.ndarray, Tensor)
 
 
 class Separating(Protocol):
-    """Interface of a stream for `separate_blocks`."""
+    """Interface of a stream for `separate_tracks`."""
 
     @property
     def cost(self) -> Cost: ...  # noqa: D102
@@ -158,55 +157,33 @@ class Stream:
         return estimates.cpu().numpy() * factor
 
 
-def separate_blocks(
-    stream: Separating, blocks: Iterable[np.ndarray]
+def separate_tracks(
+    streams: Sequence[Separating], blocks: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Push all blocks of a recording, then flush.
+    """Push the blocks of several signals of one recording, each into its own stream; then flush.
+
+    Args:
+        streams: one for each signal, of equal sample rate and latency.
+        blocks: [n_tracks, n] each.
 
     Yields:
-        Averaged samples [m] and the estimates of the same samples, [n_speakers, m].
+        Samples [n_tracks, m] and the estimates of the same samples, [n_tracks * n_speakers, m].
     """
-    mixture = Window()
+    mixtures = Window()
 
-    def pair(estimates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        begin = mixture.position
-        samples = mixture.between(begin, begin + estimates.shape[1])
-        mixture.advance(begin + estimates.shape[1], 0)
-        return samples, estimates
+    def pair(voices: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        begin = mixtures.position
+        if stop := voices[0].shape[1]:
+            stop += begin
+            samples = mixtures.between(begin, stop)
+            mixtures.advance(stop, 0)
+            yield samples, np.concatenate(voices)
 
     for block in blocks:
-        samples = to_mono(block)
-        mixture.push(samples)
-        estimates = stream.push(samples)
-        if estimates.shape[1]:
-            yield pair(estimates)
-    estimates = stream.flush()
-    if estimates.shape[1]:
-        yield pair(estimates)
-
-
-def separate_tracks(
-    streams: Sequence[Separating],
-    blocks: Iterable[np.ndarray],
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Run `separate_blocks` on several signals of one recording, each with its own stream.
-
-    Blocks [n_tracks, n] become samples [n_tracks, m] and estimates [n_tracks * n_speakers, m].
-    """
-
-    def track(k: int, copy: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        return (block[k] for block in copy)
-
-    copies = tee(blocks, len(streams))
-    pairs = [
-        separate_blocks(stream, track(k, copy))
-        for k, (stream, copy) in enumerate(zip(streams, copies, strict=True))
-    ]
-    for together in zip(*pairs, strict=True):  # equal lengths, as all share one sample rate
-        yield (
-            np.stack([samples for samples, _ in together]),
-            np.concatenate([voices for _, voices in together]),
-        )
+        samples = to_channels(block)
+        mixtures.push(samples)
+        yield from pair([stream.push(row) for stream, row in zip(streams, samples, strict=True)])
+    yield from pair([stream.flush() for stream in streams])
 
 
 def total_cost(streams: Iterable[Separating]) -> Cost:

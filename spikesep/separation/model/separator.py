@@ -7,6 +7,7 @@ The mask network is a `SpikingNetwork`: it is trained analog and converted layer
     w * masks -> decoder -> estimates [B, S, T]
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
@@ -28,6 +29,8 @@ from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_folder import load_model, save_model
 
 KIND = "spikesep-separator"
+BLOCK_FRAMES = 256
+"""Frames that are encoded and decoded at once."""
 
 
 class ChannelNorm(nn.Module):
@@ -174,9 +177,15 @@ class Separator(ConvertibleModel):
             The input of the mask network and the encoded mixture, float32, [B, N, K].
         """
         number = _exact_dtype(samples)
-        filters = self.encoder.filterbank.filters().to(number)
-        encoded = F.relu(F.conv1d(samples[:, None].to(number), filters, stride=self.stride))
-        return self.norm(encoded).float(), encoded.float()
+        filters = self.encoder.filterbank.filters()[:, 0].to(number)
+        windows = samples.to(number).unfold(1, self.config.kernel_size, self.stride)
+        shape = (len(samples), len(filters), windows.shape[1])
+        features, encoded = (samples.new_empty(shape, dtype=torch.float32) for _ in range(2))
+        for own in frame_blocks(windows.shape[1]):
+            of_block = F.relu(filters @ windows[:, own].mT)
+            encoded[..., own] = of_block
+            features[..., own] = self.norm(of_block)
+        return features, encoded
 
     def decode_frames(self, potential: Tensor, encoded: Tensor) -> Tensor:
         """Decode frames like `decode`, in float64 like `encode_in_float64`, and add them up.
@@ -188,17 +197,28 @@ class Separator(ConvertibleModel):
         Returns:
             [B, S, (K + 1) * stride], from the first sample of the first frame on, not rounded.
         """
-        number = _exact_dtype(potential)
-        masks = torch.sigmoid(potential.to(number)).unflatten(1, (self.config.n_speakers, -1))
-        masked = (masks * encoded[:, None].to(number)).flatten(0, 1)
-        filters = self.decoder.filterbank.filters().to(number)
-        voices = F.conv_transpose1d(masked, filters, stride=self.stride)
-        return voices.unflatten(0, (len(potential), -1))[:, :, 0]
+        number, n_frames = _exact_dtype(potential), potential.shape[-1]
+        filters = self.decoder.filterbank.filters()[:, 0].T.to(number)
+        of_voices = potential.unflatten(1, (self.config.n_speakers, -1))
+        shape = (*of_voices.shape[:2], n_frames, 2, self.stride)  # both halves of each window
+        halves = potential.new_empty(shape, dtype=number)
+        for own in frame_blocks(n_frames):
+            masks = torch.sigmoid(of_voices[..., own].to(number))
+            windows = filters @ (masks * encoded[:, None, :, own])
+            halves[:, :, own] = windows.mT.unflatten(-1, (2, self.stride))
+        voices = F.pad(halves[..., 0, :], (0, 0, 0, 1))
+        voices[:, :, 1:] += halves[..., 1, :]
+        return voices.flatten(2)
 
     def _padded(self, mixture: Tensor) -> Tensor:
         """Pad [B, T] so that two frames cover every sample and the last frame is complete."""
         tail = -mixture.shape[-1] % self.stride
         return F.pad(mixture, (self.stride, self.stride + tail))
+
+
+def frame_blocks(n_frames: int) -> Iterator[slice]:
+    """Runs of frames whose intermediate values stay in the second-level cache."""
+    return (slice(k, k + BLOCK_FRAMES) for k in range(0, n_frames, BLOCK_FRAMES))
 
 
 def _exact_dtype(like: Tensor) -> torch.dtype:

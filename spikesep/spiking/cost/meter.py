@@ -143,10 +143,15 @@ def _of_trains(module: Synaptic, trains: SpikeTrains) -> _Arriving:
         unpruned = spikes if kept is None else connectivity.n_arriving(count)
         active = connectivity.n_arriving((count > 0).float(), kept)
         return _Arriving(spikes=spikes, spikes_unpruned=unpruned, active=active)
-    kinds, reach = connectivity.table(trains.words.shape[2:]).kinds
-    rows = connectivity.to_rows(trains.words)
-    kinds = np.tile(kinds, trains.words.shape[1])
-    spikes, active = packed.count_channels(rows, kinds, len(reach))
+    batch, *shape = trains.shape
+    kinds, reach = connectivity.table(tuple(shape)).kinds
+    kinds = np.tile(kinds, batch)
+    if trains.bursts is None:
+        rows = connectivity.to_rows(trains.words)
+        spikes, active = packed.count_channels(rows, kinds, len(reach))
+    else:
+        (rows,) = connectivity.to_rows(trains.bursts[None])
+        spikes, active = packed.sum_channels(rows, kinds, len(reach))
     return _Arriving(
         spikes=_synapses(connectivity, spikes, reach, kept),
         spikes_unpruned=_synapses(connectivity, spikes, reach, None),

@@ -22,18 +22,20 @@ from torch import Tensor
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.engines import dense, event
 from spikesep.spiking.engines.call import LayerCall
+from spikesep.spiking.engines.prepared import PreparedLayer
 from spikesep.spiking.signal import Signal
+from spikesep.spiking.spike_trains.packed import Bursts
 
 ENGINES = ("auto", "dense", "event", "gpu")
-Engine = Callable[[LayerCall, Sequence[Signal]], Tensor]
+Engine = Callable[[LayerCall, Sequence[Signal]], Tensor | Bursts]
 """Fires a layer's neurons for a signal for each of its synapses; returns their spikes as bit words,
-[ceil(N_s / 8), batch, ...] uint8."""
+[ceil(N_s / 8), batch, ...] uint8, or as bursts."""
 _registered: dict[str, Engine] = {}
-DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.25
+DENSE_RATE, DENSE_RATE_DEFERRED = 0.8, 0.15
 """Spikes per input and product from which `auto` takes dense; approximate. There is one product per
 step or, with deferred neurons, one per window (`python -m benchmarks --only crossing`).
 """
-FEW_INPUTS = 2**13
+FEW_INPUTS = 2**14
 """Inputs up to which counting spikes, and listing them, takes longer than a product."""
 
 
@@ -57,11 +59,14 @@ def engine_names() -> tuple[str, ...]:
     return (*ENGINES, *_registered)
 
 
-def run(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tuple[Tensor, str]:
+def run(
+    call: LayerCall, signals: Sequence[Signal], engine: str = "auto"
+) -> tuple[Tensor | Bursts, str]:
     """Fire a layer's neurons for a signal for each of its synapses.
 
     Returns:
-        Spikes as bit words, [ceil(N_s / 8), batch, ...] uint8; the engine that ran, and why.
+        Spikes as bit words, [ceil(N_s / 8), batch, ...] uint8, or as bursts; the engine that ran,
+        and why.
 
     Raises:
         NotImplementedError: the engine cannot run this layer.
@@ -77,13 +82,30 @@ def run(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tup
     return (event if name == "event" else dense).run(call, signals), f"{name}: {why}"
 
 
+def prepare(
+    call: LayerCall, signals: Sequence[Signal], engine: str = "auto"
+) -> tuple[PreparedLayer, str] | None:
+    """Lay out a layer for signals of one shape that arrive again and again, in small blocks.
+
+    Returns:
+        The layer, which fires the spikes of `run`, and what `run` says about its engine; None where
+        `run` has to choose the engine, or lay the layer out, each time.
+    """
+    n_inputs = sum(signal.shape.numel() for signal in signals)
+    if not (engine == "dense" or n_inputs <= FEW_INPUTS):
+        return None
+    name, why = ("", "") if engine in _registered else choose(call, signals, engine)
+    layer = PreparedLayer.of(call, signals) if name == "dense" else None
+    return None if layer is None else (layer, f"{name}: {why}")
+
+
 def choose(call: LayerCall, signals: Sequence[Signal], engine: str = "auto") -> tuple[str, str]:
     """The engine for a layer and its signals, and the reason."""
     if not all(signal.is_spiking for signal in signals):
         return "dense", "the input is analog"
     if engine == "dense":
         return "dense", "as asked for"
-    device = signals[0].trains[0].words.device
+    device = signals[0].trains[0].device
     if engine == "gpu":
         require_gpu(device)
         return "gpu", "as asked for"

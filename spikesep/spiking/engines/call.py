@@ -130,9 +130,8 @@ class RowLayout:
 
     Attributes:
         call: the layer.
-        batch: number of examples.
+        signals: the spikes that reach each synapse.
         connections: connection table of one example.
-        sources: words of each source, [n_words, rows, C_in] uint8.
         weight: [n_taps, C_in per block, n_blocks, C_out per block]. Blocks are the groups of the
             synapse, merged where they are small.
         plan: the numbers of the layer, integers in fixed-point form.
@@ -140,9 +139,8 @@ class RowLayout:
     """
 
     call: LayerCall
-    batch: int
+    signals: Sequence[Signal]
     connections: ConnectionTable | JoinedTable
-    sources: list[Tensor]
     weight: Tensor
     plan: Plan
     units: list[float]
@@ -154,26 +152,38 @@ class RowLayout:
         Raises:
             NotImplementedError: a synapse has no connection table.
         """
-        words = [[trains.words for trains in signal.trains] for signal in signals]
         tables = tuple(
-            projection.connectivity.table(first.shape[2:])
-            for projection, (first, *_) in zip(call.projections, words, strict=True)
+            projection.connectivity.table(signal.trains[0].shape[1:])
+            for projection, signal in zip(call.projections, signals, strict=True)
         )
         factors, plan = _numbers(call, signals)
-        rows = [
-            [projection.connectivity.to_rows(source) for source in sources]
-            for projection, sources in zip(call.projections, words, strict=True)
-        ]
         n_taps = [table.n_taps for table in tables]
         if call.fixed is None:
             weight = _joined_blocks(call, n_taps)
         else:
             key = ("blocks", *n_taps)
             weight = call.fixed.arranged(key, lambda: _joined_blocks(call, n_taps))
-        sources = rows[0] if len(rows) == 1 else _joined_rows(rows, weight)
         table = tables[0] if len(tables) == 1 else joined(tables)
-        units = [float(sum(own)) for own in factors]
-        return cls(call, words[0][0].shape[1], table, sources, weight, plan, units)
+        return cls(call, signals, table, weight, plan, [float(sum(own)) for own in factors])
+
+    @property
+    def batch(self) -> int:
+        """Number of examples."""
+        return self.signals[0].trains[0].shape[0]
+
+    @cached_property
+    def sources(self) -> list[Tensor]:
+        """Words of each source, [n_words, rows, C_in] uint8."""
+        rows = [
+            [projection.connectivity.to_rows(trains.words) for trains in signal.trains]
+            for projection, signal in zip(self.call.projections, self.signals, strict=True)
+        ]
+        return rows[0] if len(rows) == 1 else _joined_rows(rows, self.weight)
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of channels."""
+        return self.weight.shape[2]
 
     @property
     def n_steps(self) -> int:
@@ -195,13 +205,36 @@ class RowLayout:
         """The tap of each entry, [n_entries] int32."""
         return self.connections.taps
 
+    def window_units(self, dtype: torch.dtype) -> Tensor:
+        """Sum of factor * spikes of all sources in the whole window, [rows, C_in].
+
+        Args:
+            dtype: of the result; it must hold all sums.
+        """
+        factors = self.plan.factors.tolist()
+        bursts = [trains.bursts for signal in self.signals for trains in signal.trains]
+        known = [counts for counts in bursts if counts is not None]
+        if len(self.signals) > 1 or len(known) < len(bursts):
+            return packed.collect(self.sources, factors, dtype)
+        connectivity = self.call.connectivity
+        rows = [connectivity.to_rows(counts[None])[0].to(dtype) for counts in known]
+        first, *others = (
+            units if factor == 1 else units * factor
+            for units, factor in zip(rows, factors, strict=True)
+        )
+        return sum(others, start=first)
+
     def blocks(self) -> Iterator[tuple[list[Tensor], Tensor, slice]]:
         """Words of the sources, weight [n_taps, C_in, C_out] and output channels of each block."""
+        split = zip(*(source.chunk(self.n_blocks, 2) for source in self.sources), strict=True)
+        for sources, (weight, own) in zip(split, self.weights(), strict=True):
+            yield [packed.contiguous(source) for source in sources], weight, own
+
+    def weights(self) -> Iterator[tuple[Tensor, slice]]:
+        """Weight [n_taps, C_in, C_out] and output channels of each block."""
         n_blocks, n_out = self.weight.shape[2:]
-        split = zip(*(source.chunk(n_blocks, 2) for source in self.sources), strict=True)
-        for k, sources in enumerate(split):
-            words = [packed.contiguous(source) for source in sources]
-            yield words, self.weight[:, :, k], slice(k * n_out, (k + 1) * n_out)
+        for k in range(n_blocks):
+            yield self.weight[:, :, k], slice(k * n_out, (k + 1) * n_out)
 
     def to_output(self, blocks: list[Tensor]) -> Tensor:
         """Words of all blocks, [n_words, positions, C_out] each, as [n_words, batch, ...]."""

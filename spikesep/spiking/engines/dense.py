@@ -5,14 +5,15 @@ Float weights take torch's convolutions, in bfloat16 where autocast asks for it 
 learns.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spikesep.compilation import compiled
+from spikesep.spiking.engines import analog_input, int8_products
 from spikesep.spiking.engines.call import LayerCall, RowLayout
 from spikesep.spiking.integers import FixedPoint, Plan
 from spikesep.spiking.neuron import constant_current_count
@@ -22,11 +23,12 @@ from spikesep.spiking.spike_trains import kernels, packed
 BLOCK = 8  # steps per product: one word
 COMPILED = "cpu"  # where int8 products and compiled loops run; elsewhere torch does the same
 
-Product = Callable[[Tensor, Tensor], Tensor]
 
+def run(call: LayerCall, signals: Sequence[Signal]) -> Tensor | packed.Bursts:
+    """Fire a layer's neurons for any signals.
 
-def run(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
-    """Fire a layer's neurons for any signals: words [ceil(N_s / 8), batch, ...] uint8.
+    Returns:
+        Words [ceil(N_s / 8), batch, ...] uint8 or, of deferred neurons in fixed-point form, bursts.
 
     Raises:
         NotImplementedError: in fixed-point form, the synapse has no connection table.
@@ -45,63 +47,125 @@ def run(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
         if not signals[0].is_spiking:
             return _run_analog_input(call, call.fixed, [signal.value for signal in signals])
         layout = RowLayout.of(call, signals)
-        return layout.to_output([_run_block(layout, *block) for block in layout.blocks()])
+        return _run_deferred(layout) if layout.deferred else _run_steps(layout)
 
 
-def _run_floats(call: LayerCall, signals: Sequence[Signal]) -> Tensor:
+def _run_floats(call: LayerCall, signals: Sequence[Signal]) -> Tensor | packed.Bursts:
     threshold, coding = float(call.threshold), call.coding
     initial = coding.initial_potential * threshold
     if coding.deferred and any(signal.is_spiking for signal in signals):
         charge = call.charge(signals).float()
         count = constant_current_count(charge, threshold, initial, coding.n_steps)
-        return packed.burst(count, coding.n_steps)
+        return packed.Bursts(count)
     return packed.integrate(
         call.current(signals), threshold, initial, reset=coding.reset, beta=coding.beta
     )
 
 
-def _run_block(layout: RowLayout, sources: list[Tensor], weight: Tensor, own: slice) -> Tensor:
-    """Words [ceil(N_s / 8), positions, C_out] of one block of output channels."""
-    device, (_, n_in, n_out) = weight.device, weight.shape
-    taps = torch.from_numpy(layout.taps).long().to(device)
-    product, dtype = _product(layout, device)
-    key = ("matrix", own.start, len(layout.taps), dtype)
-    matrix = _fixed(layout).arranged(key, lambda: weight[taps].reshape(-1, n_out).to(dtype))
-    entries = torch.from_numpy(layout.table).long().to(device)
-    n_rows = sources[0].shape[1]
-    entries = torch.where(entries < 0, n_rows, entries).flatten()  # padding is a row of zeros
-    n_positions = len(layout.table)
-
-    def arriving(units: Tensor) -> Tensor:
-        x = torch.zeros(len(units), units.shape[1] + 1, n_in, dtype=dtype, device=device)
-        x[:, :-1] = units
-        x = x.index_select(1, entries).view(len(units) * n_positions, -1)
-        return product(x, matrix).view(len(units), n_positions, n_out)
-
-    factors = layout.plan.factors.tolist()
-    if layout.deferred:
-        units = packed.collect(sources, factors, dtype)
-        return _run_deferred(layout, own, arriving(units[None])[0])
-    scan = Scan(layout.plan, own, n_positions, layout.call.coding)
-    words = []
-    for block, begin in enumerate(range(0, layout.n_steps, BLOCK)):
-        n = min(BLOCK, layout.n_steps - begin)
-        words_of_block = [source[block : block + 1] for source in sources]
-        words.append(scan.run(arriving(packed.drive(words_of_block, factors, n, torch.float32))))
-    return torch.stack(words)
+def _run_steps(layout: RowLayout) -> Tensor:
+    """Words of neurons that fire on the spot."""
+    factors, words = layout.plan.factors.tolist(), []
+    for sources, weight, own in layout.blocks():
+        synapse = Products(layout, weight, own, int(max(layout.units)))
+        scan = Scan(layout.plan, own, len(layout.table), layout.call.coding)
+        of_block = []
+        for block, begin in enumerate(range(0, layout.n_steps, BLOCK)):
+            n = min(BLOCK, layout.n_steps - begin)
+            words_of_block = [source[block : block + 1] for source in sources]
+            units = packed.drive(words_of_block, factors, n, torch.float32).to(synapse.dtype)
+            of_block.append(scan.run(torch.stack([synapse(x) for x in units])))
+        words.append(torch.stack(of_block))
+    return layout.to_output(words)
 
 
-def _run_deferred(layout: RowLayout, own: slice, arriving: Tensor) -> Tensor:
-    """Words of neurons for what arrives in the whole window, [positions, C] int32."""
-    plan, n_steps = layout.plan, layout.n_steps
-    initial, threshold = plan.initial[own] + n_steps * plan.bias[own], plan.threshold[own]
-    if arriving.device.type != COMPILED:
-        charge = arriving * int(plan.gain) + initial
-        return packed.burst(charge.div(threshold, rounding_mode="floor"), n_steps)
-    words = torch.empty(-(-n_steps // 8), *arriving.shape, dtype=torch.uint8)
-    arrays = [tensor.numpy() for tensor in (initial, threshold, words)]
-    kernels.run(_burst, len(arriving), arriving.numpy(), plan.gain, n_steps, *arrays, grain=64)
-    return words
+def _run_deferred(layout: RowLayout) -> packed.Bursts:
+    """Bursts of neurons that fire when the whole window has arrived."""
+    plan, n_steps, counts = layout.plan, layout.n_steps, []
+    most = int(max(layout.units)) * n_steps
+    synapses = [Products(layout, *given, most) for given in layout.weights()]
+    units = layout.window_units(synapses[0].dtype)
+    for synapse, x in zip(synapses, units.chunk(layout.n_blocks, 1), strict=True):
+        own = synapse.own
+        initial, threshold = plan.initial[own] + n_steps * plan.bias[own], plan.threshold[own]
+        if synapse.int8 is not None and n_steps <= int8_products.MOST_INPUT:
+            counts.append(synapse.fire(x, initial, threshold, n_steps))
+            continue
+        charge = synapse(x) * int(plan.gain) + initial
+        counts.append(charge.div(threshold, rounding_mode="floor").clamp_(0, n_steps))
+    together = counts[0] if len(counts) == 1 else torch.cat(counts, 1)
+    narrow = together.to(torch.uint8) if n_steps <= int8_products.MOST_INPUT else together
+    return packed.Bursts(layout.to_output([narrow[None]])[0])
+
+
+class Products:
+    """The synapse of one block of output channels, with exact integer sums.
+
+    On a CPU that has them, int8 products; else products of floats that hold all sums.
+
+    Args:
+        layout: the layer.
+        weight: of the block, [n_taps, C_in, C_out] int8.
+        own: its output channels.
+        most: largest input.
+
+    Attributes:
+        own: the output channels.
+        int8: the weights as int8 products read them; None where these cannot be had.
+        dtype: of the inputs.
+    """
+
+    def __init__(self, layout: RowLayout, weight: Tensor, own: slice, most: int):
+        self.own, self._layout, self._weight = own, layout, weight
+        self.int8: int8_products.Int8Weights | None = None
+        if weight.device.type == COMPILED:
+            instructions = int8_products.instruction_set()
+            self.int8 = _fixed(layout).arranged(
+                ("int8", own.start, len(weight), most, instructions),
+                lambda: int8_products.pack(weight.numpy(), most, instructions),
+            )
+        products = (_fixed(layout).reaches(), layout.connections.per_tap)
+        largest = sum(reach * most * n for reach, n in zip(*products, strict=True))
+        floats = torch.float32 if largest < 2**24 else torch.float64
+        self.dtype = floats if self.int8 is None else torch.uint8
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What arrives at the neurons for inputs [rows, C_in]: [positions, C_out] int32."""
+        if self.int8 is None:
+            return self._float_product(x)
+        layout, shape = self._layout, (len(self._layout.table), self.int8.n_out)
+        out = torch.empty(shape, dtype=torch.int32)
+        int8_products.multiply(self.int8, x.numpy(), layout.table, layout.taps, out.numpy())
+        return out
+
+    def fire(self, x: Tensor, initial: Tensor, threshold: Tensor, n_steps: int) -> Tensor:
+        """Spike counts [positions, C_out] uint8 of deferred neurons for inputs [rows, C_in] uint8.
+
+        Args:
+            x: what arrives in the whole window.
+            initial: potential before, with the bias of all steps, [C_out] int32.
+            threshold: [C_out] int32.
+            n_steps: N_s, at most 255.
+        """
+        assert self.int8 is not None
+        layout, shape = self._layout, (len(self._layout.table), self.int8.n_out)
+        counts = torch.empty(shape, dtype=torch.uint8)
+        neurons = (layout.plan.gain, initial.numpy(), threshold.numpy(), n_steps)
+        table = (layout.table, layout.taps)
+        int8_products.fire(self.int8, x.numpy(), *table, *neurons, counts.numpy())
+        return counts
+
+    def _float_product(self, x: Tensor) -> Tensor:
+        layout, device, n_out = self._layout, x.device, self._weight.shape[2]
+        taps = torch.from_numpy(layout.taps).long().to(device)
+        key = ("matrix", self.own.start, len(layout.taps), self.dtype)
+        matrix = _fixed(layout).arranged(
+            key, lambda: self._weight[taps].reshape(-1, n_out).to(self.dtype)
+        )
+        entries = torch.from_numpy(layout.table).long().to(device)
+        entries = torch.where(entries < 0, len(x), entries).flatten()  # padding: a row of zeros
+        padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
+        gathered = padded.index_select(0, entries).view(len(layout.table), -1)
+        return torch.mm(gathered, matrix).round().to(torch.int32)
 
 
 def _fixed(layout: RowLayout) -> FixedPoint:
@@ -109,47 +173,10 @@ def _fixed(layout: RowLayout) -> FixedPoint:
     return layout.call.fixed
 
 
-def _product(layout: RowLayout, device: torch.device) -> tuple[Product, torch.dtype]:
-    """A matrix product that is exact for these integers, and the number format it takes."""
-    times = layout.n_steps if layout.deferred else 1
-    if max(layout.units) * times <= 127 and device.type == COMPILED and int8_products_are_exact():
-        return torch._int_mm, torch.int8
-    products = (_fixed(layout).reaches(), layout.units, layout.connections.per_tap)
-    largest = sum(reach * units * n for reach, units, n in zip(*products, strict=True)) * times
-    return _rounded_product, torch.float32 if largest < 2**24 else torch.float64
-
-
-@cache
-def int8_products_are_exact() -> bool:
-    """Whether torch's int8 products are exact on this processor.
-
-    Without VNNI, those of oneDNN saturate (and are slow); so they do where oneDNN is told not to
-    use VNNI (ONEDNN_MAX_CPU_ISA).
-    """
-    most = torch.full((64, 64), 127, dtype=torch.int8)
-    return torch.cpu._is_vnni_supported() and bool((torch._int_mm(most, most) == 64 * 127**2).all())
-
-
-def _rounded_product(x: Tensor, matrix: Tensor) -> Tensor:
-    return torch.mm(x, matrix).round().to(torch.int32)
-
-
 def _run_analog_input(call: LayerCall, fixed: FixedPoint, values: list[Tensor]) -> Tensor:
-    """The first layer: the same current in every step, or all of it in the first.
-
-    Integers are exact in float64.
-    """
-    connectivity, n_steps, levels = call.connectivity, call.coding.n_steps, int(fixed.input_levels)
-    arriving = torch.zeros((), dtype=torch.int32, device=values[0].device)
-    given = zip(call.projections, values, fixed.weights, fixed.shifts, strict=True)
-    for projection, value, weight, shift in given:
-        units = (value.double() / fixed.input_unit).round().clamp(-levels, levels)
-        of_part = projection.connectivity
-        if of_part.before is not None:  # a sum of units, not their mean
-            units = (of_part.pool(units) * float(of_part.divisor)).round()
-        products = of_part.project(units, weight.double(), units.new_zeros(len(weight)))
-        arriving = arriving + (products.round().to(torch.int32) << shift)
-    rows = arriving if connectivity.out_channels_last else arriving.movedim(1, -1)
+    """The first layer: the same current in every step, or all of it in the first."""
+    connectivity, n_steps = call.connectivity, call.coding.n_steps
+    rows = analog_input.arriving(call, fixed, values)
     flat = rows.reshape(1, -1, rows.shape[-1])
     if call.coding.encoding == "impulse":
         flat = torch.cat([flat, flat.new_zeros(n_steps - 1, *flat.shape[1:])])
@@ -161,7 +188,7 @@ def _run_analog_input(call: LayerCall, fixed: FixedPoint, values: list[Tensor]) 
             scan.run(flat.expand(n, -1, -1) if len(flat) == 1 else flat[begin : begin + n])
         )
     out = torch.stack(words).view(len(words), *rows.shape)
-    return out if connectivity.out_channels_last else out.movedim(-1, 2).contiguous()
+    return out if connectivity.out_channels_last else out.movedim(-1, 2)
 
 
 class Scan:
@@ -195,7 +222,9 @@ class Scan:
             tensors = (self.bias, self.threshold, self.potential, words)
             arrays = [tensor.numpy() for tensor in tensors]
             neuron = (self.gain, self.shift, self.to_zero)
-            kernels.run(_scan, len(words), arriving.numpy(), *neuron, *arrays, grain=64)
+            rows = arriving[:1] if arriving.stride(0) == 0 else arriving
+            given = (rows.numpy(), len(arriving), *neuron, *arrays)
+            kernels.run(_scan, len(words), *given, grain=64)
             return words
         for t, z in enumerate(arriving):
             if self.shift:
@@ -207,42 +236,30 @@ class Scan:
         return words
 
 
-@kernels.compiled
-def _burst(start, stop, arriving, gain, n_steps, initial, threshold, words):
-    potential = np.empty_like(initial)
-    for p in range(start, stop):
-        for j in range(len(potential)):
-            potential[j] = arriving[p, j] * gain + initial[j]
-        for t in range(n_steps):
-            mask, word = np.uint8(1 << (t % 8)), words[t // 8, p]
-            if t % 8 == 0:
-                word[:] = 0
-            for j in range(len(potential)):
-                fires = potential[j] >= threshold[j]
-                potential[j] -= threshold[j] if fires else np.int32(0)
-                word[j] |= mask if fires else np.uint8(0)
+@compiled
+def _scan(start, stop, arriving, n_steps, gain, shift, to_zero, bias, threshold, potential, words):
+    """Integrate and fire; neurons that leak or reset to zero have a loop of their own.
 
-
-@kernels.compiled
-def _scan(start, stop, arriving, gain, shift, to_zero, bias, threshold, potential, words):
-    """Integrate and fire; neurons that leak or reset to zero have a loop of their own."""
+    What arrives in one step alone arrives in all.
+    """
     is_plain = shift == 0 and not to_zero
     for p in range(start, stop):
-        for t in range(arriving.shape[0]):
-            mask = np.uint8(1 << t)
+        line, word = potential[p], words[p]
+        for t in range(n_steps):
+            mask, z = np.uint8(1 << t), arriving[min(t, arriving.shape[0] - 1), p]
             if is_plain:
-                for j in range(potential.shape[1]):
-                    potential[p, j] += arriving[t, p, j] * gain + bias[j]
-                    if potential[p, j] >= threshold[j]:
-                        potential[p, j] -= threshold[j]
-                        words[p, j] |= mask
+                for j in range(len(line)):
+                    line[j] += z[j] * gain + bias[j]
+                    fires = line[j] >= threshold[j]
+                    line[j] -= threshold[j] if fires else np.int32(0)
+                    word[j] |= mask if fires else np.uint8(0)
                 continue
-            for j in range(potential.shape[1]):
-                v = potential[p, j]
+            for j in range(len(line)):
+                v = line[j]
                 if shift:
                     v -= v >> np.int32(shift)
-                v += arriving[t, p, j] * gain + bias[j]
+                v += z[j] * gain + bias[j]
                 fires = v >= threshold[j]
                 rest = np.int32(0) if to_zero else v - threshold[j]
-                potential[p, j] = rest if fires else v
-                words[p, j] |= mask if fires else np.uint8(0)
+                line[j] = rest if fires else v
+                word[j] |= mask if fires else np.uint8(0)

@@ -8,14 +8,14 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from spikesep.spiking.spike_trains import kernels
+from spikesep.compilation import compiled, has
 
 BITS = np.array([value.bit_count() for value in range(256)], np.uint8)  # ones of each byte
 ONES = np.zeros((256, 8), np.uint16)  # positions of the ones of each byte, packed to the front
 for _byte in range(256):
     _bits = [bit for bit in range(8) if _byte >> bit & 1]
     ONES[_byte, : len(_bits)] = _bits
-COMPRESSES = kernels.has("avx512vbmi2")  # one instruction lists the ones of 32 flags
+COMPRESSES = has("avx512vbmi2")  # one instruction lists the ones of 32 flags
 
 
 def spread(builder: ir.IRBuilder, value: ir.Value, n: int) -> ir.Value:
@@ -58,7 +58,7 @@ def _transposed(bits):
     return bits ^ t ^ (t << np.uint64(28))
 
 
-@kernels.compiled
+@compiled
 def list_rows(start, stop, words, n_steps, begin, offsets, channels):
     """List the channels that fire, eight at a time and without branches that depend on spikes.
 
@@ -130,7 +130,7 @@ def _append_64(typing_context, channels, n, words, row, k, step):
     ), generate
 
 
-@kernels.compiled
+@compiled
 def list_rows_by_64(start, stop, words, n_steps, begin, offsets, channels):
     """`list_rows` for processors that compress vectors; C is a multiple of 64."""
     n_words, n_rows, n_eights = words.shape

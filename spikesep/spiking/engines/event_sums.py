@@ -10,8 +10,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from spikesep.compilation import compiled
 from spikesep.spiking.engines.event_lists import spread
-from spikesep.spiking.spike_trains import kernels
 
 TILE = 128  # output channels at a time: a tile of weights stays in the second-level cache
 LANES = 64  # neurons whose potentials are integrated in registers
@@ -209,7 +209,7 @@ def _integrate_and_fire(
     ), generate
 
 
-@kernels.compiled
+@compiled
 def integrate_rows(
     start,
     stop,

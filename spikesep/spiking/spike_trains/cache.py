@@ -27,7 +27,7 @@ class SpikeCache:
         trains: SpikeTrains,
         room: Callable[[tuple[int, ...]], Tensor] | None = None,
     ):
-        n_words, _, *shape = trains.words.shape
+        n_words, (_, *shape) = -(-trains.n_steps // 8), trains.shape
         self.n_steps = trains.n_steps
         self.threshold = trains.threshold.clone()
         self.multiple = trains.multiple
@@ -53,7 +53,7 @@ class SpikeCache:
     @staticmethod
     def size(n_examples: int, trains: SpikeTrains) -> int:
         """Bytes that a cache would take."""
-        return n_examples * trains.words[:, 0].numel()
+        return n_examples * -(-trains.n_steps // 8) * trains.shape[1:].numel()
 
     @property
     def nbytes(self) -> int:

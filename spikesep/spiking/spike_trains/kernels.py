@@ -5,92 +5,23 @@ come as their bits, uint32 for float32 and uint16 for bfloat16 (which numpy lack
 serves both.
 """
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from itertools import pairwise
 from threading import Lock
 
 import numpy as np
 import torch
 from numba import njit
-from numba.core.caching import IndexDataCacheFile
-from numba.core.event import Event, Listener, install_listener
-from numba.core.registry import cpu_target
+
+from spikesep.compilation import compiled
 
 CHUNK = 4096  # neurons at a time: their buffers stay in the first-level cache
 
 PARTS = 4  # parts per thread
 
 _pool: ThreadPoolExecutor | None = None
-
-
-def compiled(function: Callable) -> Callable:
-    """Compile a function with `njit`, without the GIL, and cache its machine code on disk.
-
-    numba caches in NUMBA_CACHE_DIR if set, else beside the source, else (read-only installation) in
-    the user's cache folder. If none is writable, each process compiles anew.
-    """
-    try:
-        kept = njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        return njit(nogil=True)(function)
-    kept._cache._cache_file.__class__ = CodeByKey  # type: ignore[attr-defined]
-    return kept
-
-
-class CodeByKey(IndexDataCacheFile):
-    """Cache files of machine code, named after a hash of source, types and processor.
-
-    numba numbers its files and keeps the numbers in an index. If two processes compile at once, or
-    one is killed between writing index and file, its index leads to the code of other types or of
-    another processor.
-    """
-
-    def save(self, key: tuple, data: object) -> None:
-        """Write the code for a key, atomically."""
-        self._save_data(self._name(key), data)
-
-    def load(self, key: tuple) -> object | None:
-        """The code for a key; None if there is none."""
-        try:
-            return self._load_data(self._name(key))
-        except OSError:
-            return None
-
-    def flush(self) -> None:
-        """Nothing to clear: there is no index."""
-
-    def _name(self, key: tuple) -> str:
-        digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()
-        return f"{self._index_name.removesuffix('.nbi')}.{digest[:16]}.nbc"
-
-
-@contextmanager
-def when_compiling(tell: Callable[[], object]) -> Iterator[None]:
-    """Call `tell` once, before the first loop that is compiled and not read from the cache."""
-
-    class Waiting(Listener):
-        told = False
-
-        def on_start(self, event: Event) -> None:
-            if not self.told:
-                self.told = True
-                tell()
-
-        def on_end(self, event: Event) -> None:
-            pass
-
-    with install_listener("numba:compile", Waiting()):
-        yield
-
-
-def has(feature: str) -> bool:
-    """Whether loops are compiled for a processor feature, by its LLVM name ("avx512bw")."""
-    codegen = cpu_target.target_context.codegen()  # type: ignore[attr-defined]
-    return f"+{feature}" in codegen.magic_tuple()[2].split(",")
 
 
 def run(kernel: Callable[..., None], n: int, *arguments, grain: int = CHUNK) -> None:
@@ -293,6 +224,55 @@ def count_channels(start, stop, words, kinds, spikes, active):
         for c in range(8 * width):
             total[c] += low[c]
             n_active[c] += high[c]
+        begin = end
+
+
+@compiled
+def burst(start, stop, counts, n_steps, words):
+    """Words [n_words, n] of neurons that fire `counts` [n] times from the first step on."""
+    for low in range(start, stop, CHUNK):
+        high = min(low + CHUNK, stop)
+        for w in range(words.shape[0]):
+            most = min(8, n_steps - 8 * w)
+            own, line = counts[low:high], words[w, low:high]
+            for i in range(len(own)):
+                n = min(max(np.int32(own[i]) - np.int32(8 * w), np.int32(0)), np.int32(most))
+                line[i] = np.uint8((np.int32(1) << n) - np.int32(1))
+
+
+@compiled
+def sum_rows(start, stop, counts, totals):
+    """totals = sum of each row of `counts`, [rows, C] uint8."""
+    for row in range(start, stop):
+        n = np.uint32(0)
+        for c in range(counts.shape[1]):
+            n += np.uint32(counts[row, c])
+        totals[row] = n
+
+
+@compiled
+def sum_channels(start, stop, counts, kinds, spikes, active):
+    """Add up the spikes and the active neurons of each channel, for each kind of row.
+
+    `counts` is [rows, C] uint8 and `kinds` [rows]. `spikes` and `active` are [n_kinds, C] int64.
+    `start` and `stop` count channels.
+    """
+    width, begin = stop - start, 0
+    sums, actives = np.zeros(width, np.uint16), np.zeros(width, np.uint16)
+    while begin < counts.shape[0]:
+        kind, end = kinds[begin], begin + 1
+        while end < min(begin + 257, counts.shape[0]) and kinds[end] == kind:
+            end += 1  # 257 * 255 fits 16 bits
+        sums[:] = 0
+        actives[:] = 0
+        for row in range(begin, end):
+            line = counts[row, start:stop]
+            for c in range(width):
+                sums[c] += line[c]
+                actives[c] += np.uint16(line[c] > 0)
+        for c in range(width):
+            spikes[kind, start + c] += sums[c]
+            active[kind, start + c] += actives[c]
         begin = end
 
 

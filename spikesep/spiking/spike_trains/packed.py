@@ -6,6 +6,7 @@ numbers.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -86,19 +87,37 @@ def integrate(
     return words
 
 
+@dataclass(frozen=True)
+class Bursts:
+    """Spikes of neurons that fire in consecutive steps from the first, as deferred neurons do.
+
+    Attributes:
+        counts: within 0..N_s, [batch, ...]; uint8 where N_s allows, else int32.
+    """
+
+    counts: Tensor
+
+
 def burst(counts: Tensor, n_steps: int) -> Tensor:
-    """Words of neurons that fire `counts` times in consecutive steps, as deferred neurons do.
+    """Words of neurons that fire `counts` times in consecutive steps from the first.
 
     Args:
-        counts: [...] integers, clamped to 0..N_s.
+        counts: integers, clamped to 0..N_s, [batch, ...] or any shape.
         n_steps: N_s.
 
     Returns:
-        [ceil(N_s / 8), ...] uint8.
+        [ceil(N_s / 8), ...] uint8, in memory in the order of `counts`.
     """
-    counts, firsts = counts.to(torch.int32), range(0, n_steps, 8)
-    runs = [(counts - first).clamp(0, min(8, n_steps - first)) for first in firsts]
-    return torch.stack([((1 << run) - 1).to(torch.uint8) for run in runs])
+    if counts.device.type != "cpu":
+        counts, firsts = counts.to(torch.int32), range(0, n_steps, 8)
+        runs = [(counts - first).clamp(0, min(8, n_steps - first)) for first in firsts]
+        return torch.stack([((1 << run) - 1).to(torch.uint8) for run in runs])
+    last = counts.movedim(1, -1) if counts.ndim > 2 else counts
+    is_turned = last.is_contiguous() and not counts.is_contiguous()
+    ordered = last if is_turned else counts.contiguous()
+    words = torch.empty(-(-n_steps // 8), *ordered.shape, dtype=torch.uint8)
+    kernels.run(kernels.burst, counts.numel(), ordered.view(-1).numpy(), n_steps, _flat(words))
+    return words.movedim(-1, 2) if is_turned else words
 
 
 def count(words: Tensor) -> Tensor:
@@ -169,19 +188,51 @@ def count_channels(rows: Tensor, kinds: np.ndarray, n_kinds: int) -> tuple[Tenso
     n_words, _, n_channels = rows.shape
     if rows.device.type != "cpu" or n_channels % 8 or n_words > 31:
         counts, index = count(rows), torch.from_numpy(kinds).to(rows.device)
-        totals = [
-            torch.zeros(n_kinds, n_channels, dtype=torch.int64, device=rows.device)
-            .index_add_(0, index, each.long())
-            .cpu()
-            for each in (counts, counts > 0)
-        ]
-        return totals[0], totals[1]
+        return _summed(counts, index, n_kinds), _summed(counts > 0, index, n_kinds)
     spikes, active = (np.zeros((n_kinds, n_channels), np.int64) for _ in range(2))
     eights = contiguous(rows).numpy().view(np.uint64)
     kernels.run(
         kernels.count_channels, n_channels // 8, eights, kinds, spikes, active, grain=EIGHTS
     )
     return torch.from_numpy(spikes), torch.from_numpy(active)
+
+
+def sum_positions(counts: Tensor) -> Tensor:
+    """Sums of spike counts over all channels, [batch, C, ...] -> [batch, 1, ...] int64."""
+    if counts.device.type != "cpu" or counts.dtype != torch.uint8:
+        return counts.sum(1, keepdim=True, dtype=torch.int64)
+    rows = contiguous(counts.movedim(1, -1)).numpy()
+    totals = np.empty(rows.shape[:-1], np.int64)
+    rows = rows.reshape(totals.size, -1)
+    kernels.run(kernels.sum_rows, len(rows), rows, totals.reshape(-1), grain=1024)
+    return torch.from_numpy(totals)[:, None]
+
+
+def sum_channels(rows: Tensor, kinds: np.ndarray, n_kinds: int) -> tuple[Tensor, Tensor]:
+    """What `count_channels` gives, for spike counts.
+
+    Args:
+        rows: spike counts, [rows, C].
+        kinds: kind of each row, [rows] int64.
+        n_kinds: number of kinds.
+
+    Returns:
+        Spikes and active neurons, [n_kinds, C] int64, on the CPU.
+    """
+    if rows.device.type != "cpu" or rows.dtype != torch.uint8:
+        index = torch.from_numpy(kinds).to(rows.device)
+        return _summed(rows, index, n_kinds), _summed(rows > 0, index, n_kinds)
+    n_channels = rows.shape[1]
+    spikes, active = (np.zeros((n_kinds, n_channels), np.int64) for _ in range(2))
+    values = contiguous(rows).numpy()
+    kernels.run(kernels.sum_channels, n_channels, values, kinds, spikes, active, grain=8 * EIGHTS)
+    return torch.from_numpy(spikes), torch.from_numpy(active)
+
+
+def _summed(values: Tensor, kinds: Tensor, n_kinds: int) -> Tensor:
+    """Sums of rows [rows, C] by kind, [n_kinds, C] int64, on the CPU."""
+    totals = torch.zeros(n_kinds, values.shape[1], dtype=torch.int64, device=values.device)
+    return totals.index_add_(0, kinds, values.long()).cpu()
 
 
 def count_nonzero(values: Tensor, kinds: np.ndarray, n_kinds: int) -> Tensor:

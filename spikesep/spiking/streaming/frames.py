@@ -1,12 +1,13 @@
 """Frames of a signal that layers still read, and the frames that a run of outputs reads."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from spikesep.spiking.signal import Signal, SpikeTrains
+from spikesep.spiking.spike_trains.packed import Bursts
 from spikesep.spiking.synapses.convolution import ConvConnectivity, PartialConvConnectivity
 
 
@@ -57,7 +58,7 @@ def _partial(
 class FrameBuffer:
     """The frames of a signal [batch, C, n] that are still needed, addressed by their index.
 
-    Holds words or values with the channels last, as engines read them.
+    Holds words, counts of bursts, or values with the channels last, as engines read them.
 
     Attributes:
         start: the first frame that is kept.
@@ -66,15 +67,15 @@ class FrameBuffer:
 
     def __init__(self):
         self.start = self.stop = 0
-        self._trains: SpikeTrains | None = None  # what the words of this signal mean
+        self._trains: SpikeTrains | None = None  # what the spikes of this signal mean
+        self._holds_bursts = False
         self._store = torch.empty(0)  # [..., capacity, C]
         self._offset = 0  # of frame `start` in it
 
     def append(self, signal: Signal) -> None:
         """Take the next frames: the spikes of one layer, or analog values."""
+        frames = self._kept(signal).movedim(-1, -2)
         self._trains = signal.trains[0] if signal.trains else None
-        tensor = signal.value if self._trains is None else self._trains.words
-        frames = tensor.movedim(-1, -2)
         n = frames.shape[-2]
         self._make_room(frames, n)
         self._store.narrow(-2, self._offset + self.stop - self.start, n).copy_(frames)
@@ -87,13 +88,25 @@ class FrameBuffer:
         frames = (found[0] if len(found) == 1 else torch.cat(found, -2)).movedim(-2, -1)
         if self._trains is None:
             return Signal(frames)
-        return Signal(trains=(replace(self._trains, words=frames),))
+        fired = Bursts(frames) if self._holds_bursts else frames
+        return Signal(trains=(self._trains.with_spikes(fired),))
 
     def forget(self, before: int) -> None:
         """Drop the frames before an index."""
         before = min(max(before, self.start), self.stop)
         self._offset += before - self.start
         self.start = before
+
+    def _kept(self, signal: Signal) -> Tensor:
+        """What is kept of a signal. A layer that once gave bursts fires nothing else."""
+        if not signal.trains:
+            return signal.value
+        trains = signal.trains[0]
+        if self._trains is None:
+            self._holds_bursts = trains.bursts is not None
+        if not self._holds_bursts:
+            return trains.words
+        return trains.count.to(self._store.dtype) if trains.bursts is None else trains.bursts
 
     def _make_room(self, like: Tensor, n: int) -> None:
         """Move the frames to the front, of a larger store if need be, if n more do not fit."""

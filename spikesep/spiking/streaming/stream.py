@@ -9,6 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from spikesep.spiking import engines
+from spikesep.spiking.engines.prepared import PreparedLayer
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import READOUT, NotConvertibleError, Observer, SpikingNetwork
 from spikesep.spiking.signal import Signal
@@ -126,6 +128,8 @@ class _Stage:
         self.sizes = convolution(name, part, wire)
         self.position = self.shown = 0
         self._connected = lru_cache(maxsize=2)(part.connected)
+        self._block: tuple[PartialConvConnectivity, torch.Size, str] | None = None
+        self._prepared: tuple[PreparedLayer, str] | None = None
 
     @property
     def first(self) -> int:
@@ -141,12 +145,26 @@ class _Stage:
         if stop <= self.position:
             return
         reads = part_of(self.sizes, self.position, stop - self.position, end)
-        layer = self._layer(reads.connectivity)
-        out = layer(self._arriving(frames, reads))
-        if isinstance(self.part, SpikingLayer) and isinstance(layer, SpikingLayer):
-            self.part.ran_on = layer.ran_on
-        frames[self.name].append(out)
+        frames[self.name].append(self._output(reads.connectivity, self._arriving(frames, reads)))
         self.position = stop
+
+    def _output(self, connectivity: PartialConvConnectivity, arriving: Signal) -> Signal:
+        """The output of the layer, which is laid out anew where the block differs from the last."""
+        layer, part = self._layer(connectivity), self.part
+        if not isinstance(part, SpikingLayer) or not isinstance(layer, SpikingLayer):
+            return layer(arriving)  # the readout
+        block = connectivity, arriving.shape, part.engine
+        if block != self._block:
+            self._block = block
+            self._prepared = None
+            if layer.fixed is not None:
+                self._prepared = engines.prepare(layer.call(), [arriving], part.engine)
+        if self._prepared is None:
+            out = layer(arriving)
+            part.ran_on = layer.ran_on
+            return out
+        fire, part.ran_on = self._prepared
+        return layer.signal_of(fire(arriving))
 
     def show(self, frames: Buffers, end: int | None, observe: Observer | None, least: int) -> None:
         """Show an observer the frames that it has not seen, if there are as many as `least`."""

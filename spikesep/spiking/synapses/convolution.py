@@ -54,6 +54,12 @@ class ConvConnectivity(Connectivity):
         totals = [d * (k - 1) if self.padding == "same" else 0 for d, k in spans]
         return [(total // 2, total - total // 2) for total in totals]
 
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it is one matrix for [batch, C, positions], and each position reads itself."""
+        alone = self.groups == 1 and self.before is None and self.margins == [(0, 0)]
+        return alone and (self.kernel_size, self.stride) == ((1,), (1,))
+
     def require_table(self) -> None:
         """See `Connectivity`."""
         super().require_table()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikesep.spiking.signal import Signal, SpikeTrains
+from spikesep.spiking.signal import Signal
 from spikesep.spiking.spike_trains import packed
 
 
@@ -25,10 +25,8 @@ class SpikeMap(ABC):
     def __call__(self, signal: Signal) -> Signal:
         """The map of a signal: of its spikes and, where it carries a gradient, of its value."""
         trains = tuple(
-            SpikeTrains(
-                self.of_words(t.words, t.n_steps), t.n_steps, t.threshold, multiple=t.multiple
-            )
-            for t in signal.trains
+            trains.with_spikes(self.of_words(trains.words, trains.n_steps))
+            for trains in signal.trains
         )
         return Signal(self.of_values(signal.value) if signal.has_value else None, trains)
 

@@ -117,7 +117,7 @@ class Concatenation(Wire):
         if not all(signal.is_spiking for signal in found):
             return Signal(value)
         dim = self.dim if self.dim < 0 else self.dim + 1
-        sizes = [signal.trains[0].words.shape[dim] for signal in found]
+        sizes = [signal.shape[self.dim] for signal in found]
         trains, begin = [], 0
         for signal, size in zip(found, sizes, strict=True):
             sides = (begin, sum(sizes) - begin - size)
@@ -189,4 +189,4 @@ def _beside_silence(trains: SpikeTrains, dim: int, sides: tuple[int, int]) -> Sp
         shape[dim] = size
     before, behind = (words.new_zeros(shape) for shape in shapes)
     whole = torch.cat([before, words, behind], dim)
-    return SpikeTrains(whole, trains.n_steps, trains.threshold, multiple=trains.multiple)
+    return trains.with_spikes(whole)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikesep.compilation import has
 from spikesep.spiking.engines import event, event_lists
-from spikesep.spiking.spike_trains import kernels
 
 WAYS = [
     pytest.param(
@@ -55,4 +55,4 @@ def test_features_are_those_of_the_processor(feature):
     flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
     if flags is None or {"NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"} & set(os.environ):
         pytest.skip("the features of the processor are not known here, or overridden")
-    assert kernels.has(feature) == (FLAGS[feature] in flags[1].split())
+    assert has(feature) == (FLAGS[feature] in flags[1].split())

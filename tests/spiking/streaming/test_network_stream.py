@@ -1,14 +1,18 @@
 """Networks that run on frames as they arrive: spikes and cost of one pass, computed once."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
-from helpers.separators import tiny_separator
+from helpers.separators import tiny_separator, to_spiking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.cost import CostMeter
+from spikesep.spiking.engines.call import RowLayout
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import NotConvertibleError, SpikingNetwork
 from spikesep.spiking.readout import Readout
@@ -19,14 +23,28 @@ from spikesep.spiking.synapses.kinds import connectivity_of
 from spikesep.spiking.synapses.modules import CausalConv1d
 
 N_FRAMES = 90
+
+
+def make_network(kind, causal, identity):
+    sizes = {"dilations": [1, 4, 8], "identity": identity, "causal": causal}
+    separator = tiny_separator(
+        "ann" if kind == "deferred" else kind, has_norm_statistics=True, **sizes
+    )
+    if kind == "deferred":
+        to_spiking(separator, deferred=True)
+        to_fixed_point(separator.network, [separator.encode(torch.randn(1, 4000))[0]])
+    return separator.network
+
+
 NETWORKS = {
-    (kind, causal, identity): tiny_separator(
-        kind, has_norm_statistics=True, dilations=[1, 4, 8], identity=identity, causal=causal
-    ).network
-    for kind in ("ann", "snn", "fixed")
-    for causal in (False, True)
-    for identity in ("none", "sum", "folded")
+    key: make_network(*key)
+    for key in product(
+        ("ann", "snn", "fixed", "deferred"), (False, True), ("none", "sum", "folded")
+    )
 }
+
+
+make = RowLayout.of
 
 
 class Spikes:
@@ -86,6 +104,21 @@ def test_a_frame_is_computed_once_and_as_soon_as_its_inputs_are_complete(causal)
     for frame in range(40):
         n += stream.push(torch.randn(1, 16, 1)).shape[-1]
         assert n == max(0, frame + 1 - stream.reach.ahead)
+
+
+@pytest.mark.parametrize("identity", ["none", "folded"])
+def test_blocks_of_one_size_are_laid_out_once(identity, monkeypatch):
+    laid_out = []
+    monkeypatch.setattr(
+        RowLayout, "of", classmethod(lambda cls, *given: laid_out.append(1) or make(*given))
+    )
+    stream = NetworkStream(NETWORKS["deferred", True, identity])
+    for _ in range(7):  # until the longest dilation reads no padding
+        stream.push(torch.randn(1, 16, 3))
+    once = len(laid_out)
+    for _ in range(20):
+        stream.push(torch.randn(1, 16, 3))
+    assert len(laid_out) == once
 
 
 def test_buffers_do_not_grow():

@@ -7,6 +7,7 @@ import numba
 import numpy as np
 import pytest
 
+from spikesep.compilation import CodeByKey, when_compiling
 from spikesep.spiking.spike_trains import kernels
 
 
@@ -31,7 +32,7 @@ def read_only(tmp_path, monkeypatch):
 def times_compiled(module):
     """How often compiling is told while a loop runs twice: 1 or 0."""
     told, totals = [], np.zeros(1, np.int64)
-    with kernels.when_compiling(lambda: told.append("told")):
+    with when_compiling(lambda: told.append("told")):
         for _ in range(2):
             module.count_rows(0, 1, np.full((2, 1, 3), 2**64 - 1, np.uint64), totals)
     assert totals == 2 * 3 * 64
@@ -54,7 +55,7 @@ KEY = (("uint8[:]",), ("x86_64-linux", "znver4", "+avx512vbmi2"), ("bytecode", "
 
 
 def code(folder, stamp=(1.0, 100)):
-    return kernels.CodeByKey(str(folder), "kernels.f-1.py311", stamp)
+    return CodeByKey(str(folder), "kernels.f-1.py311", stamp)
 
 
 @pytest.mark.parametrize(
@@ -85,4 +86,4 @@ def test_code_on_disk_is_never_that_of_an_older_source(tmp_path):
 
 
 def test_loops_keep_their_code_so():
-    assert isinstance(kernels.collect._cache._cache_file, kernels.CodeByKey)
+    assert isinstance(kernels.collect._cache._cache_file, CodeByKey)
