@@ -4,65 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from helpers.pretraining import CONFIG, StopAt, mean_square, train
 
 from spikesep.errors import SpikeSepError
-from spikesep.training.config import PretrainConfig
-from spikesep.training.objective import Objective
 from spikesep.training.precision import autocast, supports_bf16
-from spikesep.training.pretrain import pretrain
-from spikesep.training.pretraining.task import PretrainTask
-from spikesep.training.records.history import History
 from spikesep.training.timing import budget, timekeeper
-
-CONFIG = {"epochs": 4, "learning_rate": 0.05, "warmup_steps": 3, "precision": "float32"}
-
-
-def mean_square(prediction, target):
-    return (prediction - target).square().mean()
-
-
-def negated(prediction, target, value):
-    return -value
-
-
-class StopAt:
-    """A loss that fails on its n-th call in training."""
-
-    class StopError(Exception):
-        pass
-
-    def __init__(self, n):
-        self.left = n
-
-    def __call__(self, prediction, target):
-        if prediction.requires_grad:
-            self.left -= 1
-            if self.left < 0:
-                raise self.StopError
-        return mean_square(prediction, target)
-
-
-def train(folder, loss=mean_square, began=None, **settings):
-    torch.manual_seed(0)
-    x = torch.rand(40, 3)
-    data = TensorDataset(x, x.sum(1, keepdim=True))
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
-    history = History(folder / "history.csv")
-    loader, config = DataLoader(data, batch_size=8), PretrainConfig(**{**CONFIG, **settings})
-    pretrain(
-        model,
-        loss,
-        loader,
-        loader,
-        config,
-        folder / "ann",
-        history=history,
-        metric=negated,
-        began=began,
-    )
-    return model, history.read()
 
 
 def test_training_lowers_the_loss_and_records_every_epoch(tmp_path):
@@ -142,53 +88,6 @@ def test_run_resumes_after_the_last_epoch_rather_than_the_best(tmp_path):
     assert sum(calls) == 5
 
 
-def test_plateau_halves_the_rate_then_stops(tmp_path):
-    settings = {
-        "schedule": "plateau",
-        "halve_patience": 2,
-        "stop_patience": 5,
-        "epochs": 50,
-        "learning_rate": 1e-3,
-    }
-    _, history = train(
-        tmp_path, loss=lambda p, t: mean_square(p, t) * 0 + 1, warmup_steps=0, **settings
-    )
-    rates = [r.learning_rate / 1e-3 for r in history]
-    assert len(history) == 6  # the first is the best; five without improvement
-    assert rates == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
-
-
-def test_cosine_schedule_is_constant_then_decays_to_zero():
-    task = PretrainTask(
-        nn.Linear(1, 1),
-        Objective(mean_square, negated),
-        PretrainConfig(epochs=10, schedule="cosine", cosine_from=0.5),
-        10,
-    )
-    factors = [task.rate_factor(step) for step in range(101)]
-    assert factors[:51] == [1.0] * 51
-    assert factors[75] == pytest.approx(0.5)
-    assert factors[100] == pytest.approx(0)
-
-
-def test_triangular_rate_rises_in_warm_up_and_falls_linearly_to_zero(tmp_path):
-    task = PretrainTask(
-        nn.Linear(1, 1),
-        Objective(mean_square, negated),
-        PretrainConfig(epochs=10, schedule="triangular", warmup_steps=20),
-        10,
-    )
-    assert [task.rate_factor(step) for step in (0, 20, 60, 100)] == pytest.approx([1, 1, 0.5, 0])
-    _, history = train(tmp_path, epochs=4, schedule="triangular", warmup_steps=10)
-    rates = [row.learning_rate / 0.05 for row in history]  # 5 steps per epoch
-    assert rates == pytest.approx([1, 1, 0.5, 0])  # behind warm-up
-
-
-def test_step_schedule_divides_the_rate_by_10_in_the_middle(tmp_path):
-    _, history = train(tmp_path, epochs=4, schedule="step", warmup_steps=0)
-    assert [row.learning_rate / 0.05 for row in history] == pytest.approx([1, 0.1, 0.1, 0.1])
-
-
 def test_averaged_weights_are_validated_kept_and_resumed(tmp_path):
     settings = {"ema_decay": 0.8, "epochs": 3, "schedule": "cosine"}
     model, history = train(tmp_path / "a", **settings)
@@ -202,17 +101,6 @@ def test_averaged_weights_are_validated_kept_and_resumed(tmp_path):
         train(tmp_path / "c", loss=StopAt(7), **settings)
     resumed, _ = train(tmp_path / "c", **settings)
     torch.testing.assert_close(resumed[0].weight, model[0].weight)
-
-
-def test_cosine_schedule_follows_the_clock_if_ahead_of_the_steps():
-    task = PretrainTask(
-        nn.Linear(1, 1),
-        Objective(mean_square, negated),
-        PretrainConfig(epochs=10, schedule="cosine", max_minutes=1),
-        10,
-    )
-    task.spent_seconds = 45.0
-    assert task.rate_factor(10) == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
 
 
 @pytest.fixture
@@ -335,25 +223,6 @@ def test_auto_precision_is_bf16_only_where_it_is_native(
     assert product.dtype == (torch.bfloat16 if has_it else torch.float32)
     with autocast("float32", cpu):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
-
-
-def test_warm_up_ends_at_the_learning_rate(tmp_path):
-    _, history = train(tmp_path, schedule="plateau", warmup_steps=2, epochs=1)
-    assert history[0].learning_rate == 0.05
-
-
-def test_resumed_run_keeps_the_patience_of_its_schedule(tmp_path):
-    def flat(p, t):
-        return mean_square(p, t) * 0 + 1
-
-    settings = {"schedule": "plateau", "halve_patience": 2, "warmup_steps": 0, "epochs": 6}
-    _, expected = train(tmp_path / "unbroken", loss=flat, **settings)
-    stop = StopAt(17)
-    with pytest.raises(StopAt.StopError):
-        train(tmp_path / "broken", lambda p, t: stop(p, t) * 0 + 1, **settings)
-    _, history = train(tmp_path / "broken", loss=flat, **settings)
-    assert [r.learning_rate for r in history] == [r.learning_rate for r in expected]
-    assert history[-1].learning_rate < history[0].learning_rate
 
 
 def test_finished_run_trains_no_further_epoch(tmp_path):
