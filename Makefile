@@ -1,8 +1,9 @@
 # make demo   install, separate voices with the shipped model, then train a model from scratch
-# make test   install and run the tests
+# make test   install and run the tests, in JOBS processes
 # make docs   install and build the documentation into build/docs
 SHELL := /bin/bash
 VENV := .venv
+JOBS := 2
 LOCK := requirements.lock
 
 .PHONY: install demo test lint docs lock audit clean
@@ -13,7 +14,7 @@ demo: $(VENV)/.installed
 	tools/demo.sh
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
