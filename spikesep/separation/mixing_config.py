@@ -120,7 +120,7 @@ class ConversationConfig:
         pause_seconds: median pause between utterances of one speaker, s.
         gap_seconds: median gap at a change of speakers that do not overlap, s.
         overlap_seconds: median overlap at a change of speakers that overlap, s.
-        change: probability that another speaker has the next utterance.
+        change: probability that another speaker takes the next turn.
         overlap: probability that a change of speakers overlaps.
         backchannels: short utterances during those of others, per minute.
     """

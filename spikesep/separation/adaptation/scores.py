@@ -36,7 +36,7 @@ def score_network(folder: Path, sets: Mapping[str, Sequence[Mixture]]) -> Scores
 def is_better(result: Scores, start: Scores) -> bool:
     """Return whether a result separates aligned mixtures better than the start.
 
-    Turned voices do not count: one microphone records all voices with the same polarity.
+    Inverted voices do not count: one microphone records all voices with the same polarity.
     """
     if math.isnan(start[ALIGNED]):
         return not math.isnan(result[ALIGNED])

@@ -123,7 +123,7 @@ def _with_leak(graph: Any, coding: Coding, dt: float) -> Coding:
                 raise refusal(graph, name, why)
             betas[name] = share_kept(float(tau[0]), integration)
         if not np.isclose(betas[name], next(iter(betas.values())), rtol=1e-6, atol=0):
-            raise refusal(graph, name, "must leak as the other neurons do, in all layers")
+            raise refusal(graph, name, "must leak as all other neurons of the graph do")
     beta = float(f"{next(iter(betas.values()), 1.0):.12g}")
     try:
         return replace(coding, beta=beta)

@@ -47,7 +47,7 @@ def no_sounddevice(tmp_path, monkeypatch):
     ("argv", "message"),
     [
         (["a.wav", "--live"], "--live"),
-        (["-", "a.wav"], "standard input is separated alone"),
+        (["-", "a.wav"], "standard input goes alone"),
         (["a.wav", "--raw", "8000"], "--raw 8000"),
         (["-", "--raw", "0"], "--raw 0"),
         (["-", "--raw", "10"], "sample rate of 10 Hz"),
