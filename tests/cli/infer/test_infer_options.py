@@ -19,7 +19,7 @@ from spikesep.separation.inference import batch
         (["--device", "tpu9"], "--device tpu9"),
         (["--model", "nowhere"], "nowhere"),
         (["--channels", "left"], "channels"),
-        (["--channels", "0"], "--channels 0: give mix, each, or the number of one"),
+        (["--channels", "0"], "--channels 0: give mix, each, or a channel's number"),
         (
             ["--resume", "--overwrite"],
             "--resume: continues a batch of files; leave out --overwrite",
