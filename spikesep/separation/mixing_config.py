@@ -163,7 +163,7 @@ class DynamicMixingConfig:
         channel: random recording channel of each source: `polarity` inverts it at random,
             `equalizer` filters it and moves its band edges, `floor` adds noise to the mixture. The
             last two need `examples`. Without a channel, networks learn to separate recordings
-            rather than voices.
+            rather than voices; against polarity, `mixing.polarity: aligned` is more thorough.
         rooms: rooms of the mixtures.
         noise: noise of the mixtures.
         damage: damage by the recording chain.
