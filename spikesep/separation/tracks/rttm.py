@@ -10,6 +10,7 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_lines
+from spikesep.separation.inference import STDIN
 from spikesep.separation.tracks.activity import FRAMES_PER_SECOND, constant_runs
 from spikesep.separation.tracks.stretches import Stretch
 
@@ -106,20 +107,27 @@ def read_rttm(path: Path) -> dict[str, list[tuple[str, float, float]]]:
     return turns
 
 
-def format_reports(reports: Iterable[dict[str, Any]], channel: int) -> str:
+def format_reports(reports: Iterable[dict[str, Any]], channel: int, out: Path) -> str:
     """Format the turns of separated recordings.
 
     Args:
         reports: see `spikesep.separation.inference.report.Report`; those with an error are left
-            out. Recordings are named like the files of their voices.
+            out. Recordings are named like the files of their voices below `out`, without which two
+            of them could have one name.
         channel: channel of the first separated signal; the others follow.
+        out: output folder of the voices.
     """
     lines = []
     for report in reports:
         signals = report.get("turns", [])
         for k, turns in enumerate(signals):
-            named = report["voices"][0] if len(report["voices"]) > 1 else report["recording"]
-            name = re.sub(r"(_ch\d+)?_spk\d+$", "", Path(named).stem)
-            name = "stdin" if name == "-" else name
+            name = _name_of_recording(report, out)
             lines.append(format_rttm(name, [Turn(**turn) for turn in turns], channel + k))
     return "".join(lines)
+
+
+def _name_of_recording(report: dict[str, Any], out: Path) -> str:
+    voice, recording = report["voices"][0], report["recording"]
+    if voice == STDIN:  # standard output
+        return "stdin" if recording == STDIN else recording
+    return re.sub(r"(_ch\d+)?_spk\d+\.wav$", "", str(Path(voice).relative_to(out)))

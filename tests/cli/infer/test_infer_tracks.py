@@ -57,12 +57,28 @@ def test_channels_have_turns_of_their_own(tmp_path, model):
     [
         (["--tracks", "off"], "cannot be had with --tracks off"),
         (["--resume"], "cannot be had with --resume"),
-        (["--json", "r.rttm"], "is another file of this call"),
     ],
 )
 def test_rttm_refuses_what_contradicts_it(model, capsys, options, reason):
     assert infer("a.wav", "--model", model, "--rttm", "r.rttm", *options) == 2
     assert f"--rttm r.rttm: {reason}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rttm", "reason"),
+    [
+        ("r.json", "r.json: is the file of --json"),
+        ("a.wav", "a.wav: is one of the recordings"),
+        ("o/a_spk1.wav", "o/a_spk1.wav: is the output file of a voice"),
+        ("b.wav/r.rttm", "b.wav/r.rttm: b.wav is not a folder"),
+    ],
+)
+def test_rttm_takes_the_place_of_no_other_file(tmp_path, model, capsys, rttm, reason):
+    options = ("--model", model, "--out-dir", "o", "--json", "r.json", "--overwrite")
+    assert infer("a.wav", *options, "--rttm", rttm) == 2
+    error = capsys.readouterr().err
+    assert f"{reason}; give another --rttm" in error.replace(f"{tmp_path}/", "")
+    assert not (tmp_path / "o").exists()
 
 
 def test_rttm_is_not_overwritten_unasked(tmp_path, model, capsys):
