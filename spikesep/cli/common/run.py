@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError as ParseError
 from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.cli.common.config_file import setting_names, suggestion
-from spikesep.cli.common.process import open_closed_streams
+from spikesep.cli.common.process import escape_unencodable, open_closed_streams
 from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import explain_full_disk, lock_folder
 from spikesep.training.config import LaunchConfig, is_first_process
@@ -51,6 +51,7 @@ def run(
     # Skips a last garbage collection at exit, which takes a second with torch loaded.
     atexit.register(gc.freeze)
     open_closed_streams()
+    escape_unencodable()
     try:
         with _print_warnings(parser.prog):
             options = parser.instantiate(parser.parse_args(argv))

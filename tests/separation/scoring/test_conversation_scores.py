@@ -53,6 +53,13 @@ def test_a_silent_voice_counts_as_the_mixture():
     assert np.isfinite(found["si_sdr_turns"])
 
 
+def test_a_silent_source_leaves_the_score_by_turn_undefined():
+    sources = speech() * [[1], [0]]
+    found = score_turns(sources, sources, sources.sum(0), TURNS, RATE)
+    assert np.isnan(found["si_sdr_turns"])
+    assert found["swaps"] == 0
+
+
 @given(st.permutations(range(3)))
 def test_the_order_of_the_outputs_is_no_swap(order):
     turns = [*TURNS, Turn(1.0, 2.5, 3)]
