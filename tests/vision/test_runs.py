@@ -20,7 +20,6 @@ from spikesep.vision.data.cache import checksum
 from spikesep.vision.model import ImageNetwork, load_image_network, save_image_network
 from spikesep.vision.report import figures, summary
 from spikesep.vision.report import page as results_page
-from spikesep.vision.runs import Run
 
 
 @pytest.fixture
@@ -347,16 +346,3 @@ def test_networks_with_levels_convert_without_loss_in_other_steps_at_one_bound(d
         for one, other in zip(spiking.network.parts[:-1], analog.network.parts, strict=False):
             bound = 8 * float(other.levels.step.detach())
             assert n_steps * float(one.threshold) == pytest.approx(bound)
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "label"),
-    [
-        ("convert.qat_bits", 0, "float32"),
-        ("convert.synops_weight", 0.0, "0"),
-        ("convert.deferred", False, "False"),
-        ("convert.n_steps", 16, "16"),
-    ],
-)
-def test_values_of_a_setting_are_labelled(setting, value, label):
-    assert summary.label(Run("vgg11", 0, setting, value)) == label
