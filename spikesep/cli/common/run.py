@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 
 from jsonargparse import ArgumentError as ParseError
@@ -35,6 +35,8 @@ def run(
     action: Action,
     argv: Sequence[str] | None = None,
     needs: Needs | None = None,
+    *,
+    locks: bool = True,
 ) -> None:
     """Parse the arguments, act, and exit.
 
@@ -47,6 +49,7 @@ def run(
         argv: arguments; None for those of this process.
         needs: resources that the command needs. With `--launch.launcher slurm` it then runs as a
             job, or, if it takes `--shard`, as one job per shard and one that merges them.
+        locks: whether the command writes to `--exp` or `--data`, which is then locked.
     """
     # Skips a last garbage collection at exit, which takes a second with torch loaded.
     atexit.register(gc.freeze)
@@ -59,7 +62,8 @@ def run(
             arguments = list(sys.argv[1:] if argv is None else argv)
             status = _run_as_jobs(parser.prog, arguments, options, needs)
         else:
-            with _print_warnings(parser.prog), _locked_folder(options):
+            lock = _locked_folder(options) if locks else nullcontext()
+            with _print_warnings(parser.prog), lock:
                 status = action(options)
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)

@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from helpers.infer import infer, write_tones
+import soundfile
+from helpers.infer import infer, tone, write_tones
 from helpers.separators import save_tiny_experiment
 from helpers.tracks import tiny_embedder
 
@@ -48,8 +49,11 @@ def test_rttm_and_report_say_who_spoke_when(tmp_path, model):
 
 
 def test_channels_have_turns_of_their_own(tmp_path, model):
-    infer("a.wav", "--model", model, "--out-dir", "o", "--rttm", "r.rttm", "--channels", "each")
-    assert {line.split()[2] for line in (tmp_path / "r.rttm").read_text().splitlines()} == {"1"}
+    soundfile.write("stereo.wav", tone(16000, channels=2), 8000)
+    options = ("--model", model, "--out-dir", "o", "--rttm", "r.rttm", "--channels", "each")
+    assert infer("stereo.wav", *options) == 0
+    lines = [line.split() for line in (tmp_path / "r.rttm").read_text().splitlines()]
+    assert {(line[1], line[2]) for line in lines} == {("stereo", "1"), ("stereo", "2")}
 
 
 @pytest.mark.parametrize(
