@@ -59,8 +59,8 @@ def test_channels_have_turns_of_their_own(tmp_path, model):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--tracks", "off"], "cannot be had with --tracks off"),
-        (["--resume"], "cannot be had with --resume"),
+        (["--tracks", "off"], "cannot be combined with --tracks off"),
+        (["--resume"], "cannot be combined with --resume"),
     ],
 )
 def test_rttm_refuses_what_contradicts_it(model, capsys, options, reason):
