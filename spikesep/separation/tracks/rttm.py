@@ -1,5 +1,6 @@
 """Who spoke when, in the Rich Transcription Time Marked format (NIST, RT-09 evaluation plan)."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -89,15 +90,21 @@ def read_rttm(path: Path) -> dict[str, list[tuple[str, float, float]]]:
     """Read speaker, start and stop in seconds of the turns in each recording, by its name.
 
     Raises:
-        SpikeSepError: a line is not as the format has it.
+        SpikeSepError: the file cannot be read, or a line is not as the format has it.
     """
     turns: dict[str, list[tuple[str, float, float]]] = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    try:
+        lines = read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpikeSepError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
+    for number, line in enumerate(lines, start=1):
         fields = line.split()
         if fields[:1] != ["SPEAKER"]:
             continue  # other types of lines, and comments
         try:
             name, start, seconds, speaker = fields[1], *map(float, fields[3:5]), fields[7]
+            if not (0 <= start < math.inf and 0 <= seconds < math.inf):
+                raise ValueError("no time")
         except (IndexError, ValueError) as error:
             raise SpikeSepError(
                 f"{path}:{number}: not SPEAKER, name, channel, start, duration, <NA>, <NA>, "

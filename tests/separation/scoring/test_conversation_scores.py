@@ -136,11 +136,14 @@ def test_turns_are_those_of_the_sources(tmp_path):
     [
         ("SPEAKER a_b-0 1 x 1 <NA> <NA> b", "rttm:1: not SPEAKER, name"),
         ("SPEAKER a_b-0 1 0", "rttm:1: not SPEAKER, name"),
+        ("SPEAKER a_b-0 1 nan 1 <NA> <NA> b", "rttm:1: not SPEAKER, name"),
+        ("SPEAKER a_b-0 1 0 -1 <NA> <NA> b", "rttm:1: not SPEAKER, name"),
+        ("SPEAKER a_b-0 1 0 1 <NA> <NA> \xe9", "rttm: cannot be read"),
         ("SPEAKER a_b-0 1 0 1 <NA> <NA> c", "c is no speaker of a_b-0"),
         ("SPEAKER other 1 0 1 <NA> <NA> a", "no turn of a_b-0"),
     ],
 )
 def test_damaged_turns_are_an_error_of_one_line(tmp_path, line, reason):
-    (tmp_path / "rttm").write_text(line + "\n")
+    (tmp_path / "rttm").write_text(line + "\n", encoding="latin-1")
     with pytest.raises(SpikeSepError, match=reason):
         read_turns(tmp_path, [MIXTURE])
