@@ -4,7 +4,13 @@ import webbrowser
 
 from jsonargparse import ArgumentParser, Namespace
 
-from spikesep.cli.common import add_band_option, add_model_options, exit_on_signal, run
+from spikesep.cli.common import (
+    add_band_option,
+    add_model_options,
+    exit_on_signal,
+    quiet_libraries,
+    run,
+)
 from spikesep.errors import SpikeSepError
 
 
@@ -63,4 +69,5 @@ def serve(options: Namespace) -> None:
         print(f"{service.url}: drop recordings there (Ctrl-C ends)", flush=True)
         if not options.no_browser:
             webbrowser.open(service.url)
-        service.serve_forever()
+        with quiet_libraries():
+            service.serve_forever()

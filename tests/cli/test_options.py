@@ -12,7 +12,10 @@ from spikesep.separation.audio.files import read_channels
 WRONG = {
     "--train.epochs 0": "train.epochs 0",
     "--train.batch_size -1": "train.batch_size",
-    "--train.schedule stairs": "train.schedule",
+    "--train.schedule stairs": "train.schedule stairs: give plateau, step, cosine or triangular",
+    "--train.epochs 1.5": "train.epochs 1.5: give a whole number",
+    "--train.max_minutes soon": "train.max_minutes soon: give a number",
+    "--model.dilations 3": "model.dilations 3: give a list such as [1, 2]",
     "--convert.n_steps 0": "convert.n_steps 0",
     "--convert.ema_decay 1": "convert.ema_decay 1",
     "--convert.percentile 120": "convert.percentile 120",
@@ -23,11 +26,12 @@ WRONG = {
     "--mixing.n_closed -1": "mixing.n_closed -1: must be not negative",
     "--scoring.max_utterances -1": "scoring.max_utterances -1",
     "--demo.examples_per_group -1": "demo.examples_per_group -1",
-    "--seed x": "seed",
+    "--seed x": "--seed x: give a whole number",
     "--train.epoch 3": "train.epoch 3; did you mean --train.epochs?",
     "--epochs 3": "did you mean --train.epochs?",
     "--from-an x": "did you mean --from-ann?",
-    "--config nowhere.yaml": "nowhere.yaml",
+    "--config nowhere.yaml": "nowhere.yaml: no such file",
+    "--train.levels 3": "train.levels 3: is a section; give its settings, --train.levels.NAME",
 }
 
 
@@ -48,6 +52,8 @@ CONFIGS = {
     "seed: 1\ntrai: {epochs: 3}": "c.yaml: there is no setting trai; did you mean train?",
     "epochs: 3": "c.yaml: there is no setting epochs; did you mean train.epochs?",
     "qqqqq: 3": "c.yaml: there is no setting qqqqq",
+    "train: {epochs: many}": "c.yaml: train.epochs many: give a whole number",
+    "train: 3": "c.yaml: train 3: is a section; give its settings, such as train.epochs",
     "train: [1": "c.yaml: cannot be read as YAML",
     "hello": "c.yaml: contains no settings",
 }

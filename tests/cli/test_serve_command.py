@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import numpy as np
@@ -50,6 +51,20 @@ def test_service_prints_its_address_and_ends_on_signals(tmp_path, model):
         assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
         assert error == ("spikesep-serve: stopped\n" if number == signal.SIGINT else "")
         assert not list((tmp_path / number.name).iterdir())
+
+
+def test_complaints_of_decoders_do_not_reach_the_terminal(tmp_path, model):
+    process = start(model, tmp_path)
+    url = re.match(r"(http://127\.0\.0\.1:\d+)/", process.stdout.readline())[1]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.random.default_rng(0).normal(0, 0.1, 32000), 16000, format="MP3")
+    half = buffer.getvalue()[: len(buffer.getvalue()) // 2]  # its header gives the whole size
+    headers = {"Origin": url, "Content-Type": "application/octet-stream"}
+    with pytest.raises(urllib.error.HTTPError, match="422"):
+        urllib.request.urlopen(urllib.request.Request(f"{url}/separate", half, headers))
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert error == ""
 
 
 def test_killed_service_leaves_no_files(tmp_path, model):

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, get_loader
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
 
+from spikesep.cli.common.wrong_values import explain
 from spikesep.errors import SpikeSepError
 from spikesep.training.renamed import migrated, migrated_arguments
 
@@ -19,11 +20,15 @@ class ConfigFile(ActionConfigFile):
         """Read the settings of the file into the options.
 
         Raises:
-            SpikeSepError: the file is not YAML, or contains an unknown setting.
+            SpikeSepError: the file is not YAML, or contains an unknown setting or a wrong value.
         """
-        if Path(value).is_file():
-            value = _read_config(Path(value), parser)
-        super().__call__(parser, options, value, option_string)
+        if not Path(value).is_file():
+            super().__call__(parser, options, value, option_string)
+            return
+        try:
+            super().__call__(parser, options, _read_config(Path(value), parser), option_string)
+        except (TypeError, ValueError, ArgumentError) as error:
+            raise SpikeSepError(f"{value}: {explain(str(error))}") from error
 
 
 def _read_config(path: Path, parser: ArgumentParser) -> str:
@@ -38,8 +43,8 @@ def _read_config(path: Path, parser: ArgumentParser) -> str:
         )
     content = migrated(content, path)
     names = setting_names(parser)
-    for name in _unknown_settings(content, names):
-        raise SpikeSepError(f"{path}: there is no setting {name}{suggestion(name, names)}")
+    for fault in _faults(content, names):
+        raise SpikeSepError(f"{path}: {fault}")
     return json.dumps(content)
 
 
@@ -57,16 +62,19 @@ def setting_names(parser: ArgumentParser) -> list[str]:
     return list(parser.get_defaults().keys())
 
 
-def _unknown_settings(content: dict, names: list[str], prefix: str = "") -> Iterator[str]:
-    """Yield names in a config that are neither settings nor sections."""
+def _faults(content: dict, names: list[str], prefix: str = "") -> Iterator[str]:
+    """Yield what is wrong: names that are neither settings nor sections, sections with a value."""
     for key, value in content.items():
         name = f"{prefix}{key}"
         if name in names:
             continue
-        if not any(known.startswith(f"{name}.") for known in names):
-            yield name
+        inside = [known for known in names if known.startswith(f"{name}.")]
+        if not inside:
+            yield f"there is no setting {name}{suggestion(name, names)}"
         elif isinstance(value, dict):
-            yield from _unknown_settings(value, names, f"{name}.")
+            yield from _faults(value, names, f"{name}.")
+        elif value is not None:
+            yield f"{name} {value}: is a section; give its settings, such as {inside[0]}"
 
 
 def suggestion(name: str, names: list[str]) -> str:

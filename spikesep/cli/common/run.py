@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.cli.common.config_file import setting_names, suggestion
 from spikesep.cli.common.process import escape_unencodable, open_closed_streams
+from spikesep.cli.common.wrong_values import explain
 from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import explain_full_disk, lock_folder
 from spikesep.training.config import LaunchConfig, is_first_process
@@ -80,6 +81,7 @@ def _report(error: Exception, parser: ArgumentParser) -> int:
         return 0
     message = str(error)
     if isinstance(error, ParseError):
+        message = explain(message)
         unknown = re.search(r"unrecognized arguments: (--[\w.-]+)", message)
         hint = suggestion(unknown[1], _option_names(parser)) if unknown else ""
         message = f"{message}{hint} (see {parser.prog} --help)"

@@ -46,9 +46,9 @@ def channel_suffixes(choice: Channels, n_channels: int) -> list[str]:
     if isinstance(choice, str) or choice < 1:
         raise ValueError(f"channels {choice}: give mix, each, or the number of one, counted from 1")
     if choice > n_channels:
+        numbers = f"1 to {n_channels}" if n_channels > 1 else "1"
         raise ValueError(
-            f"channels {choice}: the recording has {n_channels}; "
-            f"give mix, each, or 1 to {n_channels}"
+            f"channels {choice}: the recording has {n_channels}; give mix, each, or {numbers}"
         )
     return [f"_ch{choice}"]
 

@@ -32,7 +32,7 @@ DARK = {
     "shade": "#23262d",
     "line": "#7fb4dc",
     "accent": "#ef8a70",
-    "page": "#16181d",
+    "page": "#14161b",
 }
 
 
@@ -182,14 +182,15 @@ def _errors(axes: Axes, layers: Sequence[dict[str, Any]], colours: dict[str, str
         label="clipping and rounding",
     )
     whole = {k: layer["error"] for k, layer in enumerate(layers) if layer.get("error") is not None}
-    axes.plot(
-        list(whole.values()),
-        list(whole),
-        "o",
-        color=colours["accent"],
-        markersize=4,
-        label="with timing",
-    )
+    if whole:
+        axes.plot(
+            list(whole.values()),
+            list(whole),
+            "o",
+            color=colours["accent"],
+            markersize=4,
+            label="with timing",
+        )
     axes.set_title("relative error", fontsize=9, loc="left", color=colours["ink"])
 
 

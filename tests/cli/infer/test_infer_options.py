@@ -12,13 +12,14 @@ from spikesep.separation.inference import batch
     ("argv", "message"),
     [
         (["--modle", "x"], "modle"),
-        (["--level", "loud"], "level"),
+        (["--level", "loud"], "--level loud: give match-mix, peak or none"),
+        (["--voices", "one"], "--voices one: give all, auto or a whole number"),
         (["--segment", "0"], "--segment 0"),
-        (["--network", "rnn"], "network"),
-        (["--engine", "steam"], "engine"),
+        (["--network", "rnn"], "--network rnn: give snn or ann"),
+        (["--engine", "steam"], "--engine steam: give auto, dense, event or gpu"),
         (["--device", "tpu9"], "--device tpu9"),
         (["--model", "nowhere"], "nowhere"),
-        (["--channels", "left"], "channels"),
+        (["--channels", "left"], "--channels left: give mix, each or a whole number"),
         (["--channels", "0"], "--channels 0: give mix, each, or a channel's number"),
         (
             ["--resume", "--overwrite"],

@@ -43,16 +43,17 @@ def test_choice_selects_channels_and_suffixes():
 
 
 @pytest.mark.parametrize(
-    ("choice", "message"),
+    ("choice", "n_channels", "message"),
     [
-        (3, "recording has 2; give mix, each, or 1 to 2"),
-        (0, "counted from 1"),
-        ("left", "give mix"),
+        (3, 2, "recording has 2; give mix, each, or 1 to 2$"),
+        (2, 1, "recording has 1; give mix, each, or 1$"),
+        (0, 2, "counted from 1"),
+        ("left", 2, "give mix"),
     ],
 )
-def test_invalid_choices_are_rejected(choice, message):
+def test_invalid_choices_are_rejected(choice, n_channels, message):
     with pytest.raises(ValueError, match=message):
-        channel_suffixes(choice, 2)
+        channel_suffixes(choice, n_channels)
 
 
 def noise(n_channels, n=4000):

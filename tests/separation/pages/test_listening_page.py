@@ -25,6 +25,7 @@ from spikesep.separation.pages.rasters import raster_picture, rasters
 from spikesep.separation.pages.sounds import separate_with_counts
 from spikesep.separation.scoring.score import score_experiment
 from spikesep.spiking.signal import Signal
+from spikesep.training.records.figures import DARK, LIGHT
 from spikesep.training.records.history import History
 
 
@@ -131,6 +132,10 @@ def test_pictures_have_descriptions(page):
     for image in page.all("img"):
         assert image["alt"]
         assert Image.open(io.BytesIO(content(image["src"], "image/png"))).width > 50
+
+
+def test_figures_have_the_colours_of_the_page(page):
+    assert f"--page: light-dark({LIGHT['page']}, {DARK['page']})" in page.text
 
 
 def test_rasters_show_the_spikes_of_the_network(scored):

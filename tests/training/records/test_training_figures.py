@@ -46,6 +46,7 @@ def test_bars_of_the_layers_are_as_long_as_their_figures(tmp_path):
         del record["synops_ratio"], record["error"]
     figures.layer_figure(records, tmp_path / "c.png")
     assert not np.array_equal(image, pixels(tmp_path / "c.png"))
+    assert not columns_of(pixels(tmp_path / "c.png"), "accent").size  # not in the legend either
 
 
 def test_every_second_stage_is_shaded(tmp_path):
