@@ -251,7 +251,7 @@ def _serve(connection: Connection) -> None:
             answer = _apply(function, part)
             try:
                 connection.send(answer)
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
+            except Exception as error:  # the results cannot be pickled, for any reason
                 connection.send(([], error))
     finally:
         os._exit(1)  # skip the slow exit handlers of libraries; there is nothing to save

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path
 from spikesep.neuron_options import Reset, conflict
 from spikesep.spiking.conversion.all_at_once import AllAtOnce
 from spikesep.spiking.conversion.fixed_point import require_fixed_point, to_fixed_point
@@ -21,6 +20,7 @@ from spikesep.spiking.from_torch.loader_trainer import LoaderTrainer
 from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding, require_finite
+from spikesep.tensors import hash_of_tensors, load_tensors, save_tensors
 
 Data = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
 """Inputs [n, ...], batches of inputs, or batches (input, target) as a `DataLoader` gives them."""
@@ -112,8 +112,11 @@ def convert(
             patience=patience,
             max_epochs=max_epochs,
         )
-        settings = {"coding": coding.settings(), "percentile": percentile, "method": method}
-        _fine_tune(learning, checkpoint, settings, on_epoch or _print)
+        run = {
+            "settings": {"coding": coding.settings(), "percentile": percentile, "method": method},
+            "weights": hash_of_tensors(network.state_dict()),
+        }
+        _fine_tune(learning, checkpoint, run, on_epoch or _print)
         network.choices = learning.choices
     if weight_bits:
         to_fixed_point(network, inputs, weight_bits)
@@ -123,15 +126,22 @@ def convert(
 def _fine_tune(
     learning: ProgressiveTandemLearning,
     checkpoint: str | Path | None,
-    settings: dict[str, Any],
+    run: dict[str, Any],
     tell: Callable[[SpikingNetwork, StageEpoch], None],
 ) -> None:
-    """Run the learning algorithm, from a checkpoint on if there is one."""
+    """Run the learning algorithm, from a checkpoint on if there is one.
+
+    Args:
+        learning: the algorithm, on the network as it was traced.
+        checkpoint: the file; None for no file.
+        run: what a checkpoint must be of to be resumed.
+        tell: called after each epoch.
+    """
     path = None if checkpoint is None else Path(checkpoint)
-    shapes = [list(p.shape) for p in learning.network.parameters()]
     if path is not None and path.exists():
-        saved = torch.load(path, weights_only=True)
-        if (saved["settings"], saved["shapes"]) != (settings, shapes):
+        device, remedy = learning.network.readout.synapse.weight.device, "delete it to start over"
+        saved = load_tensors(path, device, remedy)
+        if {name: saved.get(name) for name in run} != run:
             raise SpikeSepError(
                 f"{path}: is of another network or of other settings; give another checkpoint"
             )
@@ -139,9 +149,7 @@ def _fine_tune(
 
     def on_epoch(done: StageEpoch) -> None:
         if path is not None:
-            state = {"settings": settings, "shapes": shapes, "learning": learning.state_dict()}
-            with atomic_path(path) as temporary:
-                torch.save(state, temporary)
+            save_tensors(path, run | {"learning": learning.state_dict()})
         tell(learning.network, done)
 
     learning.on_epoch = on_epoch
