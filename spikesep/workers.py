@@ -7,7 +7,6 @@ is killed at any moment can therefore neither block another one nor go unnoticed
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
