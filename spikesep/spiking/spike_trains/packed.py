@@ -92,7 +92,8 @@ class Bursts:
     """Spikes of neurons that fire in consecutive steps from the first, as deferred neurons do.
 
     Attributes:
-        counts: within 0..N_s, [batch, ...]; uint8 where N_s allows, else int32.
+        counts: within 0..N_s, [batch, ...]; in fixed-point form uint8 where N_s allows, else
+            int32.
     """
 
     counts: Tensor
