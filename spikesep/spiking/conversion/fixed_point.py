@@ -26,9 +26,10 @@ from spikesep.spiking.conversion.rounding import (
 from spikesep.spiking.integers import FixedPoint, dequantized
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import Cut, SpikingNetwork
-from spikesep.spiking.signal import Coding, Signal
+from spikesep.spiking.signal import Coding, Signal, require_finite
 from spikesep.spiking.wiring.wires import INPUT
 
+BITS = range(2, 9)  # of a weight
 MULTIPLES = 15  # thresholds of one sum are 1..15 units
 ENOUGH = 4
 """Positions per input of a neuron from which weights are rounded together; below, one by one."""
@@ -53,11 +54,12 @@ def to_fixed_point(
             on a grid keeps it, and elsewhere each channel's largest weight is the largest integer.
 
     Raises:
-        ValueError: a layer is not spiking yet, or `bits` is out of range or below what a layer
-            learned with.
-        SpikeSepError: a layer has no fixed-point form; the network is unchanged.
+        ValueError: a layer is not spiking yet, there are no inputs, or `bits` is out of range or
+            below what a layer learned with.
+        SpikeSepError: a layer has no fixed-point form, or an input is not finite; the network is
+            unchanged.
     """
-    if not 2 <= bits <= 8:
+    if bits not in BITS:
         raise ValueError(f"bits must lie in 2..8, not {bits}")
     layers = list(network.layers.values())
     if any(layer.mode != "spiking" for layer in layers):
@@ -69,6 +71,10 @@ def to_fixed_point(
     cuts: list[tuple[Cut, Cut]] = [
         ({INPUT: Signal(x.detach())}, {INPUT: Signal(x.detach())}) for x in inputs
     ]
+    if not cuts:
+        raise ValueError("without inputs, the input range is not known; give batches of them")
+    for now, _ in cuts:
+        require_finite(now[INPUT].value, "the input")
     largest = max(float(now[INPUT].value.abs().max()) for now, _ in cuts)
     rounded = copy.deepcopy(network)
     found = []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikesep.errors import SpikeSepError
 from spikesep.neuron_options import Reset, conflict
 from spikesep.spiking.conversion.all_at_once import AllAtOnce
-from spikesep.spiking.conversion.fixed_point import require_fixed_point, to_fixed_point
+from spikesep.spiking.conversion.fixed_point import BITS, require_fixed_point, to_fixed_point
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning, StageEpoch
 from spikesep.spiking.from_torch.calibration import calibrate
 from spikesep.spiking.from_torch.equivalence import require_foldable
@@ -87,6 +87,10 @@ def convert(
     """
     if message := conflict(reset, beta, deferred=deferred, weight_bits=weight_bits):
         raise SpikeSepError(message)
+    if weight_bits not in (0, *BITS):
+        raise SpikeSepError(f"weight_bits {weight_bits}: must be 0 (floating point) or 2 to 8")
+    if method not in ("ptl", "all_at_once"):
+        raise SpikeSepError(f"method {method}: must be ptl or all_at_once")
     coding = Coding(n_steps, encoding, deferred=deferred, reset=reset, beta=beta)
     inputs = _inputs(data, calibration_batches)
     network = copy.deepcopy(from_module(_in_float32(model), inputs[0]))
@@ -99,8 +103,9 @@ def convert(
             network, inputs, coding, percentile=percentile, correct_biases=correct_biases
         )
     else:
-        _require_pairs(data)
+        _require_pairs(data, "data")
         first = list(itertools.islice(data, calibration_batches)) if valid is None else valid
+        _require_pairs(first, "valid")
         trainer = LoaderTrainer(network, loss, data, first, inputs, learning_rate)  # type: ignore[arg-type]
         learning = (ProgressiveTandemLearning if method == "ptl" else AllAtOnce)(
             network,
@@ -196,15 +201,15 @@ def _inputs(data: Data, most: int) -> list[Tensor]:
     return found
 
 
-def _require_pairs(data: Data) -> None:
+def _require_pairs(data: Iterable[Any], name: str) -> None:
     """Check that data can be iterated more than once, for (input, target).
 
     Raises:
-        SpikeSepError: they cannot.
+        SpikeSepError: they cannot; names the argument.
     """
     is_once = isinstance(data, Tensor) or iter(data) is data
-    if is_once or not isinstance(next(iter(data)), (tuple, list)):
+    if is_once or not isinstance(next(iter(data), None), (tuple, list)):
         raise SpikeSepError(
-            "data: fine-tuning needs batches (input, target) that can be read again in each epoch; "
-            "give a DataLoader or a list, or leave out the loss"
+            f"{name}: fine-tuning needs batches (input, target) that can be read again in each "
+            "epoch; give a DataLoader or a list, or leave out the loss"
         )

@@ -193,6 +193,25 @@ def test_fine_tuning_needs_targets():
             convert(network, data, loss=F.mse_loss)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"valid": iter([])}, r"valid: .* read again in each epoch"),
+        ({"valid": []}, r"valid: .* read again in each epoch"),
+        ({"weight_bits": 9}, r"weight_bits 9: must be 0"),
+        ({"method": "PTL"}, r"method PTL: must be ptl or all_at_once"),
+    ],
+)
+def test_options_that_do_not_suit_are_refused_before_training(options, message):
+    network, x = made(regression, (1, 20))
+
+    def trained(*_):
+        raise AssertionError("an epoch was done")
+
+    with pytest.raises(SpikeSepError, match=message):
+        convert(network, [(x, x)], loss=F.mse_loss, on_epoch=trained, **options)
+
+
 def test_cost_and_report_cover_each_synapse_of_a_residual_network():
     network, x = made(resnet, (3, 6, 6), n=4)
     spiking = convert(network, x)
