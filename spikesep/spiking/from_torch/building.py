@@ -173,7 +173,7 @@ class Builder:
         try:
             return value.mapped(Gate(module), "max pooling")
         except ValueError as error:
-            why = f"{error}; take average pooling, or put ReLU or a synapse behind the addition"
+            why = f"{error}; take average pooling, or put a Linear or Conv layer with ReLU before"
             raise refusal(path, module, why) from error
 
     def _rectify(self, path: str, module: nn.Module, value: Value) -> Activation:
