@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from spikesep.separation.adaptation.adapt import Outcome
 
 NAMES = {"ann": "ANN", "snn": "SNN"}
+MIXTURES = {"aligned": "same polarity", "turned": "one voice inverted"}
+"""How the command names the sets of mixtures."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,14 +42,14 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "recordings",
         type=Path,
-        help="folder of recordings of single voices: a folder of each speaker, or files named "
+        help="folder of recordings of one voice each: one folder per speaker, or files named "
         "SPEAKER-*.wav",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the adapted model and the run's state"
     )
     parser.add_argument(
-        "--minutes", type=float, default=10.0, help="time budget of the whole run, all restarts"
+        "--minutes", type=float, default=10.0, help="time budget of the whole run, with restarts"
     )
     parser.add_argument(
         "--epochs",
@@ -78,7 +80,7 @@ def adapt(options: Namespace) -> None:
     Console().print(_table(outcome))
     for kind, name in NAMES.items():
         if kind not in outcome.adapted:
-            print(f"{name}: adaptation did not help; {options.out / kind} is the one from before")
+            print(f"{name}: adaptation did not help; {options.out / kind} is the original")
     print(f"adapted model: {options.out}")
 
 
@@ -86,13 +88,13 @@ def _table(outcome: "Outcome") -> Table:
     table = Table("network", "mixtures", title="SI-SDRi in dB, held-out recordings")
     for column in ("before", "after", "gain"):
         table.add_column(column, justify="right")
-    table.add_column("given back")
+    table.add_column("kept")
     for kind, name in NAMES.items():
-        given = "adapted" if kind in outcome.adapted else "before"
+        kept = "adapted" if kind in outcome.adapted else "original"
         for mixtures, before in outcome.start[kind].items():
             after = outcome.result[kind][mixtures]
             values = (_decimal(before), _decimal(after), _decimal(after - before, "+"))
-            table.add_row(name, mixtures, *values, given)
+            table.add_row(name, MIXTURES[mixtures], *values, kept)
     return table
 
 

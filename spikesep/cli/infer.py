@@ -80,10 +80,9 @@ def _add_input_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--live",
         action="store_true",
-        help="separate - (a WAV stream, or --raw) or mic while it continues; the latency, printed "
-        "at the start, is one block, what the model looks ahead, and resampling; the default model "
-        "is the shipped one named live, if there is one; output levels follow what was heard so "
-        "far; Ctrl-C or SIGTERM ends it",
+        help="separate - (a WAV stream, or --raw) or mic while it continues; the latency and its "
+        "parts are printed at the start; the default model is a shipped one named live, if there "
+        "is one; output levels follow what was heard so far; Ctrl-C or SIGTERM ends it",
     )
     parser.add_argument(
         "--raw",
@@ -228,7 +227,7 @@ def _check(options: Namespace) -> None:
         raise SpikeSepError(f"--steps {options.steps}: give 1 to 1024")
     if isinstance(options.channels, int) and options.channels < 1:
         raise SpikeSepError(
-            f"--channels {options.channels}: give mix, each, or the number of one, counted from 1"
+            f"--channels {options.channels}: give mix, each, or a channel's number, counted from 1"
         )
     if isinstance(options.voices, int) and options.voices < 1:
         raise SpikeSepError(f"--voices {options.voices}: give all, auto, or a number from 1")
@@ -242,7 +241,7 @@ def _check(options: Namespace) -> None:
     if options.live and options.recordings not in ([STDIN], [MICROPHONE]):
         raise SpikeSepError("--live: give - or mic, and nothing else; files need no --live")
     if has_stdin and len(options.recordings) > 1:
-        raise SpikeSepError("-: standard input is separated alone; give files in another call")
+        raise SpikeSepError("-: standard input goes alone; separate files in another call")
     if options.raw is not None and (options.recordings != [STDIN] or options.raw < 1):
         raise SpikeSepError(f"--raw {options.raw}: give the rate in Hz of -, standard input")
     if options.resume and (options.overwrite or has_stdin or options.live):
@@ -258,7 +257,9 @@ def _check_rttm(options: Namespace) -> None:
     file, taken = options.rttm, [options.json, *options.recordings]
     if options.tracks == "off" or options.resume:
         other = "--tracks off" if options.tracks == "off" else "--resume"
-        raise SpikeSepError(f"--rttm {file}: cannot be had with {other}; leave one of them out")
+        raise SpikeSepError(
+            f"--rttm {file}: cannot be combined with {other}; leave one of them out"
+        )
     if os.path.realpath(file) in [os.path.realpath(path) for path in taken if path is not None]:
         raise SpikeSepError(f"--rttm {file}: is another file of this call; give another")
     if file.is_dir() or (file.exists() and not options.overwrite):

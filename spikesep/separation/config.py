@@ -34,7 +34,7 @@ class CorpusConfig:
         fallback: corpus to use, with a notice, if the packages of `debian` cannot be fetched;
             empty for none.
         min_seconds: minimum duration of a recording, s.
-        max_per_speaker: recordings of each speaker to use at most, drawn at random; 0 for all.
+        max_per_speaker: maximum number of recordings per speaker, drawn at random; 0 for all.
         seen_speakers: speakers of training and of the closed condition; empty for the corpus's
             defaults.
         unseen_speakers: speakers of the open condition; empty for the corpus's defaults.
@@ -140,8 +140,8 @@ class SpeechPretrainConfig(PretrainConfig):
     """Training of the analog separator.
 
     Attributes:
-        segment_seconds: duration of the random crop taken of each mixture in each epoch, s.
-        loss: `si_sdr`, as in the paper; or `snr`, which also knows sources that are silent in a
+        segment_seconds: duration of the random crop taken from each mixture in each epoch, s.
+        loss: `si_sdr`, as in the paper; or `snr`, which also allows sources that are silent in a
             crop, and keeps the scale of the voices. Conversion uses the same.
     """
 

@@ -208,7 +208,7 @@ def _provide_analog(exp: Path, recipe: RecipeConfig, ann: Path | None) -> None:
         copy_analog(ann, exp, recipe)
     elif ann is not None and not stems_from(exp, ann):
         raise SpikeSepError(
-            f"{exp / 'ann'}: is there and is not {ann}; give another --tag, or leave --from-ann out"
+            f"{exp / 'ann'}: exists and is not {ann}; give another --tag, or leave --from-ann out"
         )
     if not (exp / "ann").exists():
         raise SpikeSepError(

@@ -13,6 +13,7 @@ from spikesep.separation.config import RecipeConfig
 from spikesep.separation.model.growth import can_grow, grow
 from spikesep.separation.model.separator import Separator, load_separator, save_separator
 from spikesep.spiking.conversion.spike_budget import match
+from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.levels.network import remove_levels
 from spikesep.training.records.history import History
 
@@ -74,8 +75,9 @@ def stems_from(exp: Path, path: Path) -> bool:
 def load_thawed(paths: Sequence[Path], recipe: RecipeConfig) -> Separator:
     """Load a spiking separator for further training, at its thresholds.
 
-    The layers round as before the first stage; the number of time steps may differ. Of several
-    separators, load the mean of their weights (Wortsman et al., "Model soups", arXiv 2203.05482).
+    The layers round as before the first stage. With another number of time steps, thresholds change
+    such that the largest output of each neuron stays the same. Of several separators, load the mean
+    of their weights (Wortsman et al., "Model soups", arXiv 2203.05482).
 
     Raises:
         SpikeSepError: a separator does not spike, its settings differ from the recipe's or do not
@@ -123,6 +125,8 @@ def _thawed(path: Path, recipe: RecipeConfig) -> Separator:
             f"{path}: further training needs --convert.method ptl, --convert.discretize true and "
             "--convert.qat_bits 0"
         )
+    if config.n_steps != model.network[0].coding.n_steps:
+        set_time_steps(model.network, config.n_steps)
     model.network.thaw()
     return model
 

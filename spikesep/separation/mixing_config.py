@@ -120,7 +120,7 @@ class ConversationConfig:
         pause_seconds: median pause between utterances of one speaker, s.
         gap_seconds: median gap at a change of speakers that do not overlap, s.
         overlap_seconds: median overlap at a change of speakers that overlap, s.
-        change: probability that another speaker has the next utterance.
+        change: probability that another speaker takes the next turn.
         overlap: probability that a change of speakers overlaps.
         backchannels: short utterances during those of others, per minute.
     """
@@ -163,7 +163,7 @@ class DynamicMixingConfig:
         channel: random recording channel of each source: `polarity` inverts it at random,
             `equalizer` filters it and moves its band edges, `floor` adds noise to the mixture. The
             last two need `examples`. Without a channel, networks learn to separate recordings
-            rather than voices.
+            rather than voices; against polarity, `mixing.polarity: aligned` is more thorough.
         rooms: rooms of the mixtures.
         noise: noise of the mixtures.
         damage: damage by the recording chain.

@@ -121,7 +121,7 @@ def strongest(weight: Tensor, fan_in: int) -> Tensor:
     """
     if fan_in < 1:
         raise SpikeSepError(
-            "convert.fan_in: smaller than the pooling before a layer; take a larger limit"
+            "convert.fan_in: smaller than the pooling before a layer; set a larger limit"
         )
     flat = weight.abs().flatten(1)
     chosen = flat.topk(min(fan_in, flat.shape[1]), dim=1).indices

@@ -321,6 +321,6 @@ def require_stack(network: SpikingNetwork, setting: str) -> None:
     """
     if not network.is_stack:
         raise SpikeSepError(
-            f"{setting}: needs layers in a row, each reading the one before; this network has "
+            f"{setting}: needs a sequence of layers, each reading the one before; this network has "
             "branches or max pooling. Leave it out"
         )

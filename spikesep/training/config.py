@@ -20,8 +20,8 @@ class PretrainConfig:
         batch_size: examples per step, summed over all training processes.
         optimizer: `adam`; `muon`, which orthogonalizes the update of each weight matrix; or `sgd`
             with Nesterov momentum of 0.9.
-        learning_rate: peak learning rate, except for `sgd` on Adam's scale; Muon's updates are
-            scaled to match.
+        learning_rate: peak learning rate. `muon` scales its updates to the size of Adam's, so both
+            take similar rates; `sgd` needs its own.
         weight_decay: L2 penalty on weight matrices and kernels, for `adam` and `sgd`.
         warmup_steps: steps of linear learning-rate warm-up.
         schedule: `plateau` halves the learning rate after `halve_patience` epochs without a

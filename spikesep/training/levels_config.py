@@ -13,20 +13,20 @@ class LevelsConfig:
 
     Attributes:
         n_steps: activations take N_s + 1 values: 0 to N_s times a step that is learned. Conversion
-            takes the steps as thresholds. With `convert.n_steps` of the same number, deferred
-            neurons and float weights it is exact. 0 trains with ReLU, as in the paper.
+            takes the steps as thresholds. It is exact with the same number in `convert.n_steps`,
+            deferred neurons and float weights. 0 trains with ReLU, as in the paper.
         kind: what is learned: `qcfs` learns the upper bound, N_s steps (Bu et al., ICLR 2022);
             `lsq` the step, by a gradient scaled down by the number of neurons and levels (Esser et
             al., ICLR 2020).
-        per: one step per `layer`, or per `channel`, which conversion turns into weights; not
-            beside identity paths of the kind `sum`.
+        per: one step per `layer`, or per `channel`, which conversion turns into weights; `channel`
+            does not work with identity paths of the kind `sum`.
         shift: activation, in steps, that is added before rounding down: 0.5 rounds to nearest.
             Give `convert.initial_potential` the same value.
-        spike_price: price of the expected spikes per neuron and time step, added to the loss, by
-            which the best epoch is selected, too.
-        target_rate: spikes per neuron and time step to learn to. Only what exceeds it has a price,
-            at first `spike_price` or 1, which rises while the network fires more, and falls while
-            it fires less. 0 prices all spikes alike.
+        spike_price: price of the expected spikes per neuron and time step, added to the loss, which
+            also selects the best epoch.
+        target_rate: target for the spikes per neuron and time step. Only spikes above it have a
+            price. The price starts at `spike_price`, or 1, rises while the network fires more than
+            the target, and falls while it fires less. 0 prices all spikes alike.
     """
 
     n_steps: int = 0

@@ -183,6 +183,6 @@ def read_scores(recipe: ImageRecipe, run: Run, exp: Path, kind: str) -> dict[str
     """
     path = model_and_scores(run, exp, kind)[1]
     if not path.exists():
-        raise SpikeSepError(f"{path}: not there; run stage 3 (spikesep-vision score)")
+        raise SpikeSepError(f"{path}: not found; run stage 3 (spikesep-vision score)")
     claim_run(recipe, run, exp, kind)
     return read_json(path)

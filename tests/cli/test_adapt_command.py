@@ -128,7 +128,7 @@ def test_adaptation_gives_back_better_networks_of_the_same_form(adapted, start):
     card = (out / "ann" / "README.md").read_text()
     assert "Adapted by spikesep-adapt" in card
     assert "s of 2 speakers" in card
-    assert re.search(r"ANN +│ aligned +│", printed)
+    assert re.search(r"ANN +│ same polarity +│", printed)
 
 
 def test_no_recording_is_both_heard_and_held_out(adapted):
@@ -217,7 +217,7 @@ def test_unreadable_file_is_named_and_left_out(start, voices, tmp_path, capsys):
 def test_one_speaker_is_refused(start, tmp_path, capsys):
     write_speaker(tmp_path / "own", SPEAKERS[0])
     error = refusal(capsys, start, tmp_path / "own", tmp_path / "out")
-    assert "recordings of 1 speakers, two or more are needed" in error
+    assert "needs recordings of two speakers or more, has 1" in error
 
 
 def test_too_little_speech_is_refused(start, tmp_path, capsys):

@@ -87,7 +87,7 @@ def test_one_analog_network_is_converted_in_several_experiments(data, tmp_path):
     assert [row for row in rows if row.stage == 0] == History(one / "history.csv").read()
     assert convert_snn(data, two, other, one / "ann") == (folder, [])
     train_ann(data, tmp_path / "three", replace(RECIPE, seed=1))
-    with pytest.raises(SpikeSepError, match="is there and is not"):
+    with pytest.raises(SpikeSepError, match="exists and is not"):
         convert_snn(data, two, other, tmp_path / "three" / "ann")
 
 

@@ -48,12 +48,14 @@ def test_conversion_without_training_leaves_weights_and_thresholds(converted, fu
         assert int(steps.sum()) < 0.05 * steps.numel()
 
 
-def test_number_of_time_steps_may_change(converted, further):
+@pytest.mark.parametrize("n_steps", [2, 11])
+def test_largest_output_is_kept_at_another_number_of_time_steps(converted, further, n_steps):
     one = load_separator(converted / "snn").network
-    n_steps = one.coding.n_steps + 3
     two = load_separator(further(converting(max_epochs=0, n_steps=n_steps))).network
-    assert two.coding.n_steps == n_steps
-    torch.testing.assert_close(two[1].threshold, one[1].threshold)
+    assert two.coding.n_steps == n_steps != one.coding.n_steps
+    for ours, theirs in zip(two.layers.values(), one.layers.values(), strict=True):
+        bound = theirs.threshold * one.coding.n_steps
+        torch.testing.assert_close(ours.threshold * n_steps, bound, rtol=1e-3, atol=0)
 
 
 def test_further_training_changes_weights(converted, further):

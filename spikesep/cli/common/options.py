@@ -63,8 +63,7 @@ def add_band_option(parser: ArgumentParser) -> None:
         type=Literal["full", "network"],
         default="full",
         help="full shares what a recording has above the network's band (4 kHz in the shipped "
-        "model) among the voices, by their power in the upper octave of that band; network leaves "
-        "it out",
+        "model) among the voices, by the tilt of their spectra below it; network leaves it out",
     )
 
 

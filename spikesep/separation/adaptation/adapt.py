@@ -290,9 +290,9 @@ class _Run:
             f"Adapted by spikesep-adapt from `{name}`, whose own training is described on its "
             f"card. Training heard {_amount(rows, 'tr')}; {_amount(rows, 'cv')} are held out. On "
             f"{len(self._sets[ALIGNED])} mixtures of these, which also selected the epoch, SI-SDRi "
-            f"went from {before[ALIGNED]:.2f} to {after[ALIGNED]:.2f} dB with voices of one "
+            f"went from {before[ALIGNED]:.2f} to {after[ALIGNED]:.2f} dB with voices of the same "
             f"polarity, and from {before[TURNED]:.2f} to {after[TURNED]:.2f} dB with one voice "
-            f"turned over ({machine['processor']}, {machine['cores']} cores)."
+            f"inverted ({machine['processor']}, {machine['cores']} cores)."
         )
 
     def _copy_tracks(self) -> None:

@@ -38,7 +38,7 @@ def find_recordings(root: Path, n_jobs: int) -> tuple[list[ScreenedRecording], l
         SpikeSepError: the folder is missing, or has fewer than two speakers with enough speech.
     """
     if not root.is_dir():
-        raise SpikeSepError(f"{root}: is not a folder; give one with a folder of each speaker")
+        raise SpikeSepError(f"{root}: is not a folder; give one with a folder per speaker")
     found = folder.recordings(CorpusConfig(name="folder", root=str(root)), Path(), 0, n_jobs)
     for recording in found:
         check_listable(recording.path)
@@ -121,8 +121,8 @@ def _check_amount(
     speakers = sorted({recording.speaker for recording in found})
     if len(speakers) < 2:
         raise SpikeSepError(
-            f"{root}: recordings of {len(speakers)} speakers, two or more are needed; give a "
-            "folder of each speaker, or files named SPEAKER-*.wav"
+            f"{root}: needs recordings of two speakers or more, has {len(speakers)}; give one "
+            "folder per speaker, or files named SPEAKER-*.wav"
         )
     voices = _by_speaker(accepted)
     for speaker in speakers:
@@ -131,7 +131,7 @@ def _check_amount(
         if seconds < MIN_SPEAKER_SECONDS:
             raise SpikeSepError(
                 f"{root}: {seconds:.0f} s of speech of {speaker}, {MIN_SPEAKER_SECONDS:.0f} s are "
-                "needed of each speaker; add recordings, or take this speaker's away"
+                "needed of each speaker; add recordings, or remove this speaker's"
             )
         if len(items) < 2 and items[0].duration < 2 * PIECE_SECONDS:
             raise SpikeSepError(

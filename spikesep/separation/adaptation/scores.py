@@ -1,4 +1,4 @@
-"""Scores of networks on held-out mixtures of one polarity, and with one voice turned over."""
+"""Scores of networks on held-out mixtures of the same polarity, and with one voice inverted."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from spikesep.separation.model.separator import Separator, load_separator
 from spikesep.separation.scoring.metrics import score_utterance
 
 ALIGNED, TURNED = "aligned", "turned"
-"""Mixtures as in front of one microphone, and the same with one voice turned over."""
+"""Mixtures as in front of one microphone, and the same with one voice inverted."""
 
 Scores = dict[str, float]
 """Mean SI-SDRi in dB of each set of mixtures; nan where an estimate has none."""
@@ -36,7 +36,7 @@ def score_network(folder: Path, sets: Mapping[str, Sequence[Mixture]]) -> Scores
 def is_better(result: Scores, start: Scores) -> bool:
     """Return whether a result separates aligned mixtures better than the start.
 
-    Turned voices do not count: one microphone records all voices with the same polarity.
+    Inverted voices do not count: one microphone records all voices with the same polarity.
     """
     if math.isnan(start[ALIGNED]):
         return not math.isnan(result[ALIGNED])

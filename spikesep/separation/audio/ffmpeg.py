@@ -90,7 +90,7 @@ class FfmpegReader:
     def _samples(self, name: str, frame) -> np.ndarray:
         if (frame.sample_rate, len(frame.layout.channels)) != (self.sample_rate, self.channels):
             raise SpikeSepError(
-                f"{name}: changes its rate or channels on the way; export the recording again"
+                f"{name}: changes its rate or channels partway; export the recording again"
             )
         data = frame.to_ndarray()
         data = data if frame.format.is_planar else data.reshape(-1, self.channels).T

@@ -185,7 +185,7 @@ def _cut_off(name: str, present: int, stated: object) -> SpikeSepError:
 def _check_same_format(name: str, first: soundfile.SoundFile, stream: soundfile.SoundFile) -> None:
     if (stream.samplerate, stream.channels) != (first.samplerate, first.channels):
         raise SpikeSepError(
-            f"{name}: changes its rate or channels on the way; export the recording again"
+            f"{name}: changes its rate or channels partway; export the recording again"
         )
 
 

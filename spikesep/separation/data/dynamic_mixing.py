@@ -228,9 +228,7 @@ class DynamicCrops(EpochCrops):
             loudest = max(loudest, (samples, level), key=lambda found: found[1])
             if loudest[1] > min_level or (k + 1 >= self.TRIES and np.isfinite(loudest[1])):
                 return loudest
-        raise SpikeSepError(
-            f"{row.path}: hardly anything is heard in it; remove it from the table of utterances"
-        )
+        raise SpikeSepError(f"{row.path}: is almost silent; remove it from the table of utterances")
 
     def _read_crop(self, path: Path, position: float, speed: float, n_samples: int) -> np.ndarray:
         """Read a crop, [n_samples], at a relative `position` (0 to 1), played at `speed`."""

@@ -80,7 +80,7 @@ def prune(
             most = fan_in // part.connectivity.divisor
             if most < 1:
                 raise SpikeSepError(
-                    "convert.fan_in: smaller than the pooling before a layer; take a larger limit"
+                    "convert.fan_in: smaller than the pooling before a layer; set a larger limit"
                 )
             kept.append(_fit(part, equations, most, worth[index] if worth else None))
             if index < len(network):

@@ -333,7 +333,7 @@ def _require_number(loss: float, what: str, stage: int, epoch: int) -> None:
     if not math.isfinite(loss):
         raise SpikeSepError(
             f"stage {stage + 1}, epoch {epoch}: the {what} loss is {loss}; look for NaN in the "
-            "data and the loss, or take a lower learning rate"
+            "data and the loss, or lower the learning rate"
         )
 
 

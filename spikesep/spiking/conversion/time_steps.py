@@ -37,7 +37,7 @@ def set_time_steps(network: SpikingNetwork, n_steps: int) -> None:
             continue
         if coding.encoding == "impulse" and reads_input(network, name):
             _rescale(fixed, ratio)
-        while ratio < 1 and most(network, index, signed=True) >= LIMIT and _coarsen(fixed):
+        while most(network, index, signed=ratio < 1) >= LIMIT and _coarsen(fixed):
             _rescale(fixed, 0.5)
     if network.is_fixed_point:
         check_fixed_point(network)

@@ -123,7 +123,7 @@ def _with_leak(graph: Any, coding: Coding, dt: float) -> Coding:
                 raise refusal(graph, name, why)
             betas[name] = share_kept(float(tau[0]), integration)
         if not np.isclose(betas[name], next(iter(betas.values())), rtol=1e-6, atol=0):
-            raise refusal(graph, name, "must leak as the other neurons do, in all layers")
+            raise refusal(graph, name, "must leak as all other neurons of the graph do")
     beta = float(f"{next(iter(betas.values()), 1.0):.12g}")
     try:
         return replace(coding, beta=beta)
@@ -182,7 +182,7 @@ def _weight(graph: Any, end: End, factors: dict[str, float]) -> Tensor:
     """The weight before an end for spikes that count as `factors` say, by node of neurons."""
     ratios = [arrives / factors.get(name, 1.0) for name, arrives in end.sources.items()]
     if not np.allclose(ratios, ratios[0], rtol=1e-6, atol=0):
-        raise refusal(graph, end.name, "sums spikes that are scaled otherwise than by thresholds")
+        raise refusal(graph, end.name, "sums spikes that are not scaled by thresholds")
     return end.weight * ratios[0]
 
 

@@ -89,7 +89,7 @@ def _coding_of(network: SpikingNetwork, deferred: bool) -> Coding:
             )
         if layer.fixed is not None and layer.coding.beta < 1:
             raise NotConvertibleError(
-                f"layer {name}: a leak in integers rounds in every step, which NIR cannot say; "
+                f"layer {name}: a leak in integers rounds in every step, which NIR cannot hold; "
                 "export the network with weight_bits: 0"
             )
     coding = network[0].coding

@@ -55,7 +55,7 @@ def run_nir(graph: Any, x: np.ndarray) -> NirRun:
             steps = NODES[kind](node, arriving.reshape(-1, *arriving.shape[2:]))
             trains[name] = steps.reshape(*arriving.shape[:2], *steps.shape[1:])
         else:
-            raise SpikeSepError(f"node {name} ({kind}): is of no kind that to_nir writes")
+            raise SpikeSepError(f"node {name} ({kind}): give a graph of to_nir, which has none")
     return NirRun(trains[end].sum(0), counts)
 
 
@@ -77,7 +77,7 @@ def in_order(graph: Any) -> dict[str, list[str]]:
     for kind in ("Input", "Output"):
         found = [name for name in order if type(graph.nodes[name]).__name__ == kind]
         if len(found) != 1:
-            raise SpikeSepError(f"the graph has {len(found)} nodes of kind {kind}; give one of 1")
+            raise SpikeSepError(f"the graph has {len(found)} {kind} nodes; give a graph with one")
     return {name: before[name] for name in order}
 
 

@@ -127,7 +127,7 @@ class Builder:
             )
         if not self.layers:
             raise NotConvertibleError(
-                "the network has a readout alone; put a Linear or Conv layer with ReLU before it"
+                "the network has only a readout; put a Linear or Conv layer with ReLU before it"
             )
         readout = folded(current.terms[0])
         shortcuts = self._shortcuts(current.terms[1:])
@@ -165,7 +165,7 @@ class Builder:
 
     def _max_pool(self, path: str, module: nn.Module, value: Value) -> Value:
         if getattr(module, "return_indices", False):
-            raise refusal(path, module, "returns indices; take return_indices=False")
+            raise refusal(path, module, "returns indices; set return_indices=False")
         if isinstance(value, Current):
             for own, other in moved(value):
                 raise refusal(own, other, "move it behind the ReLU")
@@ -173,7 +173,7 @@ class Builder:
         try:
             return value.mapped(Gate(module), "max pooling")
         except ValueError as error:
-            why = f"{error}; take average pooling, or put a Linear or Conv layer with ReLU before"
+            why = f"{error}; use average pooling, or put a Linear or Conv layer with ReLU before"
             raise refusal(path, module, why) from error
 
     def _rectify(self, path: str, module: nn.Module, value: Value) -> Activation:
@@ -181,7 +181,7 @@ class Builder:
         if isinstance(value, Activation):
             bounded = ceiling is not None or levels is not None
             if value.is_input or bounded or value.before or value.norms:
-                raise refusal(path, module, "a ReLU must stand behind a Linear or Conv layer")
+                raise refusal(path, module, "a ReLU must follow a Linear or Conv layer")
             return value  # spikes are not negative
         for own, culprit in moved(value):
             raise refusal(own, culprit, "move it behind the ReLU")

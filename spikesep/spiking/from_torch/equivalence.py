@@ -37,8 +37,8 @@ def require_same(
     if example is None:
         if not network.is_stack:
             raise NotConvertibleError(
-                "no input can be made up for a network that is no stack of layers; give an "
-                "example: from_module(network, example)"
+                "no input shape can be derived for a network with branches; give an example: "
+                "from_module(network, example)"
             )
         noise = torch.Generator().manual_seed(0)
         example = torch.randn(1, *input_shape(network.parts), generator=noise)
@@ -77,7 +77,7 @@ def require_foldable(network: SpikingNetwork, x: Tensor) -> None:
                     raise NotConvertibleError(
                         f"layer {name}: {type(layer.norm or layer.synapse).__name__} cannot be "
                         f"folded into {type(layer.synapse).__name__} for inputs of "
-                        f"{list(values[0].shape)}: norms must be over the channels that it puts out"
+                        f"{list(values[0].shape)}: norms must be over its output channels"
                     )
             signals = network.propagate(signals, index, index + 1)
 

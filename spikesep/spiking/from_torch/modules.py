@@ -59,7 +59,7 @@ _AGAIN = "take ReLU and train again"
 _OUTSIDE = "take ReLU inside the network; {} may follow the last Linear or Conv layer"
 REMEDIES = {
     "MaxPool3d AvgPool3d Conv3d": "networks of one or two dimensions convert",
-    "ReLU6 Hardtanh": "a clipped ReLU must stand behind a Linear or Conv layer, from 0 to a number",
+    "ReLU6 Hardtanh": "a clipped ReLU must follow a Linear or Conv layer, from 0 to a number",
     "PReLU LeakyReLU RReLU ELU SELU CELU": f"{_AGAIN}: a spiking neuron has no negative output",
     "GELU SiLU Mish Softplus Hardswish": _AGAIN,
     "Sigmoid": _OUTSIDE.format("a sigmoid"),

@@ -35,10 +35,10 @@ def move_of(path: str, module: nn.Module) -> Rearrangement | None:
     if isinstance(module, nn.Upsample):
         if module.mode != "nearest" or module.scale_factor is None:
             why = "only mode='nearest' with a whole scale_factor converts"
-            raise refusal(path, module, f"{why}; take that, or a transposed convolution")
+            raise refusal(path, module, f"{why}; use that, or a transposed convolution")
         return upsampling(path, module, module.scale_factor)
     if getattr(module, "value", 0) != 0:
-        raise refusal(path, module, "only padding with zeros converts; take value=0")
+        raise refusal(path, module, "only padding with zeros converts; use value=0")
     return Rearrangement(_moved, type(module).__name__, module=module)
 
 
@@ -50,7 +50,7 @@ def upsampling(path: str, module: object, factor: float | tuple[float, ...]) -> 
     """
     factors = factor if isinstance(factor, (tuple, list)) else (factor,)
     if any(f != int(f) for f in factors):
-        raise refusal(path, module, f"its scale_factor {factor} is not whole; take a whole number")
+        raise refusal(path, module, f"its scale_factor {factor} is not whole; use a whole number")
     return Rearrangement(_repeated, "Upsample", factors=tuple(int(f) for f in factors))
 
 
@@ -110,6 +110,6 @@ def fixed_window(path: str, module: nn.Module, shape: tuple[int, ...] | None) ->
     pairs = [(n, n if size is None else size) for n, size in pairs]
     if any(n % size for n, size in pairs):
         sizes = " x ".join(f"{n} to {size}" for n, size in pairs)
-        raise refusal(path, module, f"its windows differ in size ({sizes}); take {kind.__name__}")
+        raise refusal(path, module, f"its windows differ in size ({sizes}); use {kind.__name__}")
     window = tuple(n // size for n, size in pairs)
     return nn.Identity() if set(window) == {1} else kind(window)

@@ -89,7 +89,7 @@ def _trace(network: nn.Module) -> fx.Graph:
     own = type(network).__module__.startswith("torch.") and not isinstance(network, nn.Sequential)
     if not is_network or own:
         if is_network and isinstance(network, KINDS):
-            raise refusal("", network, f"is a single layer; {MUST_END}, behind layers with ReLU")
+            raise refusal("", network, f"is a single layer; {MUST_END}, after layers with ReLU")
         raise refusal("", network, remedy_of(network))
     require_no_hooks(network)
     try:
@@ -225,7 +225,7 @@ class _Walk:
 
     def _called(self, node: fx.Node, path: str, module: nn.Module, value: Any) -> Value:
         if not isinstance(value, (Activation, Current)):
-            raise refusal(path, module, "receives something else than one activation")
+            raise refusal(path, module, "receives something other than one activation")
         if isinstance(module, ADAPTIVE):
             require_known(path, module)
             shape = node.all_input_nodes[0].meta.get("shape")

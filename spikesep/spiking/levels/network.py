@@ -114,7 +114,7 @@ def _require_scalable(network: SpikingNetwork) -> None:
     if any(layer.identity for layer in network.layers.values()):
         raise SpikeSepError(
             "steps per channel (train.levels.per): need a network without identity paths, or with "
-            "folded ones; take per layer"
+            "folded ones; set it to layer"
         )
 
 

@@ -229,7 +229,7 @@ def load_images(
         return load_image_files(config, size, reconstruct)
     path = cache_path(config.name, data)
     if not path.exists():
-        raise SpikeSepError(f"{path}: not there; run stage 0 (spikesep-vision prepare)")
+        raise SpikeSepError(f"{path}: not found; run stage 0 (spikesep-vision prepare)")
     tensors = read_cache(config.name, data)
     if tensors is None:
         raise SpikeSepError(f"{path}: is damaged; run stage 0 (spikesep-vision prepare) again")

@@ -19,7 +19,7 @@ from spikesep.separation.inference import batch
         (["--device", "tpu9"], "--device tpu9"),
         (["--model", "nowhere"], "nowhere"),
         (["--channels", "left"], "channels"),
-        (["--channels", "0"], "--channels 0: give mix, each, or the number of one"),
+        (["--channels", "0"], "--channels 0: give mix, each, or a channel's number"),
         (
             ["--resume", "--overwrite"],
             "--resume: continues a batch of files; leave out --overwrite",
@@ -47,7 +47,7 @@ def no_sounddevice(tmp_path, monkeypatch):
     ("argv", "message"),
     [
         (["a.wav", "--live"], "--live"),
-        (["-", "a.wav"], "standard input is separated alone"),
+        (["-", "a.wav"], "standard input goes alone"),
         (["a.wav", "--raw", "8000"], "--raw 8000"),
         (["-", "--raw", "0"], "--raw 0"),
         (["-", "--raw", "10"], "sample rate of 10 Hz"),

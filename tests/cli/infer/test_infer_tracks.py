@@ -55,8 +55,8 @@ def test_channels_have_turns_of_their_own(tmp_path, model):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--tracks", "off"], "cannot be had with --tracks off"),
-        (["--resume"], "cannot be had with --resume"),
+        (["--tracks", "off"], "cannot be combined with --tracks off"),
+        (["--resume"], "cannot be combined with --resume"),
         (["--json", "r.rttm"], "is another file of this call"),
     ],
 )

@@ -74,11 +74,11 @@ def hooked(module, register="register_forward_hook"):
 
 BETWEEN = {  # conv, relu, this, conv
     "MaxPool3d": (nn.MaxPool3d(2), "networks of one or two dimensions"),
-    "MaxPool1d": (nn.MaxPool1d(2, return_indices=True), "take return_indices=False"),
+    "MaxPool1d": (nn.MaxPool1d(2, return_indices=True), "set return_indices=False"),
     "AdaptiveAvgPool1d": (nn.AdaptiveAvgPool1d(1), "give an example: from_module"),
     "AdaptiveAvgPool2d": (nn.AdaptiveAvgPool2d(1), "give an example: from_module"),
     "PReLU": (nn.PReLU(), "take ReLU"),
-    "ReLU6": (nn.ReLU6(), "a ReLU must stand behind a Linear or Conv layer"),
+    "ReLU6": (nn.ReLU6(), "a ReLU must follow a Linear or Conv layer"),
     "GroupNorm": (nn.GroupNorm(1, 4), "batch norm"),
     "SyncBatchNorm": (nn.SyncBatchNorm(4), "take BatchNorm1d or BatchNorm2d with its state_dict"),
     "Sigmoid": (nn.Sigmoid(), "may follow the last Linear or Conv layer"),
@@ -146,8 +146,8 @@ REFUSED = {
         lambda: S(C2(1, 4, 3), ReLU(), nn.Flatten(2), Linear(4, 8)),
         "flattens only some dimensions",
     ),
-    "a readout alone": (lambda: S(Linear(8, 6)), "has a readout alone"),
-    "no layer before the readout": (lambda: S(Linear(2, 2), ReLU()), "has a readout alone"),
+    "a readout alone": (lambda: S(Linear(8, 6)), "has only a readout"),
+    "no layer before the readout": (lambda: S(Linear(2, 2), ReLU()), "has only a readout"),
     "a norm before padding": (
         lambda: S(*conv(ReLU()), settled_norm(), C1(4, 2, 3, padding=1)),
         "'2' (BatchNorm1d): stands before '3', which pads with zeros",

@@ -65,5 +65,5 @@ def test_cached_spikes_change_nothing_and_training_helps(tmp_path, weight_bits):
     ],
 )
 def test_what_needs_layers_in_a_row_is_refused_by_name(tmp_path, settings, name):
-    with pytest.raises(SpikeSepError, match=f"{name}.*: needs layers in a row"):
+    with pytest.raises(SpikeSepError, match=f"{name}.*: needs a sequence of layers"):
         convert(tmp_path, Graph().eval(), **settings)

@@ -30,7 +30,7 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
         speaker = speaker_id(directory.name)
         if not speaker or speaker in folders:
             fault = f"is the same id as {folders[speaker]}" if speaker else "has no letter or digit"
-            raise SpikeSepError(f"{directory}: as a speaker, the name {fault}; rename the folder")
+            raise SpikeSepError(f"{directory}: as the name of a speaker, it {fault}; rename it")
         folders[speaker] = directory
         for path in sorted(directory.rglob("*")):
             if path.suffix.lower() in AUDIO_SUFFIXES:
