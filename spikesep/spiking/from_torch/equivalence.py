@@ -47,7 +47,7 @@ def require_same(
         try:
             expected = original(example.clone())
         except (RuntimeError, ValueError, TypeError) as error:
-            raise refused_input(example, error) from error
+            raise misfit(example, error) from error
         found = network(example)
     if not _same(found, expected):
         raise NotConvertibleError(
@@ -103,7 +103,7 @@ def _same(found: Tensor, expected: Tensor) -> bool:
     return torch.allclose(found, expected, rtol=0, atol=TOLERANCE * largest, equal_nan=True)
 
 
-def refused_input(example: Tensor, error: Exception) -> NotConvertibleError:
+def misfit(example: Tensor, error: Exception) -> NotConvertibleError:
     """The error about an input that a network cannot be run on."""
     shape = list(example.shape)
     return NotConvertibleError(

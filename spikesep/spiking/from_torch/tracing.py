@@ -14,12 +14,7 @@ from torch.fx.proxy import TraceError
 from spikesep.spiking.folding import NORMS
 from spikesep.spiking.from_torch import moves
 from spikesep.spiking.from_torch.building import MUST_END, Builder, Value, moved
-from spikesep.spiking.from_torch.equivalence import (
-    first_line,
-    inference,
-    refused_input,
-    require_same,
-)
+from spikesep.spiking.from_torch.equivalence import first_line, inference, misfit, require_same
 from spikesep.spiking.from_torch.functions import ADDITIONS, CONCATENATIONS, module_of
 from spikesep.spiking.from_torch.modules import (
     ADAPTIVE,
@@ -118,7 +113,7 @@ def _record_shapes(network: nn.Module, graph: fx.Graph, example: Tensor) -> None
             _Shapes(fx.GraphModule(network, graph)).run(x)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             _Walk(network, graph).run()  # a part that cannot be converted is named first
-            raise refused_input(example, error) from error
+            raise misfit(example, error) from error
 
 
 class _Number:

@@ -249,16 +249,11 @@ def test_bits_out_of_range_are_refused(bits):
         to_fixed_point(network_of(), [torch.rand(1, 6, 9)], bits)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "error", "message"),
-    [
-        ([], ValueError, "give batches of them"),
-        ([torch.rand(1, 6, 9), torch.full((1, 6, 9), torch.nan)], SpikeSepError, "NaN or Inf"),
-    ],
-)
-def test_inputs_without_a_range_are_refused(inputs, error, message):
-    with pytest.raises(error, match=message):
-        to_fixed_point(network_of(), inputs)
+def test_inputs_without_a_range_are_refused():
+    with pytest.raises(ValueError, match="give batches of them"):
+        to_fixed_point(network_of(), [])
+    with pytest.raises(SpikeSepError, match="NaN or Inf"):
+        to_fixed_point(network_of(), [torch.rand(1, 6, 9), torch.full((1, 6, 9), torch.nan)])
 
 
 def test_what_is_not_converted_has_no_fixed_point_form():
