@@ -183,14 +183,14 @@ def lock_folder(folder: Path, shared: bool = False, part: str = "") -> Iterator[
     on entry, and those of killed workers if the block fails.
 
     Args:
-        folder: Created if missing, and removed again if it stays empty.
+        folder: Created if missing, with its parents; what stays empty of these is removed again.
         shared: Take a shared lock, which excludes only exclusive ones.
         part: Name of a part of the work, which is locked instead of the folder.
 
     Raises:
         SpikeSepError: If another process holds a conflicting lock.
     """
-    created = not folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".lock{part}"
     with _lock(path, shared) as file:
@@ -208,9 +208,9 @@ def lock_folder(folder: Path, shared: bool = False, part: str = "") -> Iterator[
                 if file and fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
-            if created:
-                with suppress(OSError):  # the folder is not empty
-                    folder.rmdir()
+            with suppress(OSError):  # a folder is not empty
+                for path in created:
+                    path.rmdir()
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_file_system_without_locks_is_supported(tmp_path, monkeypatch):
 
 
 def test_created_folder_is_removed_if_it_stays_empty(tmp_path):
-    with pytest.raises(ZeroDivisionError), lock_folder(tmp_path / "exp"):
+    with pytest.raises(ZeroDivisionError), lock_folder(tmp_path / "exp" / "of" / "mine"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 

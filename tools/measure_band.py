@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 import spikesep
-from spikesep.separation.audio.files import resample
+from spikesep.separation.audio.resampling import resample
 from spikesep.separation.config import MixingConfig
 from spikesep.separation.data.corpora.table import read_table
 from spikesep.separation.data.mixing.balanced import (

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 import spikesep
-from spikesep.separation.audio.files import resample
+from spikesep.separation.audio.resampling import resample
 from spikesep.separation.scoring.results import pruning_note
 from spikesep.spiking.cost import ENERGY_TABLES, Cost, energy_report
 from spikesep.spiking.cost.energy_text import energy_section

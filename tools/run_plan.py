@@ -187,8 +187,19 @@ def main() -> None:
         return
     deadline = time.monotonic() + 60 * (options.minutes or float("inf"))
     missing = [experiment for experiment in experiments if not experiment.is_recorded()]
-    complete = Runner(missing, options.ngpu, n_jobs, deadline).run()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
+            signal.signal(number, end)
+    try:
+        complete = Runner(missing, options.ngpu, n_jobs, deadline).run()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     raise SystemExit(0 if complete else 1)
+
+
+def end(number: int, _frame: object) -> NoReturn:
+    """End on a signal, so that running experiments are stopped."""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

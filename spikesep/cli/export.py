@@ -15,7 +15,7 @@ MOST_SECONDS = 60
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    run(_parser(), export, argv)
+    run(_parser(), export, argv, locks=False)  # the experiment may be read-only
 
 
 def _parser() -> ArgumentParser:

@@ -1,7 +1,6 @@
 """`spikesep-infer`: separate the voices of recordings."""
 
 import math
-import os
 import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -151,7 +150,7 @@ def _add_output_options(parser: ArgumentParser) -> None:
         default=None,
         metavar="FILE",
         help="write who spoke when, in all recordings, as Rich Transcription Time Marked lines; "
-        "spk1 is the voice in <stem>_spk1.wav",
+        "spk1 of recording <stem> is the voice in <stem>_spk1.wav",
     )
     parser.add_argument(
         "--json", type=Path | None, default=None, metavar="FILE", help="write a JSON report"
@@ -189,18 +188,19 @@ def infer(options: Namespace) -> int:
         if options.json:
             write_json(options.json, reports)
         if options.rttm:
-            _write_rttm(options.rttm, reports, options.channels)
+            _write_rttm(options, reports)
     failed = sum("error" in report or "broken_off" in report for report in reports)
     if failed and len(reports) > 1:
         _tell(f"{failed} of {len(reports)} recordings could not be separated")
     return 2 if failed else 0
 
 
-def _write_rttm(file: Path, reports: list[dict[str, Any]], channels: str | int) -> None:
+def _write_rttm(options: Namespace, reports: list[dict[str, Any]]) -> None:
     """Write who spoke when in all separated recordings."""
     from spikesep.separation.tracks.rttm import format_reports
 
-    write_text(file, format_reports(reports, channels if isinstance(channels, int) else 1))
+    channel = options.channels if isinstance(options.channels, int) else 1
+    write_text(options.rttm, format_reports(reports, channel, options.out_dir or Path(".")))
 
 
 def _segment(options: Namespace) -> float | None:
@@ -248,23 +248,17 @@ def _check(options: Namespace) -> None:
         raise SpikeSepError(
             "--resume: continues a batch of files; leave out --overwrite, --live and -"
         )
-    if options.rttm is not None:
-        _check_rttm(options)
-
-
-def _check_rttm(options: Namespace) -> None:
-    """Check the file of `--rttm` and the options that exclude it."""
-    file, taken = options.rttm, [options.json, *options.recordings]
-    if options.tracks == "off" or options.resume:
+    if options.rttm is not None and (options.tracks == "off" or options.resume):
         other = "--tracks off" if options.tracks == "off" else "--resume"
         raise SpikeSepError(
-            f"--rttm {file}: cannot be combined with {other}; leave one of them out"
+            f"--rttm {options.rttm}: cannot be combined with {other}; leave one of them out"
         )
-    if os.path.realpath(file) in [os.path.realpath(path) for path in taken if path is not None]:
-        raise SpikeSepError(f"--rttm {file}: is another file of this call; give another")
-    if file.is_dir() or (file.exists() and not options.overwrite):
-        remedy = "give a file" if file.is_dir() else "give --overwrite, or another file"
-        raise SpikeSepError(f"--rttm {file}: already exists; {remedy}")
+
+
+def _reports(options: Namespace) -> dict[str, Path]:
+    """Return the files to be written besides voices, by option."""
+    files = {"--json": options.json, "--rttm": options.rttm}
+    return {option: file for option, file in files.items() if file is not None}
 
 
 def _separate_files(settings: "InferenceSettings", options: Namespace) -> list[dict[str, Any]]:
@@ -279,7 +273,7 @@ def _separate_files(settings: "InferenceSettings", options: Namespace) -> list[d
         found.relative_paths,
         out,
         settings,
-        report=options.json,
+        reports=_reports(options),
         overwrite=options.overwrite,
         resume=options.resume,
     )
@@ -314,7 +308,7 @@ def _separate_pipe(settings: "InferenceSettings", options: Namespace) -> dict[st
         recording,
         settings,
         out=options.out_dir,
-        report=options.json,
+        reports=_reports(options),
         overwrite=options.overwrite,
     )
     if options.live:

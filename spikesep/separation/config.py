@@ -194,6 +194,9 @@ class ScoringConfig:
     max_utterances: int = 0
     energy_table: Literal["45nm", "7nm"] = "45nm"
 
+    def __post_init__(self):
+        check("scoring", self, max_utterances="not negative")
+
 
 @dataclass
 class DemoConfig:
@@ -205,6 +208,9 @@ class DemoConfig:
     """
 
     examples_per_group: int = 1
+
+    def __post_init__(self):
+        check("demo", self, examples_per_group="not negative")
 
 
 @dataclass

@@ -257,7 +257,8 @@ class MixingConfig:
     dynamic: DynamicMixingConfig = field(default_factory=DynamicMixingConfig)
 
     def __post_init__(self):
-        check("mixing", self, n_speakers="at least 1")
+        sizes = dict.fromkeys(("n_train", "n_closed", "n_open"), "not negative")
+        check("mixing", self, n_speakers="at least 1", **sizes)
         self.rates_hz  # noqa: B018
         dynamic = self.dynamic
         if self.polarity != "as_recorded" and dynamic.examples and "polarity" in dynamic.channel:

@@ -11,15 +11,18 @@ import pytest
 
 pytest.importorskip("asteroid", reason="training needs the extra train")
 
+import numpy as np
 import soundfile
 from helpers.separators import save_tiny_experiment
 from safetensors.torch import load_file
 
 from spikesep.cli import adapt
 from spikesep.files import read_json
-from spikesep.separation.adaptation.recordings import MIN_SPEAKER_SECONDS
+from spikesep.separation.adaptation.recordings import MIN_SPEAKER_SECONDS, _cut
 from spikesep.separation.adaptation.scores import is_better
+from spikesep.separation.audio.files import read_channels
 from spikesep.separation.data.corpora import espeak
+from spikesep.separation.data.corpora.screening import Recording, ScreenedRecording
 from spikesep.separation.model.separator import load_separator
 
 SPEAKERS = ("robotann", "robotfinn")
@@ -234,6 +237,21 @@ def test_folder_of_something_else_is_refused(start, voices, tmp_path, capsys):
     out.mkdir()
     (out / "letter.txt").write_text("dear")
     assert "give another --out" in refusal(capsys, start, voices, out)
+
+
+def test_folder_among_the_recordings_is_refused(start, voices, capsys):
+    error = refusal(capsys, start, voices, voices / "out")
+    assert f"--out {voices / 'out'}: is within {voices}" in error
+
+
+def test_recording_past_full_scale_is_cut_to_pieces(tmp_path):
+    voice = np.random.default_rng(0).normal(0, 0.5, 8000 * 21).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", voice, 8000, subtype="FLOAT")
+    item = ScreenedRecording(Recording(tmp_path / "a.wav", "a", "anna", "f"), "anna-a", 21.0)
+    pieces = [read_channels(piece.path)[0][0] for piece in _cut(item, tmp_path / "pieces")]
+    whole = voice / np.abs(voice).max()
+    assert len(pieces) == 2
+    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1 / 32768)
 
 
 def test_folder_of_another_run_is_refused(adapted, start, voices, capsys):

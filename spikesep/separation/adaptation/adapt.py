@@ -90,6 +90,10 @@ def adapt(
         SpikeSepError: the model or the recordings cannot be used, or `out` holds something else.
     """
     began = time.monotonic() if began is None else began
+    if out.resolve().is_relative_to(recordings.resolve()):
+        raise SpikeSepError(
+            f"--out {out}: is within {recordings}, whose folders are speakers; give another"
+        )
     start = open_model(model, config)
     found, notices = find_recordings(recordings, config.n_jobs)
     for notice in notices:

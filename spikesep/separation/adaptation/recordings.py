@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from spikesep.errors import SpikeSepError
 from spikesep.files import hash_files
 from spikesep.separation.audio.files import read_channels, read_length, write_wav
@@ -154,6 +156,7 @@ def _cut(item: ScreenedRecording, home: Path) -> list[Recording]:
         return [recording]
     channels, rate = read_channels(recording.path)
     samples, pieces = channels.mean(axis=0), []
+    samples /= max(1.0, np.abs(samples).max())  # floats and decoded MP3 may exceed full scale
     for number in range(n_pieces):
         start, end = (len(samples) * k // n_pieces for k in (number, number + 1))
         path = home / recording.speaker / f"{item.utt_id}_{number:03d}.wav"

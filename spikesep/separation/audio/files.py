@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 import numpy as np
@@ -78,6 +78,7 @@ def open_audio(
     source: Path | IO[bytes],
     raw_rate: int | None = None,
     notify: Callable[[str], object] = warn,
+    name: str = "",
 ) -> AudioStream:
     """Open a recording for reading in blocks; its file is closed after the last one.
 
@@ -87,11 +88,13 @@ def open_audio(
             little-endian samples.
         notify: Receives a line about each defect of the recording and each part that is ignored,
             now or while it is read.
+        name: Name of an open file, whose suffix tells samples without a header; for messages, too.
+            By default, it is standard input.
 
     Raises:
         SpikeSepError: If the file is missing, is not audio, or is shorter than its header says.
     """
-    name = str(source) if isinstance(source, Path) else "standard input"
+    name = str(source) if isinstance(source, Path) else name or "standard input"
     reader = _open(source, name, raw_rate, notify)
     blocks = check_samples(name, reader.blocks(name, notify))
     return AudioStream(reader.sample_rate, reader.channels, reader.frames, blocks)
@@ -103,7 +106,7 @@ def _open(
     if isinstance(source, Path) and not source.is_file():
         fault = "a folder, not an audio file" if source.is_dir() else "no such audio file"
         raise SpikeSepError(f"{name}: {fault}; check the path")
-    suffix = source.suffix.lower() if isinstance(source, Path) else ""
+    suffix = PurePath(name).suffix.lower()
     _check_rate(name, raw_rate or SAMPLE_RATE_RANGE[0])
     try:
         with source.open("rb") if isinstance(source, Path) else nullcontext(source) as opened:

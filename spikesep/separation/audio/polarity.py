@@ -4,9 +4,14 @@ The glottis closes faster than it opens, so the excitation of a voice has sharp 
 zero. A microphone, amplifier or editor that inverts the waveform moves them to the other side.
 """
 
+from pathlib import Path
+
 import librosa
 import numpy as np
 from scipy.signal import lfilter
+
+from spikesep.errors import SpikeSepError
+from spikesep.separation.audio.files import read_segment
 
 FRAME_SECONDS = 0.032
 ACTIVE_DB = 20.0
@@ -20,10 +25,10 @@ def residual_skewness(samples: np.ndarray, sample_rate: int) -> float:
     detection", IEEE Signal Processing Letters, 2013).
 
     Raises:
-        ValueError: If the signal is shorter than a frame, or silent.
+        ValueError: If the signal is shorter than a frame, or silent but for an offset.
     """
     length = round(FRAME_SECONDS * sample_rate)
-    if len(samples) < length or not np.any(samples):
+    if len(samples) < length or not np.ptp(samples):
         raise ValueError("shorter than a frame, or silent")
     samples = np.asarray(samples, np.float64)
     frames = np.lib.stride_tricks.sliding_window_view(samples, length)[:: length // 2]
@@ -42,3 +47,21 @@ def residual_skewness(samples: np.ndarray, sample_rate: int) -> float:
 def polarity(samples: np.ndarray, sample_rate: int) -> int:
     """Return the sign of `residual_skewness`, 1 or -1."""
     return 1 if residual_skewness(samples, sample_rate) >= 0 else -1
+
+
+def recording_polarity(path: Path, seconds: float) -> int:
+    """Return the polarity of a recording by its first `seconds`, or by all of it if these fail.
+
+    Raises:
+        SpikeSepError: If the recording cannot be read, is silent, or is shorter than a frame.
+    """
+    try:
+        return polarity(*read_segment(path, lambda _, rate: (0, round(seconds * rate))))
+    except ValueError:  # it begins with silence
+        pass
+    try:
+        return polarity(*read_segment(path, lambda length, _: (0, length)))
+    except ValueError as error:
+        raise SpikeSepError(
+            f"{path}: is {error}; remove it from the table of utterances"
+        ) from error

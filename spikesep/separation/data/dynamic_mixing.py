@@ -268,6 +268,6 @@ def recording_level(path: Path) -> float:
 @cache
 def recording_polarity(path: Path) -> int:
     """Return the polarity of a recording, 1 or -1; each recording is analyzed once."""
-    from spikesep.separation.audio.polarity import polarity  # imports librosa
+    from spikesep.separation.audio import polarity  # imports librosa
 
-    return polarity(*read_segment(path, lambda _, rate: (0, round(POLARITY_SECONDS * rate))))
+    return polarity.recording_polarity(path, POLARITY_SECONDS)

@@ -132,7 +132,7 @@ def _read_aligned(
         SpikeSepError: See `read_sources`.
     """
     rows = np.zeros((len(paths), n_samples), np.float32)
-    expected = 0
+    expected: int | None = None
     for row, path in zip(rows, paths, strict=True):
         try:
             with path.open("rb") as content:
@@ -151,7 +151,7 @@ def _read_aligned(
                 f"{path}: is at {rate} Hz, the model at {sample_rate}; "
                 "mix at the model's rate (stage 1)"
             )
-        expected = expected or frames
+        expected = frames if expected is None else expected
         if frames != expected:
             raise SpikeSepError(
                 f"{path}: {frames} samples, {paths[0]} has {expected}; "

@@ -1,6 +1,6 @@
 """Batches of recordings, separated one by one or in parallel, with a report for each."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ class Batch:
         relative_paths: each recording and its path below `out`; see `find_recordings`.
         out: output folder.
         settings: model and separation settings.
-        report: JSON file to be written at the end.
+        reports: files to be written at the end, by option; see `check_output_files`.
         overwrite: replace existing files.
         resume: skip finished recordings and replace partial output of the others.
 
@@ -53,7 +53,7 @@ class Batch:
         out: Path,
         settings: InferenceSettings,
         *,
-        report: Path | None = None,
+        reports: Mapping[str, Path] | None = None,
         overwrite: bool = False,
         resume: bool = False,
     ):
@@ -77,7 +77,7 @@ class Batch:
             except SpikeSepError as error:
                 self._invalid[target] = str(error)
         written = [file for target in files if self._is_due(target) for file in files[target]]
-        check_output_files(written, relative_paths, report=report, overwrite=overwrite or resume)
+        check_output_files(written, relative_paths, reports, overwrite=overwrite or resume)
         self._folders = {file.parent for voices in files.values() for file in voices}
 
     def _voice_files(self, target: Target, n_voices: int) -> list[Path]:

@@ -88,17 +88,21 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _audio_files(folder: Path, ignored: Counter[str]) -> list[Path]:
-    """List the audio files below a folder, and count the others by suffix."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if is_hidden or not path.is_file():
-            continue
-        if path.suffix.lower() in AUDIO_SUFFIXES:
-            found.append(path)
-        else:
-            ignored[path.suffix.lower()] += 1
-    return found
+    """List the audio files below a folder, and count the others by suffix.
+
+    Folders below it that cannot be opened are listed, too, so that reading them fails.
+    """
+    found, closed = [], []
+    for home, folders, names in os.walk(folder, onerror=closed.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(home, name) for name in names if not name.startswith(".")):
+            if not path.is_file():
+                continue
+            if path.suffix.lower() in AUDIO_SUFFIXES:
+                found.append(path)
+            else:
+                ignored[path.suffix.lower()] += 1
+    return sorted({*found, *(Path(error.filename) for error in closed)} - {folder})
 
 
 def _is_own_voice(real: str, folder: Path | None, out: Path) -> bool:
@@ -161,19 +165,25 @@ def open_source(recording: Path) -> Iterator[Source]:
     """Open a file, or spool a pipe into one.
 
     Raises:
-        SpikeSepError: it is empty or a folder.
+        SpikeSepError: it is empty, or a folder.
     """
     if is_pipe(recording):
         with recording.open("rb") as pipe, spooled(pipe) as file:
             yield Source(file)
     elif recording.is_dir():
-        raise SpikeSepError(
-            f"{recording}: a folder without audio files; give another folder, or name a file in it"
-        )
+        raise SpikeSepError(f"{recording}: {_fault_of_folder(recording)}")
     elif recording.is_file() and not recording.stat().st_size:
         raise SpikeSepError(f"{recording}: is empty (0 bytes); copy or record it again")
     else:
         yield Source(recording)
+
+
+def _fault_of_folder(folder: Path) -> str:
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return f"cannot be opened ({error.strerror}); check its permissions"
+    return "a folder without audio files; give another folder, or name a file in it"
 
 
 @contextmanager

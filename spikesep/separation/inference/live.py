@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
@@ -50,7 +50,7 @@ class PipeOutput:
         recording: `-` or `mic`.
         settings: model and separation settings.
         out: output folder; None writes to standard output.
-        report: JSON file to be written at the end.
+        reports: files to be written at the end, by option; see `check_output_files`.
         overwrite: replace existing files.
 
     Raises:
@@ -63,10 +63,10 @@ class PipeOutput:
         settings: InferenceSettings,
         *,
         out: Path | None,
-        report: Path | None,
+        reports: Mapping[str, Path],
         overwrite: bool,
     ):
-        self.settings, self.report, self.overwrite = settings, report, overwrite
+        self.settings, self.reports, self.overwrite = settings, reports, overwrite
         stem = "stdin" if recording == STDIN else recording
         self.target = Target(Path(recording), str(out / stem)) if out else None
         channels = settings.channels
@@ -82,7 +82,7 @@ class PipeOutput:
         names = track_names(self.settings.channels, n_channels)
         n_planned = self.settings.n_planned
         files = self.target.voice_files(names, n_planned) if self.target else []
-        check_output_files(files, [], report=self.report, overwrite=self.overwrite)
+        check_output_files(files, [], self.reports, self.overwrite)
         return files
 
     def open(self, sound: AudioStream) -> VoiceFiles | StandardOutput:

@@ -181,7 +181,7 @@ def open_streams(
 
 
 def track_names(channels: Channels, n_channels: int) -> list[str]:
-    """Name the signals to separate; see `downmix.tracks`.
+    """Name the signals to separate; see `channel_suffixes`.
 
     Raises:
         SpikeSepError: the recording lacks the channel.

@@ -4,7 +4,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class Target:
     base: str
 
     def voice_files(self, tracks: list[str], n_speakers: int) -> list[Path]:
-        """List the output files, track by track; `tracks` are names from `downmix.tracks`."""
+        """List the output files, signal by signal; `tracks` are their `channel_suffixes`."""
         return [
             Path(f"{self.base}{track}_spk{k + 1}.wav")
             for track in tracks
@@ -137,16 +137,24 @@ def _candidate_names(relative_paths: dict[Path, Path]) -> dict[Path, list[str]]:
 def check_output_files(
     voices: Iterable[Path],
     recordings: Iterable[Path],
-    report: Path | None = None,
+    reports: Mapping[str, Path] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Check that output files overwrite neither recordings, nor each other, nor existing files.
 
+    Args:
+        voices: output files of voices.
+        recordings: files that are read.
+        reports: output files of other options, such as `--json`, by option.
+        overwrite: whether existing files may be replaced.
+
     Raises:
-        SpikeSepError: one would, or the report cannot be written.
+        SpikeSepError: one would, or a report cannot be written.
     """
+    reports = reports or {}
     taken = {os.path.realpath(path): "one of the recordings" for path in recordings}
-    for option, files in {"--out-dir": voices, "--json": [report] if report else []}.items():
+    outputs = {"--out-dir": voices} | {option: [file] for option, file in reports.items()}
+    for option, files in outputs.items():
         for file in files:
             real = os.path.realpath(file)
             if real in taken:
@@ -159,10 +167,12 @@ def check_output_files(
                     f"{file}: already exists; give --overwrite"
                     f"{resume if option == '--out-dir' else ''} or another {option}"
                 )
-            taken[real] = "the output file of a voice"
+            is_voice = option == "--out-dir"
+            taken[real] = "the output file of a voice" if is_voice else f"the file of {option}"
             taken |= dict.fromkeys(map(str, Path(real).parents), "an output folder of voices")
-    if report and (reason := _unwritable_reason(report)):
-        raise SpikeSepError(f"{report}: {reason}; give another --json")
+    for option, file in reports.items():
+        if reason := _unwritable_reason(file):
+            raise SpikeSepError(f"{file}: {reason}; give another {option}")
 
 
 def check_name_length(file: Path) -> None:

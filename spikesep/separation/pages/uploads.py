@@ -4,14 +4,13 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import soundfile
 
 from spikesep.errors import SpikeSepError
-from spikesep.separation.audio.files import AudioStream, check_samples, open_audio, to_pcm16
+from spikesep.separation.audio.files import AudioStream, open_audio, to_pcm16
 from spikesep.separation.audio.wav import wav_header
 from spikesep.separation.inference.in_memory import Model
 from spikesep.separation.inference.on_disk import separate_sound
@@ -26,8 +25,6 @@ CHUNK = 2**16
 """Samples processed at once."""
 FULL_SCALE = 2**15
 """Full scale of 16-bit samples."""
-GSM_RATE = 8000
-"""Sample rate of headerless GSM 06.10 frames in Hz."""
 
 
 @dataclass(frozen=True)
@@ -134,32 +131,16 @@ def read_upload(
     Raises:
         SpikeSepError: the upload is not a recording, is damaged, or exceeds the limits.
     """
-    path = Path(f"/dev/fd/{file.fileno()}")
-    try:
-        sound = _open(path, name)
-        n_samples, peak = 0, 0.0
-        for block in sound.blocks:
-            on_block()
-            n_samples += block.shape[1]
-            limits.check_length(name, sound, n_samples)
-            mixture = block.mean(0, dtype=np.float32)
-            peak = max(peak, float(np.abs(mixture).max(initial=0.0)))
-            averaged.write(mixture.tobytes())
-    except SpikeSepError as error:
-        raise SpikeSepError(str(error).replace(str(path), name)) from error
+    sound = open_audio(file, name=name)
+    n_samples, peak = 0, 0.0
+    for block in sound.blocks:
+        on_block()
+        n_samples += block.shape[1]
+        limits.check_length(name, sound, n_samples)
+        mixture = block.mean(0, dtype=np.float32)
+        peak = max(peak, float(np.abs(mixture).max(initial=0.0)))
+        averaged.write(mixture.tobytes())
     return Upload(name, sound.sample_rate, sound.channels, n_samples, peak, averaged)
-
-
-def _open(path: Path, name: str) -> AudioStream:
-    """Open an upload; headerless GSM frames are recognized by the name, which `path` lacks."""
-    try:
-        return open_audio(path)
-    except SpikeSepError:
-        if PurePath(name).suffix.lower() != ".gsm":
-            raise
-    form = {"format": "RAW", "subtype": "GSM610", "samplerate": GSM_RATE, "channels": 1}
-    blocks = soundfile.blocks(str(path), CHUNK, dtype="float32", always_2d=True, **form)
-    return AudioStream(GSM_RATE, 1, None, check_samples(name, (block.T for block in blocks)))
 
 
 def separate_upload(

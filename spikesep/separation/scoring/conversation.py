@@ -4,6 +4,7 @@ A conversation is a mixture whose turns are known from an `rttm` file. Over minu
 change which of its outputs has which speaker; these scores tell what that costs.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise, permutations
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.data.kaldi import Mixture
-from spikesep.separation.scoring.metrics import mean_si_sdr
+from spikesep.separation.scoring.metrics import UndefinedMetricError, mean_si_sdr
 from spikesep.separation.tracks.rttm import Turn, read_rttm
 
 LEAST_SECONDS = 0.25
@@ -73,8 +74,8 @@ def score_turns(
 
     Returns:
         `si_sdr_turns`: SI-SDR in dB with the best assignment from the beginning of each turn to
-        that of the next. `swaps`: how often a minute a speaker comes back on another output than
-        before.
+        that of the next; nan if it is undefined, as for a silent source. `swaps`: how often a
+        minute a speaker comes back on another output than before.
     """
     cuts = _cuts(turns, sample_rate, sources.shape[1])
     order = tuple(range(len(sources)))
@@ -90,11 +91,12 @@ def score_turns(
     present = sorted({turn.speaker - 1 for turn in turns})
     voices = ordered[present]
     voices[~voices.any(1)] = mixture
+    try:
+        si_sdr_turns = mean_si_sdr(voices, sources[present])
+    except UndefinedMetricError:
+        si_sdr_turns = math.nan
     minutes = sources.shape[1] / sample_rate / 60
-    return {
-        "si_sdr_turns": mean_si_sdr(voices, sources[present]),
-        "swaps": n_swaps / minutes,
-    }
+    return {"si_sdr_turns": si_sdr_turns, "swaps": n_swaps / minutes}
 
 
 def _cuts(turns: Sequence[Turn], sample_rate: int, n_samples: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Who spoke when, in the Rich Transcription Time Marked format (NIST, RT-09 evaluation plan)."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import read_lines
+from spikesep.separation.inference import STDIN
 from spikesep.separation.tracks.activity import FRAMES_PER_SECOND, constant_runs
 from spikesep.separation.tracks.stretches import Stretch
 
@@ -88,15 +90,21 @@ def read_rttm(path: Path) -> dict[str, list[tuple[str, float, float]]]:
     """Read speaker, start and stop in seconds of the turns in each recording, by its name.
 
     Raises:
-        SpikeSepError: a line is not as the format has it.
+        SpikeSepError: the file cannot be read, or a line is not as the format has it.
     """
     turns: dict[str, list[tuple[str, float, float]]] = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    try:
+        lines = read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpikeSepError(f"{path}: cannot be read ({error}); save it as UTF-8 text") from error
+    for number, line in enumerate(lines, start=1):
         fields = line.split()
         if fields[:1] != ["SPEAKER"]:
             continue  # other types of lines, and comments
         try:
             name, start, seconds, speaker = fields[1], *map(float, fields[3:5]), fields[7]
+            if not (0 <= start < math.inf and 0 <= seconds < math.inf):
+                raise ValueError("no time")
         except (IndexError, ValueError) as error:
             raise SpikeSepError(
                 f"{path}:{number}: not SPEAKER, name, channel, start, duration, <NA>, <NA>, "
@@ -106,20 +114,27 @@ def read_rttm(path: Path) -> dict[str, list[tuple[str, float, float]]]:
     return turns
 
 
-def format_reports(reports: Iterable[dict[str, Any]], channel: int) -> str:
+def format_reports(reports: Iterable[dict[str, Any]], channel: int, out: Path) -> str:
     """Format the turns of separated recordings.
 
     Args:
         reports: see `spikesep.separation.inference.report.Report`; those with an error are left
-            out. Recordings are named like the files of their voices.
+            out. Recordings are named like the files of their voices below `out`, without which two
+            of them could have one name.
         channel: channel of the first separated signal; the others follow.
+        out: output folder of the voices.
     """
     lines = []
     for report in reports:
         signals = report.get("turns", [])
         for k, turns in enumerate(signals):
-            named = report["voices"][0] if len(report["voices"]) > 1 else report["recording"]
-            name = re.sub(r"(_ch\d+)?_spk\d+$", "", Path(named).stem)
-            name = "stdin" if name == "-" else name
+            name = _name_of_recording(report, out)
             lines.append(format_rttm(name, [Turn(**turn) for turn in turns], channel + k))
     return "".join(lines)
+
+
+def _name_of_recording(report: dict[str, Any], out: Path) -> str:
+    voice, recording = report["voices"][0], report["recording"]
+    if voice == STDIN:  # standard output
+        return "stdin" if recording == STDIN else recording
+    return re.sub(r"(_ch\d+)?_spk\d+\.wav$", "", str(Path(voice).relative_to(out)))

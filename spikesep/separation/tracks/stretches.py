@@ -8,7 +8,6 @@ import torch
 from spikesep.separation.audio.resampling import Resampler, Window
 from spikesep.separation.tracks.activity import FRAMES_PER_SECOND, constant_runs
 from spikesep.separation.tracks.embedder import SpeakerEmbedder
-from spikesep.spiking.cost import Cost, CostMeter
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class StretchCollector:
 
     Attributes:
         stretches: complete stretches.
-        cost: operations of the embedder so far.
     """
 
     def __init__(
@@ -54,7 +52,6 @@ class StretchCollector:
         chunk: int,
     ):
         self.stretches: list[Stretch] = []
-        self.cost = Cost()
         self._embedder, self._n, self._longest = embedder, n_outputs, longest
         self._chunk = chunk
         self._resampler = Resampler(sample_rate, embedder.config.sample_rate)
@@ -118,13 +115,10 @@ class StretchCollector:
 
     def _potentials(self, voices: np.ndarray) -> np.ndarray:
         """Return the potentials [B, D, K] of voices [B, K * hop]."""
-        meter = CostMeter()
         with torch.inference_mode():
             device = self._embedder.filters.device
             features = self._embedder.features(torch.from_numpy(voices).to(device))
-            potentials = self._embedder.network(features, meter)
-        self.cost = self.cost + meter.cost
-        return potentials.cpu().numpy()
+            return self._embedder.network(features).cpu().numpy()
 
     def _cut(self) -> None:
         if self._sums.n_frames:

@@ -67,11 +67,6 @@ class GatedStream:
         return self._stream.cost
 
     @property
-    def embedder_cost(self) -> Cost:
-        """Operations of the embedder so far."""
-        return self._collector.cost
-
-    @property
     def delays(self) -> Delays:
         """What the delay of a voice consists of."""
         return replace(self._stream.delays, tracks=self._gate.latency)

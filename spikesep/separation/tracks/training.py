@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import write_json
+from spikesep.files import read_json, write_json
 from spikesep.separation.config import RecipeConfig
 from spikesep.separation.data.corpora.table import UTTERANCE_TABLE, Utterance, read_table
 from spikesep.separation.model.separator import load_separator
@@ -31,7 +31,8 @@ from spikesep.training.processes.launch import seed_everything
 from spikesep.training.records.history import History
 from spikesep.training.records.run_folder import claim
 
-FOLDER = "tracks"
+FOLDER, SPIKING = "tracks", "tracks-snn"
+"""Folder of the embedder and of the checkpoints of its training, and of those of its conversion."""
 SCORES = "tracks-scores.json"
 SCALE = 12.0
 """Factor of the cosines in the loss."""
@@ -74,6 +75,8 @@ def equal_error_rate(embeddings: np.ndarray, speakers: np.ndarray) -> float:
 def train_tracks(data: Path, exp: Path, recipe: RecipeConfig) -> dict[str, Any]:
     """Train the embedder of an experiment's separator and write it to `exp/tracks`.
 
+    One that is there and scored is kept.
+
     Args:
         data: data folder of the recipe, with the table of utterances.
         exp: folder of the experiment, which contains `ann`.
@@ -89,6 +92,13 @@ def train_tracks(data: Path, exp: Path, recipe: RecipeConfig) -> dict[str, Any]:
         raise SpikeSepError(f"{exp / 'ann'}: no trained separator; run stage 2 (spikesep-train)")
     config, table = recipe.tracks, read_table(data / UTTERANCE_TABLE)
     claim(exp, FOLDER, {"tracks": config, "seed": recipe.seed})
+    if (exp / FOLDER).exists() and (exp / SCORES).exists():
+        checkpoints = exp / "checkpoints"
+        print(
+            f"{exp / FOLDER} is there and complete; delete it, {checkpoints / FOLDER} and "
+            f"{checkpoints / SPIKING} to train again"
+        )
+        return read_json(exp / SCORES)
     seed_everything(recipe.seed)
     separator = load_separator(exp / "ann")
     embedder = new_embedder(separator)
@@ -179,7 +189,7 @@ def _convert(
         train,
         valid,
         settings,
-        exp / "checkpoints" / "tracks-snn",
+        exp / "checkpoints" / SPIKING,
         history=History(exp / "tracks-history.csv"),
         metric=_error_rate,
         seed=recipe.seed,

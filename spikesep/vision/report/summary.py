@@ -71,7 +71,7 @@ def _architecture(recipe: ImageRecipe, exp: Path, architecture: str) -> dict[str
 
 def label(run: Run) -> str:
     """Return the key of a run's value; 0 bits are `float32`, a fan-in limit of 0 is `none`."""
-    if run.value == 0:
+    if run.value == 0 and not isinstance(run.value, bool):
         return {"qat_bits": "float32", "fan_in": "none"}.get(run.name, "0")
     return str(run.value)
 

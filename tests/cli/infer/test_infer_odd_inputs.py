@@ -6,11 +6,13 @@ Every one ends in a result, or in one clear line and status 2.
 import io
 import os
 import random
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import soundfile
+from helpers.infer import COMMAND, environment, write_tones
 from helpers.separators import tiny_separator
 
 from spikesep.cli.infer import main
@@ -234,3 +236,17 @@ def test_odd_inputs_end_in_a_result_or_one_line(first, model, tmp_path, capfd):
             assert "Traceback" not in err, about
             assert not made, about
     assert 5 < results < 45
+
+
+def test_names_that_standard_output_cannot_show_are_escaped(tmp_path, model):
+    write_tones(tmp_path, "文.wav", "b.wav")
+    done = subprocess.run(
+        [*COMMAND, "文.wav", "b.wav", "--model", model, "--out-dir", "o"],
+        cwd=tmp_path,
+        env={**environment(), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode("ascii").splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [r"\u6587.wav", "b.wav"]

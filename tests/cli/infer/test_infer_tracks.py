@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from helpers.infer import infer, write_tones
+import soundfile
+from helpers.infer import infer, tone, write_tones
 from helpers.separators import save_tiny_experiment
 from helpers.tracks import tiny_embedder
 
@@ -48,8 +49,11 @@ def test_rttm_and_report_say_who_spoke_when(tmp_path, model):
 
 
 def test_channels_have_turns_of_their_own(tmp_path, model):
-    infer("a.wav", "--model", model, "--out-dir", "o", "--rttm", "r.rttm", "--channels", "each")
-    assert {line.split()[2] for line in (tmp_path / "r.rttm").read_text().splitlines()} == {"1"}
+    soundfile.write("stereo.wav", tone(16000, channels=2), 8000)
+    options = ("--model", model, "--out-dir", "o", "--rttm", "r.rttm", "--channels", "each")
+    assert infer("stereo.wav", *options) == 0
+    lines = [line.split() for line in (tmp_path / "r.rttm").read_text().splitlines()]
+    assert {(line[1], line[2]) for line in lines} == {("stereo", "1"), ("stereo", "2")}
 
 
 @pytest.mark.parametrize(
@@ -57,12 +61,28 @@ def test_channels_have_turns_of_their_own(tmp_path, model):
     [
         (["--tracks", "off"], "cannot be combined with --tracks off"),
         (["--resume"], "cannot be combined with --resume"),
-        (["--json", "r.rttm"], "is another file of this call"),
     ],
 )
 def test_rttm_refuses_what_contradicts_it(model, capsys, options, reason):
     assert infer("a.wav", "--model", model, "--rttm", "r.rttm", *options) == 2
     assert f"--rttm r.rttm: {reason}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rttm", "reason"),
+    [
+        ("r.json", "r.json: is the file of --json"),
+        ("a.wav", "a.wav: is one of the recordings"),
+        ("o/a_spk1.wav", "o/a_spk1.wav: is the output file of a voice"),
+        ("b.wav/r.rttm", "b.wav/r.rttm: b.wav is not a folder"),
+    ],
+)
+def test_rttm_takes_the_place_of_no_other_file(tmp_path, model, capsys, rttm, reason):
+    options = ("--model", model, "--out-dir", "o", "--json", "r.json", "--overwrite")
+    assert infer("a.wav", *options, "--rttm", rttm) == 2
+    error = capsys.readouterr().err
+    assert f"{reason}; give another --rttm" in error.replace(f"{tmp_path}/", "")
+    assert not (tmp_path / "o").exists()
 
 
 def test_rttm_is_not_overwritten_unasked(tmp_path, model, capsys):

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import soundfile
 from scipy.signal import lfilter
 
-from spikesep.separation.audio.polarity import polarity, residual_skewness
+from spikesep.errors import SpikeSepError
+from spikesep.separation.audio.polarity import polarity, recording_polarity, residual_skewness
 
 RATE = 8000
 
@@ -42,7 +44,21 @@ def test_skewness_of_noise_is_near_zero():
     assert abs(residual_skewness(noise, RATE)) < 0.1
 
 
-@pytest.mark.parametrize("samples", [np.zeros(RATE), np.ones(10)])
+@pytest.mark.parametrize("samples", [np.zeros(RATE), np.full(RATE, 0.5), np.arange(10)])
 def test_silent_and_short_signals_are_rejected(samples):
     with pytest.raises(ValueError, match="silent"):
         polarity(samples, RATE)
+
+
+def test_silence_at_the_beginning_of_a_recording_is_passed_over(vowels, tmp_path):
+    path = tmp_path / "a.wav"
+    for sign in (1, -1):
+        voice = sign * vowels[1] / np.abs(vowels[1]).max()
+        soundfile.write(path, np.concatenate([np.zeros(4 * RATE), voice]), RATE)
+        assert recording_polarity(path, 3.0) == -sign
+
+
+def test_silent_recording_is_named(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    with pytest.raises(SpikeSepError, match=r"a\.wav: is shorter than a frame, or silent; remove"):
+        recording_polarity(tmp_path / "a.wav", 3.0)

@@ -9,7 +9,7 @@ import torch
 from spikesep.errors import SpikeSepError
 from spikesep.separation.data.dataset import FixedCrops, RandomCrops, crop_loader
 from spikesep.separation.data.kaldi import Mixture
-from spikesep.separation.data.mixture_files import find_residuals
+from spikesep.separation.data.mixture_files import find_residuals, read_sources
 from spikesep.separation.data.remixing import Collate, remix
 from spikesep.training.sampling import EpochSampler
 
@@ -145,6 +145,13 @@ def test_unusable_mixture_is_named(mixtures, damage):
         soundfile.write(heard.mixture, samples * np.nan, RATE, subtype="FLOAT")
     with pytest.raises(SpikeSepError, match=heard.mixture.name):
         find_residuals([heard], RATE)
+
+
+def test_source_without_samples_is_not_taken_for_a_silent_one(mixtures):
+    first, second = mixtures[0].sources
+    soundfile.write(first, np.zeros(0), RATE)
+    with pytest.raises(SpikeSepError, match=f"{second.name}: 4000 samples, .*{first.name} has 0"):
+        read_sources(mixtures[0], RATE, 0, 100)
 
 
 def test_channels_of_a_source_are_averaged(mixtures, tmp_path):

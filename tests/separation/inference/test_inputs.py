@@ -1,9 +1,11 @@
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from spikesep.separation.inference.inputs import find_recordings, is_pipe
+from spikesep.errors import SpikeSepError
+from spikesep.separation.inference.inputs import find_recordings, is_pipe, open_source
 from spikesep.separation.inference.outputs import name_targets
 
 
@@ -84,6 +86,31 @@ def test_other_files_in_a_folder_are_counted(tmp_path):
     assert len(found.relative_paths) == 8
     assert "3 files without an audio suffix (.txt 2, no suffix 1)" in found.describe_left_out()
     assert find_recordings([str(tmp_path / "a.WAV")]).describe_left_out() == ""
+
+
+def test_folder_that_cannot_be_opened_is_not_passed_over(tmp_path, monkeypatch):
+    touch(tmp_path / "in" / "a.wav")
+    touch(tmp_path / "in" / "closed" / "b.wav")
+    scandir = os.scandir
+
+    def refuse_closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_closed)
+    folder = tmp_path / "in"
+    assert list(find_recordings([str(folder)]).relative_paths) == [
+        folder / "a.wav",
+        folder / "closed",
+    ]
+    for argument in (folder, folder / "closed"):
+        closed = list(find_recordings([str(argument)]).relative_paths)[-1]
+        with (
+            pytest.raises(SpikeSepError, match=r"closed: cannot be opened \(Permission denied\)"),
+            open_source(closed),
+        ):
+            pass
 
 
 OWN = {  # argument, --out-dir, recordings of the second run

@@ -60,9 +60,9 @@ def test_too_long_names_are_rejected(tmp_path):
 
 def test_unwritable_report_is_rejected_in_advance(tmp_path):
     touch(tmp_path / "file")
-    check_output_files([], [], tmp_path / "new" / "report.json")
-    with pytest.raises(SpikeSepError, match=r"file is not a folder; give another --json"):
-        check_output_files([], [], tmp_path / "file" / "report.json")
+    check_output_files([], [], {"--json": tmp_path / "new" / "report.json"})
+    with pytest.raises(SpikeSepError, match=r"file is not a folder; give another --rttm"):
+        check_output_files([], [], {"--rttm": tmp_path / "file" / "talk.rttm"})
 
 
 def test_output_is_complete_if_all_files_are_whole_and_no_older(tmp_path):

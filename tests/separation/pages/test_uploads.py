@@ -54,3 +54,11 @@ def test_voices_equal_those_of_the_model(unnamed_file):
     for file, voice in zip(voices, model.separate(heard, 8000), strict=True):
         file.seek(0)
         np.testing.assert_allclose(soundfile.read(file)[0], voice, atol=4e-5)
+
+
+def test_file_that_only_calls_itself_gsm_is_rejected(unnamed_file):
+    file = unnamed_file()
+    file.write(b"no frames of GSM 06.10, which begin with 0xD. " * 100)
+    file.flush()
+    with pytest.raises(SpikeSepError, match=r"notes\.gsm: not a readable audio file"):
+        read_upload(file, "notes.gsm", Limits(), unnamed_file())

@@ -53,6 +53,13 @@ def test_a_silent_voice_counts_as_the_mixture():
     assert np.isfinite(found["si_sdr_turns"])
 
 
+def test_a_silent_source_leaves_the_score_by_turn_undefined():
+    sources = speech() * [[1], [0]]
+    found = score_turns(sources, sources, sources.sum(0), TURNS, RATE)
+    assert np.isnan(found["si_sdr_turns"])
+    assert found["swaps"] == 0
+
+
 @given(st.permutations(range(3)))
 def test_the_order_of_the_outputs_is_no_swap(order):
     turns = [*TURNS, Turn(1.0, 2.5, 3)]
@@ -129,11 +136,14 @@ def test_turns_are_those_of_the_sources(tmp_path):
     [
         ("SPEAKER a_b-0 1 x 1 <NA> <NA> b", "rttm:1: not SPEAKER, name"),
         ("SPEAKER a_b-0 1 0", "rttm:1: not SPEAKER, name"),
+        ("SPEAKER a_b-0 1 nan 1 <NA> <NA> b", "rttm:1: not SPEAKER, name"),
+        ("SPEAKER a_b-0 1 0 -1 <NA> <NA> b", "rttm:1: not SPEAKER, name"),
+        ("SPEAKER a_b-0 1 0 1 <NA> <NA> \xe9", "rttm: cannot be read"),
         ("SPEAKER a_b-0 1 0 1 <NA> <NA> c", "c is no speaker of a_b-0"),
         ("SPEAKER other 1 0 1 <NA> <NA> a", "no turn of a_b-0"),
     ],
 )
 def test_damaged_turns_are_an_error_of_one_line(tmp_path, line, reason):
-    (tmp_path / "rttm").write_text(line + "\n")
+    (tmp_path / "rttm").write_text(line + "\n", encoding="latin-1")
     with pytest.raises(SpikeSepError, match=reason):
         read_turns(tmp_path, [MIXTURE])

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,5 +59,14 @@ def test_reports_of_a_batch_are_named_like_their_voices():
         {"recording": "bad.wav", "error": "unreadable"},
         {"recording": "-", "voices": ["-"], "turns": [[turn], [turn]]},
     ]
-    names = [line.split()[1:3] for line in format_reports(reports, 1).splitlines()]
+    names = [line.split()[1:3] for line in format_reports(reports, 1, Path("o")).splitlines()]
     assert names == [["a", "1"], ["stdin", "1"], ["stdin", "2"]]
+
+
+def test_recordings_of_one_name_have_names_of_their_own():
+    """Of a stem with two suffixes or in two folders, also with one voice each."""
+    voices = ["b.wav_spk1.wav", "b.mp3_spk1.wav", "x/c_ch2_spk1.wav", "y/c_ch2_spk1.wav"]
+    turn = {"start": 0.0, "stop": 1.0, "speaker": 1}
+    reports = [{"recording": "in", "voices": [f"o/{v}"], "turns": [[turn]]} for v in voices]
+    names = [line.split()[1] for line in format_reports(reports, 1, Path("o")).splitlines()]
+    assert names == ["b.wav", "b.mp3", "x/c", "y/c"]

@@ -79,7 +79,7 @@ def tiny_recipe():
     )
 
 
-def test_an_experiment_gets_a_spiking_embedder_and_its_scores(tmp_path):
+def test_an_experiment_gets_a_spiking_embedder_and_its_scores_once(tmp_path, capsys):
     write_corpus(tmp_path)
     save_separator(tiny_separator(), tmp_path / "exp" / "ann")
     scores = train_tracks(tmp_path, tmp_path / "exp", tiny_recipe())
@@ -88,6 +88,12 @@ def test_an_experiment_gets_a_spiking_embedder_and_its_scores(tmp_path):
     assert torch.equal(embedder.filters, tiny_separator().encoder.filterbank.filters())
     assert read_json(tmp_path / "exp" / "tracks-scores.json") == scores
     assert scores["snn"]["speakers"] == 2
+    capsys.readouterr()
+    weights = tmp_path / "exp" / "tracks" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert train_tracks(tmp_path, tmp_path / "exp", tiny_recipe()) == scores
+    assert "is there and complete" in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == before
 
 
 def test_training_needs_a_separator(tmp_path):

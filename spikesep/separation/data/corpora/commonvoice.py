@@ -57,7 +57,7 @@ def _read_clips(path: Path) -> Iterator[tuple[Path, str, str]]:
         raise SpikeSepError(f"{path}:1: no column {missing[0]}; use the file of the release")
     for number, line in enumerate(lines[1:], start=2):
         row = dict(zip(header, line.split("\t"), strict=False))
-        speaker = speaker_id(row["client_id"])[:ID_LENGTH]
+        speaker = speaker_id(row.get("client_id", ""))[:ID_LENGTH]
         if not speaker or not row.get("path"):
             raise SpikeSepError(
                 f"{path}:{number}: no client_id or path; use the file of the release"

@@ -18,8 +18,8 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
     """List every audio file of the speakers below `config.root`.
 
     Raises:
-        SpikeSepError: If the folder is missing, the name of a speaker's folder has no letter or
-            digit, two names reduce to the same id, or `speakers.tsv` is invalid.
+        SpikeSepError: If the folder is missing, the name of a speaker's folder has no Latin letter
+            or digit, two names reduce to the same id, or `speakers.tsv` is invalid.
     """
     root = corpus_root(config)
     sexes = _read_sexes(root / "speakers.tsv")
@@ -29,7 +29,11 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
             continue
         speaker = speaker_id(directory.name)
         if not speaker or speaker in folders:
-            fault = f"is the same id as {folders[speaker]}" if speaker else "has no letter or digit"
+            fault = (
+                f"is the same id as {folders[speaker]}"
+                if speaker
+                else "has no Latin letter or digit"
+            )
             raise SpikeSepError(f"{directory}: as the name of a speaker, it {fault}; rename it")
         folders[speaker] = directory
         for path in sorted(directory.rglob("*")):

@@ -15,7 +15,7 @@ import numpy as np
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import write_if_changed
-from spikesep.separation.audio.files import read_audio, read_segment, to_pcm16
+from spikesep.separation.audio.files import read_audio, to_pcm16
 from spikesep.separation.audio.levels import active_level
 from spikesep.separation.config import MixingConfig, RecipeConfig
 from spikesep.separation.data.corpora.table import Utterance
@@ -114,12 +114,9 @@ def with_polarity(
 
 
 def _detect_polarity(path: Path) -> int:
-    from spikesep.separation.audio.polarity import polarity  # imports librosa
+    from spikesep.separation.audio.polarity import recording_polarity  # imports librosa
 
-    def beginning(length: int, rate: int) -> tuple[int, int]:
-        return 0, round(POLARITY_SECONDS * rate)
-
-    return polarity(*read_segment(path, beginning))
+    return recording_polarity(path, POLARITY_SECONDS)
 
 
 def plan_mixtures(

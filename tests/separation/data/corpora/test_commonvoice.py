@@ -94,3 +94,9 @@ def test_namesakes_in_two_corpora_are_two_speakers_and_keep_their_corpus(tmp_pat
     assert all((row.corpus == 1) == str(row.path).startswith(str(two)) for row in table)
     write_table(tmp_path / "table.tsv", table)
     assert {row.corpus for row in read_table(tmp_path / "table.tsv")} == {0, 1}
+
+
+def test_row_without_a_speaker_is_named(tmp_path):
+    (tmp_path / "validated.tsv").write_text("path\tclient_id\nde_1.mp3\n", encoding="utf-8")
+    with pytest.raises(SpikeSepError, match=r"validated.tsv:2: no client_id or path"):
+        find(tmp_path)

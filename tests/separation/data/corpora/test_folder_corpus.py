@@ -51,7 +51,11 @@ def test_invalid_folders_are_one_line_errors(tmp_path, folder_corpus):
         listing(root=str(folder_corpus))
     (folder_corpus / "speakers.tsv").unlink()
     (folder_corpus / "spk-0").mkdir()
-    with pytest.raises(SpikeSepError, match="rename the folder"):
+    with pytest.raises(SpikeSepError, match="rename it"):
+        listing(root=str(folder_corpus))
+    (folder_corpus / "spk-0").rmdir()
+    (folder_corpus / "语").mkdir()
+    with pytest.raises(SpikeSepError, match="has no Latin letter or digit; rename it"):
         listing(root=str(folder_corpus))
     (tmp_path / "void").mkdir()
     with pytest.raises(SpikeSepError, match="no recording found"):
