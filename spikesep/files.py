@@ -49,8 +49,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with explain_full_disk(path):
             yield temporary
         if path.is_dir() and temporary.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+            old = _temporary_path(path)
+            path.replace(old)  # a kill while it is removed leaves no half of it at `path`
+            temporary.replace(path)
+            _remove(old)
+        else:
+            temporary.replace(path)
     finally:
         _remove(temporary)
         _unfinished.discard(temporary)
@@ -65,7 +69,7 @@ def remove_unfinished() -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ is killed at any moment can therefore neither block another one nor go unnoticed
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -251,7 +250,7 @@ def _serve(connection: Connection) -> None:
             answer = _apply(function, part)
             try:
                 connection.send(answer)
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
+            except Exception as error:  # the results cannot be pickled, for any reason
                 connection.send(([], error))
     finally:
         os._exit(1)  # skip the slow exit handlers of libraries; there is nothing to save

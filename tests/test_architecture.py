@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 ALL = set(MAY_IMPORT)
 COMMON = {"checks", "compilation", "errors", "files", "hardware_profiles", "neuron_options"}
-COMMON |= {"provenance", "workers"}
+COMMON |= {"provenance", "tensors", "workers"}
 UNKNOWN_TO_THE_CORE = {
     "pytorch_lightning",
     "asteroid",

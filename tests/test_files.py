@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -69,6 +69,27 @@ def test_file_does_not_replace_a_folder(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_text(tmp_path / "a", "new")
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["a", "a/precious"]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_folder_is_replaced_before_the_old_one_is_removed(tmp_path, monkeypatch, is_link):
+    path, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    (elsewhere if is_link else path).mkdir()
+    (elsewhere if is_link else path).joinpath("old").touch()
+    if is_link:
+        path.symlink_to(elsewhere)
+
+    def interrupted(_):
+        assert [p.name for p in path.iterdir()] == ["new"]
+        raise InterruptedError
+
+    monkeypatch.setattr("spikesep.files.shutil.rmtree", interrupted)
+    with suppress(InterruptedError), atomic_path(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert [p.name for p in path.iterdir()] == ["new"]
+    assert not path.is_symlink()
+    assert not is_link or [p.name for p in elsewhere.iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

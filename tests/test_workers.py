@@ -73,6 +73,17 @@ def unpicklable(number):
     return lambda: number
 
 
+class Refusing:
+    """An object that refuses to be pickled by an error of its own."""
+
+    def __reduce__(self):
+        raise RuntimeError("refuses to be pickled")
+
+
+def refusing(_):
+    return Refusing()
+
+
 def large(number):
     return bytes(10**7)  # much more than a pipe holds
 
@@ -89,12 +100,16 @@ def test_fresh_processes_work_on_one_chunk_each():
     assert len({*here, os.getpid()}) == 4
 
 
-def test_unpicklable_result_is_an_error():
-    with (
-        Workers(2) as workers,
-        pytest.raises((AttributeError, TypeError), match=r"lambda|local object"),
-    ):
-        list(workers.map(unpicklable, range(4), "x", chunk=1))
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (unpicklable, (AttributeError, TypeError), r"lambda|local object"),
+        (refusing, RuntimeError, "refuses to be pickled"),
+    ],
+)
+def test_unpicklable_result_is_an_error(function, error, message):
+    with Workers(2) as workers, pytest.raises(error, match=message):
+        list(workers.map(function, range(4), "x", chunk=1))
 
 
 def test_results_of_an_unfinished_map_do_not_reach_the_next():

@@ -76,7 +76,8 @@ def weight_bits(network: SpikingNetwork) -> int:
     if not network.is_fixed_point:
         return network.limits.weight_bits or 32
     fixed = [layer.fixed for layer in network.layers.values() if layer.fixed is not None]
-    return max(int(numbers.weight.abs().max()).bit_length() + 1 for numbers in fixed)
+    weights = (weight for numbers in fixed for weight in numbers.weights)
+    return max(int(weight.abs().max()).bit_length() + 1 for weight in weights)
 
 
 def _finding(what: str, needed: int, limit: int) -> str:

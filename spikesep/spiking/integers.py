@@ -114,9 +114,15 @@ class FixedPoint(nn.Module):
             self._arranged[key] = self.weight, version, value
         return value
 
-    def _apply(self, *arguments, **options) -> "FixedPoint":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FixedPoint":
+        """As in torch, but `half`, `float` and `double` leave number formats as they are."""
         self._arranged.clear()
-        return super()._apply(*arguments, **options)
+
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(moved, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
         """State without cached arrangements."""

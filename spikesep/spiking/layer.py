@@ -225,7 +225,8 @@ class SpikingLayer(Synaptic):
 
         Raises:
             ValueError: the layer is converted already, the threshold is not a positive number, or
-                `limits` and `keep_norm` are combined.
+                the gradient `surrogate` is combined with deferred neurons, or `limits` with
+                `keep_norm`.
             SpikeSepError: the fan-in is too small.
         """
         if gradient == "surrogate" and coding.deferred:

@@ -23,10 +23,7 @@ class Readout(Synaptic):
     def forward(self, *signals: Signal) -> Signal:
         """Potential, analog, [batch, ...], for the signal that reaches each synapse."""
         value, *_ = values = tuple(signal.value for signal in signals)
-        if self.limiter is None or not self.synapse.weight.requires_grad:
-            weight, bias = self.synapse.weight, self.synapse.bias
-        else:
-            weight, bias = self.neuron_weights()
+        weight, bias = self.neuron_weights()
         spikes = all(signal.is_spiking for signal in signals)
         if spikes and torch.is_inference_mode_enabled() and value.device.type != "mps":
             potential = self._in_float64(value, weight, bias)
@@ -34,8 +31,8 @@ class Readout(Synaptic):
             potential = self.connectivity.transmit(value, weight, bias)
         return Signal(sum(self.side_currents(values), start=potential))
 
-    def _in_float64(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        weight, bias = weight.double(), None if bias is None else bias.double()
+    def _in_float64(self, value: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        weight, bias = weight.double(), bias.double()
         connectivity = self.connectivity
         if not (isinstance(connectivity, ConvConnectivity) and connectivity.is_pointwise):
             return connectivity.transmit(value.double(), weight, bias).to(value.dtype)
@@ -44,11 +41,11 @@ class Readout(Synaptic):
         for begin in range(0, value.shape[2], BLOCK):
             own = slice(begin, begin + BLOCK)
             of_block = weight[:, :, 0] @ value[..., own].double()
-            potential[..., own] = of_block if bias is None else of_block.add_(bias[:, None])
+            potential[..., own] = of_block.add_(bias[:, None])
         return potential
 
     def neuron_weights(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias, as the hardware holds them."""
+        """Weight and bias, as the hardware holds them; the bias is zero where there is none."""
         weight, bias = self.synapse.weight, self.synapse.bias
         if bias is None:
             bias = weight.new_zeros(len(weight))

@@ -17,6 +17,7 @@ from spikesep.spiking.hardware_fit import check_fit
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.network import require_stack
 from spikesep.spiking.signal import Coding
+from spikesep.tensors import save_tensors
 from spikesep.training.config import ConversionConfig
 from spikesep.training.conversion.examples import ConversionData
 from spikesep.training.conversion.model import ConvertibleModel
@@ -26,7 +27,6 @@ from spikesep.training.objective import Loss, Metric, Objective
 from spikesep.training.precision import exact_products
 from spikesep.training.records.checkpoint import Checkpoint
 from spikesep.training.records.history import Epoch, History, cut_short
-from spikesep.training.records.run_folder import save_tensors
 from spikesep.training.timing.budget import Budget
 from spikesep.training.timing.progress import Progress
 

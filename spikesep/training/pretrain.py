@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
+from spikesep.tensors import load_tensors
 from spikesep.training.config import LaunchConfig, PretrainConfig, is_first_process
 from spikesep.training.objective import Loss, Metric, Objective
 from spikesep.training.optimizer import MAX_GRADIENT_NORM
@@ -36,7 +37,6 @@ from spikesep.training.processes.distributed import (
     share_batch_norms,
 )
 from spikesep.training.records.history import History
-from spikesep.training.records.run_folder import load_tensors
 from spikesep.training.timing.budget import Budget
 from spikesep.training.timing.progress import Progress
 from spikesep.training.timing.timekeeper import TimeKeeper

@@ -49,7 +49,7 @@ def test_bits_are_those_of_the_largest_integer(bits):
     network = small_network()
     assert weight_bits(network) == 32
     to_fixed_point(network, [torch.randn(2, 6, 12)], bits=bits)
-    assert weight_bits(network) <= bits
+    assert weight_bits(network) == bits
 
 
 def test_findings_say_what_fits_and_what_does_not():

@@ -57,3 +57,13 @@ def test_dequantized_weights_are_integers_times_the_scale_of_their_channel(shape
     weight, scale = torch.randint(-127, 128, shape), torch.tensor([0.5, 0.25, 2.0])
     found = dequantized(weight, scale)
     assert all(torch.equal(found[k], weight[k] * scale[k]) for k in range(3))
+
+
+def test_number_formats_are_those_of_the_integers_whatever_the_network_is_cast_to():
+    network = nn.ModuleList([fixed_point()])
+    network[0].input_unit.fill_(1 / 3)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.half().float().double()
+    for name, tensor in network.state_dict().items():
+        assert tensor.dtype == before[name].dtype
+        assert torch.equal(tensor, before[name]), name

@@ -10,7 +10,7 @@ from helpers.conversion import Examples, Model, mean_square
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.levels.network import has_levels, levels_settings
+from spikesep.spiking.levels.network import levels_settings
 from spikesep.spiking.levels.rate import SpikeRate
 from spikesep.training.config import PretrainConfig
 from spikesep.training.levels_config import LevelsConfig
@@ -154,7 +154,8 @@ def test_training_on_with_relu_or_other_levels_replaces_them(tmp_path):
     assert float(kept.network[0].levels.step.detach()) == pytest.approx(steps, rel=1e-4)
     other = train(tmp_path / "c", LevelsConfig(2, "lsq"), model=kept, epochs=1)
     assert levels_settings(other.network)["n_steps"] == 2
-    assert not has_levels(train(tmp_path / "d", LevelsConfig(), model=other, epochs=1).network)
+    plain = train(tmp_path / "d", LevelsConfig(), model=other, epochs=1)
+    assert all(layer.levels is None for layer in plain.network.layers.values())
 
 
 def test_steps_per_channel_beside_identity_paths_are_refused(tmp_path):

@@ -8,8 +8,8 @@ class AllAtOnce(ProgressiveTandemLearning):
     """All layers converted at once and, if at all, trained together in one stage.
 
     The paper compares with this: with the gradient `relu` it is end-to-end tandem learning, with
-        `surrogate` learning through time, and without epochs rate-based conversion. Norms go on
-        learning and are folded at the end.
+    `surrogate` learning through time, and without epochs rate-based conversion. Norms go on
+    learning and are folded at the end.
     """
 
     def _begin(self, stage: int) -> None:

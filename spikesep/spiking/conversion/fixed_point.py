@@ -26,9 +26,10 @@ from spikesep.spiking.conversion.rounding import (
 from spikesep.spiking.integers import FixedPoint, dequantized
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import Cut, SpikingNetwork
-from spikesep.spiking.signal import Coding, Signal
+from spikesep.spiking.signal import Coding, Signal, require_finite
 from spikesep.spiking.wiring.wires import INPUT
 
+BITS = range(2, 9)  # of a weight
 MULTIPLES = 15  # thresholds of one sum are 1..15 units
 ENOUGH = 4
 """Positions per input of a neuron from which weights are rounded together; below, one by one."""
@@ -53,11 +54,12 @@ def to_fixed_point(
             on a grid keeps it, and elsewhere each channel's largest weight is the largest integer.
 
     Raises:
-        ValueError: a layer is not spiking yet, or `bits` is out of range or below what a layer
-            learned with.
-        SpikeSepError: a layer has no fixed-point form; the network is unchanged.
+        ValueError: a layer is not spiking yet, there are no inputs, or `bits` is out of range or
+            below what a layer learned with.
+        SpikeSepError: a layer has no fixed-point form, or an input is not finite; the network is
+            unchanged.
     """
-    if not 2 <= bits <= 8:
+    if bits not in BITS:
         raise ValueError(f"bits must lie in 2..8, not {bits}")
     layers = list(network.layers.values())
     if any(layer.mode != "spiking" for layer in layers):
@@ -69,6 +71,10 @@ def to_fixed_point(
     cuts: list[tuple[Cut, Cut]] = [
         ({INPUT: Signal(x.detach())}, {INPUT: Signal(x.detach())}) for x in inputs
     ]
+    if not cuts:
+        raise ValueError("without inputs, the input range is not known; give batches of them")
+    for now, _ in cuts:
+        require_finite(now[INPUT].value, "the input")
     largest = max(float(now[INPUT].value.abs().max()) for now, _ in cuts)
     rounded = copy.deepcopy(network)
     found = []
@@ -80,7 +86,7 @@ def to_fixed_point(
         threshold = units[name] * multiples[name]
         grid = Grid(layer, threshold, 2 ** (bits - 1) - 1, scale, equations)
         wires = network.wiring[name]
-        if wires[0].names[0] == INPUT:
+        if reads_input(network, name):
             result = grid.behind_analog(largest)
         else:
             of_wires = [units[wire.names[0]] for wire in wires]
@@ -171,7 +177,7 @@ def check_fixed_point(network: SpikingNetwork) -> None:
     for index, (name, layer) in enumerate(network.layers.items()):
         layer.coding.require_integers()
         fixed = _integers_of(layer)
-        is_first = network.wiring[name][0].names[0] == INPUT
+        is_first = reads_input(network, name)
         in_range = {
             "fraction": 0 <= int(fixed.fraction) <= FRACTION_BITS,
             "multiple": 1 <= int(fixed.multiple) <= MULTIPLES,
@@ -189,20 +195,32 @@ def check_fixed_point(network: SpikingNetwork) -> None:
                 raise ValueError(f"layer {name}: its integers are out of range ({number})")
 
 
-def most(network: SpikingNetwork, index: int) -> float:
-    """Largest magnitude of a layer's potentials on their way."""
-    layer, coding, fixed = network[index], network[index].coding, _integers_of(network[index])
+def most(network: SpikingNetwork, index: int, *, signed: bool = False) -> float:
+    """Largest magnitude of a layer's potentials on their way.
+
+    Args:
+        network: in fixed-point form.
+        index: number of the layer.
+        signed: whether an analog input may have both signs at once. Earlier versions lengthened
+            windows as if it had one, so integers from a file are held to no more than that.
+    """
+    name, layer = network.names[index], network[index]
+    coding, fixed = layer.coding, _integers_of(layer)
     multiples = {INPUT: int(fixed.input_levels)}
-    for name, other in list(network.layers.items())[:index]:
-        multiples[name] = int(_integers_of(other).multiple)
-    wires = network.wiring[network.names[index]]
+    for earlier in network.names[:index]:
+        multiples[earlier] = int(_integers_of(network.layers[earlier]).multiple)
     units = [
         wire.units(multiples) * branch.connectivity.divisor
-        for wire, branch in zip(wires, layer.branches, strict=True)
+        for wire, branch in zip(network.wiring[name], layer.branches, strict=True)
     ]
-    is_first = wires[0].names[0] == INPUT
+    is_first = reads_input(network, name)
     times = 1 if is_first and coding.encoding == "impulse" else coding.n_steps
-    return fixed.most(units, times, coding.n_steps)
+    return fixed.most(units, times, coding.n_steps, signed=signed and is_first)
+
+
+def reads_input(network: SpikingNetwork, name: str) -> bool:
+    """Whether a layer in fixed-point form receives the network's input, which is analog."""
+    return network.wiring[name][0].names[0] == INPUT
 
 
 def _integers_of(layer: SpikingLayer) -> FixedPoint:

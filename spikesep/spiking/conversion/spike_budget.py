@@ -4,9 +4,9 @@ A ReLU passes scales on: dividing a channel's weights by a number and multiplyin
 channel goes changes nothing (Nagel et al., "Data-free quantization through weight equalization and
 bias correction", arXiv 1906.04721). The channel's neurons then round as if their threshold were
 higher by that number, beside a threshold common to the layer: fewer spikes, larger errors. Both
-    effects are measured, and multiples are chosen so that one more spike would help equally in
-    every channel (Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers",
-    IEEE Trans. ASSP 36, 1988).
+effects are measured, and multiples are chosen so that one more spike would help equally in every
+channel (Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE
+Trans. ASSP 36, 1988).
 """
 
 import copy
@@ -59,8 +59,8 @@ def allocate(
     """Scale the channels of a network that rounds, in place, to a budget of synaptic operations.
 
     Predictions change least: their squared change, relative to what rounding changes now, is
-        estimated to first order. Errors of single neurons are taken as independent and weighted
-        with the gradient of random sums of predictions.
+    estimated to first order. Errors of single neurons are taken as independent and weighted with
+    the gradient of random sums of predictions.
 
     Args:
         network: layers discrete, or tandem behind an analog input; norms folded.
@@ -247,7 +247,7 @@ def _within(budget: float, trials: list[_Trial]) -> tuple[float, list[Tensor]]:
     low, high = -100.0, 100.0  # log2
     for _ in range(100):
         middle = (low + high) / 2
-        price, chosen, synops = _at(2.0**middle, trials)
+        *_, synops = _at(2.0**middle, trials)
         low, high = (low, middle) if synops <= budget else (middle, high)
     price, chosen, synops = _at(2.0**high, trials)
     if synops > budget:

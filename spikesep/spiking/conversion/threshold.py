@@ -15,6 +15,9 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.signal import Coding
 
 N_BINS = 8192
+MOST_AT_ONCE = 2**24
+"""Activations that one call of `torch.histc` takes: it counts in float32, which holds no odd number
+above."""
 # The lowest are for one or two steps, which must code the activations of most neurons.
 PERCENTILES = (40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 93.0, 95.0, 96.0, 97.0)
 PERCENTILES += (98.0, 98.5, 99.0, 99.3, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99, 100.0)
@@ -40,6 +43,8 @@ class ActivationHistogram:
             SpikeSepError: an activation is not finite.
         """
         values = activations.detach().float().flatten()
+        if not len(values):
+            return
         low, high = (float(v) for v in torch.aminmax(values))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise SpikeSepError(
@@ -56,8 +61,9 @@ class ActivationHistogram:
             self.counts = torch.cat([halved, torch.zeros_like(halved)])
         if self.top == 0:
             self.counts[0] += values.numel()
-        else:
-            self.counts += torch.histc(values, N_BINS, 0, self.top).double().cpu()
+            return
+        for part in values.split(MOST_AT_ONCE):
+            self.counts += torch.histc(part, N_BINS, 0, self.top).double().cpu()
 
     def percentile(self, p: float) -> float:
         """The value that p percent of the activations, zeros included, do not exceed."""

@@ -1,8 +1,8 @@
 """Count of the operations of a network while it runs: multiply-accumulates, synaptic operations.
 
 A synaptic operation is one spike arriving at one neuron: an addition. A layer with an analog input,
-    the first one, multiplies, so its work stays in MACs. Synapses that read zero padding are not
-    counted in either network, and pruned synapses are not counted in the SNN.
+the first one, multiplies, so its work stays in MACs. Synapses that read zero padding are not
+counted in either network, and pruned synapses are not counted in the SNN.
 """
 
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ def macs(module: Synaptic, shape: tuple[int, ...]) -> float:
 
     Shortcuts of weight one only add, and have none.
     """
-    return module.connectivity.n_macs(shape) if module.connectivity.multiplies else 0.0
+    return module.connectivity.n_macs(shape)
 
 
 def synops(module: Synaptic, count: Tensor) -> float:
@@ -111,11 +111,11 @@ def spikes_arriving(module: Synaptic, trains: SpikeTrains) -> float:
 
 
 def measure(network: SpikingNetwork, x: Tensor) -> tuple[Tensor, Cost]:
-    """Run a network on x, [batch, ...]; return the readout's potential and the cost."""
+    """Run a network on x, [batch, ...]; return its prediction and the cost."""
     meter = CostMeter()
     with torch.no_grad():
-        potential = network(x, observe=meter)
-    return potential, meter.cost
+        prediction = network(x, observe=meter)
+    return prediction, meter.cost
 
 
 def _coding_of(module: Synaptic) -> Coding:

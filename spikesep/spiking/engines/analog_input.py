@@ -94,7 +94,7 @@ def _of_halves(
     for half, out in zip((low, high), sums, strict=True):
         int8_products.multiply(weights, half, table, connections.taps, out)
     kernels.run(_join, len(table), *sums, offsets, grain=64)
-    return torch.from_numpy(sums[0]).view(len(value), *connections.shape, -1)
+    return torch.from_numpy(sums[0]).view(len(value), *connections.shape, weights.n_out)
 
 
 @compiled

@@ -164,7 +164,7 @@ class Products:
         entries = torch.from_numpy(layout.table).long().to(device)
         entries = torch.where(entries < 0, len(x), entries).flatten()  # padding: a row of zeros
         padded = torch.cat([x, x.new_zeros(1, x.shape[1])])
-        gathered = padded.index_select(0, entries).view(len(layout.table), -1)
+        gathered = padded.index_select(0, entries).view(len(layout.table), len(matrix))
         return torch.mm(gathered, matrix).round().to(torch.int32)
 
 
@@ -177,7 +177,7 @@ def _run_analog_input(call: LayerCall, fixed: FixedPoint, values: list[Tensor]) 
     """The first layer: the same current in every step, or all of it in the first."""
     connectivity, n_steps = call.connectivity, call.coding.n_steps
     rows = analog_input.arriving(call, fixed, values)
-    flat = rows.reshape(1, -1, rows.shape[-1])
+    flat = rows.flatten(0, -2)[None]
     if call.coding.encoding == "impulse":
         flat = torch.cat([flat, flat.new_zeros(n_steps - 1, *flat.shape[1:])])
     scan = Scan(fixed.plan([]), slice(None), flat.shape[1], call.coding)

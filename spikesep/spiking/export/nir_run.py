@@ -43,6 +43,8 @@ def run_nir(graph: Any, x: np.ndarray) -> NirRun:
         if kind == "Input":
             trains[name] = nir_input(graph, x)
             continue
+        if not sources:
+            raise SpikeSepError(f"node {name} ({kind}): reads nothing")
         arriving = reduce(np.add, (trains[source] for source in sources))
         if kind in NEURONS:
             trains[name] = _fire(name, node, arriving)

@@ -49,10 +49,12 @@ def _sources(network: SpikingNetwork, name: str) -> dict[str, SpikingLayer]:
     wires = network.wiring[name]
     outputs = wires[0].parts if isinstance(wires[0], Sum) else wires
     names = [output.name for output in outputs if isinstance(output, Output)]
-    if len(wires) > 1 or len(names) < len(outputs):
+    is_sum = len(wires) == 1 and len(set(names)) == len(outputs)
+    if not is_sum or (INPUT in names and len(names) > 1):
         raise SpikeSepError(
-            f"layer {name}: reads {', '.join(map(str, wires))}; exports know sums of layers alone, "
-            "neither shortcuts into a neuron nor concatenation or max pooling"
+            f"layer {name}: reads {', '.join(map(str, wires))}; exports know sums of different "
+            "layers alone: no layer twice, no input beside spikes, no shortcuts into a neuron, no "
+            "concatenation or max pooling"
         )
     return {source: network.layers[source] for source in names if source != INPUT}
 

@@ -86,14 +86,14 @@ class Builder:
         move = move_of(path, module)
         assert move is not None
         if isinstance(value, Activation):
-            return value.mapped(path, move, "a map that moves activations")
+            return value.mapped(move, "a map that moves activations")
         return replace(value, maps=(*value.maps, (path, move)))
 
     def add(self, path: str, values: Sequence[Value]) -> Value:
         """The sum of values: of activations, or of currents and activations."""
         currents = [value for value in values if isinstance(value, Current)]
         if not currents:
-            wires = [v.joined(path, "an addition") for v in values if isinstance(v, Activation)]
+            wires = [v.joined("an addition") for v in values if isinstance(v, Activation)]
             return addition(wires)
         terms = [term for current in currents for term in current.terms]
         for current in currents:
@@ -116,7 +116,7 @@ class Builder:
                 term = value.terms[0]
                 why = "is concatenated before its ReLU; put the ReLU before the concatenation"
                 raise refusal(term.path, term.synapse, why)
-        wires = [v.joined(path, "a concatenation") for v in values if isinstance(v, Activation)]
+        wires = [v.joined("a concatenation") for v in values if isinstance(v, Activation)]
         return concatenation(wires, dim)
 
     def finish(self, current: Current, tail: nn.Module | None) -> SpikingNetwork:
@@ -171,9 +171,9 @@ class Builder:
                 raise refusal(own, other, "move it behind the ReLU")
             return replace(value, maps=(*value.maps, (path, Gate(module))))
         try:
-            return value.mapped(path, Gate(module), "max pooling")
+            return value.mapped(Gate(module), "max pooling")
         except ValueError as error:
-            why = f"{error}; take average pooling, or put ReLU or a synapse behind the addition"
+            why = f"{error}; use average pooling, or put a Linear or Conv layer with ReLU before"
             raise refusal(path, module, why) from error
 
     def _rectify(self, path: str, module: nn.Module, value: Value) -> Activation:
@@ -191,8 +191,8 @@ class Builder:
                 set_levels(self.layers[out.wire.names[0]], levels)
             except ValueError as error:
                 raise refusal(path, module, str(error)) from error
-        for own, move in value.maps:
-            out = out.mapped(own, move, "max pooling")
+        for _, move in value.maps:
+            out = out.mapped(move, repr(move))
         return replace(out, before=value.behind)
 
     def _layer(self, current: Current, ceiling: float | None) -> Output:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path
 from spikesep.neuron_options import Reset, conflict
 from spikesep.spiking.conversion.all_at_once import AllAtOnce
-from spikesep.spiking.conversion.fixed_point import require_fixed_point, to_fixed_point
+from spikesep.spiking.conversion.fixed_point import BITS, require_fixed_point, to_fixed_point
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning, StageEpoch
 from spikesep.spiking.from_torch.calibration import calibrate
 from spikesep.spiking.from_torch.equivalence import require_foldable
@@ -21,6 +20,7 @@ from spikesep.spiking.from_torch.loader_trainer import LoaderTrainer
 from spikesep.spiking.from_torch.tracing import from_module
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.signal import Coding, require_finite
+from spikesep.tensors import hash_of_tensors, load_tensors, save_tensors
 
 Data = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
 """Inputs [n, ...], batches of inputs, or batches (input, target) as a `DataLoader` gives them."""
@@ -87,6 +87,10 @@ def convert(
     """
     if message := conflict(reset, beta, deferred=deferred, weight_bits=weight_bits):
         raise SpikeSepError(message)
+    if weight_bits not in (0, *BITS):
+        raise SpikeSepError(f"weight_bits {weight_bits}: must be 0 (floating point) or 2 to 8")
+    if method not in ("ptl", "all_at_once"):
+        raise SpikeSepError(f"method {method}: must be ptl or all_at_once")
     coding = Coding(n_steps, encoding, deferred=deferred, reset=reset, beta=beta)
     inputs = _inputs(data, calibration_batches)
     network = copy.deepcopy(from_module(_in_float32(model), inputs[0]))
@@ -99,8 +103,9 @@ def convert(
             network, inputs, coding, percentile=percentile, correct_biases=correct_biases
         )
     else:
-        _require_pairs(data)
+        _require_pairs(data, "data")
         first = list(itertools.islice(data, calibration_batches)) if valid is None else valid
+        _require_pairs(first, "valid")
         trainer = LoaderTrainer(network, loss, data, first, inputs, learning_rate)  # type: ignore[arg-type]
         learning = (ProgressiveTandemLearning if method == "ptl" else AllAtOnce)(
             network,
@@ -112,8 +117,11 @@ def convert(
             patience=patience,
             max_epochs=max_epochs,
         )
-        settings = {"coding": coding.settings(), "percentile": percentile, "method": method}
-        _fine_tune(learning, checkpoint, settings, on_epoch or _print)
+        run = {
+            "settings": {"coding": coding.settings(), "percentile": percentile, "method": method},
+            "weights": hash_of_tensors(network.state_dict()),
+        }
+        _fine_tune(learning, checkpoint, run, on_epoch or _print)
         network.choices = learning.choices
     if weight_bits:
         to_fixed_point(network, inputs, weight_bits)
@@ -123,15 +131,22 @@ def convert(
 def _fine_tune(
     learning: ProgressiveTandemLearning,
     checkpoint: str | Path | None,
-    settings: dict[str, Any],
+    run: dict[str, Any],
     tell: Callable[[SpikingNetwork, StageEpoch], None],
 ) -> None:
-    """Run the learning algorithm, from a checkpoint on if there is one."""
+    """Run the learning algorithm, from a checkpoint on if there is one.
+
+    Args:
+        learning: the algorithm, on the network as it was traced.
+        checkpoint: the file; None for no file.
+        run: what a checkpoint must be of to be resumed.
+        tell: called after each epoch.
+    """
     path = None if checkpoint is None else Path(checkpoint)
-    shapes = [list(p.shape) for p in learning.network.parameters()]
     if path is not None and path.exists():
-        saved = torch.load(path, weights_only=True)
-        if (saved["settings"], saved["shapes"]) != (settings, shapes):
+        device, remedy = learning.network.readout.synapse.weight.device, "delete it to start over"
+        saved = load_tensors(path, device, remedy)
+        if {name: saved.get(name) for name in run} != run:
             raise SpikeSepError(
                 f"{path}: is of another network or of other settings; give another checkpoint"
             )
@@ -139,9 +154,7 @@ def _fine_tune(
 
     def on_epoch(done: StageEpoch) -> None:
         if path is not None:
-            state = {"settings": settings, "shapes": shapes, "learning": learning.state_dict()}
-            with atomic_path(path) as temporary:
-                torch.save(state, temporary)
+            save_tensors(path, run | {"learning": learning.state_dict()})
         tell(learning.network, done)
 
     learning.on_epoch = on_epoch
@@ -188,15 +201,15 @@ def _inputs(data: Data, most: int) -> list[Tensor]:
     return found
 
 
-def _require_pairs(data: Data) -> None:
+def _require_pairs(data: Iterable[Any], name: str) -> None:
     """Check that data can be iterated more than once, for (input, target).
 
     Raises:
-        SpikeSepError: they cannot.
+        SpikeSepError: they cannot; names the argument.
     """
     is_once = isinstance(data, Tensor) or iter(data) is data
-    if is_once or not isinstance(next(iter(data)), (tuple, list)):
+    if is_once or not isinstance(next(iter(data), None), (tuple, list)):
         raise SpikeSepError(
-            "data: fine-tuning needs batches (input, target) that can be read again in each epoch; "
-            "give a DataLoader or a list, or leave out the loss"
+            f"{name}: fine-tuning needs batches (input, target) that can be read again in each "
+            "epoch; give a DataLoader or a list, or leave out the loss"
         )

@@ -47,9 +47,7 @@ def require_same(
         try:
             expected = original(example.clone())
         except (RuntimeError, ValueError, TypeError) as error:
-            raise NotConvertibleError(
-                f"the network cannot be run on an input of {list(example.shape)}: {_line(error)}"
-            ) from error
+            raise misfit(example, error) from error
         found = network(example)
     if not _same(found, expected):
         raise NotConvertibleError(
@@ -105,5 +103,14 @@ def _same(found: Tensor, expected: Tensor) -> bool:
     return torch.allclose(found, expected, rtol=0, atol=TOLERANCE * largest, equal_nan=True)
 
 
-def _line(error: Exception) -> str:
+def misfit(example: Tensor, error: Exception) -> NotConvertibleError:
+    """The error about an input that a network cannot be run on."""
+    shape = list(example.shape)
+    return NotConvertibleError(
+        f"the network cannot be run on an input of {shape}: {first_line(error)}"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

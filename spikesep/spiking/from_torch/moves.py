@@ -39,7 +39,7 @@ def move_of(path: str, module: nn.Module) -> Rearrangement | None:
         return upsampling(path, module, module.scale_factor)
     if getattr(module, "value", 0) != 0:
         raise refusal(path, module, "only padding with zeros converts; use value=0")
-    return Rearrangement(_as_float(module), type(module).__name__)
+    return Rearrangement(_moved, type(module).__name__, module=module)
 
 
 def upsampling(path: str, module: object, factor: float | tuple[float, ...]) -> Rearrangement:
@@ -61,13 +61,9 @@ def _repeated(x: Tensor, factors: tuple[int, ...]) -> Tensor:
     return x
 
 
-def _as_float(module: nn.Module):
-    """The module for numbers of any format, of which those of spikes are small."""
-
-    def move(x: Tensor) -> Tensor:
-        return module(x) if x.is_floating_point() else module(x.float()).to(x.dtype)
-
-    return move
+def _moved(x: Tensor, module: nn.Module) -> Tensor:
+    """What a module makes of numbers of any format, of which those of spikes are small."""
+    return module(x) if x.is_floating_point() else module(x.float()).to(x.dtype)
 
 
 def padded(x: Tensor, pad: tuple[int, ...]) -> Tensor:

@@ -14,7 +14,7 @@ from torch.fx.proxy import TraceError
 from spikesep.spiking.folding import NORMS
 from spikesep.spiking.from_torch import moves
 from spikesep.spiking.from_torch.building import MUST_END, Builder, Value, moved
-from spikesep.spiking.from_torch.equivalence import inference, require_same
+from spikesep.spiking.from_torch.equivalence import first_line, inference, misfit, require_same
 from spikesep.spiking.from_torch.functions import ADDITIONS, CONCATENATIONS, module_of
 from spikesep.spiking.from_torch.modules import (
     ADAPTIVE,
@@ -90,8 +90,7 @@ def _trace(network: nn.Module) -> fx.Graph:
     try:
         return _Tracer().trace(network)
     except UNTRACEABLE as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        why = f"its forward() cannot be traced ({line})"
+        why = f"its forward() cannot be traced ({first_line(error)})"
         remedy = "leave out what depends on the values of the input, or convert a part of it"
         raise refusal("", network, f"{why}; {remedy}") from error
 
@@ -114,10 +113,7 @@ def _record_shapes(network: nn.Module, graph: fx.Graph, example: Tensor) -> None
             _Shapes(fx.GraphModule(network, graph)).run(x)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             _Walk(network, graph).run()  # a part that cannot be converted is named first
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise NotConvertibleError(
-                f"the network cannot be run on an input of {list(example.shape)}: {line}"
-            ) from error
+            raise misfit(example, error) from error
 
 
 class _Number:

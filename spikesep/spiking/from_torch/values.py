@@ -37,8 +37,11 @@ class Activation:
         """Behind a linear map without weights."""
         return replace(self, before=(*self.before, (path, module)))
 
-    def joined(self, path: str, what: str) -> Wire:
+    def joined(self, what: str) -> Wire:
         """The wire alone, as a sum, a concatenation or max pooling takes it.
+
+        Args:
+            what: takes it, for the message.
 
         Raises:
             NotConvertibleError: average pooling or a norm stands before.
@@ -57,13 +60,13 @@ class Activation:
             )
         return wire
 
-    def mapped(self, path: str, module: SpikeMap, what: str) -> "Activation":
+    def mapped(self, module: SpikeMap, what: str) -> "Activation":
         """Behind a map of spikes to spikes.
 
         Raises:
             NotConvertibleError: average pooling or a norm stands before, or the map does not suit.
         """
-        return Activation(Mapped(self.joined(path, what), module), self._dropout())
+        return Activation(Mapped(self.joined(what), module), self._dropout())
 
     def _dropout(self) -> tuple[Named, ...]:
         return tuple(named for named in self.before if isinstance(named[1], NO_OPS))
@@ -126,7 +129,7 @@ def addition(wires: Sequence[Wire]) -> Activation:
 
 def shortcut(path: str, activation: Activation, like: Term) -> Term:
     """Synapses of weight one that hand activations on to the neurons of another synapse."""
-    wire = activation.joined(path, "an addition")
+    wire = activation.joined("an addition")
     weight = like.synapse.weight
     assert isinstance(weight, Tensor)
     n_channels = _n_outputs(like.synapse)

@@ -73,7 +73,7 @@ class Levels(nn.Module):
         """Levels of activations, none of which is negative, [batch, ...]."""
         step, share = self.step, 1.0
         if self.kind == "lsq":
-            n_neurons = activation.numel() / max(1, len(activation)) / len(step)
+            n_neurons = activation.shape[1:].numel() / len(step)
             share /= math.sqrt(n_neurons * self.n_steps)
         if not self.channels_last:
             step = step.view(-1, *[1] * (activation.ndim - 2))

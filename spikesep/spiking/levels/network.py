@@ -15,11 +15,6 @@ from spikesep.spiking.network import SpikingNetwork, require_stack
 from spikesep.spiking.signal import Coding
 
 
-def has_levels(network: SpikingNetwork) -> bool:
-    """Whether layers learn, or have learned, with levels."""
-    return any(layer.levels is not None for layer in network.layers.values())
-
-
 def add_levels(
     network: SpikingNetwork,
     n_steps: int,

@@ -92,7 +92,8 @@ class Bursts:
     """Spikes of neurons that fire in consecutive steps from the first, as deferred neurons do.
 
     Attributes:
-        counts: within 0..N_s, [batch, ...]; uint8 where N_s allows, else int32.
+        counts: within 0..N_s, [batch, ...]; in fixed-point form uint8 where N_s allows, else
+            int32.
     """
 
     counts: Tensor
@@ -167,7 +168,7 @@ def count_positions(words: Tensor) -> Tensor:
         kernels.run(
             kernels.count_rows,
             totals.size,
-            eights.reshape(len(rows), totals.size, -1),
+            eights.reshape(len(rows), totals.size, eights.shape[-1]),
             totals.reshape(-1),
             grain=1024,
         )
@@ -203,7 +204,7 @@ def sum_positions(counts: Tensor) -> Tensor:
         return counts.sum(1, keepdim=True, dtype=torch.int64)
     rows = contiguous(counts.movedim(1, -1)).numpy()
     totals = np.empty(rows.shape[:-1], np.int64)
-    rows = rows.reshape(totals.size, -1)
+    rows = rows.reshape(totals.size, rows.shape[-1])
     kernels.run(kernels.sum_rows, len(rows), rows, totals.reshape(-1), grain=1024)
     return torch.from_numpy(totals)[:, None]
 
@@ -315,10 +316,11 @@ def _stacked(words: Sequence[Tensor]) -> np.ndarray:
 
 
 def _flat(words: Tensor) -> np.ndarray:
-    return words.view(len(words), -1).numpy()
+    return words.view(len(words), words.shape[1:].numel()).numpy()
 
 
 def _bits(values: Tensor) -> tuple[np.ndarray, int]:
     """The bits of values [N_s, ...] as [N_s, n] unsigned integers, and their shift to float32."""
     signed, unsigned, shift = BITS_AS[values.dtype]
-    return values.view(signed).view(len(values), -1).numpy().view(unsigned), shift
+    flat = values.view(signed).view(len(values), values.shape[1:].numel())
+    return flat.numpy().view(unsigned), shift

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from spikesep.spiking.network import READOUT, NotConvertibleError, SpikingNetwork
 from spikesep.spiking.synapses.convolution import ConvConnectivity
 from spikesep.spiking.synaptic import Synaptic
-from spikesep.spiking.wiring.wires import INPUT, Mapped, Wire
+from spikesep.spiking.wiring.wires import INPUT, Concatenation, Mapped, Sum, Wire
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,21 @@ def convolution(name: str, part: Synaptic, wire: Wire | None) -> ConvConnectivit
         NotConvertibleError: it does not.
     """
     sizes = part.connectivity
-    is_bare = wire is not None and not isinstance(wire, Mapped) and not part.before
+    is_bare = wire is not None and _passes_frames(wire) and not part.before
     if is_bare and isinstance(sizes, ConvConnectivity) and _keeps_frames(sizes):
         return sizes
     raise NotConvertibleError(
         f"layer {name}: a stream takes layers of one Conv1d each, padded with zeros to as many "
         "outputs as inputs, without pooling; run the network on whole signals"
     )
+
+
+def _passes_frames(wire: Wire) -> bool:
+    """Whether what arrives in a frame comes from the same frame of all outputs that are read."""
+    if isinstance(wire, Concatenation) and wire.dim not in (1, -2):
+        return False
+    parts = wire.parts if isinstance(wire, (Sum, Concatenation)) else ()
+    return not isinstance(wire, Mapped) and all(map(_passes_frames, parts))
 
 
 def _keeps_frames(sizes: ConvConnectivity) -> bool:

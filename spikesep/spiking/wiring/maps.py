@@ -46,6 +46,11 @@ class Gate(SpikeMap):
     def __init__(self, pool: nn.Module):
         self.pool = pool
 
+    @property
+    def channel_dims(self) -> tuple[int, int]:
+        """The dimension of the channels, from the first and from the last."""
+        return (1, -2 if isinstance(self.pool, nn.MaxPool1d) else -3)
+
     def of_values(self, x: Tensor) -> Tensor:
         """See `SpikeMap`."""
         return self.pool(x)

@@ -143,15 +143,22 @@ class Mapped(Wire):
     """A wire behind a map of spikes to spikes.
 
     Raises:
-        ValueError: max pooling of a sum: the largest sum is not a sum of the largest.
+        ValueError: max pooling of a sum, as the largest sum is not a sum of the largest; or over
+            the positions of several layers, whose spikes count differently.
     """
 
     part: Wire
     map: SpikeMap
 
     def __post_init__(self):
-        if isinstance(self.map, Gate) and self.part.adds:
+        if not isinstance(self.map, Gate):
+            return
+        if self.part.adds:
             raise ValueError("max pooling of a sum of spikes has no spiking counterpart")
+        if _joins_positions(self.part, self.map.channel_dims):
+            raise ValueError(
+                "max pooling over a concatenation of positions has no spiking counterpart"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -179,6 +186,14 @@ def total(names: tuple[str, ...]) -> Wire:
     """The sum of the outputs of layers."""
     outputs = tuple(map(Output, names))
     return outputs[0] if len(outputs) == 1 else Sum(outputs)
+
+
+def _joins_positions(wire: Wire, channel_dims: tuple[int, int]) -> bool:
+    """Whether layers lie side by side in a wire in other dimensions than that of the channels."""
+    if isinstance(wire, Concatenation):
+        beside = wire.dim not in channel_dims
+        return beside or any(_joins_positions(part, channel_dims) for part in wire.parts)
+    return isinstance(wire, Mapped) and _joins_positions(wire.part, channel_dims)
 
 
 def _beside_silence(trains: SpikeTrains, dim: int, sides: tuple[int, int]) -> SpikeTrains:

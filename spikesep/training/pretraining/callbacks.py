@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from spikesep.tensors import load_tensors, save_tensors
 from spikesep.training.config import PretrainConfig
 from spikesep.training.pretraining.task import PretrainTask
 from spikesep.training.records.history import Epoch, History
-from spikesep.training.records.run_folder import load_tensors, save_tensors
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -9,14 +9,9 @@ from torch import nn
 
 from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning
+from spikesep.tensors import hash_of_tensors, load_tensors, save_tensors
 from spikesep.training.config import ConversionConfig
-from spikesep.training.records.run_folder import (
-    first_difference,
-    flattened,
-    hash_of_tensors,
-    load_tensors,
-    save_tensors,
-)
+from spikesep.training.records.run_folder import first_difference, flattened
 from spikesep.training.renamed import migrated_record
 
 RUN = "begun"

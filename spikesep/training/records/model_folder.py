@@ -19,6 +19,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.fixed_point import check_fixed_point
 from spikesep.spiking.integers import dequantized
 from spikesep.spiking.levels.network import add_levels, levels_settings
+from spikesep.tensors import hash_of_tensors
 from spikesep.training.conversion.model import ConvertibleModel
 from spikesep.training.records.model_files import (
     CONFIG,
@@ -29,7 +30,6 @@ from spikesep.training.records.model_files import (
     read_folder,
     write_model,
 )
-from spikesep.training.records.run_folder import hash_of_tensors
 
 VERSIONS = (2, 3)
 """Versions of the format that can be read. Version 1 had no checksum, so that changes went

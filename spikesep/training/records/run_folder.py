@@ -1,17 +1,11 @@
-"""Records of a run: the settings it was begun with, and tensors on disk."""
+"""Records of a run: the settings it was begun with."""
 
-import hashlib
-import io
-import pickle
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_path, read_json, write_json
+from spikesep.files import read_json, write_json
 from spikesep.training.renamed import migrated_record
 
 
@@ -67,40 +61,3 @@ def flattened(settings: Any, prefix: str = "") -> dict[str, Any]:
             for name, value in flattened(item, f"{prefix}.{key}" if prefix else key).items()
         }
     return {prefix: list(settings) if isinstance(settings, tuple) else settings}
-
-
-def save_tensors(path: Path, state: Any) -> None:
-    """Write `state` with `torch.save`, atomically.
-
-    Raises:
-        SpikeSepError: the disk is full.
-    """
-    # Through memory: when the disk is full, torch.save to a file fails without naming the cause.
-    written = io.BytesIO()
-    torch.save(state, written)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(written.getbuffer())
-
-
-def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Return what `save_tensors` wrote.
-
-    Raises:
-        SpikeSepError: the file is incomplete.
-    """
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
-        raise SpikeSepError(
-            f"{path}: not a complete checkpoint; delete it, with its folder, to start over"
-        ) from error
-
-
-def hash_of_tensors(tensors: dict[str, Tensor], start: bytes = b"") -> str:
-    """Return the SHA-256 of names, dtypes, shapes and bytes of all tensors, sorted by name."""
-    digest = hashlib.sha256(start)
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        digest.update(data.data)
-    return digest.hexdigest()

@@ -158,10 +158,9 @@ def test_no_potential_can_leave_32_bits(n_steps, largest, threshold, encoding):
         positive, negative = (
             fixed.weight.long().flatten(1).clamp(*c).sum(1).abs() for c in ((0, None), (None, 0))
         )
-        most = (
-            torch.maximum(positive, negative) * units * 2 ** int(fixed.fraction)
-            + fixed.bias.long().abs()
-        )
+        # An analog input has both signs, a spike is positive.
+        reach = torch.maximum(positive, negative) if reaching else positive + negative
+        most = reach * units * 2 ** int(fixed.fraction) + fixed.bias.long().abs()
         times = 1 if encoding == "impulse" and not reaching else n_steps
         assert int((most * times + fixed.threshold.long()).max()) <= LIMIT
         reaching += int(fixed.multiple)
@@ -248,6 +247,13 @@ def test_larger_inputs_than_any_before_are_clipped():
 def test_bits_out_of_range_are_refused(bits):
     with pytest.raises(ValueError, match="bits"):
         to_fixed_point(network_of(), [torch.rand(1, 6, 9)], bits)
+
+
+def test_inputs_without_a_range_are_refused():
+    with pytest.raises(ValueError, match="give batches of them"):
+        to_fixed_point(network_of(), [])
+    with pytest.raises(SpikeSepError, match="NaN or Inf"):
+        to_fixed_point(network_of(), [torch.rand(1, 6, 9), torch.full((1, 6, 9), torch.nan)])
 
 
 def test_what_is_not_converted_has_no_fixed_point_form():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.conversion.threshold import N_BINS, ActivationHistogram
+from spikesep.spiking.conversion.threshold import MOST_AT_ONCE, N_BINS, ActivationHistogram
 from spikesep.spiking.signal import Coding
 
 
@@ -80,3 +80,8 @@ def test_what_is_no_number_is_refused(bad):
 
 def test_a_silent_layer_has_bound_zero():
     assert histogram(torch.zeros(10)).percentile(99.9) == 0
+
+
+def test_a_batch_of_any_size_is_counted_whole():
+    h = histogram(torch.full((MOST_AT_ONCE + 999,), 0.5), torch.zeros(0))
+    assert float(h.counts.sum()) == MOST_AT_ONCE + 999

@@ -7,8 +7,9 @@ from torch import nn
 from spikesep.spiking.conversion import fixed_point
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.conversion.time_steps import set_time_steps
+from spikesep.spiking.from_torch.convert import convert
 from spikesep.spiking.from_torch.tracing import from_module
-from spikesep.spiking.signal import MOST_STEPS, Coding
+from spikesep.spiking.signal import MOST_STEPS, Coding, Signal
 
 
 def make_network(n_steps, encoding="constant", thresholds=(0.8, 0.5, 0.3)):
@@ -114,3 +115,52 @@ def test_a_window_that_32_bits_cannot_hold_is_refused():
     network[1].fixed.bias.fill_(10**8)
     with pytest.raises(ValueError, match="out of range"):
         set_time_steps(network, MOST_STEPS)
+
+
+@pytest.mark.parametrize("n_steps", [8, 16, 64, 256, 4096])
+def test_no_input_overflows_the_potentials_of_a_longer_window(n_steps):
+    """Against a loop in whole numbers of any size, for the inputs that reach furthest."""
+    torch.manual_seed(0)
+    network = from_module(nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))).eval()
+    network[0].convert(0.3, Coding(8))
+    network[0].freeze()
+    to_fixed_point(network, [torch.randn(4, 64)])
+    set_time_steps(network, n_steps)
+    fixed = network[0].fixed
+    furthest = fixed.weight.sign().double() * fixed.input_levels * fixed.input_unit
+    with torch.no_grad():
+        found = network[0](Signal(torch.cat([furthest, -furthest]).float())).count
+    signs = [row for sign in (1, -1) for row in (sign * fixed.weight.sign()).tolist()]
+    weights, gain, levels = fixed.weight.tolist(), 1 << int(fixed.fraction), int(fixed.input_levels)
+    numbers = [tensor.tolist() for tensor in (fixed.bias, fixed.threshold, fixed.initial)]
+    for example, sign in enumerate(signs):
+        for neuron, (bias, threshold, initial) in enumerate(zip(*numbers, strict=True)):
+            sums = sum(w * s for w, s in zip(weights[neuron], sign, strict=True))
+            whole = initial + n_steps * (sums * levels * gain + bias)
+            assert int(found[example, neuron]) == min(max(whole // threshold, 0), n_steps)
+
+
+class TwoInputs(nn.Module):
+    """Two layers that read the input, and one that reads both."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 8), nn.Linear(6, 8)
+        self.both, self.out = nn.Linear(16, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        sides = [torch.relu(self.left(x)), torch.relu(self.right(x))]
+        return self.out(torch.relu(self.both(torch.cat(sides, 1))))
+
+
+@pytest.mark.parametrize("encoding", ["constant", "impulse"])
+def test_each_layer_that_reads_the_input_is_rescaled(encoding):
+    torch.manual_seed(0)
+    x = torch.randn(64, 6)
+    network = convert(TwoInputs(), x, 8, encoding=encoding, weight_bits=8)
+    set_time_steps(network, 32)
+    for name in ("left", "right"):
+        layer = network.layers[name]
+        found = layer(Signal(x))
+        wanted = layer.rounded(layer.activation(x)) / layer.threshold
+        assert float((found.count - wanted).abs().mean()) < 1

@@ -222,6 +222,11 @@ def test_foreign_parts_and_shapes_are_named():
     loop.edges.append(("if", "affine"))
     with pytest.raises(SpikeSepError, match="part of a cycle"):
         from_nir(loop, Coding(4))
+    severed = chain(nir.Affine(**LINEAR), neurons("IF", 2))
+    severed.metadata |= {"n_steps": 4, "encoding": "constant"}
+    severed.edges = [edge for edge in severed.edges if edge[1] != "affine"]
+    with pytest.raises(SpikeSepError, match=r"node affine \(Affine\): reads nothing"):
+        run_nir(severed, np.ones((1, 2)))
     with pytest.raises(SpikeSepError, match="no metadata n_steps"):
         run_nir(chain(nir.Affine(**LINEAR), neurons("IF", 2)), np.ones((1, 2)))
 

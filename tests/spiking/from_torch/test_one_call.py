@@ -1,6 +1,7 @@
 """Networks with the shapes of tutorials convert in one call, or are refused by name."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -192,6 +193,25 @@ def test_fine_tuning_needs_targets():
             convert(network, data, loss=F.mse_loss)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"valid": iter([])}, r"valid: .* read again in each epoch"),
+        ({"valid": []}, r"valid: .* read again in each epoch"),
+        ({"weight_bits": 9}, r"weight_bits 9: must be 0"),
+        ({"method": "PTL"}, r"method PTL: must be ptl or all_at_once"),
+    ],
+)
+def test_options_that_do_not_suit_are_refused_before_training(options, message):
+    network, x = made(regression, (1, 20))
+
+    def trained(*_):
+        raise AssertionError("an epoch was done")
+
+    with pytest.raises(SpikeSepError, match=message):
+        convert(network, [(x, x)], loss=F.mse_loss, on_epoch=trained, **options)
+
+
 def test_cost_and_report_cover_each_synapse_of_a_residual_network():
     network, x = made(resnet, (3, 6, 6), n=4)
     spiking = convert(network, x)
@@ -232,3 +252,40 @@ def test_what_passes_between_two_layers_of_a_graph_is_all_that_later_ones_read()
         assert all(spiking.is_read(name, index) for name in cut)
         assert torch.equal(spiking.read(spiking.propagate(cut, index, len(spiking))), spiking(x))
     assert list(spiking.propagate(x, 0, 2)) == ["stem/0", "blocks/0/conv1"]
+
+
+def test_a_checkpoint_of_other_weights_and_a_damaged_one_are_refused(tmp_path):
+    network, x = made(lenet, (1, 8, 8), n=16)
+    data, path = [(x, x[:, 0, 0, :5])], tmp_path / "state"
+    settings = {"loss": F.mse_loss, "max_epochs": 1, "on_epoch": lambda *_: None}
+    convert(network, data, 4, **settings, checkpoint=path)
+    other, _ = made(lenet, (1, 8, 8))
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+    with pytest.raises(SpikeSepError, match="of another network"):
+        convert(other, data, 4, **settings, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(SpikeSepError, match=r"state: not a complete checkpoint; delete it to"):
+        convert(network, data, 4, **settings, checkpoint=path)
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("weight_bits", [0, 8])
+@pytest.mark.parametrize(("make", "shape"), TAKEN.values(), ids=TAKEN)
+def test_no_examples_give_no_predictions_and_cost_nothing(make, shape, weight_bits, deferred):
+    if make in MIXED and weight_bits:
+        pytest.skip("has no fixed-point form")
+    network, x = made(make, shape)
+    spiking = convert(network, x, weight_bits=weight_bits, deferred=deferred)
+    for engine in ("auto", "dense", "event"):
+        spiking.use_engine(engine)
+        out, cost = measure(spiking, x[:0])
+        assert out.shape == (0, *network(x).shape[1:])
+        assert cost.macs == cost.synops == 0
+
+
+@pytest.mark.parametrize(("make", "shape"), TAKEN.values(), ids=TAKEN)
+def test_a_pickled_network_fires_the_same_spikes(make, shape):
+    network, x = made(make, shape)
+    spiking = convert(network, x)
+    assert torch.equal(pickle.loads(pickle.dumps(spiking))(x), spiking(x))

@@ -65,7 +65,7 @@ REFUSED = {
     "LSTM": (recurrent, (4,), "'0' (LSTM): a recurrent layer has no spiking counterpart"),
     "branches that depend on data": (data_dependent, (4,), "forward() cannot be traced"),
     "two heads": (two_heads, (4,), "returns tuple instead of one tensor"),
-    "max pooling of a sum": (pooled_sum, IMAGE, "take average pooling, or put ReLU"),
+    "max pooling of a sum": (pooled_sum, IMAGE, "use average pooling, or put a Linear"),
 }  # fmt: skip
 """Networks that are refused: the message."""
 

@@ -124,6 +124,16 @@ def test_levels_out_of_range_are_refused(options):
         Levels(**options)
 
 
+@pytest.mark.parametrize("kind", ["qcfs", "lsq"])
+def test_no_examples_have_no_levels_and_no_gradient(kind):
+    levels = Levels(4, kind, 3)
+    x = torch.zeros(0, 3, 5, requires_grad=True)
+    out = levels(x)
+    out.sum().backward()
+    assert out.shape == x.grad.shape == x.shape
+    assert not levels.learned.grad.any()
+
+
 @pytest.mark.parametrize("per", ["layer", "channel"])
 def test_the_rate_counts_what_neurons_fire_and_has_the_gradient_of_rounding(per):
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from spikesep.spiking import convert
 from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.cost import CostMeter
 from spikesep.spiking.engines.call import RowLayout
@@ -189,3 +190,42 @@ def test_a_flushed_stream_takes_no_frames():
     stream.flush(torch.zeros(1, 16, 0))
     with pytest.raises(ValueError, match="flushed"):
         stream.push(torch.zeros(1, 16, 1))
+
+
+class Joined(nn.Module):
+    """Two convolutions and a concatenation between them, along channels or frames."""
+
+    def __init__(self, join, n_channels):
+        super().__init__()
+        self.first, self.pool = nn.Conv1d(2, 4, 3, padding=1), nn.MaxPool1d(3, 1, 1)
+        self.second, self.out = nn.Conv1d(n_channels, 4, 3, padding=1), nn.Conv1d(4, 3, 1)
+        self.join = join
+
+    def forward(self, x):
+        first = torch.relu(self.first(x))
+        return self.out(torch.relu(self.second(self.join(first, self.pool))))
+
+
+@pytest.mark.parametrize(
+    ("join", "n_channels", "streams"),
+    [
+        (lambda x, pool: torch.cat([x, x], 1), 8, True),
+        (lambda x, pool: torch.cat([x, x], -2), 8, True),
+        (lambda x, pool: torch.cat([x, x], 2), 4, False),
+        (lambda x, pool: torch.cat([x, x], -1), 4, False),
+        (lambda x, pool: torch.cat([x, pool(x)], 1), 8, False),
+        (lambda x, pool: x + pool(x), 4, False),
+    ],
+)
+def test_wires_that_mix_frames_are_refused(join, n_channels, streams):
+    torch.manual_seed(0)
+    x = torch.randn(2, 2, 40)
+    network = convert(Joined(join, n_channels), x)
+    if not streams:
+        with pytest.raises(NotConvertibleError, match=r"layer second: a stream takes"):
+            NetworkStream(network)
+        return
+    stream = NetworkStream(network)
+    parts = [*map(stream.push, x.split(7, -1)), stream.flush(x)]
+    with torch.inference_mode():
+        assert torch.equal(torch.cat(parts, -1), network(x))

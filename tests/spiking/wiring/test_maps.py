@@ -47,3 +47,19 @@ def test_a_wire_of_spikes_has_the_value_of_the_same_wire_of_values():
 def test_max_pooling_of_a_sum_is_refused():
     with pytest.raises(ValueError, match="max pooling of a sum"):
         Mapped(Sum((Output("a"), Output("c"))), Gate(nn.MaxPool1d(2)))
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool1d(2), nn.MaxPool2d(2)])
+def test_max_pooling_over_positions_of_several_layers_is_refused(pool):
+    """Windows would hold spikes of unequal thresholds. Layers beside each other in channels pool
+    each by itself."""
+    n_dims = 3 if isinstance(pool, nn.MaxPool1d) else 4
+    for dim in range(-n_dims + 1, n_dims):
+        beside = Concatenation((Output("a"), Output("b")), dim)
+        if dim % n_dims == 1:
+            Mapped(beside, Gate(pool))
+        elif dim % n_dims:
+            with pytest.raises(ValueError, match="over a concatenation of positions"):
+                Mapped(beside, Gate(pool))
+            with pytest.raises(ValueError, match="over a concatenation of positions"):
+                Mapped(Concatenation((beside, Output("c"))), Gate(pool))
