@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def demo(options: Namespace) -> None:
     """Build the page and print its path."""
-    from spikesep.separation.pages import build_page  # imports torch
+    from spikesep.separation.pages.listening_page import build_page  # imports torch
 
     page = build_page(options.data, options.exp, options.exp / "demo", options.demo)
     print(f"{page}: open it in a browser")

@@ -1,15 +1,18 @@
 """The wheel in an empty environment, without extras and without a compiler."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 import soundfile
 from helpers.paths import ROOT
+from helpers.web.serve import read_response, recording
 
 UV = Path(sys.executable).with_name("uv")
 
@@ -19,9 +22,13 @@ pytestmark = [
 ]
 
 
-def run(*command, **options):
+def plain_environment():
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= {"CC": "no-compiler", "CXX": "no-compiler"} | options.pop("env", {})
+    return environment | {"CC": "no-compiler", "CXX": "no-compiler"}
+
+
+def run(*command, **options):
+    environment = plain_environment() | options.pop("env", {})
     return subprocess.run(
         [*map(str, command)],
         env=environment,
@@ -63,6 +70,22 @@ def test_wheel_separates_a_file(bin_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert soundfile.info(tmp_path / "talk_spk1.wav").frames == 16000
     assert not done.stderr
+
+
+def test_wheel_serves_the_page(bin_folder, tmp_path):
+    command = [bin_folder / "spikesep-serve", "--port", "0", "--no-browser"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=plain_environment(), stdout=subprocess.PIPE, text=True
+    ) as service:
+        try:
+            url = re.match(r"http://127\.0\.0\.1:\d+", service.stdout.readline())[0]
+            with urlopen(url) as page:
+                assert "<html" in page.read().decode()
+            headers = {"Origin": url, "Content-Type": "application/octet-stream"}
+            with urlopen(Request(f"{url}/separate", recording(), headers)) as reply:
+                assert {"voice1", "voice2"} <= read_response(reply.read())[1].keys()
+        finally:
+            service.terminate()
 
 
 def test_training_names_the_missing_extra(bin_folder, tmp_path):

@@ -324,7 +324,9 @@ def test_real_data_set_is_complete(name, shape):
 
 
 @pytest.mark.parametrize(
-    "content", [gzip.compress(bytes(9999))[:30], gzip.compress(b"x")[:-9], b"x"]
+    "content",
+    [gzip.compress(bytes(9999))[:30], gzip.compress(b"x")[:-9], b"x"],
+    ids=["cut off", "without its checksum", "not compressed"],
 )
 def test_archive_that_cannot_be_unpacked_is_named(tmp_path, content):
     write_idx(tmp_path / "mine", compress=True)

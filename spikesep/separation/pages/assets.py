@@ -5,8 +5,6 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from spikesep.separation.scoring import results
-
 LOADER = ChoiceLoader(
     [PackageLoader("spikesep.separation.pages", folder) for folder in ("templates", "static")]
 )
@@ -17,7 +15,6 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters["decimal"] = results.decimal
 ENVIRONMENT.globals["source"] = lambda name: Markup(source(name))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from helpers.experiments import Experiment, make_conversations
 from helpers.tracks import tiny_embedder
 from spikesep.separation.config import DemoConfig, MixingConfig, ScoringConfig
-from spikesep.separation.pages import build_page
+from spikesep.separation.pages.listening_page import build_page
 from spikesep.separation.scoring.inputs import find_modes
 from spikesep.separation.scoring.score import score_experiment
 from spikesep.separation.tracks.embedder import save_embedder

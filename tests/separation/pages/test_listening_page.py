@@ -19,8 +19,7 @@ from spikesep.files import read_json
 from spikesep.separation.audio.conditioning import condition
 from spikesep.separation.config import DemoConfig, ScoringConfig
 from spikesep.separation.model.separator import load_separator
-from spikesep.separation.pages import build_page
-from spikesep.separation.pages.listening_page import choose_examples, render
+from spikesep.separation.pages.listening_page import build_page, choose_examples, render
 from spikesep.separation.pages.rasters import raster_picture, rasters
 from spikesep.separation.pages.sounds import separate_with_counts
 from spikesep.separation.scoring.score import score_experiment

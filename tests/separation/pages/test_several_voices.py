@@ -10,7 +10,8 @@ from helpers.web.serve import read_response, recording, send_request, serving
 
 from spikesep.separation.config import DemoConfig, MixingConfig, ScoringConfig
 from spikesep.separation.inference.in_memory import Model
-from spikesep.separation.pages import build_page, sounds
+from spikesep.separation.pages import sounds
+from spikesep.separation.pages.listening_page import build_page
 from spikesep.separation.scoring.inputs import find_modes
 from spikesep.separation.scoring.score import score_experiment
 

@@ -55,7 +55,7 @@ def listening_page(tmp_path_factory) -> str:
     from helpers.web.browser import SECONDS
 
     from spikesep.separation.config import DemoConfig, ScoringConfig
-    from spikesep.separation.pages import build_page
+    from spikesep.separation.pages.listening_page import build_page
     from spikesep.separation.scoring.score import score_experiment
 
     experiment = make_experiment(tmp_path_factory.mktemp("page"))
