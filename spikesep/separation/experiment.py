@@ -24,6 +24,7 @@ from spikesep.separation.initial_models import (
     load_analog,
     load_initial,
     load_thawed,
+    match_level,
     stems_from,
 )
 from spikesep.separation.model.separator import Separator, load_separator, save_separator
@@ -41,7 +42,7 @@ from spikesep.training.records.run_folder import claim
 VALID_SECONDS = 4.0
 """Duration of the validation crops of pre-training."""
 N_REPORTED = 32
-"""Number of validation crops for the conversion report."""
+"""Number of validation crops for the conversion report, and for the level of estimates."""
 
 
 def train_ann(
@@ -97,6 +98,9 @@ def _train(
     crops = FixedCrops(data.valid, rate, round(VALID_SECONDS * rate), silence=silence)
     model = initial or Separator(recipe.model)
     check_gpus(recipe.launch)
+    if initial is not None and silence:
+        _match_level(model.eval(), crops)
+        model.train()
     if is_first_process():
         _claim(exp, "ann", settings, data.folder)
         data.print_residuals()
@@ -183,6 +187,8 @@ def _convert(
     check_gpus(recipe.launch)
     _claim(exp, "snn", settings, data.folder)
     _print_conversion(model, data)
+    if knows_silence(recipe.train.loss) and config.targets == "sources":
+        _match_level(model, valid_crops)
     loss = LOSSES[recipe.train.loss]()
     choices = convert(
         model,
@@ -223,6 +229,13 @@ def _reports(
     with torch.no_grad():
         inputs = [model.encode(crops[i][0][None])[0] for i in range(n_reported)]
     return conversion_report(model.network, inputs, choices)
+
+
+def _match_level(model: Separator, crops: FixedCrops) -> None:
+    """Bring the estimates of a network that is trained further to the level of the sources."""
+    gain = match_level(model, (crops[i] for i in range(min(N_REPORTED, len(crops)))))
+    if gain and is_first_process():
+        print(f"estimates are scaled by {gain:.1f} dB, to the level of the sources", flush=True)
 
 
 def _print_training(model: Separator, loader: DataLoader, crops: FixedCrops, loss: str) -> None:

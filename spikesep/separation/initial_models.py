@@ -1,11 +1,13 @@
 """Separators that training and conversion start from."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from spikesep.errors import SpikeSepError
 from spikesep.files import hash_files, read_json, write_json
@@ -16,6 +18,11 @@ from spikesep.spiking.conversion.spike_budget import match
 from spikesep.spiking.conversion.time_steps import set_time_steps
 from spikesep.spiking.levels.network import remove_levels
 from spikesep.training.records.history import History
+
+Example = tuple[Tensor, Tensor]
+"""A mixture and its sources."""
+LEVEL_TOLERANCE_DB = 3.0
+EPSILON = 1e-12
 
 
 def load_initial(path: Path, recipe: RecipeConfig) -> Separator:
@@ -101,6 +108,40 @@ def load_thawed(paths: Sequence[Path], recipe: RecipeConfig) -> Separator:
             for name, parameter in first.named_parameters():
                 parameter.copy_(torch.stack([state[name] for state in states]).mean(0))
     return first
+
+
+def match_level(model: Separator, crops: Iterable[Example]) -> float:
+    """Scale the decoder such that estimates have the level of the sources, if they are far from it.
+
+    SI-SDR says nothing about the level of an estimate, SNR does. A network that was trained with
+    the one forgets how to separate while the other teaches it the level.
+
+    Args:
+        model: any separator; changed in place.
+        crops: mixtures [T] and sources [n_speakers, T]. Silent sources and estimates are passed
+            over.
+
+    Returns:
+        The gain in dB, of the least squared error between each source and the estimate that
+        correlates best with it; 0 within `LEVEL_TOLERANCE_DB`, where nothing changes.
+    """
+    product, energy = 0.0, 0.0
+    for mixture, sources in crops:
+        with torch.no_grad():
+            estimates = model(mixture[None])[0].double()
+        products, powers = sources.double() @ estimates.T, estimates.square().sum(1)
+        for source, own in zip(sources, products, strict=True):
+            best = int((own / powers.sqrt().clamp_min(EPSILON)).argmax())
+            if source.any() and own[best] > 0:
+                product, energy = product + float(own[best]), energy + float(powers[best])
+    gain = product / energy if energy else 1.0
+    decibels = 20 * math.log10(gain)
+    if abs(decibels) <= LEVEL_TOLERANCE_DB:
+        return 0.0
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.mul_(gain)
+    return decibels
 
 
 def hash_of_weights(*models: Path) -> str:

@@ -1,15 +1,17 @@
 """Conversion that starts from networks converted before."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from helpers.recipes import RECIPE, converting, link_data
+from helpers.separators import tiny_separator
 
 from spikesep.errors import SpikeSepError
 from spikesep.separation.experiment import convert_snn, train_ann
-from spikesep.separation.initial_models import load_initial
-from spikesep.separation.model.separator import load_separator
+from spikesep.separation.initial_models import load_initial, match_level
+from spikesep.separation.model.separator import load_separator, save_separator
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +140,52 @@ def test_initial_separators_grow_to_the_recipe(converted, capsys):
         load_initial(converted / "ann", narrower)
     with pytest.raises(SpikeSepError, match="converted already"):
         load_initial(converted / "snn", larger)
+
+
+def crops_of(model, gain, *, silent=False):
+    """Mixtures, and as sources what a model makes of them at another level, in another order."""
+    generator, crops = torch.Generator().manual_seed(0), []
+    for _ in range(3):
+        mixture = torch.randn(800, generator=generator)
+        sources = model(mixture[None])[0].detach().flip(0) * gain
+        crops.append((mixture, sources * torch.tensor([[1.0], [0.0 if silent else 1.0]])))
+    return crops
+
+
+@pytest.mark.parametrize("kind", ["ann", "snn"])
+@pytest.mark.parametrize("silent", [False, True])
+def test_estimates_get_the_level_of_the_sources(kind, silent):
+    model = tiny_separator(kind)
+    crops = crops_of(model, 0.25, silent=silent)
+    wanted = crops_of(model, 0.25)
+    assert match_level(model, crops) == pytest.approx(20 * math.log10(0.25), abs=1e-3)
+    for mixture, sources in wanted:
+        torch.testing.assert_close(model(mixture[None])[0].flip(0), sources)
+
+
+def test_estimates_near_the_level_of_the_sources_stay_as_they_are():
+    model = tiny_separator()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert match_level(model, crops_of(model, 1.3)) == 0
+    assert match_level(model, [(torch.zeros(800), torch.zeros(2, 800))]) == 0
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+
+
+@pytest.mark.parametrize("stage", ["training", "conversion"])
+def test_level_is_matched_where_the_loss_hears_it(data, converted, tmp_path, capsys, stage):
+    loud = tmp_path / "loud"
+    for kind in ("ann", "snn"):
+        model = load_separator(converted / kind)
+        with torch.no_grad():
+            for parameter in model.decoder.parameters():
+                parameter.mul_(100.0)
+        save_separator(model, loud / kind)
+    for loss in ("si_sdr", "snr"):
+        recipe = converting(max_epochs=0)
+        recipe = replace(recipe, train=replace(recipe.train, loss=loss))
+        if stage == "training":
+            train_ann(data, tmp_path / loss, recipe, loud / "ann")
+        else:
+            convert_snn(data, tmp_path / loss, recipe, loud / "ann", [loud / "snn"])
+        said = "to the level of the sources" in capsys.readouterr().out
+        assert said == (loss == "snr")
