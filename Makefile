@@ -13,8 +13,9 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	tools/demo.sh
 
+# One thread each: threads of several processes on one core wait for each other.
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -202,10 +202,10 @@ def test_time_budget_bounds_the_run(start, voices, tmp_path, capsys):
     out = tmp_path / "out"
     assert command(start, voices, out, "--minutes", "0.001") == 2
     assert "scoring alone takes" in capsys.readouterr().err
-    assert command(start, voices, out, "--minutes", "0.3") == 0
-    assert read_json(out / "adaptation.json")["spent"] < 0.45 * 60
-    error = refusal(capsys, start, voices, out, "--minutes", "0.4")
-    assert "minutes = 0.3, not 0.4; give another --out" in error
+    assert command(start, voices, out, "--minutes", "0.6") == 0
+    assert read_json(out / "adaptation.json")["spent"] < 0.9 * 60
+    error = refusal(capsys, start, voices, out, "--minutes", "0.7")
+    assert "minutes = 0.6, not 0.7; give another --out" in error
 
 
 def test_unreadable_file_is_named_and_left_out(start, voices, tmp_path, capsys):
