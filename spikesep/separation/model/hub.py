@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-"""Folder of the shipped models, each with `snn`, some with `ann` too."""
-DEFAULT = "free-2mix"
-"""Name of the shipped model to take if none is given; without it, the first by name."""
+"""Folder of the shipped models, each an experiment with `snn` and `ann`. The first by name other
+than `LIVE` is the default."""
 LIVE = "live"
 """Name of the shipped model that is the default of live streams, if there is one."""
 HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
@@ -134,7 +133,7 @@ def default_name(live: bool = False) -> str:
     shipped = _shipped()
     if live and LIVE in shipped:
         return LIVE
-    for name in sorted(shipped, key=lambda name: (name == LIVE, name != DEFAULT, name)):
+    for name in sorted(shipped, key=lambda name: (name == LIVE, name)):
         return name
     raise SpikeSepError(
         "--model: this installation has no shipped model; give a model folder or file, exp/<tag> "

@@ -12,7 +12,7 @@ from spikesep.separation.model import hub as hub_module
 from spikesep.separation.model.hub import find_model
 
 
-def test_first_shipped_model_is_the_default_unless_one_is_named(here):
+def test_first_shipped_model_is_the_default(here):
     for seed, name in enumerate(("duo-8k", "trio-8k")):
         save_model(hub_module.PRETRAINED / name / "snn", seed)
     (hub_module.PRETRAINED / "another").mkdir()
@@ -21,8 +21,6 @@ def test_first_shipped_model_is_the_default_unless_one_is_named(here):
     assert "contains no ann" in error_line(None, "ann", call=spikesep.load_model)
     save_model(hub_module.PRETRAINED / "trio-8k" / "ann")
     assert find_model("trio-8k", "ann") == hub_module.PRETRAINED / "trio-8k" / "ann"
-    save_model(hub_module.PRETRAINED / hub_module.DEFAULT / "snn")
-    assert find_model() == find_model(hub_module.DEFAULT)
 
 
 def test_shipped_models_are_package_data():
