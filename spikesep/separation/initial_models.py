@@ -22,6 +22,7 @@ from spikesep.training.records.history import History
 Example = tuple[Tensor, Tensor]
 """A mixture and its sources."""
 LEVEL_TOLERANCE_DB = 3.0
+"""Distance from the level of the sources that training mends by itself."""
 EPSILON = 1e-12
 
 
