@@ -228,9 +228,9 @@ class MixingConfig:
         n_speakers: speakers per mixture.
         rates: sample rates of the files to write, such as `8k` or `16k`; training uses the first.
         modes: `min` ends a mixture with its shortest source, `max` with its longest. The procedures
-            `simulated` and `conversation` have the conditions `clean`, `noise`, `room`, `both` and
-            `damaged` (with both) instead. Empty for the first that the procedure supports.
-            Training uses the first.
+            `simulated` and `conversation` have the conditions `clean`, `noise`, `room`, `both`,
+            `damaged` (with both) and `varied` (as in training) instead. Empty for the first that
+            the procedure supports. Training uses the first.
         max_seconds: maximum duration of a `balanced` or `simulated` mixture, s; longer utterances
             are cut at a random position. Duration of a `conversation`.
         snr_db: range of the level difference between the voices, dB of active speech level, drawn

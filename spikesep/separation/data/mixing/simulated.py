@@ -1,8 +1,9 @@
 """Simulated mixtures and conversations: voices in rooms, with noise and damage.
 
 A set is written in one version per condition, with the same voices: `clean`, `noise`, `room`,
-`both`, and `damaged`, which has both and the damage of `mixing.dynamic.damage`. Its noises are held
-out from training, and its rooms are its own.
+`both`, `damaged`, which has both and the damage of `mixing.dynamic.damage`, and `varied`, in which
+each part occurs as often as in training. Its noises are held out from training, and its rooms are
+its own.
 """
 
 from collections import defaultdict
@@ -46,7 +47,7 @@ class SimulatedProcedure:
         in_turns: Whether the voices take turns.
     """
 
-    MODES: tuple[str, ...] = ("clean", "noise", "room", "both", "damaged")
+    MODES: tuple[str, ...] = ("clean", "noise", "room", "both", "damaged", "varied")
 
     def __init__(self, in_turns: bool):
         self.in_turns = in_turns

@@ -134,9 +134,11 @@ def at_condition(config: DynamicMixingConfig, condition: str) -> DynamicMixingCo
 
     Args:
         config: Settings of the parts.
-        condition: `clean`, `noise`, `room`, `both`, or `damaged`, which has both and the damage of
-            the settings.
+        condition: `clean`, `noise`, `room`, `both`, `damaged`, which has both and the damage of
+            the settings, or `varied`: the settings as they are.
     """
+    if condition == "varied":
+        return config
     has_room = condition in ("room", "both", "damaged")
     has_noise = condition in ("noise", "both", "damaged")
     return replace(

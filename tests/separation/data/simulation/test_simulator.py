@@ -62,6 +62,16 @@ def test_conditions_share_voices_room_and_noise(folder):
     np.testing.assert_allclose(mixture, undamaged.clip(-limit, limit), atol=1e-12)
 
 
+def test_a_varied_set_has_each_part_as_often_as_training(folder):
+    config = replace(CONFIG, damage=DamageConfig(), noise=replace(CONFIG.noise, probability=0.5))
+    training, varied = (open_at(folder, condition, config) for condition in (None, "varied"))
+    for k in range(20):
+        for one, other in zip(
+            training.apply(VOICES, SILENCE, (k,)), varied.apply(VOICES, SILENCE, (k,)), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_noise_levels_are_uniform_in_the_range(folder):
     config = replace(CONFIG, noise=replace(CONFIG.noise, snr_db=(-5.0, 20.0)))
     simulator = open_at(folder, "noise", config)
