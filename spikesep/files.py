@@ -9,7 +9,7 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -254,6 +254,31 @@ def _remove_temporaries(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def walk_files(
+    root: str | Path, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[Path]:
+    """List the files below a folder, except hidden ones and what hidden folders hold.
+
+    Links to folders are followed. A folder that several paths lead to is read once.
+
+    Args:
+        root: The folder.
+        on_error: Receives the error of a folder that cannot be read; None to leave it out.
+    """
+    seen = {os.path.realpath(root)}
+    for home, folders, names in os.walk(root, onerror=on_error, followlinks=True):
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = []
+        for name in sorted(shown, key=lambda name: (os.path.islink(Path(home, name)), name)):
+            real = os.path.realpath(Path(home, name))
+            if real not in seen:
+                seen.add(real)
+                folders.append(name)
+        for path in (Path(home, name) for name in names if not name.startswith(".")):
+            if path.is_file():
+                yield path
 
 
 def read_lines(path: str | Path, errors: str = "strict") -> list[str]:

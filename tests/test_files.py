@@ -8,7 +8,14 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import atomic_file, atomic_path, lock_folder, remove_abandoned, write_text
+from spikesep.files import (
+    atomic_file,
+    atomic_path,
+    lock_folder,
+    remove_abandoned,
+    walk_files,
+    write_text,
+)
 
 
 def test_failed_write_keeps_the_old_file(tmp_path):
@@ -187,3 +194,25 @@ def test_next_lock_removes_only_partial_files_of_killed_processes(tmp_path):
     with lock_folder(tmp_path):
         pass
     assert sorted(p for p in tmp_path.rglob("*") if not p.is_dir()) == sorted(kept)
+
+
+def test_walk_follows_links_and_reads_each_folder_once(tmp_path):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for path in ("b/c/1.wav", ".hidden/2.wav", "b/.3.wav"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    elsewhere.mkdir()
+    (elsewhere / "4.wav").touch()
+    (root / "a").symlink_to(root / "b")  # of two ways to a folder, not the link
+    (root / "b" / "loop").symlink_to(root)
+    (root / "b" / "linked").symlink_to(elsewhere)
+    (root / "5.wav").symlink_to(elsewhere / "4.wav")
+    (root / "6.wav").symlink_to(tmp_path / "gone")
+    found = sorted(path.relative_to(root).as_posix() for path in walk_files(root))
+    assert found == ["5.wav", "b/c/1.wav", "b/linked/4.wav"]
+
+
+def test_walk_reports_folders_that_cannot_be_read(tmp_path):
+    errors = []
+    assert list(walk_files(tmp_path / "gone", errors.append)) == []
+    assert [error.filename for error in errors] == [str(tmp_path / "gone")]

@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import explain_full_disk
+from spikesep.files import explain_full_disk, walk_files
 from spikesep.separation.audio.downmix import Channels, choose_downmix
 from spikesep.separation.audio.files import AUDIO_SUFFIXES, AudioStream, open_audio
 
@@ -92,16 +92,13 @@ def _audio_files(folder: Path, ignored: Counter[str]) -> list[Path]:
 
     Folders below it that cannot be opened are listed, too, so that reading them fails.
     """
-    found, closed = [], []
-    for home, folders, names in os.walk(folder, onerror=closed.append):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(home, name) for name in names if not name.startswith(".")):
-            if not path.is_file():
-                continue
-            if path.suffix.lower() in AUDIO_SUFFIXES:
-                found.append(path)
-            else:
-                ignored[path.suffix.lower()] += 1
+    found: list[Path] = []
+    closed: list[OSError] = []
+    for path in walk_files(folder, closed.append):
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            found.append(path)
+        else:
+            ignored[path.suffix.lower()] += 1
     return sorted({*found, *(Path(error.filename) for error in closed)} - {folder})
 
 

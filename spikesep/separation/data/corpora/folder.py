@@ -7,7 +7,7 @@ Where these hold none, files are `root/<speaker>-*`. Files may have any format o
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_lines
+from spikesep.files import read_lines, walk_files
 from spikesep.separation.audio.files import AUDIO_SUFFIXES
 from spikesep.separation.config import CorpusConfig
 from spikesep.separation.data.corpora.screening import Recording
@@ -36,7 +36,7 @@ def recordings(config: CorpusConfig, downloads: Path, seed: int, n_jobs: int) ->
             )
             raise SpikeSepError(f"{directory}: as the name of a speaker, it {fault}; rename it")
         folders[speaker] = directory
-        for path in sorted(directory.rglob("*")):
+        for path in sorted(walk_files(directory)):
             if path.suffix.lower() in AUDIO_SUFFIXES:
                 name = str(path.relative_to(directory).with_suffix(""))
                 found.append(Recording(path, name, speaker, sexes.get(speaker, "u")))

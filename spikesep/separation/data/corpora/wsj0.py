@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
-from spikesep.files import read_lines
+from spikesep.files import read_lines, walk_files
 from spikesep.separation.config import CorpusConfig
 from spikesep.separation.data.corpora.folder import corpus_root
 from spikesep.separation.data.corpora.screening import Recording
@@ -89,7 +89,7 @@ def _read_sexes(root: Path) -> dict[str, str]:
     A line is the speaker and M or F; lines that start with `;` are comments.
     """
     sexes = {}
-    paths = (p for p in root.rglob("*") if re.search(r"spkrinfo.*\.txt$", p.name.lower()))
+    paths = (p for p in walk_files(root) if re.search(r"spkrinfo.*\.txt$", p.name.lower()))
     for path in sorted(paths):
         for line in read_lines(path, errors="replace"):
             match = re.match(r"\s*([0-9a-z]{3})\s+([mf])\b", line.lower())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from spikesep.errors import SpikeSepError
+from spikesep.files import walk_files
 from spikesep.separation.audio.files import AUDIO_SUFFIXES
 
 HELD_OUT_SHARE = 0.1
@@ -81,13 +82,12 @@ def _musan(root: Path) -> tuple[list[Path], list[Path]]:
 
 def _demand(root: Path) -> tuple[list[Path], list[Path]]:
     """Split the environments, of which the first of 16 channels is used."""
-    return hold_out((path.parent.name, path) for path in sorted(root.rglob("ch01.wav")))
+    first = (path for path in sorted(walk_files(root)) if path.name == "ch01.wav")
+    return hold_out((path.parent.name, path) for path in first)
 
 
 def _audio_files(root: Path) -> Iterator[Path]:
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
-            yield path
+    return (path for path in sorted(walk_files(root)) if path.suffix.lower() in AUDIO_SUFFIXES)
 
 
 LAYOUTS: dict[str, Callable[[Path], tuple[list[Path], list[Path]]]] = {
