@@ -53,12 +53,12 @@ def write_plan(folder, **experiments):
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
 
 
-def run(folder, *argv):
+def run(folder, *argv, **variables):
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     return subprocess.run(
         ["./run_all.sh", *argv],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, **variables},
         text=True,
         capture_output=True,
         timeout=60,
@@ -78,6 +78,13 @@ def test_experiments_run_in_order_of_worth_per_minute_and_only_once(recipe):
     again = run(recipe, "--jobs", "1")
     assert again.stdout.count("recorded") == 3
     assert len(calls(recipe)) == 6
+
+
+def test_experiments_run_where_the_system_cannot_tell_the_cores_of_a_process(recipe, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os\n\ndel os.sched_getaffinity\n")
+    ended = run(recipe, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert ended.returncode == 0, ended.stderr
+    assert sum(line.startswith("ended") for line in calls(recipe)) == 3
 
 
 def test_results_of_other_options_do_not_count_as_recorded(recipe):
@@ -146,7 +153,13 @@ def test_signal_stops_the_running_experiments(recipe, number):
 
 @pytest.mark.parametrize(
     ("plan", "argv"),
-    [("- 1", []), ("a: [", []), ("[{options: x}]", []), (None, ["--minutes", "-1"])],
+    [
+        ("- 1", []),
+        ("a: [", []),
+        ("[{options: x}]", []),
+        (None, ["--minutes", "-1"]),
+        (None, ["--jobs", "0"]),
+    ],
 )
 def test_error_is_one_line_with_status_2(recipe, plan, argv):
     if plan is not None:
