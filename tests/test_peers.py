@@ -12,6 +12,8 @@ from benchmarks import __main__ as suite
 from benchmarks.engines import stack
 from benchmarks.engines.peers import PEERS, Peer, UnsuitableError, plain_loop
 from benchmarks.engines.trial import try_peers
+from benchmarks.timing import describe_command
+from benchmarks.training.memory import memory
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,38 @@ def test_a_record_says_how_it_was_measured(own_suite):
     assert run["machine"]["isa"] == torch.backends.cpu.get_cpu_capability()
     assert run["machine"]["threads"] == torch.get_num_threads()
     assert {"processor", "cores", "masks"} <= run["machine"].keys()
+
+
+def broken_table(name, rows):
+    raise ValueError("no such column")
+    yield
+
+
+def test_rows_are_written_before_they_are_printed(own_suite, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "table", broken_table)
+    with pytest.raises(ValueError, match="no such column"):
+        suite.main()
+    assert json.loads((own_suite / "works.json").read_text())["rows"] == works(False)
+
+
+def test_a_finished_measurement_leaves_no_journal_for_the_next_to_resume(own_suite):
+    for name in ("fails", "works"):
+        (own_suite / f"{name}.journal.json").write_text("{}")
+    suite.main()
+    assert (own_suite / "fails.journal.json").exists()
+    assert not (own_suite / "works.journal.json").exists()
+
+
+def test_memory_is_skipped_where_it_cannot_be_measured(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "Linux" in memory(quick=True)
+
+
+def test_a_benchmark_with_a_command_of_its_own_records_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks.tracks", "--table", "my table"])
+    found = describe_command("benchmarks.tracks", 3)
+    assert found["command"] == "python -m benchmarks.tracks --table 'my table'"
+    assert found["run"]["seed"] == 3
 
 
 def test_the_list_has_a_line_for_every_benchmark(monkeypatch, capsys):
