@@ -138,7 +138,11 @@ class Runner:
         print(f"{shlex.join(arguments)}  # log: {log}", flush=True)
         with log.open("a", encoding="utf-8") as output:
             experiment.process = subprocess.Popen(
-                arguments, stdout=output, stderr=subprocess.STDOUT, env=environment
+                arguments,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                process_group=0,  # Ctrl-C reaches this process alone, which stops the others
             )
 
     def _collect(self) -> None:
