@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import __main__ as suite
 from benchmarks.engines import stack
+from benchmarks.engines.comparison import accelerator
 from benchmarks.engines.peers import PEERS, Peer, UnsuitableError, plain_loop
 from benchmarks.engines.trial import try_peers
 from benchmarks.timing import describe_command
@@ -81,6 +82,21 @@ def test_our_loops_give_the_counts_of_an_engine(network, name):
     layers, spikes, expected = network
     with torch.no_grad():
         assert torch.equal(PEERS[name].build(layers)(spikes), expected)
+
+
+def test_a_batch_repeats_the_spikes_of_its_example():
+    network, signal = stack.build_stack(16, [1, 2], 8, 0.1, 0.1)
+    run = stack.ours(network, "dense")
+    with torch.no_grad():
+        expected = run(signal)
+        assert torch.equal(run(stack.repeated(signal, 3, "cpu")), expected.expand(3, -1, -1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_the_benchmark_of_the_accelerator_runs():
+    rows = accelerator(quick=True)
+    assert all(row["counts_equal"] for row in rows if row["peer"] == "dense")
 
 
 def test_every_peer_that_needs_a_package_says_how_to_install_it():

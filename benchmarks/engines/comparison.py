@@ -4,7 +4,6 @@ A peer's time counts only if it gave the same spike counts in every neuron befor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,7 +13,6 @@ from benchmarks.engines import stack
 from benchmarks.engines.peers import PEERS
 from benchmarks.engines.trial import OTHER, SAME, try_peers
 from benchmarks.timing import row, time_in_turn, untimed_row
-from spikesep.spiking.signal import Signal
 
 RATE = 0.1
 NO_GPU = "no CUDA accelerator (`spikesep-doctor` says what torch finds)"
@@ -95,15 +93,11 @@ def accelerator(quick: bool) -> list[dict] | str:
     network, signal = stack.build_stack(512, dilations, 32, RATE)
     layers = stack.plain_layers(network.cuda())
     for batch in (1, 4 if quick else 64):
-        words = signal.trains[0].words.expand(-1, batch, -1, -1).contiguous().cuda()
-        trains = replace(signal.trains[0], words=words, threshold=network[0].threshold)
-        runs = {
-            engine: partial(stack.ours(network, engine), Signal(trains=(trains,)))
-            for engine in ("gpu", "dense")
-        }
+        copies = stack.repeated(signal, batch, "cuda")
+        runs = {engine: partial(stack.ours(network, engine), copies) for engine in ("gpu", "dense")}
         name = f"{len(network) - 1} layers, 512 channels, N_s=32, rate {RATE}, batch {batch}"
         peers = [each for each in PEERS if not (quick and PEERS[each].compiles)]
-        spikes = trains.spikes.float()
+        spikes = copies.trains[0].spikes.float()
         rows += _compare(name, runs, "gpu", 2 if quick else 20, peers, layers, spikes)
     return rows
 
