@@ -1,7 +1,7 @@
 # make demo   install, separate voices with the shipped model, then train a model from scratch
 # make test   install and run the tests, in JOBS processes
 # make docs   install and build the documentation into build/docs
-SHELL := /bin/bash
+# make clean  remove .venv and build, and from the recipes data, downloads and trained models
 VENV := .venv
 JOBS := 2
 LOCK := requirements.lock
@@ -41,4 +41,4 @@ $(VENV)/.installed: pyproject.toml $(LOCK) tools/install.sh
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info {egs,recipes}/*/{data,exp,downloads}
+	rm -rf $(VENV) build *.egg-info $(foreach made,data exp downloads,egs/*/$(made) recipes/*/$(made))

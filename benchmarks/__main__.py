@@ -51,6 +51,11 @@ def main() -> int:
     every, failed = [], []
     for name in options.only or BENCHMARKS:
         record = _record(name, options)
+        if options.out:
+            file = options.out / f"{name}.json"
+            write_json(file, record)
+            if "rows" in record:
+                _journal(file).unlink(missing_ok=True)
         if "rows" in record:
             every += record["rows"]
             for part in _tables(name, record["rows"]):
@@ -58,11 +63,10 @@ def main() -> int:
         else:
             console.print(f"{name}: {record.get('skipped') or record['failed']}", soft_wrap=True)
             failed += [name] if "failed" in record else []
-        if options.out:
-            write_json(options.out / f"{name}.json", record)
     if options.json:
         write_json(options.json, every)
-        _journal(options.json).unlink(missing_ok=True)
+        if "memory" not in failed:
+            _journal(options.json).unlink(missing_ok=True)
     if failed:
         console.print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
@@ -115,10 +119,8 @@ def _record(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def _more(name: str, options: argparse.Namespace) -> dict[str, Path | None]:
     """Return the files and folders that a benchmark uses."""
-    journal = options.json and _journal(options.json)
-    figure = options.json and options.json.with_suffix(".png")
-    if options.out:
-        journal, figure = options.out / "memory.journal.json", options.out / f"{name}.png"
+    file = options.out / f"{name}.json" if options.out else options.json
+    journal, figure = file and _journal(file), file and file.with_suffix(".png")
     return {
         "memory": {"journal": journal},
         "converters": {"data": options.data, "figure": figure},
@@ -141,8 +143,9 @@ def _summary(place: str) -> str:
     raise AssertionError(f"{source} has no {function}")
 
 
-def _journal(json: Path) -> Path:
-    return json.with_suffix(".memory.json")
+def _journal(file: Path) -> Path:
+    """Return the file beside a benchmark's own from which an interrupted run resumes."""
+    return file.with_suffix(".journal.json")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@
         --exp egs/debian-2mix/exp/default --data egs/debian-2mix/data
 
 Both convert the same trained separator on the same examples in the same process, one after the
-other; `--repeat` gives medians. The schedule is that of the configuration, with fewer examples by
-default, so that it ends in minutes.
+other; `--repeat` gives medians. The schedule is short, with fewer examples and epochs than a recipe
+by default, so that it ends in minutes.
 """
 
 import argparse
 import contextlib
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -22,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from benchmarks.timing import describe_machine
+from benchmarks.timing import describe_command, describe_machine
+from spikesep.files import write_json
 from spikesep.separation.data.dataset import FixedCrops
 from spikesep.separation.data.kaldi import read_data_dir
 from spikesep.separation.model.separator import Separator, load_separator
@@ -70,11 +70,10 @@ def main() -> None:
         "seconds": median,
         "ratio": median["cache"] / median["no cache"],
         "same": same_outcome(outcomes["cache"], outcomes["no cache"]),
-        "machine": describe_machine(),
     }
     print_table(found, times)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(options.json, describe_command("benchmarks.conversion_cache", 0) | found)
 
 
 def one_conversion(
@@ -110,7 +109,7 @@ def same_outcome(one, other) -> dict[str, bool]:
 
 def print_table(found: dict, times: dict[str, list[float]]) -> None:
     console = Console()
-    console.print(found["machine"])
+    console.print(describe_machine())
     table = Table("conversion", "median s", "min", "max")
     for name, seconds in times.items():
         table.add_row(

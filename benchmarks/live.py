@@ -58,6 +58,7 @@ def _row(name: str, model: Model, block: float, seconds: float) -> dict:
     spent = time.process_time() - begun
     return {
         "name": name,
+        "threads": 1,
         "block_s": block,
         "latency_s": delays_of(model.separator, SAMPLE_RATE, block).total,
         "cpu_s_per_s": spent / seconds,

@@ -10,7 +10,6 @@ write three files. Runs alternate, so that other load affects all of them.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.signal import resample_poly
 
+from spikesep.files import write_json
 from spikesep.separation.config import CorpusConfig, MixingConfig, RecipeConfig
 from spikesep.separation.data.corpora import list_utterances
 from spikesep.separation.data.corpora.mixture_lists import MixtureListRow, read_mixture_list
@@ -146,7 +146,7 @@ def agreement(one: Path, other: Path) -> str:
 
 def report(options: argparse.Namespace, seconds: dict[str, list[float]], same: str) -> None:
     # Imported here because it loads torch, with which workers are not forked.
-    from benchmarks.timing import describe_machine
+    from benchmarks.timing import describe_command, describe_machine
 
     console = Console()
     console.print(describe_machine())
@@ -171,11 +171,10 @@ def report(options: argparse.Namespace, seconds: dict[str, list[float]], same: s
             "mixtures": options.mixtures,
             "seconds": seconds,
             "median": median,
-            "machine": describe_machine(),
             "files": same,
+            "speedup": median[one] / median[several],
         }
-        found["speedup"] = median[one] / median[several]
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(options.json, describe_command("benchmarks.preparation", 0) | found)
 
 
 if __name__ == "__main__":

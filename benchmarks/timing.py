@@ -2,7 +2,9 @@
 
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +21,10 @@ PEERS = (
     "sinabs-exodus", "norse", "lava-dl", "asteroid",
 )  # fmt: skip
 """Packages whose versions matter to a measurement, besides torch."""
-MASKS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+MASKS = (
+    "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY",
+    "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES",
+)  # fmt: skip
 """Environment variables that hide instructions of the processor from a library."""
 
 
@@ -133,6 +138,12 @@ def describe_machine() -> str:
     """Return processor, threads in use and versions, without the host name."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{processor_name()}, {torch.get_num_threads()} threads, {versions}"
+
+
+def describe_command(module: str, seed: int) -> dict[str, Any]:
+    """Return the command of a module of its own, such as `benchmarks.tracks`, and its run."""
+    command = f"python -m {module} {shlex.join(sys.argv[1:])}"
+    return {"command": command, "run": describe_run(seed)}
 
 
 def describe_run(seed: int) -> dict[str, Any]:

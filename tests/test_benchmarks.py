@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT
 
+from benchmarks.engines.comparison import crossing
 from benchmarks.engines.peers import PEERS
 from benchmarks.live import live
 from benchmarks.training.ann_training import QUICK, RECIPE, Case, conv_tasnet, macs_per_second
@@ -74,6 +76,12 @@ def test_installed_peers_give_the_same_counts(rows):
         else:
             assert engines[name]["peer_s"] is None
             assert engines[name]["note"] == f"not installed: {peer.install}"
+
+
+def test_names_say_how_often_the_last_layer_fires_in_the_unit_of_the_network():
+    for row in crossing(quick=True):
+        asked, found = re.search(r"([\d.]+)\D* \(last layer ([\d.]+)\)", row["name"]).groups()
+        assert float(found) == pytest.approx(float(asked), rel=0.5), row["name"]
 
 
 @pytest.mark.parametrize("case", [QUICK, Case("recipe", RECIPE, 8, 1, 1)])

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import time
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from benchmarks.converters import comparison, qcfs
 from benchmarks.converters.comparison import converters
 from benchmarks.converters.peers import normalize
 from benchmarks.converters.report import error_ratios, table, verdicts
-from benchmarks.converters.simulation import simulate
+from benchmarks.converters.simulation import Stepper, simulate
 from benchmarks.converters.tasks import folded, outputs
 from spikesep.spiking import Coding, CostMeter, from_module
 
@@ -122,6 +123,22 @@ def test_reading_on_the_way_equals_runs_of_their_own(network):
         alone = simulate(stepper, x, (n,))
         assert torch.equal(together.outputs[k], alone.outputs[0])
         assert together.spikes[k] == alone.spikes[0]
+
+
+class SlowToStart(nn.Module):
+    """Takes a quarter of a second in its first call."""
+
+    called = False
+
+    def forward(self, x):
+        time.sleep(0 if self.called else 0.25)
+        self.called = True
+        return x
+
+
+def test_the_first_call_of_a_peer_is_not_timed():
+    stepper = Stepper(SlowToStart(), [], lambda _: None)
+    assert simulate(stepper, torch.zeros(4, 2), (1,)).seconds[0] < 0.1
 
 
 def test_deferred_neurons_round_the_activation(network):

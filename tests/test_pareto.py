@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.engines.stack import build_stack
-from benchmarks.pareto import variants
+from benchmarks.pareto import measure, variants
 from benchmarks.pareto.figure import draw
 from benchmarks.pareto.mixtures import RATE, aligned_mixtures, read_voices
 from benchmarks.pareto.points import RESULTS, Point, front, read_points
@@ -169,3 +170,18 @@ def test_mixtures_are_of_voices_held_out_at_the_levels_of_the_recipe():
         assert -0.1 < levels[0] - levels[1] < 5.1
         assert np.mean(levels) == pytest.approx(-25, abs=0.1)
     assert not np.array_equal(mixtures[0], aligned_mixtures(held_out, 3, 2)[0])
+
+
+def test_a_completed_file_says_where_each_variant_was_measured(monkeypatch, tmp_path):
+    row = {"si_sdri": 1.0, "seconds": 2.0}
+    monkeypatch.setattr(measure, "read_voices", lambda *_: {})
+    monkeypatch.setattr(measure, "aligned_mixtures", lambda *_: [])
+    monkeypatch.setattr(measure, "measured", lambda *_: row)
+    out = tmp_path / "measured.json"
+    for key, machine in (("ann", "first"), ("snn", "second"), ("ann", "third")):
+        monkeypatch.setattr(measure, "describe_run", lambda _, machine=machine: machine)
+        options = ["--librispeech", "unused", "--only", key, "--out", str(out)]
+        monkeypatch.setattr(sys, "argv", ["measure", *options])
+        measure.main()
+    found = json.loads(out.read_text())["variants"]
+    assert found == {"ann": row | {"run": "first"}, "snn": row | {"run": "second"}}

@@ -10,8 +10,11 @@ import torch
 
 from benchmarks import __main__ as suite
 from benchmarks.engines import stack
+from benchmarks.engines.comparison import accelerator
 from benchmarks.engines.peers import PEERS, Peer, UnsuitableError, plain_loop
 from benchmarks.engines.trial import try_peers
+from benchmarks.timing import describe_command
+from benchmarks.training.memory import memory
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,21 @@ def test_our_loops_give_the_counts_of_an_engine(network, name):
         assert torch.equal(PEERS[name].build(layers)(spikes), expected)
 
 
+def test_a_batch_repeats_the_spikes_of_its_example():
+    network, signal = stack.build_stack(16, [1, 2], 8, 0.1, 0.1)
+    run = stack.ours(network, "dense")
+    with torch.no_grad():
+        expected = run(signal)
+        assert torch.equal(run(stack.repeated(signal, 3, "cpu")), expected.expand(3, -1, -1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_the_benchmark_of_the_accelerator_runs():
+    rows = accelerator(quick=True)
+    assert all(row["counts_equal"] for row in rows if row["peer"] == "dense")
+
+
 def test_every_peer_that_needs_a_package_says_how_to_install_it():
     for peer in PEERS.values():
         assert peer.install.startswith("pip install") == bool(peer.package), peer.name
@@ -132,6 +150,38 @@ def test_a_record_says_how_it_was_measured(own_suite):
     assert run["machine"]["isa"] == torch.backends.cpu.get_cpu_capability()
     assert run["machine"]["threads"] == torch.get_num_threads()
     assert {"processor", "cores", "masks"} <= run["machine"].keys()
+
+
+def broken_table(name, rows):
+    raise ValueError("no such column")
+    yield
+
+
+def test_rows_are_written_before_they_are_printed(own_suite, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "table", broken_table)
+    with pytest.raises(ValueError, match="no such column"):
+        suite.main()
+    assert json.loads((own_suite / "works.json").read_text())["rows"] == works(False)
+
+
+def test_a_finished_measurement_leaves_no_journal_for_the_next_to_resume(own_suite):
+    for name in ("fails", "works"):
+        (own_suite / f"{name}.journal.json").write_text("{}")
+    suite.main()
+    assert (own_suite / "fails.journal.json").exists()
+    assert not (own_suite / "works.journal.json").exists()
+
+
+def test_memory_is_skipped_where_it_cannot_be_measured(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "Linux" in memory(quick=True)
+
+
+def test_a_benchmark_with_a_command_of_its_own_records_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks.tracks", "--table", "my table"])
+    found = describe_command("benchmarks.tracks", 3)
+    assert found["command"] == "python -m benchmarks.tracks --table 'my table'"
+    assert found["run"]["seed"] == 3
 
 
 def test_the_list_has_a_line_for_every_benchmark(monkeypatch, capsys):

@@ -32,8 +32,8 @@ echo "installing the packages of requirements.lock into $venv" \
 if ! install_with_uv; then
     echo "install.sh: uv could not install them; trying pip"
     "${pip[@]}" install --require-hashes -r "$lock" ||
-        fail "see the reason above; if pesq failed to build:" \
-            "apt-get install build-essential python3-dev"
+        fail "see the reason above; pesq needs a C compiler and the headers of Python" \
+            "(Debian: apt-get install build-essential python3-dev; macOS: xcode-select --install)"
 fi
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
     --no-deps --no-build-isolation --editable "$root" ||

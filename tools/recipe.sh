@@ -5,7 +5,7 @@
 #     parse_options "$@"                       # sets $data, $exp, $from_ann, ..., and $settings
 #     run_stage NUMBER TITLE COMMAND ARGUMENT...
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) ||
-    { echo "run.sh: error: needs bash 4.4 or newer" >&2; exit 2; }
+    { echo "run.sh: error: needs bash 4.4 or newer; on macOS: brew install bash" >&2; exit 2; }
 
 # Use the environment of this checkout if `make install` has made one.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

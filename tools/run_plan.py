@@ -18,6 +18,8 @@ from typing import NoReturn
 
 import yaml
 
+from spikesep.provenance import available_cores
+
 POLL_SECONDS = 0.2
 
 
@@ -129,14 +131,18 @@ class Runner:
 
     def _launch(self, experiment: Experiment) -> None:
         arguments = experiment.arguments(self.n_gpus)
-        threads = max(1, len(os.sched_getaffinity(0)) // self.n_jobs)
+        threads = max(1, available_cores() // self.n_jobs)
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
         log = Path("exp") / experiment.tag / f"{experiment.results}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         print(f"{shlex.join(arguments)}  # log: {log}", flush=True)
         with log.open("a", encoding="utf-8") as output:
             experiment.process = subprocess.Popen(
-                arguments, stdout=output, stderr=subprocess.STDOUT, env=environment
+                arguments,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                process_group=0,  # Ctrl-C reaches this process alone, which stops the others
             )
 
     def _collect(self) -> None:
@@ -176,7 +182,9 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="list the experiments and end")
     options = parser.parse_args()
     kind = "gpu" if options.ngpu else "cpu"
-    n_jobs = options.jobs or (1 if options.ngpu else len(os.sched_getaffinity(0)))
+    n_jobs = options.jobs
+    if n_jobs is None:
+        n_jobs = 1 if options.ngpu else available_cores()
     if n_jobs < 1 or (options.minutes is not None and not options.minutes > 0):
         fail("--jobs and --minutes: must be positive")
     experiments = read_plan(Path("plan.yaml"), kind)

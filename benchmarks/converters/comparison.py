@@ -24,6 +24,7 @@ from benchmarks.converters.report import draw, table  # noqa: F401 (table: for t
 from benchmarks.converters.separator import separator
 from benchmarks.converters.simulation import Outcome, simulate
 from benchmarks.converters.tasks import Task, outputs
+from benchmarks.engines.peers import SINABS
 from benchmarks.timing import describe_machine
 from spikesep.spiking import SpikingNetwork, from_module
 from spikesep.spiking import convert as convert_to_spikes
@@ -34,10 +35,7 @@ Peers = dict[str, dict[str, peers.Convert]]
 """Settings of each peer that is installed."""
 ANALOG = {"ann2snn": peers.ann2snn_analog, "sinabs": peers.sinabs_analog}
 PEERS = {"ann2snn": ("spikingjelly", peers.ann2snn), "sinabs": ("sinabs", peers.sinabs)}
-HOW_TO_ADD = {
-    "spikingjelly": "install the extra `bench`",
-    "sinabs": "pip install --no-deps 'sinabs==3.1.*' 'nir<=1.0.4' nirtorch h5py pbr",
-}
+HOW_TO_ADD = {"spikingjelly": "install the extra `bench`", "sinabs": SINABS["install"]}
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,16 @@ def simulate(stepper: Stepper, features: Tensor, steps: Sequence[int]) -> Outcom
     """Run a network for the largest number of steps, and read it at each.
 
     The readout is the mean output over the steps so far, since thresholds do not depend on their
-    number.
+    number. The network runs once before it is timed, as ours does.
 
     Args:
         stepper: the network.
         features: constant input, [n_test, ...].
         steps: numbers of steps, ascending.
     """
+    first = features[:BATCH]
+    stepper.reset(first)
+    stepper.model(first)  # warms up
     counter = SpikeCounter(stepper.n_spikes)
     hooks = [neuron.register_forward_hook(counter) for neuron in stepper.neurons]
     totals = {n: (0.0, 0.0) for n in steps}

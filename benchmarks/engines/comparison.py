@@ -4,7 +4,6 @@ A peer's time counts only if it gave the same spike counts in every neuron befor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,12 +13,8 @@ from benchmarks.engines import stack
 from benchmarks.engines.peers import PEERS
 from benchmarks.engines.trial import OTHER, SAME, try_peers
 from benchmarks.timing import row, time_in_turn, untimed_row
-from spikesep.spiking.signal import Signal
 
 RATE = 0.1
-STEP_BY_STEP = ("snnTorch, step by step", "plain loop over time", "plain loop, torch.compile")
-"""Peers that are left out for the largest network on a CPU, where others of their kind are
-faster."""
 NO_GPU = "no CUDA accelerator (`spikesep-doctor` says what torch finds)"
 
 
@@ -37,10 +32,9 @@ def small_stack(quick: bool) -> list[dict]:
 
 def full_size(quick: bool) -> list[dict]:
     """Run the paper's stack, ten layers of 512 channels; seconds equal the real-time factor."""
-    peers = [name for name in _on_cpu(quick) if name not in STEP_BY_STEP]
     dilations = [1, 2, 4] if quick else [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     name = f"{len(dilations)} layers, 512 channels, N_s=32, rate {RATE}"
-    return _against_peers(name, 512, dilations, peers, quick, rounds=3)
+    return _against_peers(name, 512, dilations, _on_cpu(quick), quick, rounds=3)
 
 
 def activity(quick: bool) -> list[dict]:
@@ -74,16 +68,16 @@ def crossing(quick: bool) -> list[dict]:
                 f"{n_channels} channels, rate {rate}", runs, "event", 2 if quick else 5
             )
     for n_channels in (32,) if quick else (128, 256, 512):
-        for spikes in (0.2,) if quick else (0.1, 0.2, 0.4, 0.8):
+        for spikes in (0.2,) if quick else (0.02, 0.05, 0.1, 0.2, 0.4):
             network, signal = stack.build_stack(
-                n_channels, [1, 2], n_steps=12, rate=spikes / 12, seconds=4.0, deferred=True
+                n_channels, [1, 2], n_steps=12, rate=spikes / 12, seconds=2.0, deferred=True
             )
             runs = {
                 engine: partial(stack.ours(network, engine), signal)
                 for engine in ("event", "dense")
             }
             name = f"{n_channels} channels, deferred, {spikes} spikes a window"
-            rows += _compare(name, runs, "event", 2 if quick else 5)
+            rows += _compare(name, runs, "event", 2 if quick else 5, rate_over=1)
     return rows
 
 
@@ -99,15 +93,11 @@ def accelerator(quick: bool) -> list[dict] | str:
     network, signal = stack.build_stack(512, dilations, 32, RATE)
     layers = stack.plain_layers(network.cuda())
     for batch in (1, 4 if quick else 64):
-        words = signal.trains[0].words.expand(-1, batch, -1, -1).contiguous().cuda()
-        trains = replace(signal.trains[0], words=words, threshold=network[0].threshold)
-        runs = {
-            engine: partial(stack.ours(network, engine), Signal(trains=(trains,)))
-            for engine in ("gpu", "dense")
-        }
+        copies = stack.repeated(signal, batch, "cuda")
+        runs = {engine: partial(stack.ours(network, engine), copies) for engine in ("gpu", "dense")}
         name = f"{len(network) - 1} layers, 512 channels, N_s=32, rate {RATE}, batch {batch}"
         peers = [each for each in PEERS if not (quick and PEERS[each].compiles)]
-        spikes = trains.spikes.float()
+        spikes = copies.trains[0].spikes.float()
         rows += _compare(name, runs, "gpu", 2 if quick else 20, peers, layers, spikes)
     return rows
 
@@ -146,6 +136,7 @@ def _compare(
     peers: Sequence[str] = (),
     layers: Sequence[stack.PlainLayer] = (),
     spikes: Tensor | None = None,
+    rate_over: int = 32,
 ) -> list[dict]:
     """Compare counts [B, C, K] of the last layer, then time one contender against all others.
 
@@ -157,6 +148,8 @@ def _compare(
         peers: other simulators, which are tried in a process of their own first.
         layers: the network, for peers.
         spikes: its input, for peers, [N_s, B, C, K].
+        rate_over: number of steps that counts are divided by in the name: N_s, or 1 for spikes a
+            window.
     """
     with torch.no_grad():
         expected = runs[ours]()
@@ -172,7 +165,7 @@ def _compare(
         }
     same = {who: partial(_finished, run) for who, run in runs.items() if verdicts[who] == SAME}
     times = time_in_turn(same, rounds)
-    name = f"{name} (last layer {float(expected.float().mean()) / 32:.2f})"
+    name = f"{name} (last layer {float(expected.float().mean()) / rate_over:.2g})"
     return [
         row(name, times[ours], other, times[other], True, status="timed")
         if verdict == SAME

@@ -1,4 +1,4 @@
-"""Other simulators on the same layers and spikes, each at its fastest setting.
+"""Other simulators on the same layers and spikes, each at the fastest settings that we know.
 
 A peer is built from `PlainLayer`s and then maps spikes [N_s, B, C, K] to the counts [B, C, K] of
 the last layer. All compute in float32 on integers, so that counts can be compared exactly.
@@ -272,6 +272,11 @@ def _all_steps(synapse: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 SPIKINGJELLY = {"package": "spikingjelly", "install": "pip install 'spikingjelly==2.0.*'"}
+SINABS = {
+    "package": "sinabs",
+    "install": "pip install --no-deps 'sinabs==3.1.*' 'nir<=1.0.4' nirtorch h5py pbr"
+    "  # in an environment without the extra `nir`, which needs a newer nir",
+}
 SNNTORCH = {"package": "snntorch", "install": "pip install 'snntorch==1.0.*'"}
 PEERS = {
     peer.name: peer
@@ -292,12 +297,7 @@ PEERS = {
         ),
         Peer("snnTorch, step by step", snntorch, **SNNTORCH),
         Peer("snnTorch, steps batched", partial(snntorch, at_once=True), **SNNTORCH),
-        Peer(
-            "sinabs",
-            sinabs,
-            package="sinabs",
-            install="pip install --no-deps 'sinabs==3.1.*' 'nir<=1.0.4' nirtorch h5py pbr",
-        ),
+        Peer("sinabs", sinabs, **SINABS),
         Peer(
             "sinabs, EXODUS",
             partial(sinabs, exodus=True),

@@ -15,7 +15,7 @@ from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.readout import Readout
-from spikesep.spiking.signal import Coding, Signal
+from spikesep.spiking.signal import Coding, Signal, SpikeTrains
 
 FRAMES_PER_SECOND = 800
 
@@ -57,6 +57,13 @@ def build_stack(
         }
         to_fixed_point(network, [x], scales=scales)
         return network, network.arriving(network.propagate(x, 0, 1), 1)[0]
+
+
+def repeated(signal: Signal, batch: int, device: str) -> Signal:
+    """Return the spikes of one example as those of `batch` equal ones, on a device."""
+    own = signal.trains[0]
+    words = own.words.expand(-1, batch, -1, -1).contiguous().to(device)
+    return Signal(trains=(SpikeTrains(words, own.n_steps, own.threshold.to(device), own.multiple),))
 
 
 def ours(network: SpikingNetwork, engine: str) -> Callable[[Signal], Tensor]:

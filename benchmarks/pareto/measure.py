@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.pareto.measure --librispeech DIR
 
 Separates aligned mixtures of voices that the model never heard, and writes the SI-SDR improvement
-and the counted operations of each variant. A file that exists is completed, so that an interrupted
-run resumes.
+and the counted operations of each variant, with the machine and the commit that measured it. A file
+that exists is completed, so that an interrupted run resumes.
 """
 
 import argparse
@@ -55,8 +55,8 @@ def main() -> None:
     heard = read_voices(options.librispeech, "tr")
     for key in options.only or known:
         if key not in found["variants"]:
-            found["variants"][key] = measured(known[key], mixtures, heard, options.seed)
-            found["run"] = describe_run(options.seed)
+            row = measured(known[key], mixtures, heard, options.seed)
+            found["variants"][key] = row | {"run": describe_run(options.seed)}
             write_json(options.out, found)
         row = found["variants"][key]
         print(f"{key}: {row['si_sdri']:.2f} dB, {row['seconds']:.1f} s of sound", flush=True)

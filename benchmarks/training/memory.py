@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import multiprocessing
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -30,11 +31,14 @@ STAGE = 1  # the stage of PTL that needs most: spiking input, and all later laye
 UPPER_BOUND = 3.0  # of normalized activations, in standard deviations
 
 
-def memory(quick: bool, journal: Path | None = None) -> list[dict]:
+def memory(quick: bool, journal: Path | None = None) -> list[dict] | str:
     """Measure networks of 128 channels on four crops of one second, in the default precision.
 
-    Prints each step and records it in `journal`, from which an interrupted run resumes.
+    Prints each step and records it in `journal`, from which an interrupted run resumes. Returns the
+    reason instead on a system that cannot measure.
     """
+    if sys.platform != "linux":
+        return "peak memory is read from /proc, which Linux alone has"
     grid, size = ([(8, 3)], (16, 2, 0.25)) if quick else (GRID, (128, 4, 1.0))
     found = json.loads(journal.read_text()) if journal and journal.exists() else {}
     rows = []

@@ -15,6 +15,7 @@ from helpers.paths import ROOT
 RUN = """#!/usr/bin/env bash
 set -e
 trap 'echo "stopped $*" >> calls; exit 143' TERM
+trap 'echo "interrupted $*" >> calls; exit 130' INT
 echo "began $*" >> calls
 case "$*" in *slow*) sleep 30 & wait $! ;; *bad*) exit 2 ;; esac
 mkdir -p results
@@ -53,12 +54,12 @@ def write_plan(folder, **experiments):
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
 
 
-def run(folder, *argv):
+def run(folder, *argv, **variables):
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     return subprocess.run(
         ["./run_all.sh", *argv],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, **variables},
         text=True,
         capture_output=True,
         timeout=60,
@@ -78,6 +79,13 @@ def test_experiments_run_in_order_of_worth_per_minute_and_only_once(recipe):
     again = run(recipe, "--jobs", "1")
     assert again.stdout.count("recorded") == 3
     assert len(calls(recipe)) == 6
+
+
+def test_experiments_run_where_the_system_cannot_tell_the_cores_of_a_process(recipe, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os\n\ndel os.sched_getaffinity\n")
+    ended = run(recipe, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert ended.returncode == 0, ended.stderr
+    assert sum(line.startswith("ended") for line in calls(recipe)) == 3
 
 
 def test_results_of_other_options_do_not_count_as_recorded(recipe):
@@ -121,8 +129,16 @@ def test_failure_of_one_experiment_is_reported_and_the_others_run(recipe):
     assert "b: recorded" in ended.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_stops_the_running_experiments(recipe, number):
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [
+        (signal.SIGINT, os.kill),
+        (signal.SIGINT, os.killpg),  # as Ctrl-C does
+        (signal.SIGTERM, os.kill),
+        (signal.SIGHUP, os.kill),
+    ],
+)
+def test_signal_stops_the_running_experiments(recipe, number, send):
     write_plan(recipe, slow_a=(1, 1, "one"))
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     started = subprocess.Popen(
@@ -132,21 +148,28 @@ def test_signal_stops_the_running_experiments(recipe, number):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     while not (recipe / "calls").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    started.send_signal(number)
+    send(started.pid, number)
     printed, error = started.communicate(timeout=25)
     assert started.returncode == 128 + number
     assert not error
     assert "slow_a: stopped; the same command resumes" in printed
-    assert calls(recipe)[-1].startswith("stopped --config slow_a")
+    assert [line.split()[0] for line in calls(recipe)] == ["began", "stopped"]
 
 
 @pytest.mark.parametrize(
     ("plan", "argv"),
-    [("- 1", []), ("a: [", []), ("[{options: x}]", []), (None, ["--minutes", "-1"])],
+    [
+        ("- 1", []),
+        ("a: [", []),
+        ("[{options: x}]", []),
+        (None, ["--minutes", "-1"]),
+        (None, ["--jobs", "0"]),
+    ],
 )
 def test_error_is_one_line_with_status_2(recipe, plan, argv):
     if plan is not None:
