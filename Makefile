@@ -41,4 +41,4 @@ $(VENV)/.installed: pyproject.toml $(LOCK) tools/install.sh
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info $(foreach made,data exp downloads,egs/*/$(made) recipes/*/$(made))
+	rm -rf $(VENV) build *.egg-info $(foreach made,data data-* exp downloads,egs/*/$(made) recipes/*/$(made))

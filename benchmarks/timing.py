@@ -119,7 +119,9 @@ def untimed_row(name: str, ours: Times, peer_name: str, status: str, note: str) 
 
 def table(name: str, rows: list[dict]) -> Iterator[Table]:
     """Yield the table of a benchmark's rows; see `row`."""
-    found = Table("what", "ours, s", "peer", "peer, s", "ratio", "same result", "note", title=name)
+    unit = "MiB" if any("ours_mib" in r for r in rows) else "s"
+    columns = ("what", f"ours, {unit}", "peer", f"peer, {unit}", "ratio", "same result", "note")
+    found = Table(*columns, title=name)
     for r in rows:
         same = {True: "yes", False: "NO", None: ""}[r["counts_equal"]]
         found.add_row(

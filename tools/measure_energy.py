@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--librispeech", type=Path, required=True, help="folder of LibriSpeech")
     parser.add_argument("--energy-table", choices=list(ENERGY_TABLES), default="45nm")
     options = parser.parse_args()
+    if not any(options.librispeech.glob(f"*/{VOICES[0]}/*/*.flac")):
+        parser.error(f"--librispeech {options.librispeech}: no subset with speaker {VOICES[0]}")
     mixtures = mixtures_of(options.librispeech)
     seconds = sum(len(mixture) for mixture in mixtures) / 8000
     costs = {network: cost_of(network, mixtures) for network in ("snn", "ann")}

@@ -113,14 +113,14 @@ def _row(what: str, ours: float, peer: str, theirs: float) -> dict:
         "name": what,
         "ours_s": None,
         "ours_mib": ours,
-        "ours": f"{ours:.0f} MiB",
+        "ours": f"{ours:.0f}",
         "peer": {
             "tandem": "tandem, all layers at once",
             "surrogate": "surrogate gradient through time",
         }[peer],
         "peer_s": None,
         "peer_mib": theirs,
-        "peer_range": f"{theirs:.0f} MiB",
+        "peer_range": f"{theirs:.0f}",
         "ratio": theirs / ours,
         "counts_equal": None,
     }
