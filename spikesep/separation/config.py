@@ -141,8 +141,9 @@ class SpeechPretrainConfig(PretrainConfig):
 
     Attributes:
         segment_seconds: duration of the random crop taken from each mixture in each epoch, s.
-        loss: `si_sdr`, as in the paper; or `snr`, which also allows sources that are silent in a
-            crop, and keeps the scale of the voices. Conversion uses the same.
+        loss: `si_sdr`, as in the paper; or `snr`, the mean of SNR and SI-SDR, which also allows
+            sources that are silent in a crop, and keeps the scale of the voices. Conversion uses
+            the same.
     """
 
     segment_seconds: float = 1.0
