@@ -85,5 +85,5 @@ def test_code_on_disk_is_never_that_of_an_older_source(tmp_path):
     assert code(tmp_path, stamp=(2.0, 101)).load(KEY) is None
 
 
-def test_loops_keep_their_code_so():
+def test_code_of_our_loops_is_kept_by_its_key():
     assert isinstance(kernels.collect._cache._cache_file, CodeByKey)

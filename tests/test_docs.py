@@ -48,6 +48,12 @@ def code_blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
 
 
+def commands_of(page):
+    """Return the spikesep commands of a guide, as name and arguments."""
+    shell = "".join(code_blocks(page, "sh")).replace("\\\n", "")
+    return re.findall(r"^spikesep-(\w+) (.*)$", shell, re.M)
+
+
 def setting_names(config, prefix=""):
     """Yield the dotted names of all settings of a dataclass."""
     for field in fields(config):
@@ -85,10 +91,9 @@ def test_the_python_of_a_guide_runs(experiment_folder, page):
     exec(compile(code, f"docs/{page}.md", "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("page", GUIDES)
+@pytest.mark.parametrize("page", [page for page in GUIDES if commands_of(page)])
 def test_the_commands_of_a_guide_parse(page):
-    shell = "".join(code_blocks(page, "sh")).replace("\\\n", "")
-    for command, line in re.findall(r"^spikesep-(\w+) (.*)$", shell, re.M):
+    for command, line in commands_of(page):
         assert_parses(command, line)
 
 

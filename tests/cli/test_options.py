@@ -1,6 +1,7 @@
 import importlib
 
 import pytest
+from helpers.paths import ROOT
 from helpers.sound.encode import wav_bytes
 from jsonargparse import ArgumentParser
 
@@ -73,10 +74,10 @@ def test_invalid_config_is_named_with_a_suggestion(tmp_path, capsys, content, me
     assert not (tmp_path / "exp").exists()
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["prepare", "train", "convert", "score", "demo", "infer", "export", "serve", "vision"],
-)
+COMMANDS = {path.stem for path in (ROOT / "spikesep" / "cli").glob("*.py")} - {"__init__"}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_a_help_text(command, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"spikesep.cli.{command}").main(["--help"])

@@ -107,7 +107,9 @@ def test_every_config_is_accepted_and_its_networks_built(name):
     from spikesep.vision.architectures import build
     from spikesep.vision.config import ImageRecipe
 
-    for path in sorted((RECIPES / name / "conf").rglob("*.yaml")):
+    paths = sorted((RECIPES / name / "conf").rglob("*.yaml"))
+    assert paths
+    for path in paths:
         parser = recipe_parser("test", "", ImageRecipe)
         options = parser.instantiate(parser.parse_args(["--exp", "x", "--config", str(path)]))
         assert options.experiment.reduced or "reduced" not in path.stem

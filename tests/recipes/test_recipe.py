@@ -195,7 +195,9 @@ def test_every_recipe_has_the_common_options_and_its_own(name):
 def test_every_config_is_accepted(name):
     from spikesep.cli.common import recipe_parser
 
-    for path in (RECIPE.parent / name / "conf").glob("*.yaml"):
+    paths = list((RECIPE.parent / name / "conf").glob("*.yaml"))
+    assert paths
+    for path in paths:
         parser = recipe_parser("x", "y", exp=False)
         parser.instantiate(parser.parse_args(["--config", str(path)]))
 
@@ -258,7 +260,7 @@ def test_option_error_of_the_wsj0_recipe_is_one_line(tmp_path, argv, message):
 
 
 @pytest.fixture
-def watch_phase(tmp_path):
+def start_recipe(tmp_path):
     """A recipe whose commands log their calls, then run the shell command `then`."""
     bin_, home = tmp_path / "bin", tmp_path / "egs" / "debian-2mix"
     shutil.copytree(RECIPE, home, ignore=shutil.ignore_patterns("data", "exp", "downloads"))
@@ -292,12 +294,12 @@ def watch_phase(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_killed_recipe_ends_its_command(watch_phase, number):
-    process, end = watch_phase("exec sleep 60", "--stage", "2"), time.monotonic() + 30
-    while not watch_phase.calls.exists() or not watch_phase.calls.read_text().endswith("\n"):
+def test_killed_recipe_ends_its_command(start_recipe, number):
+    process, end = start_recipe("exec sleep 60", "--stage", "2"), time.monotonic() + 30
+    while not start_recipe.calls.exists() or not start_recipe.calls.read_text().endswith("\n"):
         assert time.monotonic() < end
         time.sleep(0.02)
-    child = int(watch_phase.calls.read_text().split()[0])
+    child = int(start_recipe.calls.read_text().split()[0])
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 128 + number
@@ -305,14 +307,14 @@ def test_killed_recipe_ends_its_command(watch_phase, number):
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_recipe_exits_with_the_status_of_a_failed_command(watch_phase):
-    process = watch_phase("exit 2", "--stage", "2")
+def test_recipe_exits_with_the_status_of_a_failed_command(start_recipe):
+    process = start_recipe("exit 2", "--stage", "2")
     process.communicate(timeout=30)
     assert process.returncode == 2
-    assert len(watch_phase.calls.read_text().splitlines()) == 1
+    assert len(start_recipe.calls.read_text().splitlines()) == 1
 
 
-def test_values_may_follow_an_equals_sign(watch_phase):
+def test_values_may_follow_an_equals_sign(start_recipe):
     argv = [
         "--stage=2",
         "--stop-stage=2",
@@ -321,15 +323,15 @@ def test_values_may_follow_an_equals_sign(watch_phase):
         "--tag",
         "a b",
     ]
-    process = watch_phase("exit 0", *argv)
+    process = start_recipe("exit 0", *argv)
     assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 0
-    (call,) = watch_phase.calls.read_text().splitlines()
+    (call,) = start_recipe.calls.read_text().splitlines()
     assert "--exp exp/a b --config conf/tiny.yaml" in call
     assert call.endswith("--train.epochs 2")
 
 
-def test_from_snn_may_be_repeated(watch_phase):
+def test_from_snn_may_be_repeated(start_recipe):
     argv = [
         "--stage",
         "3",
@@ -341,7 +343,7 @@ def test_from_snn_may_be_repeated(watch_phase):
         "ann",
         "--from-snn=two",
     ]
-    process = watch_phase("exit 0", *argv, name="spikesep-convert")
+    process = start_recipe("exit 0", *argv, name="spikesep-convert")
     assert process.communicate(timeout=30)[1] == ""
-    (call,) = watch_phase.calls.read_text().splitlines()
+    (call,) = start_recipe.calls.read_text().splitlines()
     assert "--from-ann ann --from-snn one two --config" in call

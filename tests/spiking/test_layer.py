@@ -237,11 +237,3 @@ def test_currents_of_several_layers_add_up_each_weighed_with_its_own_threshold()
     )
     torch.testing.assert_close((one + other).value, one.value + other.value)
     assert torch.equal((one + other).count, one.count + other.count)
-
-
-@pytest.mark.parametrize(
-    "settings", [{"n_steps": 0}, {"encoding": "poisson"}, {"initial_potential": 1.0}]
-)
-def test_a_coding_that_cannot_be_is_refused(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
-        Coding(**settings)

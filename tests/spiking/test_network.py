@@ -127,11 +127,6 @@ def test_a_sum_that_goes_on_from_a_shorter_one_is_the_same_to_the_bit():
     assert torch.equal(at_once.value, step_by_step.value)
 
 
-def test_a_sum_with_an_analog_signal_is_analog():
-    spiking = Signal.from_spikes(torch.rand(8, 2, 5) < 0.4, torch.tensor(0.1))
-    assert not (spiking + Signal(torch.ones(2, 5))).is_spiking
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator on this machine")
 def test_an_accelerator_fires_the_spikes_of_the_cpu():

@@ -6,16 +6,9 @@ from torch import nn
 from spikesep.spiking.conversion.all_at_once import AllAtOnce
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
-from spikesep.spiking.neuron import integrate_and_fire
 from spikesep.spiking.readout import Readout
 from spikesep.spiking.signal import Coding, Signal
 from spikesep.spiking.surrogate import graded_spikes
-
-
-def test_forward_the_spikes_are_those_of_the_neuron():
-    current = torch.randn(9, 4, 30, generator=torch.Generator().manual_seed(0))
-    expected, _ = integrate_and_fire(current, 0.7, 0.35)
-    assert torch.equal(graded_spikes(current, 0.7, 0.35) > 0.5, expected)
 
 
 def test_the_gradient_is_that_of_back_propagation_through_time_by_hand():

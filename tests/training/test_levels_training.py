@@ -10,6 +10,7 @@ from helpers.conversion import Examples, Model, mean_square
 from torch.utils.data import DataLoader
 
 from spikesep.errors import SpikeSepError
+from spikesep.spiking.cost import measure
 from spikesep.spiking.levels.network import levels_settings
 from spikesep.spiking.levels.rate import SpikeRate
 from spikesep.training.config import PretrainConfig
@@ -145,6 +146,9 @@ def test_a_budget_of_synops_allots_spikes_to_learned_steps(tmp_path):
     options = {"n_steps": 8, "deferred": True, "max_epochs": 0, "synops": 0.5}
     model, _, _ = conversion.convert(tmp_path, model, **options)
     assert model.network.n_converted == 3
+    x = torch.stack([x for x, _ in Examples(40, 2).pairs])
+    _, cost = measure(model.network, model.encode(x)[0])
+    assert cost.synops_ratio == pytest.approx(0.5, rel=0.1)  # the estimate ignores padding
 
 
 def test_training_on_with_relu_or_other_levels_replaces_them(tmp_path):

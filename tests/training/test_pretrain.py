@@ -7,7 +7,6 @@ import torch
 from helpers.pretraining import CONFIG, StopAt, mean_square, train
 
 from spikesep.errors import SpikeSepError
-from spikesep.training.precision import autocast, supports_bf16
 from spikesep.training.timing import budget, timekeeper
 
 
@@ -179,50 +178,6 @@ def test_resumed_run_keeps_its_clock(tmp_path, clock):
     assert [(r.epoch, r.valid_loss, r.cut_at) for r in history] == [
         (r.epoch, r.valid_loss, r.cut_at) for r in expected
     ]
-
-
-PROCESSORS = {
-    "Zen 4": ({"avx512_bf16": True}, {}, True),
-    "Sapphire Rapids": (
-        {"avx512_bf16": True, "amx_bf16": True},
-        {"ONEDNN_MAX_CPU_ISA": "AVX10_1_512_AMX"},
-        True,
-    ),
-    "Graviton 3": ({"bf16": True}, {}, True),
-    "Zen 3": ({"avx2": True}, {}, False),
-    "Ice Lake": (
-        {"avx2": True, "avx512_f": True, "avx512_vnni": True, "avx512_bf16": False},
-        {},
-        False,
-    ),
-    "Graviton 2": ({"neon": True, "bf16": False}, {}, False),
-    "oneDNN held to AVX2": ({"avx512_bf16": True}, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
-    "oneDNN held to AVX-512": ({"avx512_bf16": True}, {"DNNL_MAX_CPU_ISA": "avx512_core"}, False),
-}
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "environment", "has_it"), PROCESSORS.values(), ids=PROCESSORS
-)
-def test_auto_precision_is_bf16_only_where_it_is_native(
-    monkeypatch, capabilities, environment, has_it
-):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    supports_bf16.cache_clear()
-    try:
-        assert supports_bf16(cpu) == has_it
-        with autocast("auto", cpu):
-            product = torch.ones(2, 2) @ torch.ones(2, 2)
-    finally:
-        supports_bf16.cache_clear()
-    assert product.dtype == (torch.bfloat16 if has_it else torch.float32)
-    with autocast("float32", cpu):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
 def test_finished_run_trains_no_further_epoch(tmp_path):

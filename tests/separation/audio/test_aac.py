@@ -5,15 +5,17 @@ import pytest
 from spikesep.errors import SpikeSepError
 from spikesep.separation.audio.files import read_channels, read_length, read_segment
 
+FRAME = 1024
+
 
 def aac(path, samples, rate=16000, channels=1, format="ipod"):
     with av.open(str(path), "w", format=format) as container:
         stream = container.add_stream(
             "aac", rate=rate, layout="mono" if channels == 1 else "stereo"
         )
-        for k in range(0, len(samples), 1024):
+        for k in range(0, len(samples), FRAME):
             block = np.ascontiguousarray(
-                np.tile(samples[k : k + 1024], (channels, 1)).astype(np.float32)
+                np.tile(samples[k : k + FRAME], (channels, 1)).astype(np.float32)
             )
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=stream.layout.name)
             frame.sample_rate, frame.pts = rate, k
@@ -31,7 +33,7 @@ def test_aac_is_read_by_ffmpeg(tmp_path, name, format, channels):
     samples, rate = read_channels(aac(tmp_path / name, tone, 16000, channels, format))
     assert rate == 16000
     assert samples.shape[0] == channels
-    assert abs(samples.shape[1] - 16000) < 4000
+    assert 0 <= samples.shape[1] - 16000 < 2 * FRAME  # of padding
     assert np.abs(samples).max() == pytest.approx(0.3, abs=0.05)
 
 
@@ -41,7 +43,7 @@ def test_length_and_parts_of_aac(tmp_path, name, format):
     samples, _ = read_channels(path)
     length, rate = read_length(path)
     assert rate == 16000
-    assert abs(length - samples.shape[1]) < 3200
+    assert abs(length - samples.shape[1]) < 2 * FRAME
     part, _ = read_segment(path, lambda length, rate: (5000, 3000))
     np.testing.assert_array_equal(part, samples[0, 5000:8000])
 

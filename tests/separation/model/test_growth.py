@@ -16,8 +16,8 @@ def sounds(n, rate):
     return torch.from_numpy(low), torch.from_numpy(resample(low, 8000, rate))
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 24000])
-def test_a_grown_separator_does_the_same_to_the_old_band(rate):
+@pytest.mark.parametrize(("rate", "most_db"), [(8000, -100), (16000, -18), (24000, -18)])
+def test_a_grown_separator_does_the_same_to_the_old_band(rate, most_db):
     small = tiny_separator(has_norm_statistics=True)
     large = grow(
         small, replace(small.config, sample_rate=rate, kernel_size=20 * rate // 8000)
@@ -27,7 +27,7 @@ def test_a_grown_separator_does_the_same_to_the_old_band(rate):
         before, after = small(low[None])[0], large(same[None])[0]
     expected = resample(before.numpy(), 8000, rate)
     error = np.square(after.numpy() - expected).mean() / np.square(expected).mean()
-    assert 10 * np.log10(error + 1e-12) < -15
+    assert 10 * np.log10(error + 1e-12) < most_db
 
 
 def test_new_speakers_leave_the_old_ones_alone():

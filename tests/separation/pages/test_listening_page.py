@@ -128,7 +128,9 @@ def test_every_sound_has_a_button(page):
 
 
 def test_pictures_have_descriptions(page):
-    for image in page.all("img"):
+    images = page.all("img")
+    assert images
+    for image in images:
         assert image["alt"]
         assert Image.open(io.BytesIO(content(image["src"], "image/png"))).width > 50
 

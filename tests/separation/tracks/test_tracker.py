@@ -75,7 +75,7 @@ def test_no_sample_of_a_stream_waits_longer_than_the_latency(rate):
         assert k + 400 - returned <= stream.latency * rate + 400
 
 
-def test_a_stream_returns_voices_in_the_library_of_its_blocks():
+def test_a_stream_of_tensors_returns_tensors():
     stream = model().track_stream()
     assert isinstance(stream.push(torch.from_numpy(talk(5.0))), torch.Tensor)
 
@@ -90,9 +90,12 @@ def test_a_recording_of_one_sample_has_tracks():
 
 
 def test_each_channel_has_tracks_and_turns_of_its_own():
-    found = model().separate_recording(np.stack([talk(), talk()[::-1]]), RATE, channels="each")
+    both = np.stack([talk(), talk()[::-1]])
+    found = model().separate_recording(both, RATE, channels="each")
     assert found.estimates.shape == (2, 2, 6 * RATE)
-    assert len(found.turns) == 2
+    alone = [model().separate_recording(channel, RATE).turns[0] for channel in both]
+    assert found.turns == tuple(alone)
+    assert alone[0] != alone[1]
 
 
 def test_a_model_without_embedder_has_no_track_stream():

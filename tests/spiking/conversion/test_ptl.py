@@ -10,7 +10,6 @@ from spikesep.errors import SpikeSepError
 from spikesep.spiking.conversion.ptl import ProgressiveTandemLearning
 from spikesep.spiking.conversion.report import conversion_report
 from spikesep.spiking.conversion.schedule import AdaptiveSchedule
-from spikesep.spiking.conversion.threshold import choose_threshold
 from spikesep.spiking.layer import SpikingLayer
 from spikesep.spiking.network import SpikingNetwork
 from spikesep.spiking.readout import Readout
@@ -165,15 +164,6 @@ def test_a_run_stopped_after_any_epoch_ends_as_an_unbroken_one(stop_at):
         assert torch.equal(tensor, network.state_dict()[name]), name
 
 
-def test_the_threshold_is_the_percentile_over_the_window():
-    values = torch.linspace(0, 1, 10_001)
-    choice = choose_threshold([values[:5000], values[5000:]], 99.0, Coding(8))
-    assert choice.upper_bound == pytest.approx(0.99, abs=1e-3)
-    assert choice.clipped_share == pytest.approx(0.01, abs=1e-3)
-    few, many = (choose_threshold([values**4], "auto", Coding(n)) for n in (2, 1024))
-    assert few.percentile < many.percentile
-
-
 def test_the_report_says_what_conversion_left():
     network = make_network()
     learning = learn(network, trainer := RegressionTrainer(network), max_epochs=0, percentile=100.0)
@@ -200,14 +190,6 @@ def test_a_silent_layer_is_named():
         learn(network, RegressionTrainer(network)).run()
 
 
-def test_a_percentile_that_falls_among_the_zeros_is_refused():
-    values = torch.zeros(1000)
-    values[:5] = torch.rand(5) + 0.5
-    with pytest.raises(SpikeSepError, match="percentile 99: the layer is silent"):
-        choose_threshold([values], 99.0, Coding(8))
-    assert choose_threshold([values], "auto", Coding(8)).upper_bound >= 0.5
-
-
 @pytest.mark.parametrize("discretize", [True, False])
 def test_a_layer_keeps_the_threshold_that_it_learned_to_round_with(discretize):
     network, begun = make_network(), {}
@@ -226,11 +208,3 @@ def test_a_layer_keeps_the_threshold_that_it_learned_to_round_with(discretize):
             choice.percentile == pytest.approx(100 * (1 - choice.clipped_share), abs=0.2)
             or not discretize
         )
-
-
-def test_one_step_takes_a_bound_near_what_active_neurons_have():
-    generator = torch.Generator().manual_seed(0)
-    activations = torch.randn(20000, generator=generator).relu()
-    one, eight = (choose_threshold([activations], "auto", Coding(n)).percentile for n in (1, 8))
-    assert one < 97
-    assert eight > 98

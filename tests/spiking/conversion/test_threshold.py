@@ -5,7 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikesep.errors import SpikeSepError
-from spikesep.spiking.conversion.threshold import MOST_AT_ONCE, N_BINS, ActivationHistogram
+from spikesep.spiking.conversion.threshold import (
+    MOST_AT_ONCE,
+    N_BINS,
+    ActivationHistogram,
+    choose_threshold,
+)
 from spikesep.spiking.signal import Coding
 
 
@@ -85,3 +90,26 @@ def test_a_silent_layer_has_bound_zero():
 def test_a_batch_of_any_size_is_counted_whole():
     h = histogram(torch.full((MOST_AT_ONCE + 999,), 0.5), torch.zeros(0))
     assert float(h.counts.sum()) == MOST_AT_ONCE + 999
+
+
+def test_the_threshold_is_the_percentile_over_the_window():
+    values = torch.linspace(0, 1, 10_001)
+    choice = choose_threshold([values[:5000], values[5000:]], 99.0, Coding(8))
+    assert choice.upper_bound == pytest.approx(0.99, abs=1e-3)
+    assert choice.clipped_share == pytest.approx(0.01, abs=1e-3)
+
+
+def test_a_percentile_that_falls_among_the_zeros_is_refused():
+    values = torch.zeros(1000)
+    values[:5] = torch.rand(5) + 0.5
+    with pytest.raises(SpikeSepError, match="percentile 99: the layer is silent"):
+        choose_threshold([values], 99.0, Coding(8))
+    assert choose_threshold([values], "auto", Coding(8)).upper_bound >= 0.5
+
+
+def test_one_step_takes_a_bound_near_what_active_neurons_have():
+    generator = torch.Generator().manual_seed(0)
+    activations = torch.randn(20000, generator=generator).relu()
+    one, eight = (choose_threshold([activations], "auto", Coding(n)).percentile for n in (1, 8))
+    assert one < 97
+    assert eight > 98

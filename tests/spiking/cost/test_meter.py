@@ -63,6 +63,14 @@ def test_every_spike_is_counted_at_every_neuron_it_reaches(synapse, shape):
     assert macs(Readout(synapse), shape) == arrivals(synapse, torch.ones(shape))
 
 
+def cost_of(layer, signal, out):
+    """Return the cost of a layer before a readout that receives nothing."""
+    meter, nothing = CostMeter(), Signal(torch.zeros(0, 1))
+    meter("layer", layer, (signal,), out)
+    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
+    return meter.cost
+
+
 @pytest.mark.parametrize("fan_in", [0, 3])
 @pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
 def test_the_meter_counts_the_spikes_of_all_sources(synapse, shape, fan_in):
@@ -72,13 +80,11 @@ def test_the_meter_counts_the_spikes_of_all_sources(synapse, shape, fan_in):
     spikes = [torch.rand(11, *shape) < share for share in (0.1, 0.6)]
     first, second = (Signal.from_spikes(s, torch.tensor(0.1)) for s in spikes)
     signal = first + second
-    out, meter = layer(signal), CostMeter()
-    meter("layer", layer, (signal,), out)
-    nothing = Signal(torch.zeros(0, 1))
-    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
-    assert meter.cost.synops == synops(layer, sum(s.sum(0) for s in spikes).float())
-    assert meter.cost.spikes == (int(out.trains[0].spikes.sum()),)
-    assert meter.cost.neurons == (out.value.numel(),)
+    out = layer(signal)
+    cost = cost_of(layer, signal, out)
+    assert cost.synops == synops(layer, sum(s.sum(0) for s in spikes).float())
+    assert cost.spikes == (int(out.trains[0].spikes.sum()),)
+    assert cost.neurons == (out.value.numel(),)
 
 
 @pytest.mark.parametrize("n_places", [3, 8])
@@ -87,12 +93,8 @@ def test_vectors_of_several_places_are_counted_by_their_last_dimension(n_places)
     layer.convert(0.1, Coding(11), limits=HardwareLimits(fan_in=3))
     layer.freeze()
     signal = Signal.from_spikes(torch.rand(11, 2, n_places, 8) < 0.3, torch.tensor(0.1))
-    meter = CostMeter()
-    meter("layer", layer, (signal,), signal)
-    nothing = Signal(torch.zeros(0, 1))
-    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
     expected = float((signal.count.long() * layer.limiter.kept.sum(0)).sum())
-    assert meter.cost.synops == expected
+    assert cost_of(layer, signal, signal).synops == expected
     estimate = SynopsEstimate()
     estimate("layer", layer, (signal,), signal)
     assert float(estimate.synops) == pytest.approx(expected)
@@ -110,11 +112,8 @@ def test_the_meter_counts_pooled_spikes_where_connections_are_gone(synapse, befo
     layer.convert(0.1, Coding(11), limits=HardwareLimits(fan_in=16))
     layer.freeze()
     signal = Signal.from_spikes(torch.rand(11, 2, 8, 6, 4) < 0.3, torch.tensor(0.1))
-    meter = CostMeter()
-    meter("layer", layer, (signal,), layer(signal))
-    nothing = Signal(torch.zeros(0, 1))
-    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
-    assert meter.cost.synops == pytest.approx(synops(layer, signal.count.float()), rel=1e-6)
+    cost = cost_of(layer, signal, layer(signal))
+    assert cost.synops == pytest.approx(synops(layer, signal.count.float()), rel=1e-6)
 
 
 @pytest.mark.parametrize(("synapse", "shape"), SYNAPSES.values(), ids=SYNAPSES)
@@ -192,12 +191,10 @@ def test_spikes_that_pooling_leaves_over_reach_nothing():
     layer.convert(0.1, Coding(5))
     layer.freeze()
     spikes = torch.rand(5, 2, 3, 5, 5) < 0.5
-    signal, meter = Signal.from_spikes(spikes, torch.tensor(0.1)), CostMeter()
-    meter("layer", layer, (signal,), layer(signal))
-    nothing = Signal(torch.zeros(0, 1))
-    meter("readout", Readout(nn.Linear(1, 1)), (nothing,), nothing)
-    assert meter.cost.synops == int(spikes[..., :4, :4].sum()) * 7
-    assert meter.cost.macs == 2 * 12 * 7
+    signal = Signal.from_spikes(spikes, torch.tensor(0.1))
+    cost = cost_of(layer, signal, layer(signal))
+    assert cost.synops == int(spikes[..., :4, :4].sum()) * 7
+    assert cost.macs == 2 * 12 * 7
 
 
 def test_costs_of_passes_add_up():

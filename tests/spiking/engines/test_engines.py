@@ -202,7 +202,7 @@ def test_with_float_weights_the_engine_hangs_on_the_layer_alone(make, options):
 def test_deferred_neurons_count_what_rounding_gives_whatever_the_order_of_spikes(case):
     """Spikes in another order, of the same number, change nothing behind them."""
     network, x = case
-    layer = next((later for later in list(network.layers.values())[1:]), None)
+    layer = network[1]
     layer.coding = replace(layer.coding, deferred=True, reset="subtract", beta=1.0)
     with torch.no_grad():
         signal = signal_before(network, x, 1)

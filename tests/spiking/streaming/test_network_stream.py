@@ -117,6 +117,7 @@ def test_blocks_of_one_size_are_laid_out_once(identity, monkeypatch):
     for _ in range(7):  # until the longest dilation reads no padding
         stream.push(torch.randn(1, 16, 3))
     once = len(laid_out)
+    assert once
     for _ in range(20):
         stream.push(torch.randn(1, 16, 3))
     assert len(laid_out) == once

@@ -97,7 +97,7 @@ def test_epochs_end_with_averaged_weights_and_training_continues_from_the_last(
     decay, steps, ends = 0.7, [], []
     step, validate = torch.optim.Adam.step, TandemTrainer.validate
 
-    def watch_phase(optimizer, *arguments):
+    def watched_step(optimizer, *arguments):
         step(optimizer, *arguments)
         steps.append([p.detach().double().clone() for p in optimizer.param_groups[0]["params"]])
 
@@ -107,7 +107,7 @@ def test_epochs_end_with_averaged_weights_and_training_continues_from_the_last(
         )
         return validate(trainer, stage)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", watch_phase)
+    monkeypatch.setattr(torch.optim.Adam, "step", watched_step)
     monkeypatch.setattr(TandemTrainer, "validate", ended)
     convert(tmp_path, ema_decay=decay, first_stage_epochs=3, max_epochs=0)
     mean, per_epoch = ends[0], len(steps) // 3

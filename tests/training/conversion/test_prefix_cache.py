@@ -74,29 +74,26 @@ def test_full_disk_error_is_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_each_example_passes_each_frozen_layer_once(tmp_path, monkeypatch):
-    """Passes through frozen layers grow with the depth L, not with L squared."""
-    passes = []
-    fire = SpikingLayer.fire
+@pytest.fixture
+def passes(monkeypatch):
+    """Numbers of examples that pass frozen layers, filled in while a test runs."""
+    numbers, fire = [], SpikingLayer.fire
 
     def counting(self, signal):
         if self.mode == "spiking":
-            passes.append(len(signal.value))
+            numbers.append(len(signal.value))
         return fire(self, signal)
 
     monkeypatch.setattr(SpikingLayer, "fire", counting)
+    return numbers
+
+
+def test_each_example_passes_each_frozen_layer_once(tmp_path, passes):
+    """Passes through frozen layers grow with the depth L, not with L squared."""
     convert(tmp_path)
     assert sum(passes) == 2 * (40 + 17)  # the first two of three layers
 
 
-def test_only_calibration_examples_are_cached_without_time(tmp_path, clock, monkeypatch):
-    passes, fire = [], SpikingLayer.fire
-
-    def counting(self, signal):
-        if self.mode == "spiking":
-            passes.append(len(signal.value))
-        return fire(self, signal)
-
-    monkeypatch.setattr(SpikingLayer, "fire", counting)
+def test_only_calibration_examples_are_cached_without_time(tmp_path, clock, passes):
     convert(tmp_path, began=clock.seconds - 1000, max_minutes=3, calibration_examples=14)
     assert sum(passes) == 2 * (14 + 17)

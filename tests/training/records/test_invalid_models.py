@@ -2,12 +2,12 @@
 
 import json
 import pickle
-import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from helpers.saved_models import change, refusal_of, save_both
+from helpers.saved_models import change, refusal_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
@@ -16,19 +16,6 @@ from spikesep.errors import SpikeSepError
 from spikesep.separation.config import SeparatorConfig
 from spikesep.separation.model.separator import Separator, load_separator
 from spikesep.training.records.model_files import LARGEST_HEADER
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A folder with `model/` and `model.safetensors`, the same model."""
-    return save_both(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture
-def place(whole, tmp_path):
-    """A copy of it that the test may change."""
-    shutil.copytree(whole, tmp_path / "here")
-    return tmp_path / "here"
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -240,6 +227,7 @@ FILES = {
     "cut off": (cut, "not a complete safetensors file"),
     "longer": (longer, "not a complete safetensors file"),
     "a folder": (folder, "no such file"),
+    "missing": (Path.unlink, "no such file"),
 }
 
 
@@ -261,13 +249,16 @@ TEXTS = {
     "a list": "[]",
     "null": "null",
     "empty": "",
+    "missing": None,
 }
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_unreadable_settings_are_refused_by_name(place, text):
     path = place / "model" / "config.json"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.unlink()
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SpikeSepError, match=r"config\.json") as caught:
         load_separator(place / "model")
     assert "\n" not in str(caught.value)

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 import torch
-from helpers.saved_models import CARD, REPORT, save_both, separator
+from helpers.saved_models import CARD, REPORT, separator
 from safetensors.torch import save_file
 
 from spikesep.separation.config import SeparatorConfig
@@ -12,19 +12,6 @@ from spikesep.spiking.conversion.fixed_point import to_fixed_point
 from spikesep.spiking.hardware_limits import HardwareLimits
 from spikesep.spiking.signal import Coding
 from spikesep.training.records.model_folder import checksum, read_model
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A folder with `model/` and `model.safetensors`, the same model."""
-    return save_both(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture
-def place(whole, tmp_path):
-    """A copy of it that the test may change."""
-    shutil.copytree(whole, tmp_path / "here")
-    return tmp_path / "here"
 
 
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])

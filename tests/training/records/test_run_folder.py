@@ -8,12 +8,7 @@ from spikesep.training.records.run_folder import claim
 SETTINGS = {"seed": 1, "train": {"epochs": 3, "range": (0, 5)}}
 
 
-def test_same_settings_are_accepted(tmp_path):
-    claim(tmp_path, "ann", SETTINGS)
-    claim(tmp_path, "ann", SETTINGS)
-
-
-def test_other_settings_are_refused_by_name(tmp_path):
+def test_same_settings_are_accepted_and_others_refused_by_name(tmp_path):
     claim(tmp_path, "ann", SETTINGS)
     with pytest.raises(SpikeSepError, match=r"train\.epochs = 3, not 4"):
         claim(tmp_path, "ann", {**SETTINGS, "train": {"epochs": 4, "range": (0, 5)}})
