@@ -45,7 +45,7 @@ def _models(quick: bool) -> dict[str, Model]:
     layers, channels = (3, 16) if quick else (17, 128)
     untrained = separator(layers, channels, causal=True, n_dilations=8)
     models = {"causal, conf/live.yaml, untrained": Model(converted(untrained, n_steps=22))}
-    return models if quick else models | {"shipped, looks ahead": load_model(network="snn")}
+    return models if quick else models | {"shipped, looks ahead": load_model("free-2mix", "snn")}
 
 
 def _row(name: str, model: Model, block: float, seconds: float) -> dict:

@@ -33,7 +33,7 @@ SEPARATION = "import sys; from spikesep.cli.infer import main; main(sys.argv[1:]
 
 def separator(quick: bool) -> list[dict]:
     """Compare networks on half a minute of sound, and measure how commands start."""
-    snn, ann = (load_separator(find_model(network=kind)) for kind in ("snn", "ann"))
+    snn, ann = (load_separator(find_model("free-2mix", kind)) for kind in ("snn", "ann"))
     blocks = _blocks(2 if quick else 30, snn)
     counts_equal = _same_results(snn, blocks[0][: 2 * snn.sample_rate])
     contenders = {f"SNN, {name}": _separating(snn, name, blocks) for name in ENGINES}
@@ -102,7 +102,7 @@ def _analog(model: Separator, blocks: list[Tensor], quick: bool) -> dict[str, Ca
         del networks[names[2]]
     ways: dict[str, Callable] = {}
     for name, network in networks.items():
-        other = load_separator(find_model(network="ann"))
+        other = load_separator(find_model("free-2mix", "ann"))
         other.network = network  # type: ignore[assignment]
         ways[f"ANN, {name}"] = _separating(other, "", blocks)
     if quick:

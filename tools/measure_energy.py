@@ -55,7 +55,7 @@ def mixtures_of(librispeech: Path) -> list[np.ndarray]:
 
 def cost_of(network: str, mixtures: list[np.ndarray]) -> Cost:
     """Add up the costs of all mixtures."""
-    model = spikesep.load_model(network=network)
+    model = spikesep.load_model("free-2mix", network)
     return sum((model.separate_recording(each, 8000).cost for each in mixtures), Cost())
 
 

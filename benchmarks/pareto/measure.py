@@ -68,7 +68,7 @@ def measured(
     """Return the quality of a variant, and its cost over all mixtures."""
 
     def inputs() -> list[torch.Tensor]:
-        separator = load_model(network="ann").separator
+        separator = load_model("free-2mix", "ann").separator
         found = []
         for sources in aligned_mixtures(heard, CALIBRATION, seed):
             samples, _ = condition(sources.sum(0), RATE)

@@ -40,7 +40,7 @@ class Variant:
 
 def variants() -> dict[str, Variant]:
     """Return all variants by key."""
-    found = {"ann": Variant("ANN", "float32", lambda _: load_model(network="ann").separator)}
+    found = {"ann": Variant("ANN", "float32", lambda _: load_model("free-2mix", "ann").separator)}
     found["snn"] = Variant("SNN, steps", "22 steps, as shipped", lambda _: windowed(22, 22))
     for n in (11, 6, 16, 8, 4, 127, 32, 3):
         found[f"steps-{n}"] = Variant("SNN, steps", f"{n} steps", lambda _, n=n: windowed(n, n))
@@ -75,7 +75,7 @@ def windowed(n_steps: int, window: int) -> Separator:
 
     With a shorter window counts are clipped earlier, with a longer one later.
     """
-    separator = load_model(network="snn").separator
+    separator = load_model("free-2mix", "snn").separator
     set_time_steps(separator.network, n_steps)
     set_window(separator.network, window)
     return separator
@@ -101,7 +101,7 @@ def set_window(network: SpikingNetwork, window: int) -> None:
 
 def calibrated(n_steps: int, inputs: Inputs) -> Separator:
     """Return the shipped ANN as deferred neurons with weights of 8 bits, without any training."""
-    separator = load_model(network="ann").separator
+    separator = load_model("free-2mix", "ann").separator
     batches = inputs()
     calibrate(separator.network, batches, Coding(n_steps, deferred=True))
     to_fixed_point(separator.network, batches)
@@ -110,7 +110,7 @@ def calibrated(n_steps: int, inputs: Inputs) -> Separator:
 
 def pruned(share: float, n_steps: int = 22) -> Separator:
     """Return the shipped SNN with a share of the connections it has, the largest of each neuron."""
-    separator = load_model(network="snn").separator
+    separator = load_model("free-2mix", "snn").separator
     set_time_steps(separator.network, n_steps)
     with torch.no_grad():
         for part in separator.network.parts:
