@@ -77,20 +77,23 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the block ends.
+    """Delay SIGINT, SIGTERM and SIGHUP until the block ends.
 
     Use it around code that would lose an exception raised by a signal handler (C callbacks), or
-    that must not stop half way. Blocks may be nested. The function does nothing outside the main
-    thread, which alone runs signal handlers.
+    that must not stop half way. Blocks may be nested. Ignored signals stay so, also in processes
+    that are started in the block. The function does nothing outside the main thread, which alone
+    runs signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     handlers = {
         number: signal.signal(number, lambda number, _: received.append(number))
         for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

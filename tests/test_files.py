@@ -11,6 +11,7 @@ from spikesep.errors import SpikeSepError
 from spikesep.files import (
     atomic_file,
     atomic_path,
+    defer_signals,
     lock_folder,
     remove_abandoned,
     walk_files,
@@ -194,6 +195,24 @@ def test_next_lock_removes_only_partial_files_of_killed_processes(tmp_path):
     with lock_folder(tmp_path):
         pass
     assert sorted(p for p in tmp_path.rglob("*") if not p.is_dir()) == sorted(kept)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_deferred_signals_arrive_after_the_block_unless_they_are_ignored(number):
+    received = []
+    before = signal.signal(number, lambda number, _: received.append(number))
+    try:
+        with defer_signals():
+            signal.raise_signal(number)
+            assert received == []
+        assert received == [number]
+        signal.signal(number, signal.SIG_IGN)
+        with defer_signals():
+            assert signal.getsignal(number) is signal.SIG_IGN
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+    assert received == [number]
 
 
 def test_walk_follows_links_and_reads_each_folder_once(tmp_path):

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import yaml
 
+from spikesep.files import defer_signals
 from spikesep.provenance import available_cores
 
 POLL_SECONDS = 0.2
@@ -125,9 +126,10 @@ class Runner:
                 return
             if experiment.tag not in busy:
                 busy.add(experiment.tag)
-                self.waiting.remove(experiment)
-                self.running.append(experiment)
-                self._launch(experiment)
+                with defer_signals():  # a handler must find the process of every running one
+                    self.waiting.remove(experiment)
+                    self.running.append(experiment)
+                    self._launch(experiment)
 
     def _launch(self, experiment: Experiment) -> None:
         arguments = experiment.arguments(self.n_gpus)

@@ -139,12 +139,32 @@ def test_failure_of_one_experiment_is_reported_and_the_others_run(recipe):
     ],
 )
 def test_signal_stops_the_running_experiments(recipe, number, send):
+    check_that_a_signal_stops(recipe, number, send)
+
+
+SLOW_START = """
+import subprocess, time
+start = subprocess.Popen.__init__
+def slow(*args, **more):
+    start(*args, **more)
+    time.sleep(1)
+subprocess.Popen.__init__ = slow
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_while_an_experiment_starts_stops_it_too(recipe, tmp_path, number):
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    check_that_a_signal_stops(recipe, number, os.kill, PYTHONPATH=f"{tmp_path}:{ROOT}")
+
+
+def check_that_a_signal_stops(recipe, number, send, **variables):
     write_plan(recipe, slow_a=(1, 1, "one"))
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     started = subprocess.Popen(
         ["./run_all.sh", "--jobs", "1"],
         cwd=recipe,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, **variables},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
