@@ -240,7 +240,7 @@ def _match_level(model: Separator, crops: FixedCrops) -> None:
 
 def _print_training(model: Separator, loader: DataLoader, crops: FixedCrops, loss: str) -> None:
     n_parameters = sum(p.numel() for p in model.parameters())
-    measure = loss.upper().replace("SI_", "SI-")
+    measure = {"si_sdr": "SI-SDR", "snr": "mean of SNR and SI-SDR"}[loss]
     n_mixtures = len(loader.dataset)  # pyright: ignore[reportArgumentType]
     print(
         f"training {n_parameters:,} parameters on {n_mixtures} mixtures, {len(crops)} crops for "

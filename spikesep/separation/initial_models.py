@@ -114,8 +114,8 @@ def load_thawed(paths: Sequence[Path], recipe: RecipeConfig) -> Separator:
 def match_level(model: Separator, crops: Iterable[Example]) -> float:
     """Scale the decoder such that estimates have the level of the sources, if they are far from it.
 
-    SI-SDR says nothing about the level of an estimate, SNR does. A network that was trained with
-    the one forgets how to separate while the other teaches it the level.
+    SI-SDR says nothing about the level of an estimate, SNR does. Without this, the first steps
+    with SNR teach the level alone, at the cost of what the network has learned.
 
     Args:
         model: any separator; changed in place.

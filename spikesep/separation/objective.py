@@ -33,7 +33,7 @@ class NegativeSiSdr:
 
 
 class NegativeSnr:
-    """Permutation-invariant negative SNR in dB with a threshold, for sources that may be absent.
+    """Permutation-invariant negative SNR and SI-SDR in dB, for sources that may be absent.
 
     Of a source that speaks, the loss is the mean of SNR, which keeps the scale, and SI-SDR. With
     SNR alone, networks learn from single voices to keep everything on one output: for an output

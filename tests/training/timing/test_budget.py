@@ -1,16 +1,6 @@
-from types import SimpleNamespace
-
 import pytest
 
-from spikesep.training.timing import budget
 from spikesep.training.timing.budget import Budget, Pace, StageClock
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    return now
 
 
 def test_pace_ignores_the_first_steps(clock):

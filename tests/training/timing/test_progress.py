@@ -1,19 +1,11 @@
 import io
 import time
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from spikesep.training.timing import progress
 from spikesep.training.timing.progress import Progress, duration
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    return now
 
 
 def test_line_contains_rate_and_remaining_time(clock):
